@@ -1,0 +1,48 @@
+"""The contract of an attack."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advser.parameters import Parameters
+from advser.target import Target
+from advser.threat import DOMAINS, Access, Budget, Domain, Norm, unit_of
+
+
+class Attack(Parameters, ABC):
+    """A perturbation method; its fields are its parameters.
+
+    A field called ``epsilon`` is the attack's budget, in the unit of the domain that the attack runs in: full scale
+    for waveforms on [−1, 1], standard deviations of the training data for spectrograms. The harness projects what
+    `perturb` returns to that budget, masks the padding, clips sound to [−1, 1], rounds it to 16-bit PCM, stores it,
+    and judges what it reads back; an attack need do none of this.
+    """
+
+    access: ClassVar[Access] = "white-box"
+    """What the attack asks of its target; ``blind`` if it ignores it."""
+
+    domains: ClassVar[tuple[Domain, ...]] = DOMAINS
+    """Where the attack can run."""
+
+    norm: ClassVar[Norm] = "linf"
+    """The norm in which ``epsilon`` is meant."""
+
+    @abstractmethod
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return adversarial examples in the shape of ``x``.
+
+        Args:
+            target: the model before this batch.
+            x: waveforms (B, T) on [−1, 1], or features (B, bands, frames) in standard deviations.
+            labels: classes (B,), or probabilities (B, C) if the suite says ``labels: soft``.
+            generator: the only source of random numbers, on the device of ``x``.
+        """
+
+    def budget(self, domain: Domain) -> Budget | None:
+        """Return the budget in ``domain``, or None if the attack has no bound."""
+        epsilon: float | None = getattr(self, "epsilon", None)
+        return None if epsilon is None else Budget(self.norm, epsilon, unit_of(domain))

@@ -1,0 +1,123 @@
+"""Attacks along the sign of the gradient: FGSM, its iteration, and PGD."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.parameters import parameter
+from advser.target import Target
+
+
+def uniform_noise(x: Tensor, bound: float, generator: torch.Generator) -> Tensor:
+    """Draw noise in the shape of ``x``, uniform on [−bound, bound]."""
+    return (torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) * 2 - 1) * bound
+
+
+class FGSM(Attack):
+    """Fast gradient sign method: one step of size ε along the sign of the gradient.
+
+    x′ = clip(x + ε · sign(∇ₓ L(x, y)), x − η, x + η)
+    """
+
+    citation: ClassVar[str] = (
+        "Goodfellow, Shlens, Szegedy: Explaining and harnessing adversarial examples, ICLR 2015; "
+        "clip η as in Ren et al., ICASSP 2020"
+    )
+
+    epsilon: float = parameter(unit="full-scale or z", about="step size ε and L∞ budget", ge=0)
+    clip: float | None = parameter(None, unit="full-scale or z", about="largest change η", gt=0)
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Take the step."""
+        change = self.epsilon * target.gradient(x, labels).sign()
+        return x + (change if self.clip is None else change.clamp(-self.clip, self.clip))
+
+
+class IterativeFGSM(Attack):
+    """Iterative FGSM (BIM): steps of size α along the sign of the gradient, each projected to the budget.
+
+    x₍ₖ₊₁₎ = Π_ε(x₍ₖ₎ + α · sign(∇ L(x₍ₖ₎, y))). Without ε there is no projection, as in Wijayasingha 2019. With soft
+    labels the gradient at the starting point is zero but for rounding (p − p): give ``random_start`` there.
+    """
+
+    citation: ClassVar[str] = (
+        "Kurakin, Goodfellow, Bengio: Adversarial examples in the physical world, ICLR workshop 2017, eq. 2; "
+        "unprojected: Wijayasingha, Hiding emotions in plain sight, 2019"
+    )
+
+    epsilon: float | None = parameter(
+        None, unit="full-scale or z", about="L∞ budget ε; none: no projection", ge=0
+    )
+    alpha: float | None = parameter(
+        None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0
+    )
+    steps: int = parameter(10, unit="steps", about="number of steps", ge=0)
+    random_start: float = parameter(
+        0.0,
+        unit="full-scale or z",
+        about="half-width of the uniform noise that the first step starts from",
+        ge=0,
+    )
+
+    @model_validator(mode="after")
+    def _step_size_known(self) -> Self:
+        if self.epsilon is None and self.alpha is None:
+            raise ValueError("give epsilon or alpha")
+        return self
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Take the steps."""
+        budget = self.budget(target.domain)
+        alpha = self.alpha if self.alpha is not None else 2.5 * (self.epsilon or 0) / max(self.steps, 1)
+        perturbed = x + uniform_noise(x, self.random_start, generator) if self.random_start else x
+        for _ in range(self.steps):
+            perturbed = perturbed + alpha * target.gradient(perturbed, labels).sign()
+            perturbed = perturbed if budget is None else budget.project(perturbed, x)
+        return perturbed
+
+
+class PGD(Attack):
+    """Projected gradient descent: iterative FGSM from random starts, keeping each clip's best iterate.
+
+    Best is the highest loss over all iterates of all restarts. Costs steps + 1 forward and steps backward passes a
+    restart.
+    """
+
+    citation: ClassVar[str] = (
+        "Madry et al.: Towards deep learning models resistant to adversarial attacks, ICLR 2018, sec. 2.1"
+    )
+
+    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
+    alpha: float | None = parameter(
+        None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0
+    )
+    steps: int = parameter(10, unit="steps", about="steps a restart", ge=1)
+    restarts: int = parameter(1, unit="runs", about="random starts, uniform in the budget", ge=1)
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Run all restarts."""
+        best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
+        for _ in range(self.restarts):
+            perturbed = x + uniform_noise(x, self.epsilon, generator)
+            for step in range(self.steps + 1):
+                if step < self.steps:
+                    loss, gradient = target.loss_and_gradient(perturbed, labels)
+                else:
+                    loss = target.loss(perturbed, labels)
+                better = loss > highest
+                highest = torch.where(better, loss, highest)
+                best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), perturbed, best)
+                if step < self.steps:
+                    perturbed = self._step(target, perturbed, gradient, x)
+        return best
+
+    def _step(self, target: Target, perturbed: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
+        alpha = 2.5 * self.epsilon / self.steps if self.alpha is None else self.alpha
+        budget = self.budget(target.domain)
+        assert budget is not None
+        return budget.project(perturbed + alpha * gradient.sign(), x)

@@ -1,0 +1,130 @@
+"""Sound: reading, resampling, 16-bit PCM, and batches of clips of unequal length.
+
+Everywhere else a waveform is float32 on [−1, 1], mono, and lies on the 16-bit grid; a batch is (B, T) with zeros
+after each clip's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+from torch import Tensor
+
+from advser.errors import InputError
+from advser.threat import PCM_STEP
+
+SAMPLE_RATE = 16_000
+"""Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
+
+PCM_LOWEST, PCM_HIGHEST = -32768, 32767
+
+Samples = npt.NDArray[np.float32]
+Pcm = npt.NDArray[np.int16]
+
+
+def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
+    """Read a sound file or its bytes: mono float32 (T,) on [−1, 1] (channels averaged) and its rate in Hz.
+
+    Raises:
+        InputError: if it is missing, unreadable or empty; the message begins with ``name``.
+    """
+    try:
+        samples, rate = soundfile.read(
+            BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
+        )
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{name}: unreadable as audio: {error}") from error
+    if not len(samples):
+        raise InputError(f"{name}: empty (0 samples)")
+    return samples.mean(axis=1, dtype=np.float32), int(rate)
+
+
+def write(path: Path, pcm: Pcm, rate: int = SAMPLE_RATE) -> None:
+    """Write 16-bit samples (T,) as the format that the suffix of ``path`` names."""
+    soundfile.write(path, pcm, rate, subtype="PCM_16")
+
+
+def resample(samples: Samples, rate: int, target: int = SAMPLE_RATE) -> Samples:
+    """Resample (T,) from ``rate`` to ``target`` Hz (windowed sinc, torchaudio)."""
+    if rate == target:
+        return samples
+    from advser.torchaudio import functional
+
+    resampled: Samples = functional.resample(torch.from_numpy(samples), rate, target).numpy()
+    return resampled
+
+
+def to_pcm(waveform: Samples) -> Pcm:
+    """Round [−1, 1] to 16-bit samples, to the nearest step; +1.0 becomes 32767."""
+    return np.clip(np.rint(waveform / PCM_STEP), PCM_LOWEST, PCM_HIGHEST).astype(np.int16)
+
+
+def from_pcm(pcm: Pcm) -> Samples:
+    """Return 16-bit samples as float32 on [−1, 1)."""
+    return pcm.astype(np.float32) * np.float32(PCM_STEP)
+
+
+def round_within(perturbed: Tensor, original: Tensor, epsilon: float | None) -> Tensor:
+    """Round to the 16-bit grid, by at most ``epsilon`` away from ``original``, which lies on the grid already.
+
+    Rounding to the nearest step alone could leave an L∞ budget by half a step.
+    """
+    steps = torch.round((perturbed - original) / PCM_STEP)
+    if epsilon is not None:
+        bound = np.floor(epsilon / PCM_STEP + 1e-6)
+        steps = steps.clamp(-bound, bound)
+    return (original + steps * PCM_STEP).clamp(PCM_LOWEST * PCM_STEP, PCM_HIGHEST * PCM_STEP)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Packed 16-bit mono clips at 16 kHz: ``samples`` of all clips in a row, and each clip's length."""
+
+    samples: Pcm
+    lengths: npt.NDArray[np.int64]
+
+    @classmethod
+    def pack(cls, clips: Sequence[Pcm]) -> Clips:
+        """Pack clips (each (T,) int16)."""
+        samples = np.concatenate(clips) if clips else np.zeros(0, np.int16)
+        return cls(samples, np.array([len(clip) for clip in clips], np.int64))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Pcm:
+        ends = np.cumsum(self.lengths)
+        return self.samples[ends[index] - self.lengths[index] : ends[index]]
+
+    def __iter__(self) -> Iterator[Pcm]:
+        return (self[index] for index in range(len(self)))
+
+    def select(self, indices: Sequence[int]) -> Clips:
+        """Return the clips at ``indices``, in that order."""
+        return Clips.pack([self[index] for index in indices])
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return waveforms (B, T) float32, zero after each clip's end, and lengths (B,) in samples."""
+        lengths = torch.from_numpy(self.lengths[list(indices)])
+        waveform = torch.zeros(len(indices), int(lengths.max()))
+        for row, index in enumerate(indices):
+            waveform[row, : lengths[row]] = torch.from_numpy(from_pcm(self[index]))
+        return waveform, lengths
+
+
+def batches_by_length(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:
+    """Split clip indices into batches of at most ``size`` clips of similar length (little padding)."""
+    order = np.argsort(lengths, kind="stable").tolist()
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def sound_mask(lengths: Tensor, samples: int) -> Tensor:
+    """Return (B, ``samples``), true before each clip's end."""
+    return torch.arange(samples, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,31 @@
+"""The six registries, one a kind of plugin. Importing this module imports no plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from advser.registry import Registry
+
+if TYPE_CHECKING:
+    from advser.attacks.base import Attack
+    from advser.corpora.base import Corpus
+    from advser.defenses.base import Defense
+    from advser.metrics.base import Metric
+    from advser.models.base import EmotionModel
+    from advser.transcribers.base import Transcriber
+
+MODELS: Final[Registry[EmotionModel]] = Registry("model", "advser.models")
+ATTACKS: Final[Registry[Attack]] = Registry("attack", "advser.attacks")
+DEFENSES: Final[Registry[Defense]] = Registry("defense", "advser.defenses")
+CORPORA: Final[Registry[Corpus]] = Registry("corpus", "advser.corpora")
+METRICS: Final[Registry[Metric]] = Registry("metric", "advser.metrics")
+TRANSCRIBERS: Final[Registry[Transcriber]] = Registry("transcriber", "advser.transcribers")
+
+REGISTRIES: Final[dict[str, Registry[Any]]] = {
+    "models": MODELS,
+    "attacks": ATTACKS,
+    "defenses": DEFENSES,
+    "corpora": CORPORA,
+    "metrics": METRICS,
+    "transcribers": TRANSCRIBERS,
+}

@@ -1,0 +1,127 @@
+"""What an attacker may see of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from advser.errors import AccessError
+from advser.models.base import EmotionModel, Outputs
+from advser.threat import Access, Domain
+
+Loss = Callable[[Outputs, Tensor], Tensor]
+"""From outputs and labels to the loss of each clip (B,), which an attack ascends."""
+
+
+def cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Cross-entropy per clip (B,); labels are classes (B,) or probabilities (B, C)."""
+    return functional.cross_entropy(outputs.logits, labels, reduction="none")
+
+
+def margin(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Highest logit among the other classes less that of the label (B,): above 0 where the clip is misread.
+
+    Works from two classes up. Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f6.
+    """
+    own = outputs.logits.gather(1, labels[:, None]).squeeze(1)
+    others = outputs.logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - own
+
+
+class Target:
+    """One batch of clips before one model, through one domain, at one access level.
+
+    Used as a context manager: inside it the model is in evaluation mode with frozen weights; afterwards train flags
+    and ``requires_grad`` are as before, and no gradient is left on any weight.
+
+    Attributes:
+        forwards: forward passes so far, per clip (B,).
+        backwards: backward passes so far, per clip (B,).
+    """
+
+    def __init__(
+        self, model: EmotionModel, lengths: Tensor, domain: Domain, access: Access = "white-box"
+    ) -> None:
+        self.domain = domain
+        self.access = access
+        self.forwards = torch.zeros(len(lengths), dtype=torch.long)
+        self.backwards = torch.zeros(len(lengths), dtype=torch.long)
+        self._model = model
+        self._lengths = lengths
+        self._rows = torch.arange(len(lengths))
+        self._restore = ExitStack()
+
+    def __enter__(self) -> Self:
+        for module in self._model.modules():
+            self._restore.callback(setattr, module, "training", module.training)
+        for weight in self._model.parameters():
+            self._restore.callback(weight.requires_grad_, weight.requires_grad)
+        self._model.eval().requires_grad_(requires_grad=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore.close()
+
+    def at(self, rows: Tensor) -> Target:
+        """Return the target of some clips of the batch (indices (b,)); it counts on this target's counters."""
+        part = Target(self._model, self._lengths[rows], self.domain, self.access)
+        part.forwards, part.backwards = self.forwards, self.backwards
+        part._rows = self._rows[rows.cpu()]
+        return part
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return logits (B, C). Needs access to scores."""
+        self._grant("logits", "white-box", "scores")
+        return self._outputs(x).logits
+
+    def decisions(self, x: Tensor) -> Tensor:
+        """Return the classes decided for (B,). Needs access to decisions, the least there is."""
+        self._grant("decisions", "white-box", "scores", "decisions")
+        return self._outputs(x).logits.argmax(1)
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """Return embeddings (B, D). White-box only."""
+        self._grant("embedding", "white-box")
+        return self._outputs(x).embedding
+
+    def gradient(self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> Tensor:
+        """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only."""
+        return self.loss_and_gradient(x, labels, loss)[1]
+
+    def loss_and_gradient(
+        self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy
+    ) -> tuple[Tensor, Tensor]:
+        """Return each clip's loss (B,) and its gradient: one forward and one backward pass. White-box only."""
+        self._grant("gradient", "white-box")
+        with torch.enable_grad():
+            variable = x.detach().clone().requires_grad_()
+            losses = loss(self._forward(variable), labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), variable)
+        self.backwards[self._rows] += 1
+        return losses.detach(), gradient
+
+    @torch.no_grad()
+    def loss(self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> Tensor:
+        """Return each clip's loss (B,): one forward pass. Needs access to scores."""
+        self._grant("loss", "white-box", "scores")
+        return loss(self._forward(x), labels)
+
+    @torch.no_grad()
+    def _outputs(self, x: Tensor) -> Outputs:
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Outputs:
+        self.forwards[self._rows] += 1
+        return self._model.outputs(x, self._lengths, self.domain)
+
+    def _grant(self, what: str, *levels: Access) -> None:
+        if self.access not in levels:
+            raise AccessError(f"{what}: access is '{self.access}', needed: {' or '.join(levels)}")

@@ -1,0 +1,40 @@
+"""torchaudio, imported in a way that also works beside a CPU build of torch.
+
+On Linux the torchaudio wheel is linked against CUDA. Beside a CPU build of torch its compiled extension cannot
+load, although everything used here is written in Python. All of AdvSER imports torchaudio from this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import NoReturn
+
+
+def _alignment_unavailable(*_: object) -> NoReturn:
+    raise RuntimeError("torchaudio's compiled extension is not available beside this build of torch")
+
+
+def _without_extension() -> ModuleType:
+    """A stand-in for ``torchaudio._extension`` that says that nothing compiled is available."""
+    stand_in = ModuleType("torchaudio._extension")
+    stand_in.__dict__.update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+        _IS_ALIGN_AVAILABLE=False,
+        _check_cuda_version=lambda: None,
+        fail_if_no_align=_alignment_unavailable,
+    )
+    return stand_in
+
+
+try:
+    import torchaudio
+except OSError:
+    for _name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
+        del sys.modules[_name]
+    sys.modules["torchaudio._extension"] = _without_extension()
+    import torchaudio
+
+from torchaudio import functional, transforms
+
+__all__ = ["functional", "torchaudio", "transforms"]

@@ -1,0 +1,31 @@
+"""The contract of a speech-to-text engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from advser.audio import Pcm
+from advser.parameters import Parameters
+
+
+class Transcriber(Parameters, ABC):
+    """A speech recogniser."""
+
+    closed_text: ClassVar[bool] = False
+    """Whether it is told the sentences of the corpus, so that its error rates compare with nothing else."""
+
+    @abstractmethod
+    def unavailable(self, language: str) -> str | None:
+        """Return why the engine cannot serve ``language`` (an ISO 639-1 code) here, or None if it can."""
+
+    @abstractmethod
+    def transcribe(self, clips: Iterable[Pcm], language: str, sentences: Sequence[str]) -> Iterator[str]:
+        """Yield the text of each clip ((T,) int16, 16 kHz, mono).
+
+        Args:
+            clips: the sound.
+            language: ISO 639-1 code.
+            sentences: all distinct sentences of the corpus; only a closed-text engine may look at them.
+        """

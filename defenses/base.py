@@ -1,0 +1,98 @@
+"""The contract of a defense."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.errors import InputError
+from advser.models.base import EmotionModel
+from advser.parameters import Parameters, build, validated
+from advser.plugins import ATTACKS
+from advser.target import Target
+from advser.threat import Domain
+
+
+class AttackReference(BaseModel):
+    """An attack by name and parameters, as a suite writes it: ``{name: fgsm, params: {epsilon: 0.06}}``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            try:
+                plugin = ATTACKS.get(data["name"])
+                params = validated(plugin, data.get("params") or {}, f"attack '{data['name']}'")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+            return {**data, "params": params}
+        return data
+
+    def build(self) -> Attack:
+        """Return the attack."""
+        return build(ATTACKS.get(self.name), self.params, f"attack '{self.name}'")
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """What a defense gets at each training step.
+
+    Attributes:
+        waveform: (B, T) float32 on [−1, 1], zero after each clip's end.
+        lengths: (B,) in samples.
+        labels: classes (B,).
+        features: (B, bands, frames), the front end's output for this step.
+        generator: the only source of random numbers.
+    """
+
+    waveform: Tensor
+    lengths: Tensor
+    labels: Tensor
+    features: Tensor
+    generator: torch.Generator
+
+    def inputs(self, domain: Domain) -> Tensor:
+        """Return what is perturbed in ``domain``: the waveform, or the features."""
+        return self.waveform if domain == "waveform" else self.features
+
+
+class Defense(Parameters, ABC):
+    """A way to train, and optionally to use, a model that is to withstand attacks; its fields are its parameters."""
+
+    @abstractmethod
+    def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
+        """Return the training objective (a scalar) of one batch; ``step`` counts from 0. The model is training."""
+
+    def wrap(self, model: EmotionModel) -> EmotionModel:
+        """Return the trained model with any processing at test time around it; by default the model itself."""
+        return model
+
+    def attacks(self) -> tuple[str, ...]:
+        """Return the names of the attacks used in training."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(field.name for field in fields if isinstance(field, AttackReference))
+
+
+def craft(model: EmotionModel, batch: TrainingBatch, attack: Attack, domain: Domain) -> Tensor:
+    """Return adversarial inputs for a training batch, within the budget, crafted in evaluation mode.
+
+    The labels are the model's own decisions on the clean batch (Ren et al. 2020), so that the true label does not
+    leak into the perturbation.
+    """
+    x = batch.inputs(domain)
+    with Target(model, batch.lengths, domain) as target:
+        labels = target.decisions(x)
+        perturbed = attack.perturb(target, x, labels, batch.generator)
+    budget = attack.budget(domain)
+    return perturbed if budget is None else budget.project(perturbed, x)

@@ -1,0 +1,1 @@
+"""Leaderboards: which rows and columns, and how they are rendered."""

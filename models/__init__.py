@@ -1,0 +1,1 @@
+"""Emotion models: one file a model."""

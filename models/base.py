@@ -1,0 +1,94 @@
+"""The contract of an emotion model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from advser.threat import Domain
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a batch: ``logits`` (B, C) and ``embedding`` (B, D), the input of the last layer."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class FrontEnd(nn.Module, ABC):
+    """From sound to the features that the classifier sees; normalisation statistics are buffers.
+
+    In evaluation mode a front end is deterministic, differentiable, and treats each clip alike whatever else is in
+    the batch and however far it is padded.
+    """
+
+    resynthesises: ClassVar[bool] = False
+    """Whether perturbed features can be turned back into sound (`resynthesise`)."""
+
+    varies_in_training: ClassVar[bool] = False
+    """Whether training mode draws random numbers (a random crop), so that features must not be cached."""
+
+    @abstractmethod
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return features (B, bands, frames), in standard deviations, of ``waveform`` (B, T) on [−1, 1].
+
+        ``lengths`` (B,) are in samples at 16 kHz; ``waveform`` is zero after them.
+        """
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the normalisation statistics from (waveform, lengths) batches of training data."""
+
+    def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return a tensor that broadcasts to the features, true where they stem from sound, false in padding."""
+        return self(waveform, lengths).new_ones(len(lengths), 1, 1).bool()
+
+    def resynthesise(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> Tensor:
+        """Return sound (B, T) whose features are near ``features``; with unperturbed features, ``waveform`` itself.
+
+        Raises:
+            NotImplementedError: if `resynthesises` is false.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be turned back into sound")
+
+
+class EmotionModel(nn.Module, ABC):
+    """A classifier of emotion: ``head(embed(frontend(waveform, lengths)))``.
+
+    A subclass sets ``frontend`` and ``head`` in its constructor, whose first argument is the number of classes and
+    whose other arguments are keyword-only, annotated, and have defaults: these are the model's parameters.
+    """
+
+    citation: ClassVar[str] = ""
+    """The source of the architecture."""
+
+    spectrogram: ClassVar[bool] = True
+    """Whether the features are a spectrogram, so that attacks in the spectrogram domain apply."""
+
+    frontend: FrontEnd
+    head: nn.Module
+
+    @abstractmethod
+    def embed(self, features: Tensor) -> Tensor:
+        """Return embeddings (B, D), the input of the last layer, of features (B, bands, frames)."""
+
+    def inputs(self, waveform: Tensor, lengths: Tensor, domain: Domain) -> Tensor:
+        """Return what an attacker in ``domain`` perturbs: the waveform itself, or its features."""
+        if domain == "waveform":
+            return waveform
+        features: Tensor = self.frontend(waveform, lengths)
+        return features
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Domain) -> Outputs:
+        """Classify ``x``: waveforms (B, T), or features as the front end gives them, according to ``domain``."""
+        features = self.frontend(x, lengths) if domain == "waveform" else x
+        embedding = self.embed(features)
+        return Outputs(self.head(embedding), embedding)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits (B, C) of ``waveform`` (B, T) with ``lengths`` (B,) in samples."""
+        return self.outputs(waveform, lengths, "waveform").logits
