@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def outside_data() -> Path:
+    """The folder with corpora that are not part of the repository."""
+    return Path(os.environ.get("ADVSER_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def emodb_directory() -> Path:
+    directory = outside_data() / "emodb"
+    if not directory.is_dir():
+        pytest.skip(f"EmoDB not found at {directory} (set ADVSER_DATA)")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def german_sphinx() -> Path:
+    directory = Path(os.environ.get("ADVSER_ASR", ROOT.parent / "shared" / "asr")) / "pocketsphinx-de"
+    if not directory.is_dir():
+        pytest.skip(f"German PocketSphinx model not found at {directory} (set ADVSER_ASR)")
+    return directory
