@@ -71,9 +71,7 @@ class Registry(Generic[T]):
         taken = {n: f"{c.__module__}:{c.__qualname__}" for n, c in self._decorated.items()}
         taken |= {n: point.value for n, point in self._announced().items()}
         if name in taken and taken[name] != here:
-            raise InputError(
-                f"{self.kind} '{name}': the name is taken by {taken[name]}; {here} needs another"
-            )
+            raise InputError(f"{self.kind} '{name}': the name is taken by {taken[name]}; {here} needs another")
 
     def _announced(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
@@ -177,6 +175,12 @@ def load_plugin_file(path: Path) -> ModuleType:
 
 def source_file(module: str) -> Path | None:
     """Return the source file of a module without importing the module itself, or None if it has none."""
+    parent = module.rpartition(".")[0]
+    if parent:
+        above = source_file(parent)
+        # Looking for a name inside a module that is no package would import that module.
+        if above is None or above.name != "__init__.py":
+            return None
     if module in sys.modules:
         file = getattr(sys.modules[module], "__file__", None)
     else:

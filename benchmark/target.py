@@ -40,13 +40,15 @@ class Target:
     Used as a context manager: inside it the model is in evaluation mode with frozen weights; afterwards train flags
     and ``requires_grad`` are as before, and no gradient is left on any weight.
 
+    A blind attack may stand before no model at all (None).
+
     Attributes:
         forwards: forward passes so far, per clip (B,).
         backwards: backward passes so far, per clip (B,).
     """
 
     def __init__(
-        self, model: EmotionModel, lengths: Tensor, domain: Domain, access: Access = "white-box"
+        self, model: EmotionModel | None, lengths: Tensor, domain: Domain, access: Access = "white-box"
     ) -> None:
         self.domain = domain
         self.access = access
@@ -58,6 +60,8 @@ class Target:
         self._restore = ExitStack()
 
     def __enter__(self) -> Self:
+        if self._model is None:
+            return self
         for module in self._model.modules():
             self._restore.callback(setattr, module, "training", module.training)
         for weight in self._model.parameters():
@@ -96,9 +100,7 @@ class Target:
         """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only."""
         return self.loss_and_gradient(x, labels, loss)[1]
 
-    def loss_and_gradient(
-        self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy
-    ) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> tuple[Tensor, Tensor]:
         """Return each clip's loss (B,) and its gradient: one forward and one backward pass. White-box only."""
         self._grant("gradient", "white-box")
         with torch.enable_grad():
@@ -119,6 +121,7 @@ class Target:
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Outputs:
+        assert self._model is not None, "only blind attacks stand before no model"
         self.forwards[self._rows] += 1
         return self._model.outputs(x, self._lengths, self.domain)
 

@@ -22,7 +22,7 @@ def _without_extension() -> ModuleType:
         _IS_TORCHAUDIO_EXT_AVAILABLE=False,
         _IS_ALIGN_AVAILABLE=False,
         _check_cuda_version=lambda: None,
-        fail_if_no_align=_alignment_unavailable,
+        fail_if_no_align=lambda function: _alignment_unavailable,
     )
     return stand_in
 
@@ -35,6 +35,6 @@ except OSError:
     sys.modules["torchaudio._extension"] = _without_extension()
     import torchaudio
 
-from torchaudio import functional, transforms
+from torchaudio import functional, transforms  # noqa: E402 (only importable after the repair above)
 
 __all__ = ["functional", "torchaudio", "transforms"]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from advser.errors import InputError
 from advser.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -44,9 +45,35 @@ class Corpus(Parameters, ABC):
     def files(self, directory: Path | None) -> list[Path]:
         """Return every file that `read` depends on, sorted."""
 
+    def findings(self, directory: Path | None) -> tuple[str, ...]:
+        """Return in what ``directory`` departs from the official corpus without being unusable, a sentence each.
+
+        A board on such a copy must say so, as it says `caveat`.
+        """
+        return ()
+
     def digest(self, directory: Path | None) -> str:
         """Hash the names and contents of `files`."""
         digest = hashlib.sha256()
         for path in self.files(directory):
             digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
+
+
+def existing(directory: Path | None, corpus: str) -> Path:
+    """Return ``directory`` if it is one.
+
+    Raises:
+        InputError: if none was given for ``corpus`` (its name in the registry), or there is none at that path.
+    """
+    if directory is None:
+        raise InputError(f"corpus '{corpus}': no directory given; say where it is with --data {corpus}=DIR")
+    if not directory.is_dir():
+        raise InputError(f"corpus '{corpus}': {directory}: not found or not a directory")
+    return directory
+
+
+def shortlist(items: list[str], most: int = 10) -> str:
+    """Join the first ``most`` items for a one-line message, and give the number of the others."""
+    rest = len(items) - most
+    return "; ".join(items[:most]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,1 +1,1 @@
-"""The recordings of the demo corpus."""
+"""The sound and the table of the embedded ``demo`` corpus."""

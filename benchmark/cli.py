@@ -1,0 +1,226 @@
+"""The command line. Anything slow is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from platformdirs import user_cache_path
+from rich.console import Console
+
+from advser.errors import AdvserError, InputError
+from advser.plugins import REGISTRIES
+
+if TYPE_CHECKING:
+    from advser.run import Prepared, Report
+
+EXIT_FAILED_CELLS = 3
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="advser",
+    help="Benchmark adversarial attacks on, and defenses of, speech emotion recognition.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Device(StrEnum):
+    """Where models run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(StrEnum):
+    """How a board is written."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"{option} {text}: allowed: KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _default_store() -> Path:
+    return Path(os.environ.get("ADVSER_STORE") or user_cache_path("advser") / "store")
+
+
+Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers plugins.")]
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (see 'advser list suites') or a YAML file.")] = "demo",
+    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
+    out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/<suite>]")] = None,
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    changes: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the suite: training.iterations=100.")
+    ] = [],
+    only: Annotated[
+        list[str], typer.Option("--only", metavar="KEY=GLOB", help="Keep matching cells: attack=fgsm, fold=1.")
+    ] = [],
+    plugin: Plugins = [],
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
+    device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs, do none.")] = False,
+) -> None:
+    """Run a suite and write its results and boards.
+
+    Exit code: 0 all cells scored, 3 some failed, 2 unusable input, 130 interrupted.
+    """
+    from advser.run import Request, carry_out, prepare
+    from advser.runner import Workers
+
+    console = _console()
+    where = {name: Path(path) for name, path in _pairs("--data", data).items()}
+    pool = Workers(workers, scheduler, _device(device), tuple(path.absolute() for path in plugin))
+    request = Request(suite, store or _default_store(), where, out, changes, _pairs("--only", only), pool)
+    prepared = prepare(request)
+    if dry_run:
+        _list_jobs(prepared, console)
+        return
+    report = carry_out(request, prepared, console)
+    _report(report, console)
+    if report.failures:
+        raise typer.Exit(EXIT_FAILED_CELLS)
+
+
+def _device(device: Device) -> str:
+    import torch
+
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available to torch; allowed here: cpu")
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.value
+
+
+def _list_jobs(prepared: Prepared, console: Console) -> None:
+    waiting = {job.key for job in prepared.waiting}
+    for key, job in prepared.plan.jobs.items():
+        state = "to do " if key in waiting else "cached"
+        console.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
+    console.print(f"{len(prepared.plan.cells)} cells, {len(prepared.plan.jobs)} jobs, {len(waiting)} to do")
+
+
+def _report(report: Report, console: Console) -> None:
+    from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.render import render
+    from advser.leaderboards.write import write_all
+
+    write_all(report.results, report.directory)
+    for build in BOARDS.values():
+        console.print(render(build(report.results), "terminal"), markup=False, soft_wrap=True)
+        console.print()
+    console.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
+    for failure in report.failures:
+        console.print(f"failed: {failure.reason}", markup=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_plugins(
+    kind: Annotated[str, typer.Argument(help="models, attacks, defenses, corpora, suites, metrics or transcribers.")],
+    plugin: Plugins = [],
+) -> None:
+    """List the plugins of one kind, or the shipped suites."""
+    from advser.registry import load_plugin_file
+
+    for path in plugin:
+        load_plugin_file(path)
+    if kind == "suites":
+        from advser.suite import load, shipped
+
+        rows = [(name, load(name).title) for name in shipped()]
+    elif kind in REGISTRIES:
+        registry = REGISTRIES[kind]
+        rows = [(name, registry.origin(name).summary) for name in registry]
+    else:
+        raise InputError(f"list {kind}: allowed: {', '.join([*REGISTRIES, 'suites'])}")
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        _console().print(f"{name:<{width}}  {summary}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="model, attack, defense, corpus, metric or transcriber.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name.")],
+    plugin: Plugins = [],
+) -> None:
+    """Show a plugin: where it is defined, its parameters with units, its source."""
+    import inspect
+
+    from tabulate import tabulate
+
+    from advser.parameters import describe
+    from advser.registry import load_plugin_file
+
+    for path in plugin:
+        load_plugin_file(path)
+    singular = {registry.kind: registry for registry in REGISTRIES.values()}
+    if kind not in singular:
+        raise InputError(f"show {kind}: allowed: {', '.join(singular)}")
+    found = singular[kind].get(name)
+    print_line = _console().print
+    print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)
+    print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
+    if getattr(found, "citation", ""):
+        print_line(f"\nSource: {found.citation}", markup=False, soft_wrap=True)
+    rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(found)]
+    if rows:
+        table = tabulate(rows, headers=["parameter", "type", "default", "unit", "about"])
+        print_line(f"\n{table}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def board(
+    results: Annotated[Path, typer.Argument(help="A results folder.")],
+    by: Annotated[str, typer.Option(help="attacks, defenses, models or transfer.")] = "attacks",
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
+    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
+) -> None:
+    """Print one board of a results folder."""
+    from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.render import render
+    from advser.results import Results, select
+
+    if by not in BOARDS:
+        raise InputError(f"--by {by}: allowed: {', '.join(BOARDS)}")
+    chosen = select(Results.load(results), _pairs("--where", where))
+    sys.stdout.write(f"{render(BOARDS[by](chosen), format.value)}\n")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line on standard error and exit code 2."""
+    try:
+        app()
+    except AdvserError as error:
+        sys.stderr.write(f"advser: {error}\n")
+        sys.exit(EXIT_INPUT)
+    except KeyboardInterrupt:
+        sys.stderr.write("advser: interrupted; what was finished is kept, the same command continues\n")
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,48 @@
+"""The embedded corpus of synthetic speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from advser.corpora.base import Corpus
+from advser.corpora.rows import METADATA, read_metadata, to_dataset
+from advser.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DATA = Path(__file__).parent / "demo_data"
+
+
+class Demo(Corpus):
+    """Synthetic English speech, 4 emotions × 6 voices × 6 sentences, shipped with AdvSER."""
+
+    title: ClassVar[str] = "Demo (synthetic speech)"
+    licence: ClassVar[str] = "MIT"
+    language: ClassVar[str] = "en"
+    citation: ClassVar[str] = "Rendered with espeak-ng 1.51 by tools/render_demo.py of AdvSER."
+    caveat: ClassVar[str] = (
+        "Synthetic speech: the emotions are settings of a speech synthesiser (rate, pitch, pitch range, loudness), "
+        "so these numbers prove nothing about people, models or attacks."
+    )
+    speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = (("m1", "f1"), ("m2", "f2"), ("m3", "f3"))
+
+    def read(self, directory: Path | None) -> Dataset:
+        """Return the 144 embedded clips.
+
+        Raises:
+            InputError: if a directory is given, or if the installation lacks the data.
+        """
+        _refuse(directory)
+        return to_dataset(read_metadata(DATA))
+
+    def files(self, directory: Path | None) -> list[Path]:
+        """Return the table and the clips; errors as in `read`."""
+        _refuse(directory)
+        return sorted([DATA / METADATA, *(row.path for row in read_metadata(DATA))])
+
+
+def _refuse(directory: Path | None) -> None:
+    if directory is not None:
+        raise InputError(f"corpus 'demo': directory {directory} given, but it is embedded; leave --data demo=… out")

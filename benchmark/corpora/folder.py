@@ -1,0 +1,40 @@
+"""Any folder of recordings with a ``metadata.csv``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from advser.corpora.base import Corpus, existing
+from advser.corpora.rows import METADATA, read_metadata, to_dataset
+from advser.parameters import parameter
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Folder(Corpus):
+    """A directory with recordings and a ``metadata.csv``.
+
+    Columns of the table: ``file`` (relative to the directory) and ``label``; optional ``speaker``, ``text`` and
+    ``gender`` (``f``, ``m`` or empty). Without speakers only the ``random`` protocol can split it.
+    """
+
+    title: ClassVar[str] = "Folder of recordings"
+    licence: ClassVar[str] = "as its owner says"
+
+    language: str = parameter("en", about="ISO 639-1 code of what is spoken", pattern="^[a-z]{2}$")
+    labels: tuple[str, ...] | None = parameter(None, about="the labels that may occur; none: any", strict=False)
+
+    def read(self, directory: Path | None) -> Dataset:
+        """Return the rows of ``metadata.csv``, in its order.
+
+        Raises:
+            InputError: as `advser.corpora.rows.read_metadata`, or if no directory is given.
+        """
+        return to_dataset(read_metadata(existing(directory, "folder"), self.labels))
+
+    def files(self, directory: Path | None) -> list[Path]:
+        """Return the table and the files it lists; errors as in `read`."""
+        root = existing(directory, "folder")
+        return sorted([root / METADATA, *(row.path for row in read_metadata(root, self.labels))])

@@ -1,0 +1,122 @@
+"""Rows of a corpus, and the ``metadata.csv`` that describes a folder of recordings."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advser.corpora.base import COLUMNS, shortlist
+from advser.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+METADATA = "metadata.csv"
+REQUIRED = ("file", "label")
+FIELDS = (*REQUIRED, "speaker", "text", "gender")
+GENDERS = ("f", "m", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recording; fields as the `advser.corpora.base.COLUMNS` of the same names."""
+
+    clip: str
+    path: Path
+    label: str
+    speaker: str = ""
+    gender: str = ""
+    text: str = ""
+    split: str = ""
+
+
+def to_dataset(rows: Sequence[Row]) -> Dataset:
+    """Return rows as a Hugging Face dataset with undecoded audio (a path; no bytes)."""
+    from datasets import Audio, Dataset, Features, Value
+
+    texts = [column for column in COLUMNS if column != "audio"]
+    columns = {column: [getattr(row, column) for row in rows] for column in texts}
+    features = {column: Value("string") for column in texts}
+    # An Audio feature from the start would ask for torchcodec, even undecoded; a later cast does not.
+    plain = Features({**features, "audio": {"bytes": Value("binary"), "path": Value("string")}})
+    sound = [{"bytes": None, "path": str(row.path)} for row in rows]
+    dataset = Dataset.from_dict({**columns, "audio": sound}, features=plain)
+    return dataset.select_columns(list(COLUMNS)).cast_column("audio", Audio(decode=False))
+
+
+def read_metadata(directory: Path, labels: Sequence[str] | None = None) -> list[Row]:
+    """Read ``directory/metadata.csv`` (UTF-8, comma-separated, with a header), in the order of its lines.
+
+    Args:
+        directory: the folder; ``file`` is relative to it.
+        labels: the labels that may occur; None allows any.
+
+    Raises:
+        InputError: if it is missing, has no rows, lacks a column of `REQUIRED` or has one outside `FIELDS`; if a line has
+            another number of values than the header, an empty label or one outside ``labels``, or a gender
+            outside `GENDERS`; if a file is missing, listed twice or outside ``directory``.
+    """
+    table = directory / METADATA
+    rows: list[Row] = []
+    listed: dict[Path, int] = {}
+    for line, values in _records(table):
+        where = f"{table}, line {line}"
+        row = _row(directory, values, where)
+        if labels is not None and row.label not in labels:
+            raise InputError(f"{where}: label '{row.label}' is not in the list (allowed: {', '.join(labels)})")
+        first = listed.setdefault(row.path, line)
+        if first != line:
+            raise InputError(f"{where}: file '{values['file']}' is already listed in line {first}; each file once")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{table}: no rows; one a recording is needed")
+    missing = [row.clip for row in rows if not row.path.is_file()]
+    if missing:
+        raise InputError(f"{table}: {len(missing)} of {len(rows)} files not found in {directory}: {shortlist(missing)}")
+    return rows
+
+
+def _records(table: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        # Spreadsheet programs write a byte-order mark.
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            _check_header(header, table)
+            # Blank lines come as empty lists.
+            lines = [(reader.line_num, values) for values in reader if values]
+    except FileNotFoundError:
+        raise InputError(f"{table}: not found; it lists the recordings (columns: {', '.join(FIELDS)})") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: unreadable as comma-separated UTF-8: {error}") from None
+    for line, values in lines:
+        if len(values) != len(header):
+            raise InputError(f"{table}, line {line}: {len(values)} values, but the header has {len(header)} columns")
+    return [(line, dict(zip(header, values, strict=True))) for line, values in lines]
+
+
+def _check_header(header: list[str], table: Path) -> None:
+    wrong = [f"'{name}' is missing" for name in REQUIRED if name not in header]
+    wrong += [f"'{name}' is unknown" for name in header if name not in FIELDS]
+    wrong += [f"'{name}' stands twice" for name in FIELDS if header.count(name) > 1]
+    if wrong:
+        raise InputError(
+            f"{table}: column {'; '.join(wrong)} (required: {', '.join(REQUIRED)}; allowed: {', '.join(FIELDS)})"
+        )
+
+
+def _row(directory: Path, values: dict[str, str], where: str) -> Row:
+    file, label, gender = values["file"], values["label"], values.get("gender", "")
+    if not file:
+        raise InputError(f"{where}: file is empty; a path relative to {directory} is needed")
+    if not label:
+        raise InputError(f"{where}: label is empty; every recording needs one")
+    if gender not in GENDERS:
+        raise InputError(f"{where}: gender '{gender}' (allowed: f, m, or empty)")
+    path = (directory / file).resolve()
+    if not path.is_relative_to(directory.resolve()):
+        raise InputError(f"{where}: file '{file}' lies outside {directory}; only paths inside it are allowed")
+    return Row(file, path, label, values.get("speaker", ""), gender, values.get("text", ""))

@@ -1,0 +1,310 @@
+"""The RESULTS folder: one long table, one row a clip and cell, and the circumstances of the run.
+
+``results.parquet`` has one row a cell and metric (`TABLE_SCHEMA`), ``examples.parquet`` one row a cell and clip
+(`EXAMPLES_SCHEMA` and a column a metric that measures clips), ``run.json`` what the run was (`provenance`, the suite in
+full, notes, failures). A value is NaN exactly where the status is not ``ok``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from advser.errors import InputError
+from advser.provenance import provenance
+from advser.store import replacing
+
+__all__ = [
+    "CLEAN",
+    "EXAMPLES_SCHEMA",
+    "KEYS",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "TABLE_SCHEMA",
+    "MetricInfo",
+    "Results",
+    "Status",
+    "no_examples",
+    "provenance",
+    "select",
+]
+
+SCHEMA_VERSION: Final = 1
+TABLE_FILE: Final = "results.parquet"
+EXAMPLES_FILE: Final = "examples.parquet"
+RUN_FILE: Final = "run.json"
+
+Status = Literal["ok", "failed", "not-applicable"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+
+CLEAN: Final = "none"
+"""The attack of the clean cell."""
+
+_KEY_FIELDS: Final = [
+    pa.field("suite", pa.string()),
+    pa.field("corpus", pa.string()),
+    pa.field("task", pa.string()),
+    pa.field("protocol", pa.string()),
+    pa.field("split", pa.string()),
+    pa.field("seed", pa.int64()),
+    pa.field("model", pa.string()),
+    pa.field("defense", pa.string()),
+    pa.field("attack", pa.string()),
+    pa.field("params", pa.string()),
+    pa.field("domain", pa.string()),
+    pa.field("delivery", pa.string()),
+    pa.field("labels", pa.string()),
+    pa.field("access", pa.string()),
+    pa.field("norm", pa.string()),
+    pa.field("epsilon", pa.float64()),
+    pa.field("epsilon_unit", pa.string()),
+    pa.field("source_model", pa.string()),
+    pa.field("source_defense", pa.string()),
+]
+
+KEYS: Final[tuple[str, ...]] = tuple(field.name for field in _KEY_FIELDS)
+"""What names a cell. ``params`` is the JSON text of the attack's parameters; ``epsilon`` is NaN where there is no
+budget; ``source_model`` and ``source_defense`` name the surrogate where ``access`` is ``transfer``. A text that does
+not apply is empty."""
+
+TABLE_SCHEMA: Final = pa.schema(
+    [
+        *_KEY_FIELDS,
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("ci_low", pa.float64()),
+        pa.field("ci_high", pa.float64()),
+        pa.field("n", pa.int64()),
+        pa.field("n_failed", pa.int64()),
+        pa.field("status", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("higher_is_better", pa.bool_()),
+    ]
+)
+"""Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips were measured,
+``n_failed`` could not be; ``reason`` says why a value is missing, or why clips are."""
+
+EXAMPLES_SCHEMA: Final = pa.schema(
+    [
+        *_KEY_FIELDS,
+        pa.field("fold", pa.string()),
+        pa.field("clip", pa.string()),
+        pa.field("speaker", pa.string()),
+        pa.field("label", pa.int64()),
+        pa.field("prediction", pa.int64()),
+        pa.field("clean_prediction", pa.int64()),
+        pa.field("source_prediction", pa.int64()),
+        pa.field("loss", pa.float64()),
+        pa.field("margin", pa.float64()),
+        pa.field("transcript", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("word_errors", pa.float64()),
+        pa.field("clean_word_errors", pa.float64()),
+        pa.field("words", pa.float64()),
+        pa.field("char_errors", pa.float64()),
+        pa.field("clean_char_errors", pa.float64()),
+        pa.field("chars", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("forwards", pa.float64()),
+        pa.field("backwards", pa.float64()),
+        pa.field("audio_key", pa.string()),
+    ]
+)
+"""Columns of the examples. ``label`` and the predictions are class numbers (−1: there is none); ``seconds``,
+``forwards`` and ``backwards`` are the cost of crafting the clip; ``audio_key`` is the store's key of the sound that
+was judged. NaN: not measured. Further columns of numbers hold what clip metrics measured (``snr``, ``pesq``, …)."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is shown: column heading, unit, decimals."""
+
+    title: str
+    unit: str = ""
+    decimals: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a run found.
+
+    Attributes:
+        table: columns `TABLE_SCHEMA`, one row a cell and metric, in the order of the suite.
+        examples: columns `EXAMPLES_SCHEMA` and further columns of numbers; empty in published results.
+        run: ``notes`` (texts that every board prints) and ``failures`` (a list), with anything that describes the
+            run: `provenance`, ``suite``, ``jobs``, and ``metrics``: name → ``{title, unit, decimals}``.
+
+    Raises:
+        InputError: if columns are missing or of the wrong type, a status is unknown, a value is not NaN exactly
+            where the status is not ``ok``, a cell and metric occur twice, or ``run`` lacks a key.
+    """
+
+    table: pd.DataFrame
+    examples: pd.DataFrame
+    run: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_run(self.run, RUN_FILE)
+        object.__setattr__(self, "table", _conform(self.table, TABLE_SCHEMA, TABLE_FILE))
+        _check_table(self.table, TABLE_FILE)
+        schema = _with_further_numbers(self.examples, EXAMPLES_SCHEMA)
+        object.__setattr__(self, "examples", _conform(self.examples, schema, EXAMPLES_FILE))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The texts that every board prints."""
+        return tuple(self.run["notes"])
+
+    def metric(self, name: str) -> MetricInfo:
+        """Return how a metric is shown; one that the run does not describe is shown under its own name."""
+        described = self.run.get("metrics", {}).get(name, {})
+        return MetricInfo(described.get("title", name), described.get("unit", ""), described.get("decimals", 3))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read a RESULTS folder; ``examples.parquet`` may be absent, as in published results.
+
+        Raises:
+            InputError: if the folder or a file is missing or corrupt, has the wrong columns, or is of a newer schema.
+        """
+        if not directory.is_dir():
+            raise InputError(f"results {directory}: no such folder, allowed: a folder that `advser run` wrote")
+        run = _read_run(directory / RUN_FILE)
+        table = _read_parquet(directory / TABLE_FILE)
+        examples = directory / EXAMPLES_FILE
+        try:
+            return cls(table, _read_parquet(examples) if examples.exists() else no_examples(), run)
+        except InputError as error:
+            raise InputError(f"results {directory}: {error}") from None
+
+    def save(self, directory: Path) -> None:
+        """Write the three files into ``directory``; each is written beside and renamed."""
+        for name, frame in ((EXAMPLES_FILE, self.examples), (TABLE_FILE, self.table)):
+            with replacing(directory / name) as path:
+                pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+        with replacing(directory / RUN_FILE) as path:
+            text = json.dumps({**self.run, "schema": SCHEMA_VERSION}, indent=2, ensure_ascii=False, allow_nan=False)
+            path.write_text(text + "\n", encoding="utf-8")
+
+
+def no_examples() -> pd.DataFrame:
+    """Return an examples table without rows."""
+    return EXAMPLES_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
+def select(results: Results, where: Mapping[str, str]) -> Results:
+    """Return the cells whose keys match: key → glob over the key's text, as in ``{"model": "cnn*"}``.
+
+    ``epsilon`` is compared in its shortest form (``0.06``); an empty text is matched by ``""``.
+
+    Raises:
+        InputError: if a key is unknown or nothing matches.
+    """
+    for key in where:
+        if key not in KEYS:
+            raise InputError(f"--where {key}: unknown key, allowed: {', '.join(KEYS)}")
+    table = results.table[_matches(results.table, where)]
+    if table.empty:
+        raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in where.items()) + ": no cell matches")
+    examples = results.examples[_matches(results.examples, where)]
+    return replace(results, table=table.reset_index(drop=True), examples=examples.reset_index(drop=True))
+
+
+def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bool_]:
+    mask = np.ones(len(frame), dtype=bool)
+    for key, pattern in where.items():
+        codes, values = pd.factorize(frame[key], use_na_sentinel=False)
+        hits = [fnmatchcase("" if pd.isna(v) else f"{v:g}" if key == "epsilon" else str(v), pattern) for v in values]
+        mask &= np.array(hits, dtype=bool)[codes]
+    return mask
+
+
+def _conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
+    """Return ``frame`` with exactly the schema's columns, types and order; absent texts become empty."""
+    missing = [name for name in schema.names if name not in frame.columns]
+    if missing:
+        raise InputError(f"{file}: found no column {', '.join(missing)}, allowed: {', '.join(schema.names)}")
+    unknown = [str(name) for name in frame.columns if name not in schema.names]
+    if unknown:
+        raise InputError(f"{file}: found unknown column {', '.join(unknown)}, allowed: {', '.join(schema.names)}")
+    columns = {}
+    for field in schema:
+        column = frame[field.name]
+        if pa.types.is_string(field.type):
+            column = column.astype(object).where(column.notna(), "")
+        try:
+            array = pa.Array.from_pandas(column, type=field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file}: column {field.name}: {reason}, allowed: {field.type}") from None
+        if array.null_count and not pa.types.is_floating(field.type):
+            raise InputError(f"{file}: column {field.name}: found empty values, allowed: {field.type}")
+        columns[field.name] = array.to_pandas()
+    return pd.DataFrame(columns, columns=schema.names)
+
+
+def _with_further_numbers(frame: pd.DataFrame, schema: pa.Schema) -> pa.Schema:
+    further = [name for name in frame.columns if name not in schema.names]
+    return pa.schema([*schema, *(pa.field(str(name), pa.float64()) for name in further)])
+
+
+def _check_table(table: pd.DataFrame, file: str) -> None:
+    unknown = sorted(set(table["status"]) - set(STATUSES))
+    if unknown:
+        raise InputError(f"{file}: column status: found '{unknown[0]}', allowed: {', '.join(STATUSES)}")
+    wrong = table[(table["status"] == "ok") == table["value"].isna()]
+    if len(wrong):
+        row = wrong.iloc[0]
+        raise InputError(
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']}: found value {row['value']} with status "
+            f"{row['status']}, allowed: a number exactly where the status is ok"
+        )
+    twice = table[table.duplicated([*KEYS, "metric"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise InputError(
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']} is there twice, allowed: once a cell"
+        )
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"results {path}: no such file, allowed: a folder that `advser run` wrote")
+    try:
+        # Without its metadata the file says nothing of how pandas should rebuild it: columns only.
+        return pq.read_table(path).replace_schema_metadata(None).to_pandas()  # type: ignore[no-any-return]
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"results {path}: no such file, allowed: a folder that `advser run` wrote")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
+    if not isinstance(run, dict):
+        raise InputError(f"results {path}: found {type(run).__name__}, allowed: a mapping of keys")
+    version = run.get("schema")
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise InputError(f"results {path}: schema: found {version!r}, allowed: {SCHEMA_VERSION} (is advser older?)")
+    return run
+
+
+def _check_run(run: Mapping[str, Any], file: str) -> None:
+    notes = run.get("notes")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise InputError(f"{file}: notes: found {notes!r}, allowed: a list of texts")
+    if not isinstance(run.get("failures"), list):
+        raise InputError(f"{file}: failures: found {run.get('failures')!r}, allowed: a list")

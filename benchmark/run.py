@@ -1,0 +1,185 @@
+"""One run of a suite from start to end: prepare, plan, do the jobs, score, write the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from advser.corpora.protocols import speaker_independent
+from advser.errors import InputError
+from advser.job import Job, Outcome, Task
+from advser.parameters import build, validated
+from advser.plan import Corpus, Plan, Speech, make_plan, prepare_job, with_newcomers
+from advser.plugins import CORPORA, METRICS, TRANSCRIBERS
+from advser.progress import LiveProgress, PlainProgress
+from advser.registry import load_plugin_file
+from advser.provenance import provenance
+from advser.results import Results
+from advser.runner import Workers, missing, run_jobs
+from advser.score import Scorer
+from advser.stages.prepare import load_prepared
+from advser.stages.prepare import prepare as prepare_corpus
+from advser.store import Store
+from advser.suite import Suite, load
+from advser.transcribers.choice import choose
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        suite: a shipped suite's name or a YAML file.
+        data: corpus name → folder.
+        out: the results folder; None: ``results/<suite>``.
+        store: the artefact store's root.
+        changes: ``--set`` texts, KEY=VALUE.
+        only: column → glob.
+        workers: where jobs run.
+    """
+
+    suite: str
+    store: Path
+    data: Mapping[str, Path] = field(default_factory=dict)
+    out: Path | None = None
+    changes: Sequence[str] = ()
+    only: Mapping[str, str] = field(default_factory=dict)
+    workers: Workers = field(default_factory=Workers)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is planned and not yet carried out."""
+
+    plan: Plan
+    speech: Speech
+    notes: tuple[str, ...]
+    waiting: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run ended.
+
+    Attributes:
+        results: what was found.
+        directory: where it was written.
+        computed: number of jobs done; the others were in the store.
+        failures: outcomes of the jobs that failed, root causes only.
+    """
+
+    results: Results
+    directory: Path
+    computed: int
+    failures: tuple[Outcome, ...]
+
+
+def prepare(request: Request) -> Prepared:
+    """Read the suite and the corpus, and work out what is to be done.
+
+    Raises:
+        InputError: if anything of the input is unusable.
+    """
+    for plugin in request.workers.plugins:
+        load_plugin_file(plugin)
+    suite = with_newcomers(load(request.suite, request.changes))
+    store = Store(request.store)
+    directory = _directory(suite, request.data)
+    keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
+    prepared = load_prepared(store.get(keys[suite.seeds[0]]))
+    speech = _speech(suite, prepared.language)
+    corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
+    plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
+    return Prepared(plan, speech, tuple(_notes(suite, speech)), tuple(missing(plan, store)))
+
+
+def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
+    """Do the jobs, score the cells, and write the results folder (without the boards)."""
+    start = time.time()
+    store = Store(request.store)
+    progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
+    cached = len(prepared.plan.jobs) - len(prepared.waiting)
+    outcomes = run_jobs(prepared.waiting, cached, store, request.workers, progress)
+    without = {outcome.key: outcome for outcome in outcomes if outcome.status != "ok"}
+    table, examples = Scorer(prepared.plan, store, without, prepared.speech).score()
+    reasons: dict[str, Outcome] = {}
+    for outcome in without.values():
+        if outcome.status == "failed" and (outcome.reason not in reasons or outcome.trace):
+            reasons[outcome.reason] = outcome
+    run = provenance() | {
+        "suite": prepared.plan.suite.model_dump(mode="json"),
+        "notes": list(prepared.notes),
+        "metrics": _described(prepared.plan.suite),
+        "only": dict(request.only),
+        "set": list(request.changes),
+        "plugins": [str(path) for path in request.workers.plugins],
+        "jobs": {"total": len(prepared.plan.jobs), "computed": len(outcomes), "seconds": round(time.time() - start, 1)},
+        "failures": [asdict(outcome) for outcome in reasons.values()],
+    }
+    results = Results(table, examples, run)
+    directory = request.out or Path("results") / prepared.plan.suite.name
+    results.save(directory)
+    return Report(results, directory, len(outcomes), tuple(reasons.values()))
+
+
+def _described(suite: Suite) -> dict[str, dict[str, Any]]:
+    """Return how each metric of the suite is shown."""
+    found = {}
+    for entry in suite.metrics:
+        metric = METRICS.get(entry.name)
+        found[entry.title] = {"title": metric.title, "unit": metric.unit, "decimals": metric.decimals}
+    return found
+
+
+def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
+    for name, directory in data.items():
+        if name not in CORPORA:
+            CORPORA.get(name)
+        if not directory.is_dir():
+            raise InputError(f"--data {name}={directory}: not a directory")
+    return data.get(suite.corpus.name)
+
+
+def _prepare_corpus(job: Job, store: Store) -> str:
+    """Prepare in this process: folds must be known to plan, and bad data must be told before anything starts."""
+    if not store.discard_if_damaged(job.key):
+        with store.create(job.key, job.record()) as folder:
+            prepare_corpus(Task(job.spec, {}, folder, directory=job.directory))
+    return job.key
+
+
+def _speech(suite: Suite, language: str) -> Speech:
+    entry = suite.transcriber
+    if entry.name == "none":
+        return Speech(None, "none", "the suite asks for no transcriber")
+    if entry.name == "auto":
+        chosen = choose(language)
+        return Speech(chosen.transcriber, chosen.name, chosen.reason)
+    plugin = TRANSCRIBERS.get(entry.name)
+    where = f"transcriber '{entry.name}'"
+    transcriber = build(plugin, validated(plugin, entry.params, where), where)
+    reason = transcriber.unavailable(language)
+    return Speech(None if reason else transcriber, entry.name, reason or "")
+
+
+def _notes(suite: Suite, speech: Speech) -> list[str]:
+    corpus = CORPORA.get(suite.corpus.name)
+    notes = [suite.about] if suite.about else []
+    notes += [corpus.caveat] if corpus.caveat else []
+    if not speaker_independent(suite.protocol):
+        notes.append(f"Protocol '{suite.protocol}' is speaker-dependent: never ranked with speaker-independent runs.")
+    if speech.transcriber is None:
+        notes.append(f"No word error rates: {speech.reason}.")
+    elif speech.transcriber.closed_text:
+        notes.append(
+            f"WER and CER by {speech.name}, closed-text: its language model knows the sentences of the corpus; "
+            "not comparable with open-vocabulary error rates."
+        )
+    else:
+        notes.append(f"WER and CER by {speech.name}, open vocabulary.")
+    return notes

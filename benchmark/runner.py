@@ -1,0 +1,117 @@
+"""Runs a plan's jobs on Dask; jobs hand on keys of stored artefacts, never arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from advser.job import Job, Outcome
+from advser.plan import Plan
+from advser.store import Store
+from advser.worker import execute
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+
+class Progress(Protocol):
+    """What is told while jobs run."""
+
+    def start(self, waiting: Sequence[Job], cached: int, workers: int) -> None:
+        """Begin: the jobs to do, how many need not be done, and how many run at a time."""
+
+    def done(self, job: Job, outcome: Outcome) -> None:
+        """One job has ended."""
+
+    def stop(self) -> None:
+        """No more jobs run."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where jobs run.
+
+    Attributes:
+        count: processes of the local cluster; 0: one a core.
+        scheduler: address of a running Dask scheduler; empty: a local cluster.
+        device: torch device of the models.
+        plugins: plugin files that every worker loads.
+    """
+
+    count: int = 0
+    scheduler: str = ""
+    device: str = "cpu"
+    plugins: tuple[Path, ...] = ()
+
+
+def missing(plan: Plan, store: Store) -> list[Job]:
+    """Return the plan's jobs whose artefact is not in the store, or is damaged there."""
+    return [job for key, job in plan.jobs.items() if not store.discard_if_damaged(key)]
+
+
+def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, progress: Progress) -> list[Outcome]:
+    """Do all jobs, each after those that it reads from.
+
+    Returns:
+        The outcome of every job.
+
+    Raises:
+        KeyboardInterrupt: after the workers have been stopped; what was finished stays in the store.
+    """
+    if not jobs:
+        return []
+    with _client(workers, len(jobs)) as (client, count, threads):
+        progress.start(jobs, cached, count)
+        try:
+            return list(_outcomes(client, jobs, store, workers, threads, progress))
+        finally:
+            progress.stop()
+
+
+def _outcomes(
+    client: Client, jobs: Sequence[Job], store: Store, workers: Workers, threads: int, progress: Progress
+) -> Iterator[Outcome]:
+    from distributed import as_completed
+
+    futures: dict[str, Future[Outcome]] = {}
+    for job in jobs:
+        dependencies = [futures[key] for key in job.inputs.values() if key in futures]
+        futures[job.key] = client.submit(
+            execute, job, store.root.absolute(), workers.plugins, workers.device, threads, *dependencies, key=job.key
+        )
+    by_key = {job.key: job for job in jobs}
+    for future in as_completed(futures.values()):
+        error = future.exception() if future.status == "error" else None
+        # A worker that dies again and again under a job (KilledWorker) is the one failure that `execute` cannot report.
+        outcome = Outcome(future.key, "failed", f"{by_key[future.key].title}: {error}") if error else future.result()
+        progress.done(by_key[future.key], outcome)
+        yield outcome
+
+
+@contextmanager
+def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int, int]]:
+    """Yield a Dask client, the number of workers, and the threads that torch may use on each."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers.scheduler:
+        with Client(workers.scheduler) as client:
+            count = sum(client.nthreads().values())
+            yield client, count, 1
+        return
+    count = min(workers.count or cores, jobs)
+    settings = {"distributed.worker.daemon": True, "logging": {"distributed": "critical"}}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=None,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        yield client, count, max(1, cores // count)

@@ -1,0 +1,174 @@
+"""Stage 3: let an attack perturb the test clips of one fold, and hold it to its contract.
+
+The attack only returns perturbed inputs. Everything that makes them admissible is done and verified here: padding is
+left alone, the budget is projected to, sound is clipped and rounded to 16-bit PCM, and the budget is checked again on
+what was stored.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.audio import Clips, Pcm, batches_by_length, round_within, sound_mask, to_pcm
+from advser.errors import ContractError
+from advser.job import Task
+from advser.models.base import EmotionModel
+from advser.parameters import build
+from advser.plugins import ATTACKS
+from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
+from advser.stages.train import load_model
+from advser.store import digest
+from advser.target import Target
+from advser.threat import Domain, Labels
+
+FEATURES = "features.safetensors"
+COSTS = "costs.safetensors"
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """What one batch came to.
+
+    Attributes:
+        audio: the judged sound of each clip, or None if features cannot be turned back into sound.
+        features: perturbed features (B, bands, frames), or None in the waveform domain.
+        seconds: seconds a clip.
+        forwards, backwards: passes per clip (B,).
+    """
+
+    audio: list[Pcm] | None
+    features: Tensor | None
+    seconds: float
+    forwards: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True)
+class Harness:
+    """Runs one attack on one source model (None for blind attacks on waveforms)."""
+
+    attack: Attack
+    model: EmotionModel | None
+    domain: Domain
+    labels: Labels
+
+    def craft(self, waveform: Tensor, lengths: Tensor, targets: Tensor, generator: torch.Generator) -> Crafted:
+        """Attack one batch: waveforms (B, T) on the 16-bit grid, lengths (B,), true classes (B,)."""
+        with torch.no_grad():
+            x, mask = self._inputs(waveform, lengths)
+            labels = self._labels(x, lengths, targets)
+        with Target(self.model, lengths, self.domain, self.attack.access) as target:
+            start = time.perf_counter()
+            perturbed = self.attack.perturb(target, x.clone(), labels, generator)
+            seconds = (time.perf_counter() - start) / len(lengths)
+        with torch.no_grad():
+            perturbed = self._admissible(perturbed, x, mask)
+            in_sound = self.domain == "waveform"
+            audio = _cut(perturbed, lengths) if in_sound else self._sound(waveform, lengths, perturbed)
+            features = None if in_sound else perturbed.cpu()
+        return Crafted(audio, features, seconds, target.forwards, target.backwards)
+
+    def _inputs(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if self.domain == "waveform":
+            return waveform, sound_mask(lengths, waveform.shape[1])
+        assert self.model is not None
+        return self.model.inputs(waveform, lengths, self.domain), self.model.frontend.mask(waveform, lengths)
+
+    def _labels(self, x: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+        if self.labels == "true":
+            return targets
+        if self.labels == "none" or self.model is None:
+            return torch.zeros_like(targets)
+        logits = self.model.outputs(x, lengths, self.domain).logits
+        return logits.argmax(1) if self.labels == "predicted" else logits.softmax(1)
+
+    def _admissible(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
+        if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
+            found = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
+            raise ContractError(f"perturb returned {found}, allowed: a tensor of shape {tuple(x.shape)}")
+        perturbed = perturbed.detach().to(x)
+        if not perturbed.isfinite().all():
+            raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")
+        perturbed = torch.where(mask, perturbed, x)
+        budget = self.attack.budget(self.domain)
+        if budget is not None:
+            perturbed = budget.project(perturbed, x)
+        if self.domain == "waveform":
+            perturbed = perturbed.clamp(-1, 1)
+            epsilon = budget.epsilon if budget is not None and budget.norm == "linf" else None
+            perturbed = round_within(perturbed, x, epsilon)
+        return perturbed
+
+    def _sound(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> list[Pcm] | None:
+        assert self.model is not None
+        if not self.model.frontend.resynthesises:
+            return None
+        return _cut(self.model.frontend.resynthesise(waveform, lengths, features), lengths)
+
+
+def _cut(waveform: Tensor, lengths: Tensor) -> list[Pcm]:
+    return [to_pcm(row[:length].numpy()) for row, length in zip(waveform.cpu(), lengths.tolist(), strict=True)]
+
+
+def craft(task: Task) -> None:
+    """Attack all test clips of a fold, write what came out, read it back, and verify the budget on it."""
+    prepared = load_prepared(task.inputs["prepared"])
+    spec = task.spec
+    indices = list(prepared.folds[spec["fold"]].test)
+    clean = prepared.clips.select(indices)
+    targets = torch.from_numpy(prepared.targets[indices])
+    attack = build(ATTACKS.get(spec["attack"]["name"]), spec["attack"]["params"], f"attack '{spec['attack']['name']}'")
+    source = load_model(task.inputs["source"], task.device) if "source" in task.inputs else None
+    harness = Harness(attack, source, spec["domain"], spec["labels"])
+    done: dict[int, tuple[Crafted, int]] = {}
+    for number, rows in enumerate(batches_by_length(clean.lengths, spec["batch_size"])):
+        waveform, lengths = clean.batch(rows)
+        seed = int(digest([spec, number])[:15], 16)
+        generator = torch.Generator(task.device).manual_seed(seed)
+        crafted = harness.craft(
+            waveform.to(task.device), lengths.to(task.device), targets[rows].to(task.device), generator
+        )
+        done |= {row: (crafted, place) for place, row in enumerate(rows)}
+    _save(task.into, [done[row] for row in range(len(indices))])
+    _verify(task.into, clean, harness)
+
+
+def _save(into: Path, clips: list[tuple[Crafted, int]]) -> None:
+    if all(crafted.audio is not None for crafted, _ in clips):
+        save_clips(Clips.pack([crafted.audio[place] for crafted, place in clips if crafted.audio]), into / AUDIO)
+    if all(crafted.features is not None for crafted, _ in clips):
+        rows = [crafted.features[place] for crafted, place in clips if crafted.features is not None]
+        save_file({"features": torch.stack(rows)}, into / FEATURES)
+    costs = {
+        "seconds": torch.tensor([crafted.seconds for crafted, _ in clips], dtype=torch.float64),
+        "forwards": torch.stack([crafted.forwards[place] for crafted, place in clips]),
+        "backwards": torch.stack([crafted.backwards[place] for crafted, place in clips]),
+    }
+    save_file(costs, into / COSTS)
+
+
+def _verify(into: Path, clean: Clips, harness: Harness) -> None:
+    """Check the stored examples: lengths, finiteness, and the budget."""
+    if (into / FEATURES).exists() and not load_file(into / FEATURES)["features"].isfinite().all():
+        raise ContractError("stored features are not finite")
+    if not (into / AUDIO).exists():
+        return
+    stored = load_clips(into / AUDIO)
+    if not np.array_equal(stored.lengths, clean.lengths):
+        raise ContractError("stored clips differ in length from the clean ones")
+    budget = harness.attack.budget(harness.domain)
+    if harness.domain != "waveform" or budget is None:
+        return
+    for index in range(len(clean)):
+        judged, original = stored.batch([index])[0], clean.batch([index])[0]
+        if bool(budget.exceeded(judged, original).any()):
+            size = float(budget.size(judged - original))
+            raise ContractError(f"stored clip {index} is {size:g} away, allowed: {budget.epsilon:g} {budget.norm}")

@@ -1,0 +1,89 @@
+"""Stage 4: judge stored examples: what a victim hears, how they sound, what a speech recogniser writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advser.audio import SAMPLE_RATE, Clips, batches_by_length, from_pcm
+from advser.errors import ContractError, MeasurementError
+from advser.job import Task
+from advser.metrics.base import ClipMetric
+from advser.metrics.transcription import count_errors
+from advser.parameters import build
+from advser.plugins import METRICS, TRANSCRIBERS
+from advser.stages.craft import FEATURES
+from advser.stages.prepare import AUDIO, Prepared, load_clips, load_prepared
+from advser.stages.train import load_model
+
+LOGITS = "logits.safetensors"
+
+
+@torch.no_grad()
+def predict(task: Task) -> None:
+    """Write the victim's logits (N, C) on the stored sound, or on the stored features."""
+    victim = load_model(task.inputs["victim"], task.device)
+    clips, _ = _test_clips(task)
+    crafted = task.inputs["crafted"]
+    by_features = task.spec["delivery"] == "features"
+    features = load_file(crafted.path(FEATURES))["features"] if by_features else None
+    sound = clips if by_features else load_clips(crafted.path(AUDIO))
+    rows: dict[int, Tensor] = {}
+    for batch in batches_by_length(sound.lengths, task.spec["batch_size"]):
+        waveform, lengths = sound.batch(batch)
+        if features is None:
+            logits = victim(waveform.to(task.device), lengths.to(task.device))
+        else:
+            x = features[batch].to(task.device)
+            logits = victim.outputs(x, lengths.to(task.device), "spectrogram").logits
+        rows |= dict(zip(batch, logits.float().cpu(), strict=True))
+    stacked = torch.stack([rows[row] for row in range(len(sound))])
+    if not stacked.isfinite().all():
+        raise ContractError("the model's logits are not finite")
+    save_file({"logits": stacked}, task.into / LOGITS)
+
+
+def measure(task: Task) -> None:
+    """Write one metric of each stored clip against the clean one: a value, or the reason why there is none."""
+    metric = build(METRICS.get(task.spec["metric"]["name"]), task.spec["metric"]["params"], task.spec["metric"]["name"])
+    assert isinstance(metric, ClipMetric)
+    clean, _ = _test_clips(task)
+    judged = load_clips(task.inputs["crafted"].path(AUDIO))
+    found = [_measured(metric, clean[index], judged[index]) for index in range(len(clean))]
+    (task.into / "values.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _measured(metric: ClipMetric, clean: Any, judged: Any) -> dict[str, float | str | None]:
+    try:
+        value = float(metric.measure(from_pcm(clean), from_pcm(judged), SAMPLE_RATE))
+    except MeasurementError as error:
+        return {"value": None, "reason": str(error)}
+    if not np.isfinite(value):
+        return {"value": None, "reason": f"the result is {value}"}
+    return {"value": value, "reason": None}
+
+
+def transcribe(task: Task) -> None:
+    """Write the transcript of each stored clip and its errors against what was said."""
+    spec = task.spec["transcriber"]
+    engine = build(TRANSCRIBERS.get(spec["name"]), spec["params"], f"transcriber '{spec['name']}'")
+    _, prepared = _test_clips(task)
+    judged = load_clips(task.inputs["crafted"].path(AUDIO))
+    texts = prepared.rows["text"].iloc[list(prepared.folds[task.spec["fold"]].test)]
+    heard = engine.transcribe(judged, prepared.language, prepared.sentences)
+    found = [
+        {"transcript": transcript, **asdict(count_errors(text, transcript, prepared.language))}
+        for text, transcript in zip(texts, heard, strict=True)
+    ]
+    (task.into / "transcripts.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _test_clips(task: Task) -> tuple[Clips, Prepared]:
+    prepared = load_prepared(task.inputs["prepared"])
+    return prepared.clips.select(prepared.folds[task.spec["fold"]].test), prepared

@@ -1,0 +1,194 @@
+"""Stage 2: train one model with one defense on one fold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
+
+from advser.audio import Clips, batches_by_length
+from advser.defenses.base import Defense, TrainingBatch
+from advser.errors import ContractError
+from advser.job import Task
+from advser.models.base import EmotionModel
+from advser.parameters import build
+from advser.plugins import DEFENSES, MODELS
+from advser.stages.prepare import Prepared, load_prepared
+from advser.store import Artefact
+from advser.suite import Training
+
+WEIGHTS = "weights.safetensors"
+EVALUATION_BATCH = 32
+
+
+@dataclass
+class _Features:
+    """The front end's output for a training batch, cached where the front end draws nothing at random."""
+
+    model: EmotionModel
+    clips: Clips
+    device: str
+    cache: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, indices: Sequence[int], waveform: Tensor, lengths: Tensor) -> Tensor:
+        if self.model.frontend.varies_in_training or not self.model.spectrogram:
+            with torch.no_grad():
+                features: Tensor = self.model.frontend(waveform, lengths)
+            return features
+        missing = [index for index in indices if index not in self.cache]
+        if missing:
+            batch, sizes = self.clips.batch(missing)
+            with torch.no_grad():
+                made = self.model.frontend(batch.to(self.device), sizes.to(self.device))
+            self.cache.update(zip(missing, made, strict=True))
+        return torch.stack([self.cache[index] for index in indices])
+
+
+def build_model(spec: dict[str, Any], classes: int) -> EmotionModel:
+    """Construct an untrained model from its name and parameters."""
+    return MODELS.get(spec["name"])(classes, **spec["params"])
+
+
+def build_defense(spec: dict[str, Any]) -> Defense:
+    """Construct a defense from its name and parameters."""
+    return build(DEFENSES.get(spec["name"]), spec["params"], f"defense '{spec['name']}'")
+
+
+def load_model(artefact: Artefact, device: str) -> EmotionModel:
+    """Return a trained model, in evaluation mode, frozen, with its defense's processing at test time around it."""
+    spec = artefact.json("model.json")
+    model = build_model(spec["model"], spec["classes"])
+    model.load_state_dict(load_file(artefact.path(WEIGHTS)))
+    wrapped = build_defense(spec["defense"]).wrap(model)
+    return wrapped.to(device, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)  # type: ignore[call-overload, no-any-return]
+
+
+def train(task: Task) -> None:
+    """Train, and write the weights, what they belong to, and the history."""
+    prepared = load_prepared(task.inputs["prepared"])
+    spec = task.spec
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec["seed"])
+        model, history = _fit(prepared, spec, task.device)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, task.into / WEIGHTS)
+    described = {"model": spec["model"], "defense": spec["defense"], "classes": len(prepared.classes)}
+    (task.into / "model.json").write_text(json.dumps(described), encoding="utf-8")
+    (task.into / "history.json").write_text(json.dumps(history), encoding="utf-8")
+
+
+def _fit(prepared: Prepared, spec: Any, device: str) -> tuple[EmotionModel, list[dict[str, float]]]:
+    training = Training.model_validate(spec["training"])
+    fold = prepared.folds[spec["fold"]]
+    indices = list(fold.train) + (list(fold.validation) if training.fit_on == "train+validation" else [])
+    model = build_model(spec["model"], len(prepared.classes))
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    order = batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH)
+    batches = ([indices[row] for row in rows] for rows in order)
+    model.frontend.fit(_on(device, prepared.clips.batch(rows)) for rows in batches)
+    return _loop(model, build_defense(spec["defense"]), prepared, indices, training, spec, device)
+
+
+def _on(device: str, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch[0].to(device), batch[1].to(device)
+
+
+def _loop(
+    model: EmotionModel,
+    defense: Defense,
+    prepared: Prepared,
+    indices: list[int],
+    training: Training,
+    spec: Any,
+    device: str,
+) -> tuple[EmotionModel, list[dict[str, float]]]:
+    optimizer = _optimizer(model, training)
+    schedule = _schedule(optimizer, training)
+    features = _Features(model, prepared.clips, device)
+    validation = list(prepared.folds[spec["fold"]].validation) if training.fit_on == "train" else []
+    generator = torch.Generator(device).manual_seed(spec["seed"])
+    targets = torch.from_numpy(prepared.targets).to(device)
+    history: list[dict[str, float]] = []
+    best: tuple[float, dict[str, Tensor]] | None = None
+    losses: list[float] = []
+    for step, rows in enumerate(_sample(indices, training, spec["seed"])):
+        model.train()
+        waveform, lengths = _on(device, prepared.clips.batch(rows))
+        batch = TrainingBatch(waveform, lengths, targets[rows], features(rows, waveform, lengths), generator)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.precision == "bf16"):
+            loss = defense.loss(model, batch, step)
+        _descend(optimizer, loss, step)
+        losses.append(float(loss.detach()))
+        if isinstance(schedule, CosineAnnealingLR):
+            schedule.step()
+        if (step + 1) % training.evaluate_every == 0 or step + 1 == training.iterations:
+            entry = {"step": step + 1, "training_loss": float(np.mean(losses))}
+            losses.clear()
+            if validation:
+                entry |= _evaluate(model, prepared, validation, device)
+                if isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step(entry["validation_loss"])
+                if training.select == "best" and (best is None or entry["validation_uar"] > best[0]):
+                    state = {name: value.clone() for name, value in model.state_dict().items()}
+                    best = entry["validation_uar"], state
+            history.append(entry)
+    if best is not None:
+        model.load_state_dict(best[1])
+    return model, history
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
+    if loss.ndim != 0 or not torch.isfinite(loss):
+        raise ContractError(f"training loss at step {step}: found {loss.detach()}, allowed: a finite scalar")
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _optimizer(model: EmotionModel, training: Training) -> torch.optim.Optimizer:
+    if training.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), training.learning_rate)
+    return torch.optim.RMSprop(model.parameters(), training.learning_rate, alpha=0.9)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRScheduler | None:
+    if training.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, training.iterations)
+    if training.schedule == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=0.1, patience=training.patience)
+    return None
+
+
+def _sample(indices: list[int], training: Training, seed: int) -> Iterator[list[int]]:
+    """Yield the batches of all iterations: epochs in random order, one after the other without a gap."""
+    shuffle = np.random.default_rng(seed)
+    queue: list[int] = []
+    for _ in range(training.iterations):
+        while len(queue) < training.batch_size:
+            queue += shuffle.permutation(indices).tolist()
+        yield queue[: training.batch_size]
+        queue = queue[training.batch_size :]
+
+
+@torch.no_grad()
+def _evaluate(model: EmotionModel, prepared: Prepared, indices: list[int], device: str) -> dict[str, float]:
+    """Return loss and UAR (over the classes present) on the validation clips."""
+    model.eval()
+    logits = torch.zeros(len(indices), len(prepared.classes))
+    for rows in batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH):
+        waveform, lengths = _on(device, prepared.clips.batch([indices[row] for row in rows]))
+        logits[rows] = model(waveform, lengths).float().cpu()
+    targets = torch.from_numpy(prepared.targets[indices])
+    right = (logits.argmax(1) == targets).double()
+    recalls = [right[targets == label].mean() for label in sorted(set(targets.tolist()))]
+    return {
+        "validation_loss": float(functional.cross_entropy(logits, targets)),
+        "validation_uar": float(torch.stack(recalls).mean()),
+    }

@@ -1,0 +1,147 @@
+"""The store: what each job made, in one folder an artefact, under a key of all that went into it.
+
+Layout: ``<root>/<first two characters of the key>/<key>/`` with the job's files and ``manifest.json`` (the job, its
+seconds, and the SHA-256 of every file). A folder is written beside and renamed, so that it is whole or absent, also
+after a kill. Reading verifies the checksums; a damaged artefact counts as absent and is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def canonical(value: Any) -> str:
+    """Return JSON text that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON text, as hexadecimal digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished artefact: its folder."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What made it: ``job``, ``seconds``, ``files`` (name → SHA-256)."""
+        loaded: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        return loaded
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of its files."""
+        return self.folder / name
+
+    def json(self, name: str) -> Any:
+        """Return the contents of one of its JSON files."""
+        return json.loads(self.path(name).read_text(encoding="utf-8"))
+
+    def intact(self) -> bool:
+        """Tell whether the manifest can be read and every file has the checksum that it names."""
+        try:
+            files: dict[str, str] = self.manifest["files"]
+            return all(_sha256(self.folder / name) == checksum for name, checksum in files.items())
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+class Store:
+    """Artefacts under ``root``, by key."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path:
+        """Return where the artefact of ``key`` is, or would be."""
+        return self.root / key[:2] / key
+
+    def __contains__(self, key: str) -> bool:
+        return (self.folder(key) / MANIFEST).is_file()
+
+    def get(self, key: str) -> Artefact:
+        """Return the artefact of ``key``.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        if key not in self:
+            raise KeyError(key)
+        return Artefact(self.folder(key))
+
+    def discard_if_damaged(self, key: str) -> bool:
+        """Remove the artefact of ``key`` if it is not intact; return whether an intact one is there."""
+        if key not in self:
+            return False
+        if self.get(key).intact():
+            return True
+        self._remove(key)
+        return False
+
+    def _remove(self, key: str) -> None:
+        aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=self.root))
+        self.folder(key).rename(aside / key)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def create(self, key: str, job: Mapping[str, Any]) -> Iterator[Path]:
+        """Yield an empty folder to write an artefact into; it takes its place when the block ends without an error.
+
+        If another process has made the same artefact meanwhile, that one stays.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.root))
+        try:
+            yield beside
+            files = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
+            manifest = canonical({**job, "files": files})
+            (beside / MANIFEST).write_text(manifest, encoding="utf-8")
+            place = self.folder(key)
+            place.parent.mkdir(exist_ok=True)
+            try:
+                beside.rename(place)
+            except OSError:
+                if key not in self:
+                    raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left unfinished; only while no other run uses the store."""
+        for left in self.root.glob("unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it is renamed to ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        beside.chmod(0o644)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,273 @@
+"""The suite schema: what a run combines, read from YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from advser.errors import InputError
+from advser.parameters import explain
+from advser.threat import Delivery, Domain, Labels
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _labels(value: Any) -> Any:
+    # YAML reads a bare `true` as a truth value.
+    return ["true" if item is True else item for item in _listed(value)]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PluginEntry(_Schema):
+    """A plugin and its parameters.
+
+    Attributes:
+        name: the plugin's name in its registry.
+        label: how the boards call it; by default the name. Two entries of one plugin need two labels.
+        params: its parameters.
+    """
+
+    name: str
+    label: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @property
+    def title(self) -> str:
+        """The label, or else the name."""
+        return self.label or self.name
+
+
+class Training(_Schema):
+    """How models are trained.
+
+    Attributes:
+        optimizer: ``adam`` (PyTorch's defaults) or ``rmsprop`` (ρ = 0.9).
+        learning_rate: initial rate.
+        batch_size: clips a step.
+        iterations: number of steps.
+        schedule: ``constant``; ``cosine`` (to 0 over all iterations); ``plateau`` (× 0.1 when the validation loss has
+            not fallen for ``patience`` evaluations).
+        patience: evaluations, for ``plateau``.
+        fit_on: ``train``, or ``train+validation`` (then no clip is left to choose a checkpoint by).
+        select: which checkpoint is kept: the ``last``, or the ``best`` by validation UAR.
+        evaluate_every: steps between evaluations on the validation speakers.
+        precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it.
+    """
+
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(16, ge=2)
+    iterations: int = Field(10_000, ge=1)
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    patience: int = Field(20, ge=1)
+    fit_on: Literal["train", "train+validation"] = "train"
+    select: Literal["last", "best"] = "last"
+    evaluate_every: int = Field(100, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @model_validator(mode="after")
+    def _validation_is_held_out(self) -> Self:
+        if self.fit_on == "train+validation" and (self.select == "best" or self.schedule == "plateau"):
+            raise ValueError("fit_on: train+validation leaves nothing for select: best or schedule: plateau")
+        return self
+
+
+class ModelEntry(PluginEntry):
+    """A model, and what its training changes against the suite's."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class AttackEntry(PluginEntry):
+    """An attack and where it runs; a parameter that is a list stands for one cell a value.
+
+    Attributes:
+        domain: what is perturbed.
+        delivery: how a spectrogram attack is judged; ``features``, ``audio`` (re-synthesised) or both.
+        labels: which labels the attack is given; ignored by blind attacks.
+        transfer: whether every other model of the suite is also attacked with the examples.
+    """
+
+    domain: Annotated[list[Domain], BeforeValidator(_listed)] = ["waveform"]
+    delivery: Annotated[list[Delivery], BeforeValidator(_listed)] = ["audio"]
+    labels: Annotated[list[Labels], BeforeValidator(_labels)] = ["true"]
+    transfer: bool = False
+
+
+class Newcomer(_Schema):
+    """How an attack that a ``--plugin`` file brings joins the suite: ``epsilon`` in ``domain``."""
+
+    domain: Domain
+    epsilon: float = Field(gt=0)
+    delivery: Annotated[list[Delivery], BeforeValidator(_listed)] = ["audio"]
+    labels: Annotated[list[Labels], BeforeValidator(_labels)] = ["true"]
+
+
+class Suite(_Schema):
+    """What a run combines: every model × defense × attack on one corpus.
+
+    Attributes:
+        name: names the results folder.
+        title: heading of the boards.
+        about: what a reader of the boards must know, in a sentence or two.
+        corpus: the corpus.
+        task: the column that is recognised.
+        classes: the labels, in order; none: all that the corpus has.
+        protocol: the split protocol.
+        folds: names of the folds to run; none: all.
+        seeds: one full run each.
+        training: how models are trained; a model entry may override parts.
+        models, defenses, attacks: what is combined. The clean cell is always there.
+        newcomers: where attacks from ``--plugin`` files join.
+        metrics: names of the metrics.
+        transcriber: a speech recogniser; ``auto`` chooses, ``none`` leaves word error rates out.
+        batch_size: clips crafted and judged at once.
+        bootstrap: resamples for intervals.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str = ""
+    about: str = ""
+    corpus: PluginEntry
+    task: str = "emotion"
+    classes: list[str] | None = None
+    protocol: str
+    folds: list[str] | None = None
+    seeds: list[int] = Field(default=[0], min_length=1)
+    training: Training = Training()
+    models: list[ModelEntry] = Field(min_length=1)
+    defenses: list[PluginEntry] = Field(min_length=1)
+    attacks: list[AttackEntry] = []
+    newcomers: list[Newcomer] = []
+    metrics: list[PluginEntry] = Field(min_length=1)
+    transcriber: PluginEntry = PluginEntry(name="auto")
+    batch_size: int = Field(32, ge=1)
+    bootstrap: int = Field(2000, ge=1)
+
+    @model_validator(mode="after")
+    def _titles_are_unique(self) -> Self:
+        for kind in ("models", "defenses", "metrics"):
+            titles = [entry.title for entry in getattr(self, kind)]
+            for title in titles:
+                if titles.count(title) > 1:
+                    raise ValueError(f"{kind}: '{title}' is listed twice; give one a label")
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 1e-3 as a number, as YAML 1.2 does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def shipped() -> list[str]:
+    """Return the names of the suites that come with AdvSER."""
+    folder = resources.files("advser.suites")
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load(name: str, changes: Sequence[str] = ()) -> Suite:
+    """Read a suite and apply ``--set`` changes.
+
+    Args:
+        name: a shipped suite's name, or the path of a YAML file.
+        changes: texts ``key.path=value``; a list's entry is meant by its number, label or name, and values are YAML.
+
+    Raises:
+        InputError: if it is missing, is no YAML, or does not fit the schema.
+    """
+    where, text = _text(name)
+    try:
+        data = yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: found {type(data).__name__}, allowed: a mapping of keys")
+    for change in changes:
+        _apply(data, change)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        raise InputError(explain(error, where, Suite)) from None
+
+
+def _text(name: str) -> tuple[str, str]:
+    if name in shipped():
+        return f"suite {name}", (resources.files("advser.suites") / f"{name}.yaml").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"suite '{name}': neither a file nor a shipped suite (shipped: {', '.join(shipped())})")
+    try:
+        return f"suite {path}", path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"suite {path}: unreadable: {error}") from None
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    path, equals, text = change.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set {change}: found no '=', allowed: KEY=VALUE, e.g. training.iterations=100")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError:
+        raise InputError(f"--set {change}: the value is not YAML") from None
+    *parents, last = path.split(".")
+    place: Any = data
+    for part in parents:
+        place = _child(place, part, change)
+    if isinstance(place, list):
+        place[_position(place, last, change)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+
+
+def _child(place: Any, part: str, change: str) -> Any:
+    if isinstance(place, list):
+        index = _position(place, part, change)
+        if isinstance(place[index], str):
+            place[index] = {"name": place[index]}
+        return place[index]
+    if isinstance(place, dict):
+        return place.setdefault(part, {})
+    raise InputError(f"--set {change}: '{part}' has no keys above it to stand in")
+
+
+def _position(entries: list[Any], part: str, change: str) -> int:
+    names = [
+        str(entry.get("label") or entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries
+    ]
+    if part.isdigit() and int(part) < len(entries):
+        return int(part)
+    if part in names:
+        return names.index(part)
+    raise InputError(f"--set {change}: no entry '{part}' (found: {', '.join(names) or 'none'})")

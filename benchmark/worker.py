@@ -1,0 +1,60 @@
+"""What runs in a worker process: one job, from stored artefacts to a stored artefact."""
+
+from __future__ import annotations
+
+import importlib
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from advser.errors import AdvserError, NotApplicableError
+from advser.job import Job, Outcome, Task
+from advser.registry import load_plugin_file
+from advser.stages import STAGES
+from advser.store import Store
+
+
+def execute(
+    job: Job, store: Path, plugins: Sequence[Path], device: str, threads: int, *dependencies: Outcome
+) -> Outcome:
+    """Do one job; whatever goes wrong is an outcome, not an exception, so that the other jobs go on.
+
+    Args:
+        job: the job.
+        store: the store's root.
+        plugins: plugin files to load first.
+        device: a torch device.
+        threads: how many threads torch may use.
+        dependencies: outcomes of the jobs that this one reads from.
+    """
+    for dependency in dependencies:
+        if dependency.status != "ok":
+            return Outcome(job.key, dependency.status, dependency.reason)
+    start = time.perf_counter()
+    try:
+        _do(job, Store(store), plugins, device, threads)
+    except NotApplicableError as error:
+        return Outcome(job.key, "not-applicable", str(error))
+    except Exception as error:
+        trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
+        text = " ".join(str(error).split())
+        reason = text if isinstance(error, AdvserError) else f"{type(error).__name__}: {text}"
+        return Outcome(job.key, "failed", f"{job.title}: {reason}", trace, time.perf_counter() - start)
+    return Outcome(job.key, "ok", seconds=time.perf_counter() - start)
+
+
+def _do(job: Job, store: Store, plugins: Sequence[Path], device: str, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    for plugin in plugins:
+        load_plugin_file(plugin)
+    module, _, name = STAGES[job.stage].partition(":")
+    stage = getattr(importlib.import_module(module), name)
+    inputs = {role: store.get(key) for role, key in job.inputs.items()}
+    start = time.perf_counter()
+    record = job.record()
+    with store.create(job.key, record) as folder:
+        stage(Task(job.spec, inputs, folder, device, job.directory))
+        record["seconds"] = time.perf_counter() - start

@@ -1,0 +1,112 @@
+"""What a board is, whatever it is written as: columns, rows of texts and measured cells, facts and notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+CellStatus = Literal["ok", "failed", "not-applicable", "missing"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured figure, or why there is none.
+
+    Attributes:
+        value, low, high: the figure and its 95 % interval; NaN where there is none.
+        n, n_failed: clips that were measured, and that could not be.
+        status: as in the results, or ``missing`` if they do not have the cell.
+        reason: why there is no figure, or what is to be known of it (a footnote).
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    n_failed: int = 0
+    status: CellStatus = "missing"
+    reason: str = ""
+
+
+MISSING = Cell()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as it is shown.
+
+    Attributes:
+        key: its name in `Board.frame`, and in CSV.
+        title: the heading, a text a line.
+        measured: whether it holds `Cell` objects; else texts.
+        decimals: digits after the point.
+        interval: whether the 95 % interval is shown beside the figure (CSV always has it).
+        best: which figure of a section is marked, if the section has all of them.
+    """
+
+    key: str
+    title: tuple[str, ...]
+    measured: bool = True
+    decimals: int = 3
+    interval: bool = False
+    best: Literal["", "highest", "lowest"] = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """A leaderboard.
+
+    Attributes:
+        name: short name, for files and references.
+        title: what it shows, in a line.
+        columns: what is shown, texts before figures.
+        frame: a row a line of the board, with a column for each of ``columns``.
+        index: the same rows' keys in full precision, for CSV; a column may be in both.
+        sections: a text a row; neighbouring rows that share one stand under it as a heading. All empty: no sections.
+        section_title: what the section texts are, as a column heading.
+        facts: what holds for every row (``corpus emodb``), left out of the columns.
+        notes: what a reader must know.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    frame: pd.DataFrame
+    index: pd.DataFrame
+    sections: tuple[str, ...]
+    section_title: str
+    facts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sectioned(self) -> bool:
+        """Whether rows stand under section headings."""
+        return any(self.sections)
+
+
+def best_rows(board: Board, column: Column) -> frozenset[int]:
+    """Return the positions of the best figures of a column, section by section.
+
+    A section is left out if it has one row only or lacks a figure: a row that was not measured might be the best.
+    """
+    found: set[int] = set()
+    if not column.best:
+        return frozenset()
+    cells: list[Cell] = board.frame[column.key].tolist()
+    for section in dict.fromkeys(board.sections):
+        rows = [row for row, name in enumerate(board.sections) if name == section]
+        if len(rows) < 2 or any(cells[row].status != "ok" for row in rows):
+            continue
+        shown = {row: round(cells[row].value, column.decimals) for row in rows}
+        best = max(shown.values()) if column.best == "highest" else min(shown.values())
+        found.update(row for row, value in shown.items() if value == best)
+    return frozenset(found)
+
+
+def varying(texts: Sequence[str]) -> bool:
+    """Tell whether a column's texts differ, those left empty (does not apply) aside."""
+    return len({text for text in texts if text}) > 1

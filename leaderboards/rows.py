@@ -1,0 +1,177 @@
+"""From the long results table to rows: one a cell of the run, its metrics side by side, in reading order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from advser.errors import InputError
+from advser.leaderboards.board import MISSING, Cell
+from advser.results import CLEAN, KEYS, Results
+
+SETTING = ("suite", "corpus", "task", "protocol", "split", "seed")
+"""Keys that say under which circumstances a model was trained and judged."""
+
+UNITS = {"full-scale": "FS", "z": "z"}
+UNIT_NOTES = {
+    "full-scale": "FS: full scale, the waveform on [−1, 1].",
+    "z": "z: standard deviations of the training data's features.",
+}
+_ORDER = {
+    "domain": ("waveform", "spectrogram"),
+    "delivery": ("features", "audio"),
+    "labels": ("none", "true", "predicted", "soft"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the run.
+
+    Attributes:
+        keys: the cell's keys, as in the results; ``epsilon`` is None where there is no budget.
+        params: the attack's parameters.
+        attack: the attack as boards call it: label and telling parameters, ``clean`` for the clean cell.
+        cells: metric → figure.
+    """
+
+    keys: dict[str, Any]
+    params: dict[str, Any] = field(default_factory=dict)
+    attack: str = ""
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was perturbed."""
+        return bool(self.keys["attack"] == CLEAN)
+
+    @property
+    def control(self) -> bool:
+        """Whether the perturbation knows nothing of any model."""
+        return not self.clean and bool(self.keys["access"] == "blind")
+
+    @property
+    def transfer(self) -> bool:
+        """Whether the examples were crafted on another model."""
+        return bool(self.keys["access"] == "transfer")
+
+    def figure(self, metric: str) -> Cell:
+        """Return a metric's figure; `MISSING` if the results do not have it."""
+        return self.cells.get(metric, MISSING)
+
+    def text(self, key: str) -> str:
+        """Return a key as boards show it; empty where it does not apply."""
+        if key == "attack":
+            return self.attack
+        if self.clean and key in ("params", "domain", "delivery", "labels", "access", "norm", "epsilon"):
+            return ""
+        if key == "epsilon":
+            return epsilon_text(self.keys["epsilon"], self.keys["epsilon_unit"])
+        if key == "labels" and self.keys["labels"] == "none":
+            return ""
+        return str(self.keys[key])
+
+    def values(self, keys: Iterable[str]) -> tuple[Any, ...]:
+        """Return the values of some keys, to compare and group rows by."""
+        return tuple(self.keys[key] for key in keys)
+
+
+def epsilon_text(epsilon: float | None, unit: str) -> str:
+    """Return a budget with its unit, such as ``0.06 z``; empty if there is none."""
+    return "" if epsilon is None else f"{epsilon:g} {UNITS.get(unit, unit)}".strip()
+
+
+def metrics(results: Results) -> tuple[str, ...]:
+    """Return the names of the metrics, in the order of the suite."""
+    return tuple(results.table["metric"].unique())
+
+
+def rows(results: Results) -> list[Row]:
+    """Return the cells in reading order.
+
+    Clean before controls before attacks, for each setting, model and defense; then by domain, delivery, attack,
+    labels and budget. Settings, models, defenses and attacks keep the order of the suite.
+
+    Raises:
+        InputError: if a cell's ``params`` are not the JSON text of a mapping.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for record in results.table.to_dict("records"):
+        keys = {key: None if pd.isna(record[key]) else record[key] for key in KEYS}
+        row = found.setdefault(tuple(keys.values()), Row(keys, _params(keys)))
+        row.cells[record["metric"]] = Cell(
+            record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
+            record["status"], record["reason"],
+        )  # fmt: skip
+    telling = _telling_parameters(found.values())
+    named = [Row(row.keys, row.params, _attack_text(row, telling), row.cells) for row in found.values()]
+    return _ordered(named)
+
+
+def _params(keys: dict[str, Any]) -> dict[str, Any]:
+    try:
+        params = json.loads(keys["params"] or "{}")
+    except ValueError:
+        params = None
+    if not isinstance(params, dict):
+        raise InputError(f"results: params of {keys['attack']}: found {keys['params']!r}, allowed: a JSON mapping")
+    return params
+
+
+def _telling_parameters(found: Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    """Attack → the parameters to name it by: the number of steps, and all that differ between its cells."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for row in found:
+        of_attack = seen.setdefault(row.keys["attack"], {})
+        for name, value in row.params.items():
+            of_attack.setdefault(name, set()).add(json.dumps(value, sort_keys=True))
+    return {
+        attack: tuple(
+            name for name, values in params.items() if name != "epsilon" and (name == "steps" or len(values) > 1)
+        )
+        for attack, params in seen.items()
+    }
+
+
+def _attack_text(row: Row, telling: dict[str, tuple[str, ...]]) -> str:
+    if row.clean:
+        return "clean"
+    names = [name for name in telling[row.keys["attack"]] if row.params.get(name) is not None]
+    given = ", ".join(f"{name}={_short(row.params[name])}" for name in names)
+    return f"{row.keys['attack']} ({given})" if given else str(row.keys["attack"])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"{value:g}"
+
+
+def _ordered(found: Sequence[Row]) -> list[Row]:
+    attacks = list(dict.fromkeys(row.attack for row in found))
+    victims = list(dict.fromkeys(row.values((*SETTING, "model", "defense")) for row in found))
+    sources = list(dict.fromkeys(row.values(("source_model", "source_defense")) for row in found))
+
+    def position(row: Row) -> tuple[Any, ...]:
+        rank = 0 if row.clean else 1 if row.control else 2
+        places = [_place(row.keys[key], _ORDER[key]) for key in ("domain", "delivery")]
+        return (
+            victims.index(row.values((*SETTING, "model", "defense"))),
+            rank,
+            *places,
+            attacks.index(row.attack),
+            _place(row.keys["labels"], _ORDER["labels"]),
+            row.keys["norm"],
+            -1.0 if row.keys["epsilon"] is None else row.keys["epsilon"],
+            sources.index(row.values(("source_model", "source_defense"))),
+        )
+
+    return sorted(found, key=position)
+
+
+def _place(value: str, order: tuple[str, ...]) -> int:
+    return order.index(value) if value in order else len(order)

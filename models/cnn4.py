@@ -1,0 +1,59 @@
+"""CNN-4 of Ren et al., ICASSP 2020."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advser.models.base import EmotionModel
+from advser.models.frontends import LogMel
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """Return convolution 5×5, batch normalisation, ReLU and max-pooling 2×2: (B, inputs, H, W) → (B, outputs, H/2, W/2)."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 5, padding=2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+
+
+class CNN4(EmotionModel):
+    """Four convolutions of 5×5, global max-pooling, one linear layer; 4,307,911 parameters at 7 classes.
+
+    Features: `LogMel` (B, 64, frames). Embedding: (B, 512 · width), the maximum of each map of the last convolution.
+    """
+
+    citation: ClassVar[str] = (
+        "Ren, Baird, Han, Zhang, Schuller: Generating and protecting against adversarial attacks for deep speech-based "
+        "emotion recognition models, ICASSP 2020, sec. 3"
+    )
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        width: Annotated[
+            float,
+            Field(gt=0, description="factor on the 64, 128, 256, 512 maps"),
+        ] = 1.0,
+        frames: Annotated[
+            int, Field(ge=16, description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})
+        ] = 373,
+    ) -> None:
+        super().__init__()
+        maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512))]
+        self.frontend = LogMel(frames)
+        self.body = nn.Sequential(*(block(*pair) for pair in zip(maps, maps[1:], strict=False)))
+        self.head = nn.Linear(maps[-1], classes)
+        # Convolutions take their memory layout from the weights; this one is the faster on processors.
+        self.to(memory_format=torch.channels_last)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return embeddings (B, 512 · width) of features (B, 64, frames)."""
+        maps: Tensor = self.body(features.unsqueeze(1))
+        return maps.amax((2, 3))

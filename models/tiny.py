@@ -1,0 +1,48 @@
+"""A network small enough for the demo suite and for tests."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advser.models.base import EmotionModel
+from advser.models.frontends import LogMel
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """Return convolution 3×3 of stride 2, batch normalisation and ReLU: halves height and width."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class Tiny(EmotionModel):
+    """Three strided convolutions, the mean over time, one linear layer; about 7,000 parameters.
+
+    Features: `LogMel` (B, 64, frames). Embedding: (B, 192): 24 maps at 8 heights, so that the pitch range that a map
+    answers to is kept.
+    """
+
+    citation: ClassVar[str] = "of this project, for demonstration; no source"
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        frames: Annotated[
+            int, Field(ge=8, description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})
+        ] = 96,
+    ) -> None:
+        super().__init__()
+        self.frontend = LogMel(frames)
+        self.body = nn.Sequential(block(1, 12), block(12, 16), block(16, 24))
+        self.head = nn.Linear(24 * 8, classes)
+        self.to(memory_format=torch.channels_last)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return embeddings (B, 192) of features (B, 64, frames)."""
+        maps: Tensor = self.body(features.unsqueeze(1))
+        return maps.mean(3).flatten(1)
