@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -30,10 +31,12 @@ Pcm = npt.NDArray[np.int16]
 
 
 def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
-    """Read a sound file or its bytes: mono float32 (T,) on [−1, 1] (channels averaged) and its rate in Hz.
+    """Read a sound file or its bytes: mono float32 (T,) (channels averaged) and its rate in Hz.
+
+    Samples are on [−1, 1], but for a floating-point file that exceeds it; `to_pcm` clips these.
 
     Raises:
-        InputError: if it is missing, unreadable or empty; the message begins with ``name``.
+        InputError: if it is missing, unreadable, empty or not finite; the message begins with ``name``.
     """
     try:
         samples, rate = soundfile.read(
@@ -43,6 +46,8 @@ def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
         raise InputError(f"{name}: unreadable as audio: {error}") from error
     if not len(samples):
         raise InputError(f"{name}: empty (0 samples)")
+    if not np.isfinite(samples).all():
+        raise InputError(f"{name}: {np.count_nonzero(~np.isfinite(samples))} samples are not finite numbers")
     return samples.mean(axis=1, dtype=np.float32), int(rate)
 
 
@@ -63,7 +68,8 @@ def resample(samples: Samples, rate: int, target: int = SAMPLE_RATE) -> Samples:
 
 def to_pcm(waveform: Samples) -> Pcm:
     """Round [−1, 1] to 16-bit samples, to the nearest step; +1.0 becomes 32767."""
-    return np.clip(np.rint(waveform / PCM_STEP), PCM_LOWEST, PCM_HIGHEST).astype(np.int16)
+    pcm: Pcm = np.clip(np.rint(waveform / PCM_STEP), PCM_LOWEST, PCM_HIGHEST).astype(np.int16)
+    return pcm
 
 
 def from_pcm(pcm: Pcm) -> Samples:
@@ -83,7 +89,7 @@ def round_within(perturbed: Tensor, original: Tensor, epsilon: float | None) -> 
     return (original + steps * PCM_STEP).clamp(PCM_LOWEST * PCM_STEP, PCM_HIGHEST * PCM_STEP)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clips:
     """Packed 16-bit mono clips at 16 kHz: ``samples`` of all clips in a row, and each clip's length."""
 
@@ -96,12 +102,16 @@ class Clips:
         samples = np.concatenate(clips) if clips else np.zeros(0, np.int16)
         return cls(samples, np.array([len(clip) for clip in clips], np.int64))
 
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.lengths)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Pcm:
-        ends = np.cumsum(self.lengths)
-        return self.samples[ends[index] - self.lengths[index] : ends[index]]
+        end = self._ends[index]
+        return self.samples[end - self.lengths[index] : end]
 
     def __iter__(self) -> Iterator[Pcm]:
         return (self[index] for index in range(len(self)))

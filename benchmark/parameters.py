@@ -7,25 +7,34 @@ torch module; its parameters are the keyword-only arguments of its constructor, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError, to_json
 
 from advser.errors import InputError
 
 P = TypeVar("P", bound="Parameters")
+M = TypeVar("M", bound=BaseModel)
+
+LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
+"""How pydantic's limits are written."""
 
 
 class Parameters(BaseModel):
     """Base of plugins that are parameter objects: frozen, unknown keys refused, no silent conversion of types.
 
+    Whole numbers are taken for fractional ones, and lists for tuples where the data comes from a suite; numbers must
+    be finite.
+
     Give a field its unit by ``Field(json_schema_extra={"unit": "s"})`` or the shorthand `parameter`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     citation: ClassVar[str] = ""
     """The source of the method: paper, equation or section."""
@@ -64,36 +73,73 @@ def constructor_schema(factory: type[Any]) -> type[BaseModel]:
 
 
 def validated(factory: type[Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check ``params`` against what ``factory`` declares, and return them completed with the defaults.
+    """Check ``params`` against what ``factory`` declares, and return them completed with the defaults, as plain data.
 
     Raises:
         InputError: naming ``where``, the key, what was found and what is allowed.
     """
-    try:
-        checked = constructor_schema(factory).model_validate(dict(params))
-    except ValidationError as error:
-        raise InputError(explain(error, where, constructor_schema(factory))) from None
-    return checked.model_dump(mode="json")
+    return _checked(constructor_schema(factory), params, where).model_dump(mode="json")
+
+
+def arguments(factory: type[Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the keyword arguments that plain data stands for, in their declared types; errors as in `validated`.
+
+    For plugins that are no `Parameters`: ``factory(…, **arguments(factory, params, where))``.
+    """
+    checked = _checked(constructor_schema(factory), params, where)
+    return {name: getattr(checked, name) for name in type(checked).model_fields}
 
 
 def build(factory: type[P], params: Mapping[str, Any], where: str) -> P:
     """Make a `Parameters` plugin from plain data; errors as in `validated`."""
+    return _checked(factory, params, where)
+
+
+def _checked(schema: type[M], params: Mapping[str, Any], where: str) -> M:
+    if not isinstance(params, Mapping):
+        raise InputError(f"{where}: found {reprlib.repr(params)}, allowed: parameters as key: value")
     try:
-        return factory.model_validate(dict(params))
+        # As JSON, because a suite has lists only: strict validation of Python data refuses a list for a tuple.
+        return schema.model_validate_json(to_json(dict(params), inf_nan_mode="constants"))
     except ValidationError as error:
-        raise InputError(explain(error, where, factory)) from None
+        raise InputError(explain(error, where, schema)) from None
+    except PydanticSerializationError as error:
+        raise InputError(f"{where}: not plain data: {error}") from None
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
     """Put the first finding of a validation into one line: where, key, problem, what was found, what is allowed."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    line = f"{where}: {key}: {first['msg']}" if key else f"{where}: {first['msg']}"
+    place = first["loc"]
+    key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden" and schema is not None:
-        return f"{where}: unknown key '{key}' (allowed: {', '.join(schema.model_fields) or 'none'})"
-    if first["type"] != "missing" and not isinstance(first["input"], dict):
-        line += f" (found {first['input']!r})"
+        allowed = ", ".join(_inner(schema, place[:-1]).model_fields)
+        return f"{where}: unknown key '{key}' (allowed: {allowed or 'none'})"
+    problem = " ".join(first["msg"].removeprefix("Value error, ").split())
+    line = f"{where}: {key}: {problem}" if key else f"{where}: {problem}"
+    if key and first["type"] not in ("missing", "value_error"):
+        line += f" (found {reprlib.repr(first['input'])})"
     return line
+
+
+def _inner(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the model that a location inside ``schema`` belongs to."""
+    for part in place:
+        field = schema.model_fields.get(str(part))
+        models = [kind for kind in _alternatives(field.annotation) if _is_model(kind)] if field else []
+        schema = models[0] if models else schema
+    return schema
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """Yield a type and everything that it is composed of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _alternatives(part)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def describe(factory: type[Any]) -> list[ParameterInfo]:
@@ -103,7 +149,12 @@ def describe(factory: type[Any]) -> list[ParameterInfo]:
 
 def _info(name: str, field: FieldInfo) -> ParameterInfo:
     extra = field.json_schema_extra
-    limits = [str(item) for item in field.metadata if not isinstance(item, BeforeValidator)]
+    limits = [
+        f"{sign} {getattr(item, name)}"
+        for item in field.metadata
+        for name, sign in LIMITS.items()
+        if hasattr(item, name)
+    ]
     annotation = field.annotation
     kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
     return ParameterInfo(

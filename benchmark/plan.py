@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,7 @@ class _Planner:
     device: str
     jobs: dict[str, Job] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    trained: dict[tuple[int, str, str, str], str] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         for key in self.only:
@@ -274,6 +276,7 @@ class _Planner:
         registries: dict[str, Registry[Any]] = {"attack": ATTACKS, "defense": DEFENSES, "model": MODELS}
         return key in registries and title in registries[key].decorated()
 
+    @cached_property
     def _folds(self) -> list[str]:
         chosen = self.suite.folds or list(self.corpus.folds)
         for fold in chosen:
@@ -295,39 +298,37 @@ class _Planner:
         return rows
 
     def _cells(self, seed: int, victims: list[_Victim], rows: list[_Row]) -> Iterator[Cell]:
-        clean = self._rows(AttackEntry(name="none"))[0]
         for victim in victims:
-            yield self._cell(seed, victim, clean, "audio", None)
+            yield self._cell(seed, victim, self._clean, "audio", None)
         for row, victim in itertools.product(rows, victims):
             if row.domain == "spectrogram" and not MODELS.get(victim.model.name).spectrogram:
                 continue
-            for delivery in self._deliveries(row, victim):
-                yield from self._sources(seed, victim, row, delivery, victims)
+            deliveries: list[Delivery] = ["audio"] if row.domain == "waveform" else row.entry.delivery
+            for delivery in deliveries:
+                for source in self._sources(victim, row, delivery, victims):
+                    if self._selected(self._columns(seed, victim, row, delivery, source)):
+                        yield self._cell(seed, victim, row, delivery, source)
 
-    def _deliveries(self, row: _Row, victim: _Victim) -> list[Delivery]:
-        return ["audio"] if row.domain == "waveform" else list(row.entry.delivery)
+    @cached_property
+    def _clean(self) -> _Row:
+        return self._rows(AttackEntry(name="none"))[0]
 
     def _sources(
-        self, seed: int, victim: _Victim, row: _Row, delivery: Delivery, victims: list[_Victim]
-    ) -> Iterator[Cell]:
-        sources: list[_Victim | None] = [None if row.blind and row.domain == "waveform" else victim]
+        self, victim: _Victim, row: _Row, delivery: Delivery, victims: list[_Victim]
+    ) -> Iterator[_Victim | None]:
+        """Yield what the examples are crafted on: the victim itself (nothing, for blind sound), then other models."""
+        yield None if row.blind and row.domain == "waveform" else victim
         if row.entry.transfer and not row.blind:
-            # Features fit another model only if its front end is the same.
-            sources += [
-                other for other in victims if other != victim and (delivery == "audio" or other.model == victim.model)
-            ]
-        for source in sources:
-            columns = row.columns(delivery) | {
-                "access": row.attack.access if source in (victim, None) else "transfer",
-                **(source.source_columns if source and not row.blind else NO_SOURCE),
-            }
-            if self._selected(columns):
-                yield self._cell(seed, victim, row, delivery, source)
+            for other in victims:
+                # Features fit another model only if its front end is the same.
+                if other != victim and (delivery == "audio" or other.model == victim.model):
+                    yield other
 
-    def _cell(self, seed: int, victim: _Victim, row: _Row, delivery: Delivery, source: _Victim | None) -> Cell:
+    def _columns(
+        self, seed: int, victim: _Victim, row: _Row, delivery: Delivery, source: _Victim | None
+    ) -> dict[str, Any]:
         suite = self.suite
-        transfer = source is not None and source != victim
-        columns = {
+        return {
             "suite": suite.name,
             "corpus": suite.corpus.title,
             "task": suite.task,
@@ -336,21 +337,21 @@ class _Planner:
             "seed": seed,
             **victim.columns,
             **row.columns(delivery),
-            "access": "transfer" if transfer else row.attack.access,
+            "access": row.attack.access if source in (victim, None) else "transfer",
             **(source.source_columns if source and not row.blind else NO_SOURCE),
         }
-        folds = [self._fold(seed, fold, victim, row, delivery, source) for fold in self._folds()]
-        return Cell(columns, tuple(folds))
+
+    def _cell(self, seed: int, victim: _Victim, row: _Row, delivery: Delivery, source: _Victim | None) -> Cell:
+        folds = [self._fold(seed, fold, victim, row, delivery, source) for fold in self._folds]
+        return Cell(self._columns(seed, victim, row, delivery, source), tuple(folds))
 
     def _fold(
         self, seed: int, fold: str, victim: _Victim, row: _Row, delivery: Delivery, source: _Victim | None
     ) -> FoldKeys:
-        clean_row = self._rows(AttackEntry(name="none"))[0]
         trained = self._train(seed, fold, victim)
         crafted = self._craft(seed, fold, row, source)
-        clean = self._craft(seed, fold, clean_row, None)
+        clean = self._craft(seed, fold, self._clean, None)
         heard = delivery == "audio"
-        transfer = source is not None and source != victim
         return FoldKeys(
             fold=fold,
             prepared=self.corpus.prepared[seed],
@@ -359,7 +360,7 @@ class _Planner:
             clean_predicted=self._predict(seed, fold, clean, trained, victim, "audio"),
             source_predicted=(
                 self._predict(seed, fold, crafted, self._train(seed, fold, source), source, delivery)
-                if transfer and source is not None
+                if source is not None and source != victim
                 else None
             ),
             measured=self._measure(seed, fold, crafted) if heard else {},
@@ -371,6 +372,12 @@ class _Planner:
         return self.jobs.setdefault(job.key, job).key
 
     def _train(self, seed: int, fold: str, victim: _Victim) -> str:
+        place = (seed, fold, victim.model.title, victim.defense.title)
+        if place not in self.trained:
+            self.trained[place] = self._add(self._training_job(seed, fold, victim))
+        return self.trained[place]
+
+    def _training_job(self, seed: int, fold: str, victim: _Victim) -> Job:
         model, defense = victim.model, victim.defense
         defense_class = DEFENSES.get(defense.name)
         defense_params = validated(defense_class, defense.params, f"defense '{defense.title}'")
@@ -387,7 +394,7 @@ class _Planner:
         }
         code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner)
         title = f"train {model.title} / {defense.title}, fold {fold}"
-        return self._add(Job("train", spec, {"prepared": self.corpus.prepared[seed]}, code, title))
+        return Job("train", spec, {"prepared": self.corpus.prepared[seed]}, code, title)
 
     def _training(self, model: ModelEntry) -> Training:
         merged = self.suite.training.model_dump() | model.training

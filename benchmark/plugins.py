@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from advser.models.base import EmotionModel
     from advser.transcribers.base import Transcriber
 
-MODELS: Final[Registry[EmotionModel]] = Registry("model", "advser.models")
-ATTACKS: Final[Registry[Attack]] = Registry("attack", "advser.attacks")
-DEFENSES: Final[Registry[Defense]] = Registry("defense", "advser.defenses")
-CORPORA: Final[Registry[Corpus]] = Registry("corpus", "advser.corpora")
-METRICS: Final[Registry[Metric]] = Registry("metric", "advser.metrics")
-TRANSCRIBERS: Final[Registry[Transcriber]] = Registry("transcriber", "advser.transcribers")
+MODELS: Final[Registry[EmotionModel]] = Registry("model", "advser.models", "advser.models.base:EmotionModel")
+ATTACKS: Final[Registry[Attack]] = Registry("attack", "advser.attacks", "advser.attacks.base:Attack")
+DEFENSES: Final[Registry[Defense]] = Registry("defense", "advser.defenses", "advser.defenses.base:Defense")
+CORPORA: Final[Registry[Corpus]] = Registry("corpus", "advser.corpora", "advser.corpora.base:Corpus")
+METRICS: Final[Registry[Metric]] = Registry("metric", "advser.metrics", "advser.metrics.base:Metric")
+TRANSCRIBERS: Final[Registry[Transcriber]] = Registry(
+    "transcriber", "advser.transcribers", "advser.transcribers.base:Transcriber"
+)
 
 REGISTRIES: Final[dict[str, Registry[Any]]] = {
     "models": MODELS,

@@ -10,19 +10,22 @@ import ast
 import difflib
 import hashlib
 import importlib.util
-import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from advser.errors import InputError
 
 T = TypeVar("T")
+
+PLUGIN_PREFIX = "advser_plugin_"
+"""Begins the module names of plugin files."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +48,49 @@ class Registry(Generic[T]):
     Args:
         kind: what a plugin is called in messages, in the singular (``"attack"``).
         group: the entry-point group that installed distributions announce plugins under.
+        base: the class that every plugin derives from, as ``module:class``; None if any class will do.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, base: str | None = None) -> None:
         self.kind = kind
         self.group = group
+        self.base = base
         self._decorated: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Return a class decorator that adds the class under ``name``.
 
         Raises:
-            InputError: if the name is taken by another class.
+            InputError: if the name is taken by another class, or the class does not derive from the base.
         """
 
         def add(plugin: type[T]) -> type[T]:
+            self._refuse_stranger(name, plugin)
             self._refuse_duplicate(name, plugin)
             self._decorated[name] = plugin
             return plugin
 
         return add
 
-    def _refuse_duplicate(self, name: str, plugin: type[T]) -> None:
-        here = f"{plugin.__module__}:{plugin.__qualname__}"
-        taken = {n: f"{c.__module__}:{c.__qualname__}" for n, c in self._decorated.items()}
-        taken |= {n: point.value for n, point in self._announced().items()}
-        if name in taken and taken[name] != here:
-            raise InputError(f"{self.kind} '{name}': the name is taken by {taken[name]}; {here} needs another")
+    def _refuse_stranger(self, name: str, plugin: object) -> None:
+        # By name, since importing the base would import torch.
+        bases = [_address(base) for base in plugin.__mro__] if isinstance(plugin, type) else []
+        if not bases or self.base not in (None, *bases):
+            wanted = self.base or "a class"
+            raise InputError(f"{self.kind} '{name}': found {plugin!r}, allowed: a class derived from {wanted}")
 
-    def _announced(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
+    def _refuse_duplicate(self, name: str, plugin: type[T]) -> None:
+        here = _address(plugin)
+        taken = {point.value for point in self._announced().get(name, ())}
+        if name in self._decorated:
+            taken.add(_address(self._decorated[name]))
+        if others := taken - {here}:
+            raise InputError(f"{self.kind} '{name}': the name is taken by {min(others)}; {here} needs another")
+
+    def _announced(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
         for point in _entry_points(self.group):
-            other = found.setdefault(point.name, point)
-            if other.value != point.value:
-                raise InputError(
-                    f"{self.kind} '{point.name}' is announced twice, as {other.value} and {point.value}: "
-                    "uninstall one of the two distributions"
-                )
+            found.setdefault(point.name, []).append(point)
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -98,15 +107,18 @@ class Registry(Generic[T]):
         """Import and return the plugin class called ``name``.
 
         Raises:
-            InputError: if there is no such plugin (the message suggests a near name), or if it cannot be imported.
+            InputError: if there is no such plugin (the message suggests a near name), if two distributions announce
+                it, if it cannot be imported, or if it is not a class derived from the base.
         """
         if name in self._decorated:
             return self._decorated[name]
         point = self._find(name)
         try:
-            return point.load()  # type: ignore[no-any-return]
+            plugin = point.load()
         except Exception as error:
-            raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {error}") from error
+            raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {_one_line(error)}") from error
+        self._refuse_stranger(name, plugin)
+        return plugin  # type: ignore[no-any-return]
 
     def _find(self, name: str) -> EntryPoint:
         announced = self._announced()
@@ -114,31 +126,51 @@ class Registry(Generic[T]):
             near = difflib.get_close_matches(name, list(self), n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise InputError(f"unknown {self.kind} '{name}'{hint} (known: {', '.join(self)})")
-        return announced[name]
+        values = sorted({point.value for point in announced[name]})
+        if len(values) > 1:
+            raise InputError(
+                f"{self.kind} '{name}' is announced as {' and as '.join(values)}: "
+                "uninstall all but one of these distributions"
+            )
+        return announced[name][0]
 
     def origin(self, name: str) -> Origin:
-        """Tell where a plugin is defined; an announced plugin is not imported for this."""
-        if name in self._decorated:
-            plugin = self._decorated[name]
-            file = inspect.getsourcefile(plugin) or "?"
-            line = inspect.getsourcelines(plugin)[1]
-            doc = inspect.getdoc(plugin) or ""
-            return Origin(plugin.__module__, plugin.__qualname__, file, line, doc.partition("\n")[0])
-        module, _, qualname = self._find(name).value.partition(":")
+        """Tell where a plugin is defined, without importing it.
+
+        A plugin whose source cannot be found or parsed has an origin too, so that one broken plugin spoils no list.
+
+        Raises:
+            InputError: if there is no such plugin, or two distributions announce it.
+        """
+        module, _, qualname = self._module_and_class(name)
         file = source_file(module)
         if file is None:
             return Origin(module, qualname, "?", 0, "")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and node.name == qualname:
+        try:
+            tree = _parse(file)
+        except InputError:
+            return Origin(module, qualname, str(file), 1, "")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name == qualname.rpartition(".")[2]:
                 summary = (ast.get_docstring(node) or "").partition("\n")[0]
                 return Origin(module, qualname, str(file), node.lineno, summary)
         return Origin(module, qualname, str(file), 1, "")
 
     def fingerprint(self, name: str) -> str:
-        """Hash the code that a plugin consists of: its own module and the modules of AdvSER that it imports."""
-        if name in self._decorated:
-            return code_fingerprint(self._decorated[name].__module__)
-        return code_fingerprint(self._find(name).value.partition(":")[0])
+        """Hash the code that a plugin consists of; see `code_fingerprint`."""
+        return code_fingerprint(self._module_and_class(name)[0])
+
+    def _module_and_class(self, name: str) -> tuple[str, str, str]:
+        value = _address(self._decorated[name]) if name in self._decorated else self._find(name).value
+        return value.partition(":")
+
+
+def _address(plugin: type[Any]) -> str:
+    return f"{plugin.__module__}:{plugin.__qualname__}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @cache
@@ -148,14 +180,17 @@ def _entry_points(group: str) -> tuple[EntryPoint, ...]:
 
 
 def load_plugin_file(path: Path) -> ModuleType:
-    """Import a Python file so that its decorators register what it defines.
+    """Import a Python file so that its decorators register what it defines; at a second call do nothing.
+
+    The file may import modules that lie beside it: its folder is searched last.
 
     Raises:
         InputError: if the file is missing or cannot be imported.
     """
     if not path.is_file():
         raise InputError(f"plugin file {path}: not found")
-    name = f"advser_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    path = path.resolve()
+    name = f"{PLUGIN_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -163,72 +198,94 @@ def load_plugin_file(path: Path) -> ModuleType:
         raise InputError(f"plugin file {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         if isinstance(error, InputError):
             raise
-        raise InputError(f"plugin file {path}: {type(error).__name__}: {error}") from error
+        raise InputError(f"plugin file {path}: {_one_line(error)}") from error
     return module
 
 
 def source_file(module: str) -> Path | None:
-    """Return the source file of a module without importing the module itself, or None if it has none."""
-    parent = module.rpartition(".")[0]
-    if parent:
-        above = source_file(parent)
-        # Looking for a name inside a module that is no package would import that module.
-        if above is None or above.name != "__init__.py":
-            return None
+    """Return the Python source of a module, or None if it has none. Neither it nor its packages are imported."""
     if module in sys.modules:
         file = getattr(sys.modules[module], "__file__", None)
     else:
-        try:
-            spec = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            return None
+        spec = _find_spec(module)
         file = spec.origin if spec else None
     return Path(file) if file and file.endswith(".py") else None
 
 
+def _find_spec(module: str) -> ModuleSpec | None:
+    # importlib.util.find_spec imports the packages above the module, and so whatever these import.
+    above, _, _ = module.rpartition(".")
+    path: Sequence[str] | None = None
+    if above:
+        package = _find_spec(above)
+        if package is None or package.submodule_search_locations is None:
+            return None
+        path = package.submodule_search_locations
+    specs = (finder.find_spec(module, path) for finder in sys.meta_path)
+    return next(filter(None, specs), None)
+
+
 @cache
 def code_fingerprint(module: str) -> str:
-    """Hash a module's code together with that of the modules it imports from the same distribution.
+    """Hash a module's code together with that of the modules it imports from AdvSER and from its own distribution.
 
-    Comments, docstrings and layout do not count: the hash is over the syntax tree. Modules of other
-    distributions are left out; their versions are recorded in the results instead.
+    For a plugin file, the modules that lie beside it count as its own. Comments, docstrings and layout do not count,
+    nor do imports made for type checkers only: the hash is over the syntax trees. Modules of other distributions are
+    left out; their versions are recorded in the results instead.
+
+    Raises:
+        InputError: if the module has no Python source (a class typed into a notebook, say): what cannot be hashed
+            cannot be told from its next version.
     """
     digest = hashlib.sha256()
-    for name in sorted(_closure(module)):
-        file = source_file(name)
-        assert file is not None
+    closure = _closure(module)
+    if module not in closure:
+        raise InputError(f"module {module}: its Python source is not found; put the code into a file")
+    for name, file in sorted(closure.items()):
         # A plugin file's module name depends on its path; its contents alone shall count.
-        label = "plugin" if name.startswith("advser_plugin_") else name
+        label = "plugin" if name.startswith(PLUGIN_PREFIX) else name
         digest.update(f"{label}\n{_essence(file)}\n".encode())
     return digest.hexdigest()
 
 
-def _closure(module: str) -> set[str]:
+def _closure(module: str) -> dict[str, Path]:
     roots = {"advser", module.partition(".")[0]}
-    seen: set[str] = set()
+    folders = {Path(str(m.__file__)).parent for name, m in sys.modules.items() if name.startswith(PLUGIN_PREFIX)}
+    seen: dict[str, Path] = {}
     queue = [module]
     while queue:
         name = queue.pop()
-        if name in seen or name.partition(".")[0] not in roots:
+        top = name.partition(".")[0]
+        if name in seen or not (top in roots or any(_beside(folder, top) for folder in folders)):
             continue
         file = source_file(name)
-        if file is None:
-            continue
-        seen.add(name)
-        queue += _imported(file, name)
+        if file is not None:
+            seen[name] = file
+            queue += _imported(file, name)
     return seen
+
+
+def _beside(folder: Path, top: str) -> bool:
+    """Tell whether the top-level module ``top`` is a file or package in ``folder``, not one found elsewhere."""
+    spec = _find_spec(top)
+    if spec is None:
+        return False
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    return any(Path(place).resolve().parent == folder for place in places)
 
 
 def _imported(file: Path, module: str) -> list[str]:
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _executed(_parse(file)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -238,11 +295,37 @@ def _imported(file: Path, module: str) -> list[str]:
     return found
 
 
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk a syntax tree, less what stands under ``if TYPE_CHECKING:``."""
+    yield tree
+    skipped: list[ast.stmt] = []
+    if isinstance(tree, ast.If) and ast.unparse(tree.test).endswith("TYPE_CHECKING"):
+        skipped = tree.body
+    for child in ast.iter_child_nodes(tree):
+        if child not in skipped:
+            yield from _executed(child)
+
+
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{file}: not Python: {_one_line(error)}") from error
+
+
 def _essence(file: Path) -> str:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = _parse(file)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Tell whether a statement is a string alone: a docstring, or the description of an attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

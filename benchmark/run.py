@@ -95,7 +95,7 @@ def prepare(request: Request) -> Prepared:
     speech = _speech(suite, prepared.language)
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
-    return Prepared(plan, speech, tuple(_notes(suite, speech)), tuple(missing(plan, store)))
+    return Prepared(plan, speech, tuple(_notes(suite, speech, directory)), tuple(missing(plan, store)))
 
 
 def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
@@ -167,9 +167,10 @@ def _speech(suite: Suite, language: str) -> Speech:
     return Speech(None if reason else transcriber, entry.name, reason or "")
 
 
-def _notes(suite: Suite, speech: Speech) -> list[str]:
-    corpus = CORPORA.get(suite.corpus.name)
+def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
+    corpus = build(CORPORA.get(suite.corpus.name), suite.corpus.params, f"corpus '{suite.corpus.name}'")
     notes = [suite.about] if suite.about else []
+    notes += [f"Corpus: {finding}" for finding in corpus.findings(directory)]
     notes += [corpus.caveat] if corpus.caveat else []
     if not speaker_independent(suite.protocol):
         notes.append(f"Protocol '{suite.protocol}' is speaker-dependent: never ranked with speaker-independent runs.")

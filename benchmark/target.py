@@ -75,7 +75,10 @@ class Target:
         self._restore.close()
 
     def at(self, rows: Tensor) -> Target:
-        """Return the target of some clips of the batch (indices (b,)); it counts on this target's counters."""
+        """Return the target of some clips of the batch (indices (b,)); it counts on this target's counters.
+
+        A clip may occur more than once, as for an average over random transformations.
+        """
         part = Target(self._model, self._lengths[rows], self.domain, self.access)
         part.forwards, part.backwards = self.forwards, self.backwards
         part._rows = self._rows[rows.cpu()]
@@ -107,7 +110,7 @@ class Target:
             variable = x.detach().clone().requires_grad_()
             losses = loss(self._forward(variable), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
-        self.backwards[self._rows] += 1
+        self._count(self.backwards)
         return losses.detach(), gradient
 
     @torch.no_grad()
@@ -122,8 +125,12 @@ class Target:
 
     def _forward(self, x: Tensor) -> Outputs:
         assert self._model is not None, "only blind attacks stand before no model"
-        self.forwards[self._rows] += 1
+        self._count(self.forwards)
         return self._model.outputs(x, self._lengths, self.domain)
+
+    def _count(self, passes: Tensor) -> None:
+        # A clip may be asked for several times at once (`at`), which indexed addition would count as one.
+        passes.index_add_(0, self._rows, torch.ones_like(self._rows))
 
     def _grant(self, what: str, *levels: Access) -> None:
         if self.access not in levels:

@@ -63,12 +63,12 @@ class Budget:
 
     def project(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``original``; both (B, …)."""
-        delta = perturbed - original
         if self.norm == "linf":
-            return original + delta.clamp(-self.epsilon, self.epsilon)
-        size = self.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        scale = (self.epsilon / size).clamp_max(1.0)
-        return original + delta * scale.view(-1, *[1] * (delta.ndim - 1))
+            return perturbed.clamp(original - self.epsilon, original + self.epsilon)
+        delta = perturbed - original
+        size = self.size(delta).view(-1, *[1] * (delta.ndim - 1))
+        # Points within the budget are returned as they are: adding the difference again would round them.
+        return torch.where(size <= self.epsilon, perturbed, original + delta * (self.epsilon / size))
 
     def size(self, delta: Tensor) -> Tensor:
         """Return the norm of each clip's perturbation: (B, …) → (B,)."""
@@ -86,4 +86,5 @@ class Budget:
             slack = slack * original[0].numel() ** 0.5
             if self.unit == "full-scale":
                 slack = slack + PCM_STEP / 2 * original[0].numel() ** 0.5
-        return self.size(perturbed - original) > self.epsilon + slack
+        # Negated, so that a perturbation that is not a number exceeds every budget.
+        return ~(self.size(perturbed - original) <= self.epsilon + slack)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
+from advser.audio import sound_mask
 from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.parameters import Parameters, build, validated
@@ -79,20 +80,23 @@ class Defense(Parameters, ABC):
         return model
 
     def attacks(self) -> tuple[str, ...]:
-        """Return the names of the attacks used in training."""
-        fields = (getattr(self, name) for name in type(self).model_fields)
-        return tuple(field.name for field in fields if isinstance(field, AttackReference))
+        """Return the names of the attacks used in training: those of its fields, alone or in tuples."""
+        fields = [getattr(self, name) for name in type(self).model_fields]
+        listed = [item for field in fields for item in (field if isinstance(field, tuple) else (field,))]
+        return tuple(item.name for item in listed if isinstance(item, AttackReference))
 
 
 def craft(model: EmotionModel, batch: TrainingBatch, attack: Attack, domain: Domain) -> Tensor:
-    """Return adversarial inputs for a training batch, within the budget, crafted in evaluation mode.
+    """Return adversarial inputs for a training batch, crafted in evaluation mode, as the harness would admit them.
 
-    The labels are the model's own decisions on the clean batch (Ren et al. 2020), so that the true label does not
-    leak into the perturbation.
+    That is within the budget and, for sound, on [−1, 1] and silent in the padding. The labels are the model's own
+    decisions on the clean batch (Ren et al. 2020), so that the true label does not leak into the perturbation.
     """
     x = batch.inputs(domain)
     with Target(model, batch.lengths, domain) as target:
         labels = target.decisions(x)
         perturbed = attack.perturb(target, x, labels, batch.generator)
     budget = attack.budget(domain)
+    if domain == "waveform":
+        perturbed = torch.where(sound_mask(batch.lengths, x.shape[1]), perturbed.clamp(-1, 1), x)
     return perturbed if budget is None else budget.project(perturbed, x)

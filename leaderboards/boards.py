@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
-
-import pandas as pd
+from typing import Final
 
 from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
-from advser.leaderboards.layout import assemble, configuration, configuration_key, unit_notes
+from advser.leaderboards.layout import CONFIGURATION, assemble, configuration, groups, metric_column, reader_notes
 from advser.leaderboards.rows import SETTING, Row, metrics, rows
 from advser.leaderboards.transfer import transfer
 from advser.results import KEYS, Results, select
 
 __all__ = ["BOARDS", "attacks", "defenses", "models", "select", "transfer"]
 
-_ATTACK_KEYS: Final = ("attack", "domain", "delivery", "labels", "access", "norm", "epsilon")
+_PLACE: Final = ("domain", "delivery", "labels", "access", "norm", "epsilon")
 _HEADINGS: Final = {"epsilon": "ε"}
 
 
 def attacks(results: Results) -> Board:
     """Return the board with a row a cell: every model and defense under every attack that was crafted on it.
 
-    Columns: the attack, where and how it stands, its budget, and every metric. A column that is the same in all rows
-    becomes a fact; a metric that applies to none of them becomes a note.
+    Columns: the attack, where it stands, its budget, and every metric. A key that is the same in all rows becomes a
+    fact; a metric that applies to none of them becomes a note.
     """
     found = [row for row in rows(results) if not row.transfer]
     names = [name for name in metrics(results) if any(row.figure(name).status != "not-applicable" for row in found)]
-    columns = [*_key_columns(found), *(metric_column(results, name, interval=name == "uar") for name in names)]
-    frame = {column.key: [_shown(row, column) for row in found] for column in columns}
-    notes = [*unit_notes(found), *_unused_metrics(results, found, names)]
-    index = pd.DataFrame([row.values(KEYS) for row in found], columns=list(KEYS))
-    facts = [f"{_HEADINGS.get(key, key)} {_texts(found, key)[0]}" for key in _constant(found)]
-    return assemble(
-        results, "attacks", "Attacks on every model and defense", columns, frame, index, found, ("model", "defense"),
-        facts, notes,
-    )  # fmt: skip
+    keys = ["attack", *(key for key in _PLACE if varying([row.text(key) for row in found]))]
+    columns = [
+        *(Column(key, (_HEADINGS.get(key, key),), measured=False) for key in keys),
+        *(metric_column(results, name, interval=name == "uar") for name in names),
+    ]
+    frame: dict[str, list[object]] = {key: [row.text(key) for row in found] for key in keys}
+    frame |= {name: [row.figure(name) for row in found] for name in names}
+    constant = {key: {row.text(key) for row in found} - {""} for key in _PLACE if key not in keys}
+    facts = [f"{_HEADINGS.get(key, key)} {texts.pop()}" for key, texts in constant.items() if texts]
+    notes = [*reader_notes(results, found), *_metrics_left_out(results, found, names)]
+    title = "Every model and defense under every attack"
+    return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts)
 
 
 def defenses(results: Results) -> Board:
@@ -45,17 +46,97 @@ def defenses(results: Results) -> Board:
     The best defense of a model is marked in each column.
     """
     found = [row for row in rows(results) if not row.transfer]
-    kinds = {configuration_key(row): row for row in found}
+    kinds = {_kind(row): row for row in sorted(found, key=_order_of_kinds(found))}
+    teams = groups(found, (*SETTING, "model", "defense"))
     columns = [Column("defense", ("defense",), measured=False)]
-    columns += [_uar_column(results, row) for row in _clean_first(kinds.values())]
-    groups = _grouped(found, (*SETTING, "model", "defense"))
-    frame: dict[str, list[Any]] = {"defense": [group[0].text("defense") for group in groups]}
-    for column, kind in zip(columns[1:], _clean_first(kinds), strict=True):
-        frame[column.key] = [_pick(group, kind).figure("uar") for group in groups]
-    heads = [group[0] for group in groups]
-    index = pd.DataFrame([row.values((*SETTING, "model", "defense")) for row in heads],
-                         columns=[*SETTING, "model", "defense"])
-    return assemble(
-        results, "defenses", "UAR of every defense, clean and under attack", columns, frame, index, heads, ("model",),
-        (), unit_notes(found),
-    )  # fmt: skip
+    frame: dict[str, list[object]] = {"defense": [team[0].text("defense") for team in teams]}
+    for kind, example in kinds.items():
+        column = _uar_column(results, configuration(example))
+        columns.append(column)
+        frame[column.key] = [_uar_of(team, kind) for team in teams]
+    heads = [team[0] for team in teams]
+    index = (*SETTING, "model", "defense")
+    title = "UAR of every defense, clean and under attack"
+    return assemble("defenses", title, columns, frame, heads, ("model",), index, reader_notes(results, found))
+
+
+def models(results: Results) -> Board:
+    """Return the board with a row a model and defense: clean, and the worst UAR in each place that was attacked.
+
+    The worst is taken over all cells of the place, controls and transferred examples included, and the attack that
+    it stems from stands beside it. Where cells have no figure a footnote says that the worst is an upper bound.
+    """
+    found = rows(results)
+    teams = groups(found, (*SETTING, "defense", "model"))
+    heads = [team[0] for team in teams]
+    columns = [Column("model", ("model",), measured=False)]
+    frame: dict[str, list[object]] = {"model": [head.text("model") for head in heads]}
+    for name in [name for name in ("uar", "accuracy") if name in metrics(results)]:
+        shown = metric_column(results, name, interval=True)
+        column = replace(shown, key=f"clean {name}", title=("clean", *shown.title), best="highest")
+        columns.append(column)
+        frame[column.key] = [next((row.figure(name) for row in team if row.clean), MISSING) for team in teams]
+    attacked = [row for row in found if not row.clean]
+    for place in dict.fromkeys(row.values(("domain", "delivery")) for row in attacked):
+        there = [row for row in attacked if row.values(("domain", "delivery")) == place]
+        expected = {_kind(row) for row in there if not row.transfer}
+        worst = [_worst([row for row in team if row in there], expected) for team in teams]
+        title = configuration(there[0])[0]
+        columns.append(_uar_column(results, ("worst", title), key=f"worst {title} UAR"))
+        columns.append(Column(f"worst {title} by", ("worst", title, "by"), measured=False))
+        frame[columns[-2].key] = [cell for cell, _ in worst]
+        frame[columns[-1].key] = [by for _, by in worst]
+    index = (*SETTING, "defense", "model")
+    title = "Models: clean, and under the attack that is worst for each"
+    return assemble("models", title, columns, frame, heads, ("defense",), index, reader_notes(results, found))
+
+
+def _metrics_left_out(results: Results, found: Sequence[Row], names: Iterable[str]) -> list[str]:
+    notes = []
+    for name in metrics(results):
+        if name not in names and found:
+            reasons = dict.fromkeys(row.figure(name).reason for row in found)
+            notes.append(f"{results.metric(name).title}: not applicable to any row ({'; '.join(reasons)}).")
+    return notes
+
+
+def _kind(row: Row) -> tuple[object, ...]:
+    return ("clean",) if row.clean else (*row.values(CONFIGURATION), row.keys["access"])
+
+
+def _order_of_kinds(found: Sequence[Row]) -> Callable[[Row], int]:
+    """Clean, then controls, then attacks; else in order of appearance, for a victim may lack some that others have."""
+    kinds = list(dict.fromkeys(_kind(row) for row in found))
+    return lambda row: kinds.index(_kind(row)) + len(kinds) * (0 if row.clean else 1 if row.control else 2)
+
+
+def _uar_column(results: Results, title: tuple[str, ...], key: str = "") -> Column:
+    return Column(key or ", ".join(title), title, decimals=results.metric("uar").decimals, best="highest")
+
+
+def _uar_of(team: Sequence[Row], kind: tuple[object, ...]) -> Cell:
+    return next((row.figure("uar") for row in team if _kind(row) == kind), MISSING)
+
+
+def _worst(there: Sequence[Row], expected: set[tuple[object, ...]]) -> tuple[Cell, str]:
+    """Return the lowest UAR and the attack that it stems from."""
+    measured = [row for row in there if row.figure("uar").status == "ok"]
+    if not measured:
+        failed = [row.figure("uar") for row in there if row.figure("uar").status == "failed"]
+        return (failed[0], "") if failed else (MISSING, "")
+    lowest = min(measured, key=lambda row: row.figure("uar").value)
+    cell = lowest.figure("uar")
+    lacking = len(there) - len(measured) + len(expected - {_kind(row) for row in there})
+    if lacking:
+        cell = replace(cell, reason="an upper bound of the worst: some attack cells of this row have no figure")
+    source = f" from {lowest.text('source_model')} · {lowest.text('source_defense')}" if lowest.transfer else ""
+    return cell, ", ".join(configuration(lowest)[1:]) + source
+
+
+BOARDS: Final[dict[str, Callable[[Results], Board]]] = {
+    "attacks": attacks,
+    "defenses": defenses,
+    "models": models,
+    "transfer": transfer,
+}
+"""The boards by name."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from advser.threat import Domain
@@ -45,7 +46,7 @@ class FrontEnd(nn.Module, ABC):
 
     def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return a tensor that broadcasts to the features, true where they stem from sound, false in padding."""
-        return self(waveform, lengths).new_ones(len(lengths), 1, 1).bool()
+        return waveform.new_ones(len(lengths), 1, 1, dtype=torch.bool)
 
     def resynthesise(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> Tensor:
         """Return sound (B, T) whose features are near ``features``; with unperturbed features, ``waveform`` itself.
@@ -92,3 +93,11 @@ class EmotionModel(nn.Module, ABC):
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C) of ``waveform`` (B, T) with ``lengths`` (B,) in samples."""
         return self.outputs(waveform, lengths, "waveform").logits
+
+
+def channels_last(model: nn.Module) -> None:
+    """Lay out the weights of 2-D convolutions with the channels innermost, which processors compute faster.
+
+    Convolutions take the layout of their output from their weights, and checkpoints loaded later keep it.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, channels_last
 from advser.models.frontends import LogMel
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return convolution 5×5, batch normalisation, ReLU and max-pooling 2×2: (B, inputs, H, W) → (B, outputs, H/2, W/2)."""
+    """Return convolution 5×5, batch normalisation, ReLU and max-pooling 2×2: halves height and width."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 5, padding=2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -48,10 +48,9 @@ class CNN4(EmotionModel):
         super().__init__()
         maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512))]
         self.frontend = LogMel(frames)
-        self.body = nn.Sequential(*(block(*pair) for pair in zip(maps, maps[1:], strict=False)))
+        self.body = nn.Sequential(*(block(*pair) for pair in pairwise(maps)))
         self.head = nn.Linear(maps[-1], classes)
-        # Convolutions take their memory layout from the weights; this one is the faster on processors.
-        self.to(memory_format=torch.channels_last)
+        channels_last(self)
 
     def embed(self, features: Tensor) -> Tensor:
         """Return embeddings (B, 512 · width) of features (B, 64, frames)."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, channels_last
 from advser.models.frontends import LogMel
 
 
@@ -40,7 +39,7 @@ class Tiny(EmotionModel):
         self.frontend = LogMel(frames)
         self.body = nn.Sequential(block(1, 12), block(12, 16), block(16, 24))
         self.head = nn.Linear(24 * 8, classes)
-        self.to(memory_format=torch.channels_last)
+        channels_last(self)
 
     def embed(self, features: Tensor) -> Tensor:
         """Return embeddings (B, 192) of features (B, 64, frames)."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# pytest's importlib mode adds nothing to the search path; the toy models are in toys.py.
+sys.path.append(str(Path(__file__).parent))
 
 
 def outside_data() -> Path:

@@ -1,8 +1,8 @@
 """Render the embedded ``demo`` corpus with espeak-ng: 4 emotions × 6 voices × 6 sentences.
 
 An emotion is a setting of speaking rate, pitch, pitch range and loudness; each clip deviates from it by a seeded
-random amount, so that the emotions overlap a little. Needs the program ``espeak-ng`` (1.51 made what is shipped; another
-version gives other samples). The same version and seed give the same files.
+random amount, so that the emotions overlap a little. Needs the program ``espeak-ng`` (1.51 made what is shipped;
+another version gives other samples). The same version and seed give the same files.
 
     python tools/render_demo.py [DIRECTORY] [--seed N]
 """

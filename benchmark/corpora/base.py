@@ -25,7 +25,7 @@ class Corpus(Parameters, ABC):
     title: ClassVar[str]
     licence: ClassVar[str]
     language: str
-    """ISO 639-1 code of what is spoken (a class variable where a corpus has one language)."""
+    """ISO 639-1 code of what is spoken (a ``Literal`` where a corpus has one language)."""
 
     caveat: ClassVar[str] = ""
     """What a reader of any board on this corpus must be told; empty if nothing."""

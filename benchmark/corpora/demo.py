@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from advser.corpora.base import Corpus
 from advser.corpora.rows import METADATA, read_metadata, to_dataset
 from advser.errors import InputError
+from advser.parameters import parameter
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,13 +21,14 @@ class Demo(Corpus):
 
     title: ClassVar[str] = "Demo (synthetic speech)"
     licence: ClassVar[str] = "MIT"
-    language: ClassVar[str] = "en"
     citation: ClassVar[str] = "Rendered with espeak-ng 1.51 by tools/render_demo.py of AdvSER."
     caveat: ClassVar[str] = (
         "Synthetic speech: the emotions are settings of a speech synthesiser (rate, pitch, pitch range, loudness), "
         "so these numbers prove nothing about people, models or attacks."
     )
     speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = (("m1", "f1"), ("m2", "f2"), ("m3", "f3"))
+
+    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
 
     def read(self, directory: Path | None) -> Dataset:
         """Return the 144 embedded clips.

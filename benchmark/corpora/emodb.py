@@ -6,7 +6,7 @@ import re
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import soundfile
 
@@ -14,6 +14,7 @@ from advser.audio import SAMPLE_RATE
 from advser.corpora.base import Corpus, existing, shortlist
 from advser.corpora.rows import Row, to_dataset
 from advser.errors import InputError
+from advser.parameters import parameter
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,7 +61,6 @@ class EmoDB(Corpus):
 
     title: ClassVar[str] = "Berlin EmoDB"
     licence: ClassVar[str] = "free for research, as distributed by TU Berlin; not redistributed here"
-    language: ClassVar[str] = "de"
     citation: ClassVar[str] = (
         "F. Burkhardt, A. Paeschke, M. Rolfes, W. Sendlmeier, B. Weiss: A Database of German Emotional Speech. "
         "Interspeech 2005, 1517-1520."
@@ -72,6 +72,8 @@ class EmoDB(Corpus):
         ("12", "16"),
         ("15", "08"),
     )
+
+    language: Literal["de"] = parameter("de", about="ISO 639-1 code of what is spoken")
 
     def read(self, directory: Path | None) -> Dataset:
         """Return the clips of ``wav/``, sorted by name; every entry of `findings` is also given as a warning.
@@ -95,7 +97,8 @@ class EmoDB(Corpus):
         if extra:
             raise InputError(
                 f"corpus 'emodb': {folder}: {len(extra)} extra file(s): {shortlist(extra)} (allowed: names such as "
-                f"03a01Fa.wav: speaker {'|'.join(GENDERS)}, text {'|'.join(TEXTS)}, emotion {'|'.join(LABELS)}, version)"
+                f"03a01Fa.wav: speaker {'|'.join(GENDERS)}, text {'|'.join(TEXTS)}, emotion {'|'.join(LABELS)}, "
+                "version letter)"
             )
         if not found:
             raise InputError(f"corpus 'emodb': {folder}: empty; the official archive has {sum(CLIPS.values())} clips")

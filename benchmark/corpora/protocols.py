@@ -51,17 +51,17 @@ def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[s
     """Split a corpus.
 
     Args:
-        protocol: ``Npair``: N folds of groups of speakers, named ``fold1``, ``fold2``, …; ``loso``: leave one speaker out,
-            folds named as the speakers; ``random``: one fold ``random``, 60 / 20 / 20 % of each class,
+        protocol: ``Npair``: N folds of groups of speakers, named ``fold1``, ``fold2``, …; ``loso``: leave one speaker
+            out, folds named as the speakers; ``random``: one fold ``random``, 60 / 20 / 20 % of each class,
             speaker-dependent.
-        frame: rows as `advser.corpora.decode.decode` returns them (``speaker``, ``gender``, ``target``), numbered from 0.
+        frame: rows as `advser.corpora.decode.decode` returns them (``speaker``, ``gender``, ``target``).
         speaker_pairs: the groups of ``Npair``; if empty, one man and one woman each, in sorted order. Group i is
             tested in fold i modulo N.
         seed: of ``random``; the others have no chance in them.
 
     Raises:
-        InputError: if there is no such protocol, or the corpus cannot be split by it (too few speakers or clips, unknown
-            speakers or genders, a tested class that is not trained).
+        InputError: if there is no such protocol, or the corpus cannot be split by it (too few speakers or clips,
+            unknown speakers or genders, a tested class that is not trained).
     """
     if not speaker_independent(protocol):
         return [_random(frame, seed)]
@@ -131,9 +131,10 @@ def _couples(protocol: str, frame: pd.DataFrame) -> list[tuple[str, str]]:
     women = [speaker for gender, speaker in people if gender == "f"]
     men = [speaker for gender, speaker in people if gender == "m"]
     if len(women) != len(men) or len(women) + len(men) != len(people):
+        others = len(people) - len(men) - len(women)
         raise InputError(
-            f"split {protocol}: {len(men)} men, {len(women)} women and {len(people) - len(men) - len(women)} speakers of "
-            "unknown gender; one man and one woman make a pair; loso needs no genders"
+            f"split {protocol}: {len(men)} men, {len(women)} women and {others} of unknown gender; "
+            "one man and one woman make a pair (loso needs no genders)"
         )
     return list(zip(men, women, strict=True))
 

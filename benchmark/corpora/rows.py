@@ -55,8 +55,8 @@ def read_metadata(directory: Path, labels: Sequence[str] | None = None) -> list[
         labels: the labels that may occur; None allows any.
 
     Raises:
-        InputError: if it is missing, has no rows, lacks a column of `REQUIRED` or has one outside `FIELDS`; if a line has
-            another number of values than the header, an empty label or one outside ``labels``, or a gender
+        InputError: if it is missing, has no rows, lacks a column of `REQUIRED` or has one outside `FIELDS`; if a line
+            has another number of values than the header, an empty label or one outside ``labels``, or a gender
             outside `GENDERS`; if a file is missing, listed twice or outside ``directory``.
     """
     table = directory / METADATA

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advser.audio import SAMPLE_RATE, Clips, batches_by_length, from_pcm
-from advser.errors import ContractError, MeasurementError
+from advser.errors import ContractError, MeasurementError, NotApplicableError
 from advser.job import Task
 from advser.metrics.base import ClipMetric
 from advser.metrics.transcription import count_errors
@@ -33,7 +33,7 @@ def predict(task: Task) -> None:
     crafted = task.inputs["crafted"]
     by_features = task.spec["delivery"] == "features"
     features = load_file(crafted.path(FEATURES))["features"] if by_features else None
-    sound = clips if by_features else load_clips(crafted.path(AUDIO))
+    sound = clips if by_features else _judged(task)
     rows: dict[int, Tensor] = {}
     for batch in batches_by_length(sound.lengths, task.spec["batch_size"]):
         waveform, lengths = sound.batch(batch)
@@ -54,7 +54,7 @@ def measure(task: Task) -> None:
     metric = build(METRICS.get(task.spec["metric"]["name"]), task.spec["metric"]["params"], task.spec["metric"]["name"])
     assert isinstance(metric, ClipMetric)
     clean, _ = _test_clips(task)
-    judged = load_clips(task.inputs["crafted"].path(AUDIO))
+    judged = _judged(task)
     found = [_measured(metric, clean[index], judged[index]) for index in range(len(clean))]
     (task.into / "values.json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -74,7 +74,7 @@ def transcribe(task: Task) -> None:
     spec = task.spec["transcriber"]
     engine = build(TRANSCRIBERS.get(spec["name"]), spec["params"], f"transcriber '{spec['name']}'")
     _, prepared = _test_clips(task)
-    judged = load_clips(task.inputs["crafted"].path(AUDIO))
+    judged = _judged(task)
     texts = prepared.rows["text"].iloc[list(prepared.folds[task.spec["fold"]].test)]
     heard = engine.transcribe(judged, prepared.language, prepared.sentences)
     found = [
@@ -82,6 +82,13 @@ def transcribe(task: Task) -> None:
         for text, transcript in zip(texts, heard, strict=True)
     ]
     (task.into / "transcripts.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _judged(task: Task) -> Clips:
+    path = task.inputs["crafted"].path(AUDIO)
+    if not path.exists():
+        raise NotApplicableError("this model's features cannot be turned back into sound")
+    return load_clips(path)
 
 
 def _test_clips(task: Task) -> tuple[Clips, Prepared]:

@@ -1,0 +1,76 @@
+"""How the judged sound compares with the clean one: signal-to-noise ratio and PESQ."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from advser.audio import Samples
+from advser.errors import MeasurementError
+from advser.metrics.base import ClipMetric, Need
+
+PESQ_RATE = 16_000
+"""Hz; the only rate of wideband PESQ."""
+
+
+class SNR(ClipMetric):
+    """Signal-to-noise ratio: energy of the clean clip over energy of the perturbation, in dB; mean over clips."""
+
+    title: ClassVar[str] = "SNR"
+    unit: ClassVar[str] = "dB"
+    higher_is_better: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"audio", "attack"})
+    decimals: ClassVar[int] = 1
+    column: ClassVar[str] = "snr"
+
+    def measure(self, clean: Samples, judged: Samples, rate: int) -> float:
+        """Return 10 log10(Σ x² / Σ (x′ − x)²) in dB; both (T,) on [−1, 1].
+
+        Raises:
+            MeasurementError: if the perturbation or the clean clip is zero: the ratio is then infinite, and no mean
+                can be taken over it.
+        """
+        original = clean.astype(np.float64)
+        noise = float(np.sum(np.square(judged.astype(np.float64) - original)))
+        signal = float(np.sum(np.square(original)))
+        if noise == 0:
+            raise MeasurementError("the perturbation is zero")
+        if signal == 0:
+            raise MeasurementError("the clean clip is silent")
+        return float(10 * np.log10(signal / noise))
+
+
+class PESQ(ClipMetric):
+    """Perceptual evaluation of speech quality, wideband, 16 kHz: MOS-LQO from about 1.0 to 4.64; mean over clips."""
+
+    citation: ClassVar[str] = "ITU-T Recommendation P.862.2, 2007 (wideband extension to P.862)."
+    title: ClassVar[str] = "PESQ"
+    unit: ClassVar[str] = "MOS-LQO"
+    higher_is_better: ClassVar[bool] = True
+    decimals: ClassVar[int] = 2
+    column: ClassVar[str] = "pesq"
+
+    def measure(self, clean: Samples, judged: Samples, rate: int) -> float:
+        """Return the score of ``judged`` against ``clean``; both (T,) on [−1, 1] at 16 kHz.
+
+        Raises:
+            MeasurementError: if a clip is silent or shorter than a quarter of a second, or no speech is found in it.
+        """
+        from pesq import PesqError, pesq
+
+        if rate != PESQ_RATE:
+            raise MeasurementError(f"wideband PESQ needs {PESQ_RATE} Hz, found {rate} Hz")
+        refuse_silence(clean, judged)
+        try:
+            return float(pesq(rate, clean, judged, "wb"))
+        except PesqError as error:
+            reason = error.args[0] if error.args else type(error).__name__
+            raise MeasurementError(f"PESQ: {reason.decode() if isinstance(reason, bytes) else reason}") from error
+
+
+def refuse_silence(clean: Samples, judged: Samples) -> None:
+    """Raise MeasurementError if either clip (T,) is digital silence, which leaves nothing to compare."""
+    for name, clip in (("clean", clean), ("judged", judged)):
+        if not np.any(clip):
+            raise MeasurementError(f"the {name} clip is silent")

@@ -1,0 +1,109 @@
+"""What the boards have in common: headings, sections, and what is the same in all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from advser.leaderboards.board import Board, Column, varying
+from advser.leaderboards.rows import SETTING, UNIT_NOTES, Row
+from advser.results import Results
+
+CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
+"""Keys that say what an attack did and how it was judged, whomever it was crafted on."""
+
+
+def metric_column(results: Results, metric: str, interval: bool = False) -> Column:
+    """Return the column of a metric, headed as the run describes it."""
+    info = results.metric(metric)
+    title = (info.title, info.unit) if info.unit else (info.title,)
+    return Column(metric, title, decimals=info.decimals, interval=interval)
+
+
+def configuration(row: Row) -> tuple[str, ...]:
+    """Return a cell's attack in a few short texts: place, attack, labels, budget."""
+    if row.clean:
+        return (row.attack,)
+    place = row.text("domain")
+    if place == "spectrogram" and row.keys["delivery"] == "audio":
+        place = "spectrogram, as audio"
+    labels = f"{row.text('labels')} labels" if row.text("labels") else ""
+    return tuple(text for text in (place, row.attack, labels, row.text("epsilon")) if text)
+
+
+def victim_text(row: Row, found: Sequence[Row]) -> str:
+    """Return a model's name with its defense, of which what is the same in all of ``found`` is left out."""
+    keys = [key for key in ("model", "defense") if varying([other.text(key) for other in found])]
+    return " · ".join(row.text(key) for key in keys or ["model"])
+
+
+def groups(found: Iterable[Row], keys: Sequence[str]) -> list[list[Row]]:
+    """Return the rows by the values of ``keys``, in order of first appearance."""
+    by_values: dict[tuple[object, ...], list[Row]] = {}
+    for row in found:
+        by_values.setdefault(row.values(keys), []).append(row)
+    return list(by_values.values())
+
+
+def reader_notes(results: Results, found: Iterable[Row]) -> list[str]:
+    """Return the notes of the run, and what the units of the budgets in ``found`` mean."""
+    used = {row.keys["epsilon_unit"] for row in found if row.keys["epsilon"] is not None}
+    return [*results.notes, *(note for unit, note in UNIT_NOTES.items() if unit in used)]
+
+
+def section_texts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the section of each row: what of its setting and ``keys`` differs between rows."""
+    shown = [key for key in (*SETTING, *keys) if varying([head.text(key) for head in heads])]
+    return tuple(
+        " · ".join(f"{key} {head.text(key)}" if key in SETTING else head.text(key) for key in shown) for head in heads
+    )
+
+
+def common_facts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:
+    """Return what of the rows' setting and ``keys`` is the same in all of them."""
+    if not heads:
+        return ()
+    return tuple(
+        f"{key} {heads[0].text(key)}"
+        for key in (*SETTING, *keys)
+        if not varying([head.text(key) for head in heads]) and heads[0].text(key)
+    )
+
+
+def assemble(
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    frame: dict[str, list[object]],
+    heads: Sequence[Row],
+    section_keys: Sequence[str],
+    index_keys: Sequence[str],
+    notes: Iterable[str],
+    facts: Iterable[str] = (),
+) -> Board:
+    """Return a board whose rows stand for ``heads``, with the sections and facts that follow from their keys.
+
+    Args:
+        name, title, columns: as in `Board`.
+        frame: column → a text or cell for each of ``heads``.
+        heads: one row of the results for each row of the board.
+        section_keys: keys, beside the setting, that make sections.
+        index_keys: keys that name a row in CSV.
+        notes: as in `Board`.
+        facts: in addition to those that follow from the keys.
+    """
+    section_title = " · ".join(
+        key for key in (*SETTING, *section_keys) if varying([head.text(key) for head in heads])
+    )
+    return Board(
+        name,
+        title,
+        tuple(columns),
+        pd.DataFrame(frame, columns=[column.key for column in columns], dtype=object),
+        pd.DataFrame([head.values(index_keys) for head in heads], columns=list(index_keys), dtype=object),
+        section_texts(heads, section_keys),
+        section_title,
+        (*common_facts(heads, section_keys), *facts),
+        tuple(notes),
+    )

@@ -1,0 +1,151 @@
+"""A board as text: for terminals, Markdown, LaTeX, CSV or HTML."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import Final
+
+import pandas as pd
+from tabulate import tabulate
+
+from advser.errors import InputError
+from advser.leaderboards.board import Board, Cell
+from advser.leaderboards.latex import latex
+from advser.leaderboards.page import board_html
+from advser.leaderboards.sheet import Sheet, Shown, leading_texts, panels, sheet
+
+TERMINAL_WIDTH: Final = 120
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_CELL_FIELDS = ("value", "low", "high", "n", "n_failed", "status", "reason")
+
+
+def render(board: Board, format: str, width: int = TERMINAL_WIDTH) -> str:  # noqa: A002
+    """Return a board as text without a final newline.
+
+    Args:
+        board: the board.
+        format: one of `FORMATS`.
+        width: characters a line, for ``terminal``; a wider table is split into panels that repeat the texts.
+
+    Raises:
+        InputError: if the format is unknown.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format: found '{format}', allowed: {', '.join(FORMATS)}")
+    if format == "terminal":
+        return terminal(board, width)
+    return FORMATS[format](board)
+
+
+def terminal(board: Board, width: int = TERMINAL_WIDTH) -> str:
+    """Return a board for a terminal: aligned columns, section headings, footnotes, lines of at most ``width``.
+
+    A single figure that needs more than ``width`` together with its row's texts is not cut.
+    """
+    shown = sheet(board)
+    lines = textwrap.wrap(shown.caption, width)
+    if not shown.body:
+        lines += ["", "No rows."]
+    else:
+        body = [[_plain(field, best="*") for field in row] for row in shown.body]
+        heads = ["\n".join(title) for title in shown.header]
+        widths = [
+            max(len(line) for text in (head, *column) for line in text.split("\n"))
+            for head, column in zip(heads, zip(*body, strict=True), strict=True)
+        ]
+        for panel in panels(widths, leading_texts(shown), width, gap=2):
+            lines += ["", *_panel(shown, heads, body, panel)]
+    below = [*_explanations(shown), *shown.notes]
+    for line in below:
+        lines += ["", *textwrap.wrap(line, width)] if line is below[0] else textwrap.wrap(line, width)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(board: Board) -> str:
+    """Return a board as a GitHub-flavoured Markdown table under a heading; sections are its first column."""
+    shown = sheet(board)
+    sectioned = board.sectioned
+    heads = [*([shown.section_title] if sectioned else []), *("<br>".join(map(_escape, t)) for t in shown.header)]
+    body = [
+        [*([_escape(section)] if sectioned else []), *(_markdown_field(field) for field in row)]
+        for section, row in zip(shown.sections, shown.body, strict=True)
+    ]
+    align = [*(["left"] if sectioned else []), *("right" if measured else "left" for measured in shown.measured)]
+    table = tabulate(body, heads, tablefmt="pipe", disable_numparse=True, colalign=align) if body else "No rows."
+    below = [f"- {_escape(line)}" for line in [*_explanations(shown), *shown.notes]]
+    return "\n".join([f"### {_escape(shown.caption)}", "", table, *(["", *below] if below else [])])
+
+
+def csv(board: Board) -> str:
+    """Return a board as CSV in full precision: the rows' keys, then seven columns a figure.
+
+    A figure's columns are named after its key and ``value``, ``low``, ``high`` (empty: none), ``n``, ``n_failed``,
+    ``status`` and ``reason``. Numbers are read back as they were.
+    """
+    parts = [board.index]
+    for column in board.columns:
+        entries = board.frame[column.key]
+        if column.measured:
+            cells: list[Cell] = entries.tolist()
+            columns = {f"{column.key} {name}": [getattr(cell, name) for cell in cells] for name in _CELL_FIELDS}
+            parts.append(pd.DataFrame(columns))
+        elif column.key not in board.index:
+            parts.append(entries.to_frame())
+    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").removesuffix("\n")
+
+
+def _panel(shown: Sheet, heads: list[str], body: list[list[str]], panel: list[int]) -> list[str]:
+    lines = tabulate(
+        [[row[i] for i in panel] for row in body],
+        [heads[i] for i in panel],
+        tablefmt="simple",
+        disable_numparse=True,
+        preserve_whitespace=True,
+        colalign=["right" if shown.measured[i] else "left" for i in panel],
+    ).split("\n")
+    first = len(lines) - len(body)
+    placed = lines[:first]
+    previous = ""
+    for line, section in zip(lines[first:], shown.sections, strict=True):
+        placed += [section] if section and section != previous else []
+        placed.append(line)
+        previous = section
+    return placed
+
+
+def _plain(field: Shown, best: str) -> str:
+    return field.text + (best if field.best else "") + _number(field.footnote)
+
+
+def _number(footnote: int) -> str:
+    return str(footnote).translate(_SUPERSCRIPT) if footnote else ""
+
+
+def _markdown_field(field: Shown) -> str:
+    text = _escape(field.text)
+    return (f"**{text}**" if field.best and text else text) + _number(field.footnote)
+
+
+def _escape(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    for character in "\\`*_[]|":
+        escaped = escaped.replace(character, f"\\{character}")
+    return " ".join(escaped.split())
+
+
+def _explanations(shown: Sheet) -> list[str]:
+    lines = [f"{mark}: {meaning}." for mark, meaning in shown.marks.items()]
+    if any(field.best for row in shown.body for field in row):
+        lines.append("Marked figures are the best of their section's column.")
+    return lines + [f"{_number(number)} {text}" for number, text in enumerate(shown.footnotes, 1)]
+
+
+FORMATS: Final[dict[str, Callable[[Board], str]]] = {
+    "terminal": terminal,
+    "markdown": markdown,
+    "latex": latex,
+    "csv": csv,
+    "html": board_html,
+}
+"""The formats by name."""

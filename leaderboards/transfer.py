@@ -1,0 +1,99 @@
+"""The transfer board: examples crafted on one model, judged on every other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from advser.leaderboards.board import MISSING, Board, Cell, Column
+from advser.leaderboards.layout import CONFIGURATION, common_facts, configuration, groups, reader_notes, victim_text
+from advser.leaderboards.rows import SETTING, Row, metrics, rows
+from advser.results import Results
+
+VICTIM = ("model", "defense")
+SOURCE = ("source_model", "source_defense")
+OWN = {
+    "transfer-rate": ("attack-success", "white-box: success of the attack on the source itself"),
+    "uar": ("uar", "white-box: UAR of the source itself"),
+}
+"""Metric of a matrix → what stands on its diagonal, and how that is footnoted."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One row of a matrix: figures by victim, and what the row is."""
+
+    section: str
+    source: str
+    keys: tuple[object, ...]
+    cells: tuple[Cell, ...]
+
+
+def transfer(results: Results) -> Board:
+    """Return a source × victim matrix of transfer rate and of UAR for each attack whose examples were handed on.
+
+    Rows are the models that the examples were crafted on, columns those that they were judged on. The diagonal holds
+    the white-box attack's own attack success or UAR, with a footnote; the first row of UAR is clean.
+    """
+    found = rows(results)
+    handed_on = [row for row in found if row.transfer]
+    involved = {row.values(VICTIM) for row in handed_on} | {row.values(SOURCE) for row in handed_on}
+    victims = [group[0] for group in groups(found, VICTIM) if group[0].values(VICTIM) in involved]
+    decimals = results.metric("transfer-rate").decimals
+    columns = [Column("source", ("crafted on",), measured=False)]
+    columns += [
+        Column(f"on {head.text('model')} {head.text('defense')}", ("judged on", victim_text(head, victims)),
+               decimals=decimals)
+        for head in victims
+    ]  # fmt: skip
+    lines = [
+        line
+        for group in groups(handed_on, (*SETTING, *CONFIGURATION))
+        for metric in OWN
+        if metric in metrics(results)
+        for line in _matrix(results, found, group, victims, metric)
+    ]
+    frame = pd.DataFrame(
+        [(line.source, *line.cells) for line in lines], columns=[column.key for column in columns], dtype=object
+    )
+    return Board(
+        "transfer",
+        "Transfer of adversarial examples between models",
+        tuple(columns),
+        frame,
+        pd.DataFrame([line.keys for line in lines], columns=[*SETTING, *CONFIGURATION, "metric", *SOURCE]),
+        tuple(line.section for line in lines),
+        "attack: metric",
+        common_facts(handed_on, ()),
+        tuple(reader_notes(results, handed_on)),
+    )
+
+
+def _matrix(
+    results: Results, found: Sequence[Row], group: Sequence[Row], victims: Sequence[Row], metric: str
+) -> Iterator[_Line]:
+    """Yield the rows of one attack's matrix; ``group`` are its transferred cells."""
+    setting = [row for row in found if row.values(SETTING) == group[0].values(SETTING)]
+    own = [row for row in setting if row.values(CONFIGURATION) == group[0].values(CONFIGURATION) and not row.transfer]
+    differing = [f"{key} {group[0].text(key)}" for key in SETTING if len({row.keys[key] for row in found}) > 1]
+    section = f"{', '.join([*differing, *configuration(group[0])])}: {results.metric(metric).title}"
+    keys = group[0].values((*SETTING, *CONFIGURATION))
+    if metric == "uar":
+        clean = {row.values(VICTIM): row.figure("uar") for row in setting if row.clean}
+        cells = tuple(clean.get(victim.values(VICTIM), MISSING) for victim in victims)
+        yield _Line(section, "(clean)", (*keys, metric, "", ""), cells)
+    for source in victims:
+        crafted = [row for row in group if row.values(SOURCE) == source.values(VICTIM)]
+        if crafted:
+            on = {row.values(VICTIM): row.figure(metric) for row in crafted}
+            on |= {source.values(VICTIM): _own(own, source, metric)}
+            cells = tuple(on.get(victim.values(VICTIM), MISSING) for victim in victims)
+            yield _Line(section, victim_text(source, victims), (*keys, metric, *source.values(VICTIM)), cells)
+
+
+def _own(own: Sequence[Row], source: Row, metric: str) -> Cell:
+    figure, remark = OWN[metric]
+    cell = next((row.figure(figure) for row in own if row.values(VICTIM) == source.values(VICTIM)), MISSING)
+    return replace(cell, reason=remark) if cell.status == "ok" else cell

@@ -1,0 +1,113 @@
+"""The store: whole or absent, verified, and never in the way of another process."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advser.store import MANIFEST, Store, canonical, digest, replacing
+
+KEY = "ab" + "0" * 62
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def make(store: Store, content: bytes = b"content") -> None:
+    with store.create(KEY, {"job": "test"}) as folder:
+        (folder / "data.bin").write_bytes(content)
+
+
+def test_a_made_artefact_is_found_and_intact(store: Store) -> None:
+    assert KEY not in store
+    make(store)
+    assert KEY in store
+    assert store.get(KEY).intact()
+    assert store.get(KEY).manifest["job"] == "test"
+    assert store.discard_if_damaged(KEY)
+
+
+def test_an_error_leaves_nothing_behind(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.create(KEY, {}) as folder:
+        (folder / "half").write_text("written")
+        raise RuntimeError
+    assert KEY not in store
+    assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "data.bin").write_bytes(b"changed"),
+        lambda folder: (folder / "data.bin").unlink(),
+        lambda folder: (folder / MANIFEST).write_text("{"),
+        lambda folder: (folder / MANIFEST).write_text("{}"),
+    ],
+    ids=["changed", "removed", "manifest cut", "manifest empty"],
+)
+def test_a_damaged_artefact_counts_as_absent_and_can_be_made_again(store: Store, damage) -> None:
+    make(store)
+    damage(store.folder(KEY))
+    assert not store.discard_if_damaged(KEY)
+    assert KEY not in store
+    make(store)
+    assert store.get(KEY).intact()
+
+
+def test_the_first_of_two_equal_artefacts_stays(store: Store) -> None:
+    with store.create(KEY, {}) as slow:
+        make(store, b"first")
+        (slow / "data.bin").write_bytes(b"second")
+    assert store.get(KEY).path("data.bin").read_bytes() == b"first"
+    assert store.get(KEY).intact()
+
+
+def test_a_missing_key_is_an_error(store: Store) -> None:
+    with pytest.raises(KeyError):
+        store.get(KEY)
+
+
+def test_sweep_removes_what_a_killed_process_left(store: Store) -> None:
+    make(store)
+    (store.root / "unfinished-x").mkdir()
+    store.sweep()
+    assert [path.name for path in store.root.iterdir()] == ["ab"]
+    assert KEY in store
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_the_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+@given(JSON, JSON)
+def test_digests_are_equal_exactly_for_equal_json(one: object, other: object) -> None:
+    assert (digest(one) == digest(other)) == (canonical(one) == canonical(other))
+
+
+def test_nan_has_no_place_in_a_key() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"epsilon": math.nan})
+
+
+def test_a_replaced_file_is_whole_or_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), replacing(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+    with replacing(path) as beside:
+        beside.write_text("after")
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]

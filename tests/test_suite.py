@@ -1,0 +1,102 @@
+"""The suite schema: what it accepts, what it refuses, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from advser.errors import InputError
+from advser.suite import load, shipped
+
+SMALL = """
+name: small
+corpus: demo
+protocol: 3pair
+models: [tiny]
+defenses: [none]
+attacks:
+  - {name: fgsm, domain: spectrogram, delivery: features, labels: [true, predicted], params: {epsilon: 6e-2}}
+metrics: [uar]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_suite_fits_the_schema(name: str) -> None:
+    assert load(name).name == name
+
+
+def test_yaml_truth_values_and_exponents_are_read_as_meant(small: Path) -> None:
+    attack = load(str(small)).attacks[0]
+    assert attack.labels == ["true", "predicted"]
+    assert attack.params == {"epsilon": 0.06}
+    assert attack.domain == ["spectrogram"]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("training.iterations=7", lambda suite: suite.training.iterations == 7),
+        ("training.learning_rate=1e-4", lambda suite: suite.training.learning_rate == 1e-4),
+        ("attacks.fgsm.params.epsilon=[0.1,0.2]", lambda suite: suite.attacks[0].params["epsilon"] == [0.1, 0.2]),
+        ("attacks.0.params.epsilon=0.5", lambda suite: suite.attacks[0].params["epsilon"] == 0.5),
+        ("models.tiny.training.batch_size=4", lambda suite: suite.models[0].training == {"batch_size": 4}),
+        ("folds=[fold1]", lambda suite: suite.folds == ["fold1"]),
+        ("seeds=[1, 2]", lambda suite: suite.seeds == [1, 2]),
+    ],
+)
+def test_set_changes_one_value(small: Path, change: str, found) -> None:
+    assert found(load(str(small), [change]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.iterations=many", "training.iterations.*found 'many'"),
+        ("training.iterations=0", "training.iterations.*greater than or equal to 1.*found 0"),
+        ("training.epochs=3", "unknown key 'training.epochs'"),
+        ("colour=red", "unknown key 'colour'"),
+        ("attacks.pgd.params.epsilon=1", "no entry 'pgd' .found: fgsm"),
+        ("name", "no '='"),
+        ("name.first=x", "'first' has no keys above it"),
+        ("models=[tiny, tiny]", "'tiny' is listed twice"),
+        ("attacks.0.domain=picture", "found 'picture'"),
+        ("seeds=[]", "seeds"),
+        ("training={fit_on: train+validation, select: best}", "leaves nothing"),
+    ],
+)
+def test_a_bad_change_is_told_in_one_line(small: Path, change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(str(small), [change])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "not YAML"),
+        ("- a", "found list"),
+        ("name: a\nname: b", "given twice"),
+        ("name: x", "missing|required"),
+        (SMALL.replace("small", "Upper Case", 1), "name"),
+    ],
+)
+def test_a_bad_file_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_suite_names_the_shipped_ones() -> None:
+    with pytest.raises(InputError, match="demo"):
+        load("no-such-suite")

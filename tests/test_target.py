@@ -1,0 +1,175 @@
+"""What an attacker sees of a model, what it costs, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import toys
+from advser.attacks.gradient_sign import IterativeFGSM
+from advser.errors import AccessError
+from advser.models.base import Outputs
+from advser.target import Target, margin
+from advser.threat import Access, Domain
+
+QUESTIONS = {
+    "logits": {"white-box", "scores"},
+    "loss": {"white-box", "scores"},
+    "decisions": {"white-box", "scores", "decisions"},
+    "embedding": {"white-box"},
+    "gradient": {"white-box"},
+    "loss_and_gradient": {"white-box"},
+}
+LEVELS: tuple[Access, ...] = ("white-box", "transfer", "scores", "decisions", "blind")
+
+
+def ask(target: Target, question: str, x: Tensor, labels: Tensor) -> object:
+    takes_labels = question in ("loss", "gradient", "loss_and_gradient")
+    return getattr(target, question)(x, labels) if takes_labels else getattr(target, question)(x)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_access_level_decides_what_is_answered(question: str, level: Access) -> None:
+    made = toys.model(toys.Waveform)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform", level) as target:
+        if level in QUESTIONS[question]:
+            ask(target, question, x, labels)
+        else:
+            with pytest.raises(AccessError, match=f"access is '{level}', needed: "):
+                ask(target, question, x, labels)
+            assert not target.forwards.any()
+            assert not target.backwards.any()
+
+
+@pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
+def test_answers_are_those_of_the_model_in_evaluation_mode(kind: type[toys.EmotionModel], domain: Domain) -> None:
+    made = toys.model(kind)
+    waveform, lengths, labels = toys.sounds()
+    made.eval()
+    x = made.inputs(waveform, lengths, domain).detach()
+    expected = made.outputs(x, lengths, domain)
+    made.train()
+    with Target(made, lengths, domain) as target:
+        logits, loss = target.logits(x), target.loss(x, labels)
+        assert torch.equal(logits, expected.logits)
+        assert torch.equal(target.embedding(x), expected.embedding)
+        assert torch.equal(target.decisions(x), expected.logits.argmax(1))
+        torch.testing.assert_close(loss, functional.cross_entropy(logits, labels, reduction="none"))
+        assert not any(answer.requires_grad for answer in (logits, loss, target.gradient(x, labels)))
+
+
+@pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
+def test_gradient_agrees_with_finite_differences(kind: type[toys.EmotionModel], domain: Domain) -> None:
+    made = toys.model(kind).double()
+    waveform, lengths, labels = toys.sounds(3)
+    x = made.inputs(waveform.double(), lengths, domain).detach()
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    with Target(made, lengths, domain) as target:
+        slope = (target.gradient(x, labels) * direction).flatten(1).sum(1)
+        step = 1e-6
+        above, below = target.loss(x + step * direction, labels), target.loss(x - step * direction, labels)
+    torch.testing.assert_close(slope, (above - below) / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+def test_a_clip_s_gradient_does_not_depend_on_its_batch() -> None:
+    made = toys.model(toys.Convolutional)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        together = target.gradient(x, labels)
+        alone = target.at(torch.tensor([3])).gradient(x[3:4], labels[3:4])
+    torch.testing.assert_close(together[3:4], alone, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_k_steps_cost_k_forwards_and_k_backwards(steps: int) -> None:
+    made = toys.model(toys.Convolutional)
+    calls = []
+    made.head.register_forward_hook(lambda *_: calls.append(1))
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        IterativeFGSM(epsilon=0.01, steps=steps).perturb(target, x, labels, torch.Generator())
+    assert len(calls) == steps
+    assert target.forwards.tolist() == target.backwards.tolist() == [steps] * len(x)
+
+
+def test_each_question_costs_what_it_says() -> None:
+    made = toys.model(toys.Linear)
+    x, lengths, labels = toys.sounds()
+    for question in QUESTIONS:
+        with Target(made, lengths, "waveform") as target:
+            ask(target, question, x, labels)
+        assert target.forwards.tolist() == [1] * len(x)
+        assert target.backwards.tolist() == [int("gradient" in question)] * len(x)
+
+
+def test_part_of_a_batch_is_counted_on_the_whole() -> None:
+    made = toys.model(toys.Waveform)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        part = target.at(torch.tensor([4, 1]))
+        torch.testing.assert_close(part.logits(x[[4, 1]]), target.logits(x)[[4, 1]])
+        part.at(torch.tensor([1])).gradient(x[[1]], labels[[1]])
+    assert target.forwards.tolist() == [1, 3, 1, 1, 2, 1]
+    assert target.backwards.tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_a_clip_that_is_asked_for_twice_at_once_costs_two_passes() -> None:
+    made = toys.model(toys.Waveform)
+    x, lengths, labels = toys.sounds()
+    rows = torch.tensor([2, 2, 2, 0])
+    with Target(made, lengths, "waveform") as target:
+        target.at(rows).gradient(x[rows], labels[rows])
+    assert target.forwards.tolist() == target.backwards.tolist() == [1, 0, 3, 0, 0, 0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_and_random_states_are_left_as_they_were(fails: bool) -> None:
+    made = toys.model(toys.Convolutional).train()
+    made.body[1].eval()
+    made.head.weight.requires_grad_(False)
+    made.head.bias.grad = torch.ones_like(made.head.bias)
+    before = toys.state(made)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    x, lengths, labels = toys.sounds()
+
+    def attack() -> None:
+        with Target(made, lengths, "waveform") as target:
+            assert not made.training
+            target.gradient(x, labels)
+            target.logits(x)
+            if fails:
+                raise RuntimeError("the attack broke")
+
+    if fails:
+        with pytest.raises(RuntimeError, match="the attack broke"):
+            attack()
+    else:
+        attack()
+    toys.assert_same_state(made, before)
+    assert made.head.bias.grad.tolist() == [1.0] * toys.CLASSES
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+
+
+def test_gradients_are_computed_where_the_caller_computes_none() -> None:
+    made = toys.model(toys.Linear)
+    x, lengths, labels = toys.sounds()
+    with torch.no_grad(), Target(made, lengths, "waveform") as target:
+        assert target.gradient(x, labels).abs().sum() > 0
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_margin_is_above_0_exactly_where_the_clip_is_misread(classes: int) -> None:
+    logits = torch.randn(50, classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % classes
+    values = margin(Outputs(logits, logits), labels)
+    assert torch.equal(values > 0, logits.argmax(1) != labels)
+    assert 0 < (values > 0).sum() < 50

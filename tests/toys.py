@@ -1,0 +1,175 @@
+"""Small models, sounds and parameter rows that the contract tests run on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, get_args
+
+import torch
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from torch import Tensor, nn
+
+from advser.audio import PCM_HIGHEST, PCM_LOWEST
+from advser.defenses.base import TrainingBatch
+from advser.models.base import EmotionModel, FrontEnd
+from advser.threat import PCM_STEP, Domain
+
+CLASSES = 3
+SAMPLES = 1024
+EPSILON: dict[Domain, float] = {"waveform": 0.01, "spectrogram": 0.06}
+INNER_ATTACK = {"name": "fgsm", "params": {"epsilon": 0.05}}
+
+
+class Frames(FrontEnd):
+    """The waveform cut into frames (B, 32, T / 32): linear, so that gradients have a closed form."""
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        return waveform.unfold(1, 32, 32).transpose(1, 2)
+
+
+class Spectrum(FrontEnd):
+    """Log magnitude spectrogram (B, 33, frames)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(64))
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        window = self.get_buffer("window")
+        spectrum = torch.stft(waveform, 64, 32, window=window, center=False, return_complex=True)
+        return (spectrum.abs() + 1e-2).log() + 3
+
+
+class Sound(FrontEnd):
+    """The waveform itself, as one band (B, 1, T)."""
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        return waveform[:, None]
+
+
+class Linear(EmotionModel):
+    """Logits that are linear in the features and in the waveform."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.frontend = Frames()
+        self.head = nn.Linear(SAMPLES, classes)
+
+    def embed(self, features: Tensor) -> Tensor:
+        return features.flatten(1)
+
+
+class Convolutional(EmotionModel):
+    """A small network with everything whose state an attack could disturb: batch norm, dropout, a spectrogram."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.frontend = Spectrum()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(6, 8, 3, stride=2)
+        )
+        self.head = nn.Linear(8 * 7 * 7, classes)
+
+    def embed(self, features: Tensor) -> Tensor:
+        return torch.tanh(self.body(features[:, None])).flatten(1)
+
+
+class Waveform(EmotionModel):
+    """A network on raw sound."""
+
+    spectrogram: ClassVar[bool] = False
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.frontend = Sound()
+        self.body = nn.Sequential(nn.Conv1d(1, 8, 64, stride=16), nn.BatchNorm1d(8), nn.ReLU())
+        self.head = nn.Linear(8, classes)
+
+    def embed(self, features: Tensor) -> Tensor:
+        return self.body(features).mean(2)
+
+
+MODELS: tuple[type[EmotionModel], ...] = (Linear, Convolutional, Waveform)
+PLACES: list[tuple[type[EmotionModel], Domain]] = [
+    (Linear, "waveform"),
+    (Linear, "spectrogram"),
+    (Convolutional, "waveform"),
+    (Convolutional, "spectrogram"),
+    (Waveform, "waveform"),
+]
+"""Every toy model in every domain that it has."""
+
+
+def model(kind: type[EmotionModel], seed: int = 0) -> EmotionModel:
+    """An untrained toy with batch-norm statistics other than their initial values, in training mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = kind(CLASSES)
+        waveform, lengths, _ = sounds(8, seed=9)
+        made(waveform, lengths)
+    return made
+
+
+def sounds(clips: int = 6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Waveforms (B, T) on the 16-bit grid, lengths (B,) of which some end early, and labels (B,)."""
+    generator = torch.Generator().manual_seed(seed)
+    pcm = (torch.randn(clips, SAMPLES, generator=generator) * 6000).round().clamp(PCM_LOWEST, PCM_HIGHEST)
+    lengths = torch.randint(SAMPLES // 2, SAMPLES + 1, (clips,), generator=generator)
+    lengths[0] = SAMPLES
+    pcm[torch.arange(SAMPLES) >= lengths[:, None]] = 0
+    labels = torch.randint(CLASSES, (clips,), generator=generator)
+    return pcm * PCM_STEP, lengths, labels
+
+
+def training_batch(made: EmotionModel, clips: int = 6, seed: int = 0) -> TrainingBatch:
+    """What a defense gets at a training step."""
+    waveform, lengths, labels = sounds(clips, seed)
+    with torch.no_grad():
+        features = made.frontend(waveform, lengths)
+    return TrainingBatch(waveform, lengths, labels, features, torch.Generator().manual_seed(seed))
+
+
+def row(plugin: type[BaseModel], **given: Any) -> dict[str, Any]:
+    """Parameters for any plugin: ``given`` as far as it has these, and a value for everything else it requires."""
+    fields = plugin.model_fields
+    made = {name: _value(name, field) for name, field in fields.items() if field.is_required()}
+    return made | {name: value for name, value in given.items() if name in fields}
+
+
+def _value(name: str, field: FieldInfo) -> Any:
+    kinds = set(_types(field.annotation))
+    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+        return INNER_ATTACK
+    if str in kinds or not kinds & {int, float, bool}:
+        options = [kind for kind in kinds if isinstance(kind, str)]
+        assert options, f"{name}: no value is known for {field.annotation}"
+        return sorted(options)[0]
+    return True if bool in kinds else 2 if int in kinds else 0.05
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
+
+
+def state(made: nn.Module) -> dict[str, Any]:
+    """Everything about a model that an attack must leave as it was."""
+    return {
+        "values": {name: value.clone() for name, value in made.state_dict().items()},
+        "training": {name: module.training for name, module in made.named_modules()},
+        "frozen": {name: not weight.requires_grad for name, weight in made.named_parameters()},
+        "gradients": {name: weight.grad for name, weight in made.named_parameters()},
+    }
+
+
+def assert_same_state(made: nn.Module, before: dict[str, Any]) -> None:
+    """Assert that nothing changed since ``before`` was taken by `state`."""
+    after = state(made)
+    assert after["training"] == before["training"]
+    assert after["frozen"] == before["frozen"]
+    for name, gradient in after["gradients"].items():
+        assert gradient is before["gradients"][name], f"gradient of {name} was replaced"
+    for name, value in after["values"].items():
+        assert torch.equal(value, before["values"][name]), f"{name} changed"
