@@ -50,12 +50,8 @@ class IterativeFGSM(Attack):
         "unprojected: Wijayasingha, Hiding emotions in plain sight, 2019"
     )
 
-    epsilon: float | None = parameter(
-        None, unit="full-scale or z", about="L∞ budget ε; none: no projection", ge=0
-    )
-    alpha: float | None = parameter(
-        None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0
-    )
+    epsilon: float | None = parameter(None, unit="full-scale or z", about="L∞ budget ε; none: no projection", ge=0)
+    alpha: float | None = parameter(None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="number of steps", ge=0)
     random_start: float = parameter(
         0.0,
@@ -93,9 +89,7 @@ class PGD(Attack):
     )
 
     epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
-    alpha: float | None = parameter(
-        None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0
-    )
+    alpha: float | None = parameter(None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="steps a restart", ge=1)
     restarts: int = parameter(1, unit="runs", about="random starts, uniform in the budget", ge=1)
 

@@ -1,8 +1,8 @@
 """The RESULTS folder: one long table, one row a clip and cell, and the circumstances of the run.
 
 ``results.parquet`` has one row a cell and metric (`TABLE_SCHEMA`), ``examples.parquet`` one row a cell and clip
-(`EXAMPLES_SCHEMA` and a column a metric that measures clips), ``run.json`` what the run was (`provenance`, the suite in
-full, notes, failures). A value is NaN exactly where the status is not ``ok``.
+(`EXAMPLES_SCHEMA` and a column a metric that measures clips), ``run.json`` what the run was (`advser.provenance`, the
+suite in full, notes, failures). A value is NaN exactly where the status is not ``ok``.
 """
 
 from __future__ import annotations
@@ -21,23 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from advser.errors import InputError
-from advser.provenance import provenance
 from advser.store import replacing
-
-__all__ = [
-    "CLEAN",
-    "EXAMPLES_SCHEMA",
-    "KEYS",
-    "SCHEMA_VERSION",
-    "STATUSES",
-    "TABLE_SCHEMA",
-    "MetricInfo",
-    "Results",
-    "Status",
-    "no_examples",
-    "provenance",
-    "select",
-]
 
 SCHEMA_VERSION: Final = 1
 TABLE_FILE: Final = "results.parquet"
@@ -142,7 +126,7 @@ class Results:
         table: columns `TABLE_SCHEMA`, one row a cell and metric, in the order of the suite.
         examples: columns `EXAMPLES_SCHEMA` and further columns of numbers; empty in published results.
         run: ``notes`` (texts that every board prints) and ``failures`` (a list), with anything that describes the
-            run: `provenance`, ``suite``, ``jobs``, and ``metrics``: name → ``{title, unit, decimals}``.
+            run: `advser.provenance`, ``suite``, ``jobs``, and ``metrics``: name → ``{title, unit, decimals}``.
 
     Raises:
         InputError: if columns are missing or of the wrong type, a status is unknown, a value is not NaN exactly

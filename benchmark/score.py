@@ -172,7 +172,7 @@ class Scorer:
         }
         if logits is None:
             return {**columns, "prediction": -1, "loss": np.nan, "margin": np.nan}
-        labels = torch.from_numpy(np.asarray(targets))
+        labels = torch.tensor(targets)
         own = logits.gather(1, labels[:, None])
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
         return {

@@ -37,9 +37,7 @@ class Vanilla(Defense):
             return clean_loss
         x = craft(model, batch, self.attack.build(), self.domain)
         adversarial = model.outputs(x, batch.lengths, self.domain)
-        return self.alpha * clean_loss + (1 - self.alpha) * functional.cross_entropy(
-            adversarial.logits, batch.labels
-        )
+        return self.alpha * clean_loss + (1 - self.alpha) * functional.cross_entropy(adversarial.logits, batch.labels)
 
 
 class Similarity(Defense):

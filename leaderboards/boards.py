@@ -10,9 +10,7 @@ from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
 from advser.leaderboards.layout import CONFIGURATION, assemble, configuration, groups, metric_column, reader_notes
 from advser.leaderboards.rows import SETTING, Row, metrics, rows
 from advser.leaderboards.transfer import transfer
-from advser.results import KEYS, Results, select
-
-__all__ = ["BOARDS", "attacks", "defenses", "models", "select", "transfer"]
+from advser.results import KEYS, Results
 
 _PLACE: Final = ("domain", "delivery", "labels", "access", "norm", "epsilon")
 _HEADINGS: Final = {"epsilon": "ε"}
@@ -67,7 +65,8 @@ def models(results: Results) -> Board:
     it stems from stands beside it. Where cells have no figure a footnote says that the worst is an upper bound.
     """
     found = rows(results)
-    teams = groups(found, (*SETTING, "defense", "model"))
+    defended = groups(found, (*SETTING, "defense"))
+    teams = [team for group in defended for team in groups(group, ("model",))]
     heads = [team[0] for team in teams]
     columns = [Column("model", ("model",), measured=False)]
     frame: dict[str, list[object]] = {"model": [head.text("model") for head in heads]}
@@ -94,7 +93,7 @@ def models(results: Results) -> Board:
 def _metrics_left_out(results: Results, found: Sequence[Row], names: Iterable[str]) -> list[str]:
     notes = []
     for name in metrics(results):
-        if name not in names and found:
+        if name not in names and not (results.table["metric"].eq(name) & results.table["status"].eq("ok")).any():
             reasons = dict.fromkeys(row.figure(name).reason for row in found)
             notes.append(f"{results.metric(name).title}: not applicable to any row ({'; '.join(reasons)}).")
     return notes

@@ -56,7 +56,7 @@ def section_texts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:
     """Return the section of each row: what of its setting and ``keys`` differs between rows."""
     shown = [key for key in (*SETTING, *keys) if varying([head.text(key) for head in heads])]
     return tuple(
-        " · ".join(f"{key} {head.text(key)}" if key in SETTING else head.text(key) for key in shown) for head in heads
+        " · ".join(head.text(key) if key == "model" else f"{key} {head.text(key)}" for key in shown) for head in heads
     )
 
 
@@ -85,7 +85,9 @@ def assemble(
     """Return a board whose rows stand for ``heads``, with the sections and facts that follow from their keys.
 
     Args:
-        name, title, columns: as in `Board`.
+        name: as in `Board`.
+        title: as in `Board`.
+        columns: as in `Board`.
         frame: column → a text or cell for each of ``heads``.
         heads: one row of the results for each row of the board.
         section_keys: keys, beside the setting, that make sections.
@@ -93,9 +95,7 @@ def assemble(
         notes: as in `Board`.
         facts: in addition to those that follow from the keys.
     """
-    section_title = " · ".join(
-        key for key in (*SETTING, *section_keys) if varying([head.text(key) for head in heads])
-    )
+    section_title = " · ".join(key for key in (*SETTING, *section_keys) if varying([head.text(key) for head in heads]))
     return Board(
         name,
         title,

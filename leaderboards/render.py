@@ -12,8 +12,8 @@ from tabulate import tabulate
 from advser.errors import InputError
 from advser.leaderboards.board import Board, Cell
 from advser.leaderboards.latex import latex
-from advser.leaderboards.page import board_html
 from advser.leaderboards.sheet import Sheet, Shown, leading_texts, panels, sheet
+from advser.leaderboards.site import board_html
 
 TERMINAL_WIDTH: Final = 120
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -48,14 +48,11 @@ def terminal(board: Board, width: int = TERMINAL_WIDTH) -> str:
     if not shown.body:
         lines += ["", "No rows."]
     else:
-        body = [[_plain(field, best="*") for field in row] for row in shown.body]
-        heads = ["\n".join(title) for title in shown.header]
-        widths = [
-            max(len(line) for text in (head, *column) for line in text.split("\n"))
-            for head, column in zip(heads, zip(*body, strict=True), strict=True)
-        ]
+        body = _aligned(shown)
+        heads = _headings(shown)
+        widths = [max(map(len, column)) for column in zip(*heads, *body, strict=True)]
         for panel in panels(widths, leading_texts(shown), width, gap=2):
-            lines += ["", *_panel(shown, heads, body, panel)]
+            lines += ["", *_panel(shown, [*heads, ["-" * width for width in widths]], body, panel)]
     below = [*_explanations(shown), *shown.notes]
     for line in below:
         lines += ["", *textwrap.wrap(line, width)] if line is below[0] else textwrap.wrap(line, width)
@@ -95,27 +92,39 @@ def csv(board: Board) -> str:
     return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").removesuffix("\n")
 
 
-def _panel(shown: Sheet, heads: list[str], body: list[list[str]], panel: list[int]) -> list[str]:
+def _headings(shown: Sheet) -> list[list[str]]:
+    """Return the headings line by line; short ones stand on the last lines, next to the figures."""
+    height = max(len(title) for title in shown.header)
+    padded = [("",) * (height - len(title)) + title for title in shown.header]
+    return [list(line) for line in zip(*padded, strict=True)]
+
+
+def _panel(shown: Sheet, heads: list[list[str]], body: list[list[str]], panel: list[int]) -> list[str]:
+    # The headings are rows like others: tabulate would pad its own headings beyond the width that was reckoned with.
     lines = tabulate(
-        [[row[i] for i in panel] for row in body],
-        [heads[i] for i in panel],
-        tablefmt="simple",
+        [[row[i] for i in panel] for row in (*heads, *body)],
+        tablefmt="plain",
         disable_numparse=True,
         preserve_whitespace=True,
         colalign=["right" if shown.measured[i] else "left" for i in panel],
     ).split("\n")
-    first = len(lines) - len(body)
-    placed = lines[:first]
+    placed = lines[: len(heads)]
     previous = ""
-    for line, section in zip(lines[first:], shown.sections, strict=True):
+    for line, section in zip(lines[len(heads) :], shown.sections, strict=True):
         placed += [section] if section and section != previous else []
         placed.append(line)
         previous = section
     return placed
 
 
-def _plain(field: Shown, best: str) -> str:
-    return field.text + (best if field.best else "") + _number(field.footnote)
+def _aligned(shown: Sheet) -> list[list[str]]:
+    """Return the fields with their marks, padded behind so that the figures of a column stand under each other."""
+    columns = []
+    for fields in zip(*shown.body, strict=True):
+        marks = [("*" if field.best else "") + _number(field.footnote) for field in fields]
+        longest = max(len(mark) for mark in marks)
+        columns.append([field.text + mark.ljust(longest) for field, mark in zip(fields, marks, strict=True)])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _number(footnote: int) -> str:

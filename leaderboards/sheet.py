@@ -90,9 +90,9 @@ def panels(widths: Sequence[int], texts: int, limit: int, gap: int) -> list[list
     return found
 
 
-def leading_texts(sheet: Sheet) -> int:
+def leading_texts(shown: Sheet) -> int:
     """Return how many columns of texts come before the first figure."""
-    return sheet.measured.index(True) if True in sheet.measured else len(sheet.measured)
+    return shown.measured.index(True) if True in shown.measured else len(shown.measured)
 
 
 def _caption(board: Board) -> str:

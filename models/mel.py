@@ -28,7 +28,6 @@ NEPERS_PER_DB = math.log(10) / 20
 MOST_GAIN = 40 * NEPERS_PER_DB
 """Bound on the gain of re-synthesis, ±40 dB in nepers: an unbounded feature attack must not make infinite sound."""
 
-
 SMALLEST_STD = NEPERS_PER_DB
 """Lower bound on a band's standard deviation, 1 dB in nepers: else a band that is constant in training explodes."""
 
@@ -53,7 +52,7 @@ class Pick:
 class MelFrontEnd(FrontEnd):
     """Normalised level of mel bands.
 
-    The mel bank is the one that is usual in speech research software: Slaney's mel scale and area normalisation.
+    The sources of both front ends name no mel scale; it is Slaney's with area normalisation, the default of librosa.
 
     Args:
         frames: frames that the classifier sees.
@@ -149,6 +148,9 @@ class MelFrontEnd(FrontEnd):
         that the classifier does not see stay as they are, and so does the whole clip if nothing is asked for. Where
         one frame was repeated, the mean of what is asked of its copies applies. Overlapping frames with different
         gains contradict each other, so the features of the result differ from what was asked: the conversion loss.
+        On clips of EmoDB at 0.06 standard deviations of `LogMel`, what was asked and what is extracted again correlate
+        at .97 for a smooth change, .58 for random signs, and .38 if copies of a frame have signs of their own. The
+        pseudo-inverse of the mel bank in place of the interpolation correlates less (.97, .52, .33) and is louder.
         """
         change = features - self._features(waveform, lengths, random=False)
         sound = self._hear(waveform, lengths)

@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 # pytest's importlib mode adds nothing to the search path; the toy models are in toys.py.
 sys.path.append(str(Path(__file__).parent))
+# The same examples at every run: a failure is then a change of the code, and no time limit fails a busy machine.
+settings.register_profile("advser", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("advser")
 
 
 def outside_data() -> Path:

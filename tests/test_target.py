@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 import torch
+import toys
 from torch import Tensor
 from torch.nn import functional
 
-import toys
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs

@@ -101,11 +101,11 @@ PLACES: list[tuple[type[EmotionModel], Domain]] = [
 """Every toy model in every domain that it has."""
 
 
-def model(kind: type[EmotionModel], seed: int = 0) -> EmotionModel:
+def model(kind: type[EmotionModel], seed: int = 0, classes: int = CLASSES) -> EmotionModel:
     """An untrained toy with batch-norm statistics other than their initial values, in training mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = kind(CLASSES)
+        made = kind(classes)
         waveform, lengths, _ = sounds(8, seed=9)
         made(waveform, lengths)
     return made

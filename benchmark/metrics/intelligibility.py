@@ -65,9 +65,9 @@ class ESTOI(STOI):
 @contextmanager
 def _fixed_random_numbers() -> Iterator[None]:
     """Make pystoi repeatable: it dithers with numpy's global generator, whose state is given back afterwards."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
+    state = np.random.get_state()
+    np.random.seed(0)
     try:
         yield
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)

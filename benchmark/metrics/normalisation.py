@@ -5,11 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-NUMBERS: Final[dict[str, tuple[str, ...]]] = {
-    "de": tuple("null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf".split()),
-    "en": tuple("zero one two three four five six seven eight nine ten eleven twelve".split()),
+NUMBERS: Final[dict[str, str]] = {
+    "de": "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+    "en": "zero one two three four five six seven eight nine ten eleven twelve",
 }
-"""Words for the numbers from 0 to 12, by language."""
+"""Words for the numbers from 0 to 12, in order, by language."""
 
 FOLDED: Final[dict[str, dict[int, str]]] = {"de": str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})}
 """Letters that have a second accepted spelling, by language."""
@@ -20,19 +20,15 @@ def normalise(text: str, language: str) -> str:
 
     Letters, their accents and digits stay; an apostrophe stays inside a word (``don't``); every other character
     separates words, hyphens too. ß becomes ss. In German ä, ö and ü become ae, oe and ue. In German and English a
-    word that is a whole number from 0 to 12 in digits is spelled out; larger numbers stay digits.
+    number from 0 to 12 that stands alone in digits is spelled out; larger numbers stay digits.
 
     Args:
         text: any text, in any Unicode normal form.
         language: ISO 639-1 code.
     """
-    letters = unicodedata.normalize("NFKC", text).casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    letters = folded.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     spaced = "".join(one if one == "'" or unicodedata.category(one)[0] in "LMN" else " " for one in letters)
-    numbers = NUMBERS.get(language, ())
-    words = (_spelled(word.strip("'"), numbers) for word in spaced.split())
-    return " ".join(filter(None, words)).translate(FOLDED.get(language, {}))
-
-
-def _spelled(word: str, numbers: tuple[str, ...]) -> str:
-    is_small = word.isascii() and word.isdigit() and int(word) < len(numbers)
-    return numbers[int(word)] if is_small else word
+    spelled = {str(number): word for number, word in enumerate(NUMBERS.get(language, "").split())}
+    words = (word.strip("'") for word in spaced.split())
+    return " ".join(spelled.get(word, word) for word in words if word).translate(FOLDED.get(language, {}))

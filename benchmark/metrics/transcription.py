@@ -55,7 +55,7 @@ def count_errors(reference: str, hypothesis: str, language: str) -> ErrorCounts:
 
 
 class ErrorRate(Metric):
-    """Errors over units said, pooled over clips, as a fraction; insertions can bring it above 1."""
+    """Errors over words or characters said, pooled over clips, as a fraction; insertions can bring it above 1."""
 
     citation: ClassVar[str] = (
         "A. C. Morris, V. Maier, P. Green: From WER and RIL to MER and WIL, Interspeech 2004, section 2.1."
@@ -64,25 +64,25 @@ class ErrorRate(Metric):
     higher_is_better: ClassVar[bool] = False
     errors: ClassVar[str]
     """Column of the errors."""
-    units: ClassVar[str]
-    """Column of the units said."""
+    said: ClassVar[str]
+    """Column of the words or characters that were said."""
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
         """Return (N, 2): the clip's errors, and the words or characters that were said in it."""
-        errors, units = (examples[column].to_numpy(np.float64) for column in (self.errors, self.units))
-        return ratio(errors, units, errors, units)
+        errors, said = (examples[column].to_numpy(np.float64) for column in (self.errors, self.said))
+        return ratio(errors, said, errors, said)
 
 
 class ErrorRateChange(ErrorRate):
-    """Errors on the judged sound less those on the clean one, over units said; above 0 if the attack adds errors."""
+    """Errors on the judged sound less those on the clean one, over what was said; above 0 if the attack adds errors."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"transcripts", "attack"})
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
         """Return (N, 2): the clip's errors less those when clean, and the words or characters that were said."""
-        columns = (self.errors, f"clean_{self.errors}", self.units)
-        errors, clean, units = (examples[column].to_numpy(np.float64) for column in columns)
-        return ratio(errors - clean, units, errors, clean, units)
+        columns = (self.errors, f"clean_{self.errors}", self.said)
+        errors, clean, said = (examples[column].to_numpy(np.float64) for column in columns)
+        return ratio(errors - clean, said, errors, clean, said)
 
 
 class WER(ErrorRate):
@@ -90,7 +90,7 @@ class WER(ErrorRate):
 
     title: ClassVar[str] = "WER"
     errors: ClassVar[str] = "word_errors"
-    units: ClassVar[str] = "words"
+    said: ClassVar[str] = "words"
 
 
 class CER(ErrorRate):
@@ -98,7 +98,7 @@ class CER(ErrorRate):
 
     title: ClassVar[str] = "CER"
     errors: ClassVar[str] = "char_errors"
-    units: ClassVar[str] = "chars"
+    said: ClassVar[str] = "chars"
 
 
 class WERChange(ErrorRateChange):
@@ -106,7 +106,7 @@ class WERChange(ErrorRateChange):
 
     title: ClassVar[str] = "ΔWER"
     errors: ClassVar[str] = "word_errors"
-    units: ClassVar[str] = "words"
+    said: ClassVar[str] = "words"
 
 
 class CERChange(ErrorRateChange):
@@ -114,4 +114,4 @@ class CERChange(ErrorRateChange):
 
     title: ClassVar[str] = "ΔCER"
     errors: ClassVar[str] = "char_errors"
-    units: ClassVar[str] = "chars"
+    said: ClassVar[str] = "chars"

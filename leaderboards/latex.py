@@ -1,0 +1,168 @@
+r"""A board as a LaTeX table; all that it needs is ``\usepackage{booktabs}``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from advser.leaderboards.board import Board
+from advser.leaderboards.sheet import Sheet, Shown, leading_texts, panels, sheet
+
+PANEL_WIDTH: Final = 90
+"""Characters of a script-size line that fit the text of a one-column page."""
+
+PAGE_LINES: Final = 58
+"""Script-size table lines that fit a page, with its caption."""
+
+_SYMBOLS: Final = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "†": r"$\dagger$",
+    "−": "$-$",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\rightarrow$",
+    "Δ": r"$\Delta$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "ε": r"$\varepsilon$",
+    "η": r"$\eta$",
+    "∞": r"$\infty$",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+}
+
+
+def latex(board: Board) -> str:
+    r"""Return a board as ``table`` floats; the first has the caption and the label ``tab:NAME``.
+
+    A board that is too wide becomes several tabulars, which repeat the columns of texts; one that is too long goes on
+    in further floats. Characters that pdfLaTeX does not know without further packages become ``?``.
+    """
+    shown = sheet(board)
+    caption = escape(shown.caption)
+    label = rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', board.name.lower())}}}"
+    floats = _floats(shown) if shown.body else [["  No rows."]]
+    below = _below(shown)
+    if below:
+        floats[-1].append("  \\par\\smallskip\\raggedright\n  " + " \\\\\n  ".join(below) + "\\par")
+    return "\n".join(
+        line
+        for number, body in enumerate(floats)
+        for line in [
+            r"\begin{table}[tbp]",
+            r"  \centering",
+            rf"  \caption{{{caption}{', continued' if number else ''}}}" + ("" if number else label),
+            r"  \scriptsize",
+            r"  \setlength{\tabcolsep}{3pt}",
+            *body,
+            r"\end{table}",
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """Return a text as LaTeX that prints it."""
+    return "".join(_character(character) for character in " ".join(text.split()))
+
+
+def _character(character: str) -> str:
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    return character if character.isascii() or "À" <= character <= "ſ" else "?"
+
+
+def _floats(shown: Sheet) -> list[list[str]]:
+    """Return the lines of each float: as many tabulars as fit a page."""
+    widths = [
+        max([*(len(line) for line in title), *(len(row[i].text) for row in shown.body)])
+        for i, title in enumerate(shown.header)
+    ]
+    floats: list[list[str]] = []
+    used = PAGE_LINES
+    for rows in _pages(shown):
+        for panel in panels(widths, leading_texts(shown), PANEL_WIDTH, gap=2):
+            lines = _tabular(shown, panel, rows)
+            if used + len(lines) > PAGE_LINES:
+                floats.append(lines)
+                used = len(lines)
+            else:
+                floats[-1] += [r"  \par\medskip", *lines]
+                used += len(lines) + 1
+    return floats
+
+
+def _pages(shown: Sheet) -> list[range]:
+    """Split the rows so that each part fits a page, between sections where that is possible."""
+    longest = PAGE_LINES - 14
+    starts = [0]
+    for row in range(1, len(shown.body)):
+        section_end = next(
+            (i for i in range(row, len(shown.body)) if shown.sections[i] != shown.sections[row]), len(shown.body)
+        )
+        begins = shown.sections[row] != shown.sections[row - 1]
+        if row - starts[-1] >= longest or (begins and section_end - starts[-1] > longest):
+            starts.append(row)
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(shown.body)], strict=True)]
+
+
+def _tabular(shown: Sheet, panel: list[int], rows: range) -> list[str]:
+    align = "".join("r" if shown.measured[i] else "l" for i in panel)
+    lines = [rf"  \begin{{tabular}}{{@{{}}{align}@{{}}}}", r"    \toprule"]
+    height = max(len(shown.header[i]) for i in panel)
+    for level in range(height):
+        # A short heading stands on the last line, next to its figures.
+        titles = [("",) * (height - len(shown.header[i])) + shown.header[i] for i in panel]
+        lines.append(_line([escape(title[level]) for title in titles]))
+    lines.append(r"    \midrule")
+    previous = ""
+    for number in rows:
+        row, section = shown.body[number], shown.sections[number]
+        if section and section != previous:
+            lines += [r"    \addlinespace"] if number > rows.start else []
+            lines.append(rf"    \multicolumn{{{len(panel)}}}{{@{{}}l}}{{\textit{{{escape(section)}}}}} \\")
+        lines.append(_line([_field(row[i]) for i in panel]))
+        previous = section
+    return [*lines, r"    \bottomrule", r"  \end{tabular}"]
+
+
+def _line(fields: list[str]) -> str:
+    # Braces keep a field that starts with a bracket from being read as the argument of the line break before it.
+    return "    " + " & ".join("{" + field + "}" if field.startswith("[") else field for field in fields) + r" \\"
+
+
+def _field(field: Shown) -> str:
+    text = escape(field.text)
+    return (rf"\textbf{{{text}}}" if field.best else text) + _number(field.footnote)
+
+
+def _number(footnote: int) -> str:
+    return rf"\textsuperscript{{{footnote}}}" if footnote else ""
+
+
+def _below(shown: Sheet) -> list[str]:
+    lines = [f"{escape(mark)}: {escape(meaning)}." for mark, meaning in shown.marks.items()]
+    if any(field.best for row in shown.body for field in row):
+        lines.append("Bold: the best of its section's column.")
+    lines += [f"{_number(number)} {escape(text)}" for number, text in enumerate(shown.footnotes, 1)]
+    return lines + [escape(note) for note in shown.notes]

@@ -1,0 +1,155 @@
+"""Made-up results with every kind of cell, to test what reads results. The numbers mean nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from advser.results import KEYS, Results, no_examples
+
+METRICS = {
+    "uar": ("UAR", "", 3, True),
+    "accuracy": ("accuracy", "", 3, True),
+    "attack-success": ("success", "", 3, False),
+    "transfer-rate": ("transfer", "", 3, False),
+    "snr": ("SNR", "dB", 1, True),
+    "pesq": ("PESQ", "", 2, True),
+    "stoi": ("STOI", "", 3, True),
+    "wer": ("WER", "", 3, False),
+    "wer-change": ("ΔWER", "", 3, False),
+    "seconds": ("time", "s", 2, False),
+}
+VICTIMS = [(model, defense) for model in ("cnn4", "emodb-cnn") for defense in ("none", "vanilla")]
+BASE = {
+    "suite": "made-up", "corpus": "emodb", "task": "emotion", "protocol": "5pair", "split": "test", "seed": 0,
+    "source_model": "", "source_defense": "",
+}  # fmt: skip
+
+
+def attack(name: str, domain: str, epsilon: float | None, labels: str = "true", **more: Any) -> dict[str, Any]:
+    """The key columns of an attack; ``more`` are parameters, but for ``delivery`` and ``access``."""
+    delivery = more.pop("delivery", "audio")
+    access = more.pop("access", "white-box")
+    return {
+        "attack": name,
+        "params": json.dumps({**({} if epsilon is None else {"epsilon": epsilon}), **more}, sort_keys=True),
+        "domain": domain,
+        "delivery": delivery,
+        "labels": labels,
+        "access": access,
+        "norm": "" if epsilon is None else "linf",
+        "epsilon": np.nan if epsilon is None else epsilon,
+        "epsilon_unit": "" if epsilon is None else "z" if domain == "spectrogram" else "full-scale",
+    }
+
+
+CLEAN = attack("none", "waveform", None, "none", access="blind")
+
+
+def attacks() -> list[dict[str, Any]]:
+    """The attack cells that each victim has."""
+    found = [CLEAN]
+    for epsilon in (0.02, 0.06, 0.1):
+        found.append(attack("noise", "spectrogram", epsilon, "none", access="blind", delivery="features", kind="sign"))
+        found += [attack("fgsm", "spectrogram", epsilon, given, delivery="features") for given in ("true", "predicted")]
+        found += [attack("ifgsm", "spectrogram", epsilon, delivery="features", steps=steps) for steps in (3, 10)]
+    found.append(attack("ifgsm", "spectrogram", 0.06, delivery="audio", steps=10))
+    for epsilon in (0.0005, 0.001, 0.002):
+        found.append(attack("noise", "waveform", epsilon, "none", access="blind", kind="sign"))
+        found.append(attack("ifgsm", "waveform", epsilon, steps=10))
+    return found
+
+
+TRANSFERRED = attack("ifgsm", "waveform", 0.001, access="transfer", steps=10)
+
+
+def cells() -> list[dict[str, Any]]:
+    """The key columns of every cell; one attack is missing on one victim."""
+    found = []
+    for model, defense in VICTIMS:
+        victim = {**BASE, "model": model, "defense": defense}
+        for keys in attacks():
+            if (model, defense, keys["attack"], keys["epsilon"]) != ("emodb-cnn", "vanilla", "fgsm", 0.1):
+                own = keys["access"] == "white-box"
+                source = {"source_model": model, "source_defense": defense} if own else {}
+                found.append({**victim, **keys, **source})
+        for source_model, source_defense in VICTIMS:
+            if (source_model, source_defense) != (model, defense):
+                source = {"source_model": source_model, "source_defense": source_defense}
+                found.append({**victim, **TRANSFERRED, **source})
+    return found
+
+
+def _status(keys: dict[str, Any], metric: str) -> tuple[str, str]:
+    if metric in ("attack-success", "snr") and keys["attack"] == "none":
+        return "not-applicable", "clean row"
+    if metric == "transfer-rate" and keys["access"] != "transfer":
+        return "not-applicable", "not a transfer row"
+    if metric in ("snr", "pesq", "stoi", "wer", "wer-change") and keys["delivery"] == "features":
+        return "not-applicable", "features are no sound"
+    if metric == "wer-change":
+        return "not-applicable", "no transcriber for 'xx' & co_100%"
+    if keys["attack"] == "fgsm" and keys["defense"] == "vanilla" and keys["epsilon"] == 0.06:
+        return "failed", "fold 2: ValueError: perturbation has NaN | shape_is {wrong} & 50 %\nsecond line"
+    return "ok", ""
+
+
+def _value(keys: dict[str, Any], metric: str, rng: np.random.Generator) -> float:
+    if metric in ("uar", "accuracy"):
+        strength = {"none": 0.0, "noise": 0.05, "fgsm": 1.0, "ifgsm": 2.0}[keys["attack"]]
+        size = 0 if np.isnan(keys["epsilon"]) else keys["epsilon"] * (15 if keys["epsilon_unit"] == "z" else 800)
+        strength *= (0.4 if keys["labels"] == "predicted" else 1) * (0.4 if keys["defense"] == "vanilla" else 1)
+        clean = 0.74 if keys["model"] == "cnn4" else 0.66
+        return float(max(0.0, clean * np.exp(-strength * size) + rng.normal(0, 0.01)))
+    return float(
+        {"snr": 44.6, "pesq": 4.1, "stoi": 0.998, "wer": 0.13, "seconds": 0.2}.get(metric, 0.5) + rng.normal(0, 0.01)
+    )
+
+
+def results(**run: Any) -> Results:
+    """Results of a suite with two models, two defenses, controls, attacks and transfers."""
+    rng = np.random.default_rng(0)
+    records = []
+    for keys in cells():
+        for metric, (_, _, _, higher) in METRICS.items():
+            status, reason = _status(keys, metric)
+            value = _value(keys, metric, rng) if status == "ok" else np.nan
+            some_failed = metric == "pesq" and keys["epsilon"] == 0.002 and keys["attack"] == "noise"
+            records.append(
+                {
+                    **keys,
+                    "metric": metric,
+                    "value": value,
+                    "ci_low": max(value - 0.04, 0.0) if value == value else np.nan,
+                    "ci_high": value + 0.04 if value == value else np.nan,
+                    "n": 0 if status != "ok" else 530 if some_failed else 535,
+                    "n_failed": 5 if some_failed else 0,
+                    "status": status,
+                    "reason": reason,
+                    "higher_is_better": higher,
+                }
+            )
+    described = {name: {"title": t, "unit": u, "decimals": d} for name, (t, u, d, _) in METRICS.items()}
+    circumstances: dict[str, Any] = {
+        "notes": ["These numbers are made up & mean <nothing>.", "WER by nobody: 100 % closed_text."],
+        "failures": [{"reason": "fgsm: perturbation has NaN"}],
+        "metrics": described,
+        "suite": {"name": "made-up", "title": "Made-up results"},
+    }
+    return Results(pd.DataFrame(records), no_examples(), {**circumstances, **run})
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    """One row of the examples table."""
+    row = {
+        **BASE, **CLEAN, "model": "cnn4", "defense": "none", "fold": "1", "clip": "03a01Fa", "speaker": "03",
+        "label": 0, "prediction": 1, "clean_prediction": 0, "source_prediction": -1, "loss": 0.5, "margin": -0.1,
+        "transcript": None, "text": "Der Lappen liegt auf dem Eisschrank.", "word_errors": np.nan,
+        "clean_word_errors": np.nan, "words": np.nan, "char_errors": np.nan, "clean_char_errors": np.nan,
+        "chars": np.nan, "seconds": 0.1, "forwards": 10.0, "backwards": 10.0, "audio_key": "ab" * 32, "pesq": 4.1,
+    }  # fmt: skip
+    assert set(KEYS) <= set(row)
+    return {**row, **changes}

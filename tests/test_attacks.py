@@ -1,0 +1,312 @@
+"""Every registered attack keeps its contract; the shipped ones are what they claim to be."""
+
+from __future__ import annotations
+
+import foolbox
+import pytest
+import torch
+import toys
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.attacks.controls import Noise
+from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
+from advser.errors import InputError
+from advser.models.base import EmotionModel
+from advser.parameters import build, validated
+from advser.plugins import ATTACKS
+from advser.target import Target, margin
+from advser.threat import DOMAINS, Domain
+
+LABELS = ("true", "predicted", "soft")
+EVERYWHERE = [
+    pytest.param(name, kind, domain, labels, id=f"{name}-{kind.__name__}-{domain}-{labels}")
+    for name in ATTACKS
+    for kind, domain in toys.PLACES
+    for labels in LABELS
+    if domain in ATTACKS.get(name).domains
+]
+
+
+def attack_named(name: str, domain: Domain, **params: float) -> Attack:
+    plugin = ATTACKS.get(name)
+    given = {"epsilon": toys.EPSILON[domain]} | params
+    return build(plugin, toys.row(plugin, **given), name)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def given_labels(made: EmotionModel, x: Tensor, lengths: Tensor, domain: Domain, labels: str, true: Tensor) -> Tensor:
+    if labels == "true":
+        return true
+    with torch.no_grad():
+        logits = made.eval().outputs(x, lengths, domain).logits
+    made.train()
+    return logits.argmax(1) if labels == "predicted" else logits.softmax(1)
+
+
+@pytest.mark.parametrize(("name", "kind", "domain", "labels"), EVERYWHERE)
+def test_every_attack_keeps_its_contract(name: str, kind: type[EmotionModel], domain: Domain, labels: str) -> None:
+    made = toys.model(kind)
+    waveform, lengths, true = toys.sounds()
+    x = made.inputs(waveform, lengths, domain).detach()
+    given = given_labels(made, x, lengths, domain, labels, true)
+    attack = attack_named(name, domain)
+    original, labels_before, before, random_state = x.clone(), given.clone(), toys.state(made), torch.get_rng_state()
+
+    with Target(made, lengths, domain, attack.access) as target:
+        perturbed = attack.perturb(target, x, given, generator())
+    with Target(made, lengths, domain, attack.access) as target:
+        again = attack.perturb(target, x, given, generator())
+
+    assert perturbed.shape == x.shape
+    assert perturbed.dtype == x.dtype
+    assert perturbed.isfinite().all()
+    assert not perturbed.requires_grad
+    assert torch.equal(x, original), "the attack changed the tensor that it was given"
+    assert torch.equal(given, labels_before), "the attack changed the labels that it was given"
+    assert torch.equal(perturbed, again), "the attack draws random numbers from elsewhere than its generator"
+    assert torch.equal(torch.get_rng_state(), random_state), "the attack draws from the global random state"
+    toys.assert_same_state(made, before)
+    budget = attack.budget(domain)
+    if budget is not None:
+        assert not budget.exceeded(budget.project(perturbed, x), x).any()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "epsilon" in ATTACKS.get(name).model_fields])
+def test_a_budget_of_0_changes_nothing(name: str, domain: Domain) -> None:
+    if domain not in ATTACKS.get(name).domains:
+        pytest.skip(f"{name} does not run in the domain {domain}")
+    made = toys.model(toys.Convolutional)
+    waveform, lengths, labels = toys.sounds()
+    x = made.inputs(waveform, lengths, domain).detach()
+    attack = attack_named(name, domain, epsilon=0.0)
+    with Target(made, lengths, domain, attack.access) as target:
+        assert torch.equal(attack.perturb(target, x, labels, generator()), x)
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_attack_is_described(name: str) -> None:
+    plugin = ATTACKS.get(name)
+    assert plugin.__doc__
+    assert all(field.description for field in plugin.model_fields.values())
+    params = toys.row(plugin, epsilon=0.01)
+    complete = validated(plugin, params, name)
+    assert build(plugin, complete, name) == build(plugin, params, name)
+    with pytest.raises(InputError, match="unknown key 'epsilonn'"):
+        build(plugin, {**params, "epsilonn": 1.0}, name)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "params", "message"),
+    [
+        (FGSM, {}, "epsilon: Field required"),
+        (FGSM, {"epsilon": -1}, "greater than or equal to 0 .found -1"),
+        (FGSM, {"epsilon": 0.1, "clip": 0}, "clip: Input should be greater than 0"),
+        (IterativeFGSM, {}, "give epsilon or alpha"),
+        (IterativeFGSM, {"alpha": 0.1, "steps": 1.5}, "steps: "),
+        (PGD, {"epsilon": 0.1, "restarts": 0}, "restarts: "),
+        (Noise, {"epsilon": 0.1, "kind": "pink"}, "kind: .*'gaussian' or 'sign'"),
+    ],
+)
+def test_bad_parameters_are_refused(plugin: type[Attack], params: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(plugin, params, "attack")
+
+
+def test_fgsm_on_a_linear_model_gains_epsilon_times_the_dual_norm() -> None:
+    made = toys.model(toys.Linear, classes=2).double()
+    waveform, lengths, _ = toys.sounds()
+    x = made.inputs(waveform.double(), lengths, "spectrogram")
+    weight = made.head.weight.detach()
+    labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    epsilon = 0.07
+    with Target(made, lengths, "spectrogram") as target:
+        perturbed = FGSM(epsilon=epsilon).perturb(target, x, labels, generator())
+        gained = target.loss(perturbed, labels, margin) - target.loss(x, labels, margin)
+    torch.testing.assert_close(gained, epsilon * (weight[0] - weight[1]).abs().sum().expand(6))
+
+
+def test_fgsm_changes_by_at_most_the_clip() -> None:
+    made = toys.model(toys.Convolutional)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        perturbed = FGSM(epsilon=0.1, clip=0.02).perturb(target, x, labels, generator())
+    assert (perturbed - x).abs().max().item() == pytest.approx(0.02, rel=1e-5)
+
+
+def test_unprojected_iteration_moves_by_alpha_a_step() -> None:
+    made = toys.model(toys.Linear)
+    waveform, lengths, labels = toys.sounds()
+    x = made.inputs(waveform, lengths, "spectrogram")
+    with Target(made, lengths, "spectrogram") as target:
+        one = IterativeFGSM(alpha=0.01, steps=1).perturb(target, x, labels, generator())
+        many = IterativeFGSM(alpha=0.01, steps=20).perturb(target, x, labels, generator())
+        fgsm = FGSM(epsilon=0.01).perturb(target, x, labels, generator())
+    assert torch.equal(one, fgsm)
+    assert 0.1 < (many - x).abs().max() <= 0.2 + 1e-5
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_iteration_beats_one_step_beats_noise(domain: Domain) -> None:
+    made = toys.model(toys.Convolutional)
+    waveform, lengths, labels = toys.sounds(32)
+    x = made.eval().inputs(waveform, lengths, domain).detach()
+    epsilon = 2 * toys.EPSILON[domain]
+    attacks = [
+        Noise(epsilon=epsilon, kind="sign"),
+        FGSM(epsilon=epsilon),
+        IterativeFGSM(epsilon=epsilon),
+        PGD(epsilon=epsilon, restarts=3),
+    ]
+    with Target(made, lengths, domain) as target:
+        losses = [target.loss(attack.perturb(target, x, labels, generator()), labels) for attack in attacks]
+    noise, fgsm, ifgsm, pgd = losses
+    assert (fgsm > noise).all()
+    assert ifgsm.mean() > fgsm.mean()
+    assert pgd.mean() > fgsm.mean()
+
+
+def test_pgd_keeps_each_clip_s_best_of_all_restarts() -> None:
+    made = toys.model(toys.Convolutional)
+    x, lengths, labels = toys.sounds(16)
+    with Target(made, lengths, "waveform") as target:
+        shared = generator()
+        single = PGD(epsilon=0.02, steps=4)
+        runs = torch.stack([target.loss(single.perturb(target, x, labels, shared), labels) for _ in range(3)])
+        best = target.loss(PGD(epsilon=0.02, steps=4, restarts=3).perturb(target, x, labels, generator()), labels)
+    torch.testing.assert_close(best, runs.amax(0))
+    assert len(set(runs.argmax(0).tolist())) > 1, "every clip is best in the same run: the test could not fail"
+
+
+def test_pgd_never_ends_below_any_of_its_iterates() -> None:
+    made = toys.model(toys.Convolutional)
+    x, lengths, labels = toys.sounds(16)
+    seen: list[Tensor] = []
+
+    class Watched(Target):
+        def loss_and_gradient(self, x: Tensor, labels: Tensor, *loss: object) -> tuple[Tensor, Tensor]:
+            result = super().loss_and_gradient(x, labels, *loss)
+            seen.append(result[0])
+            return result
+
+    with Watched(made, lengths, "waveform") as target:
+        # Steps as wide as the budget overshoot, so that later iterates are worse than earlier ones.
+        perturbed = PGD(epsilon=0.05, alpha=0.05, steps=5).perturb(target, x, labels, generator())
+        final = target.loss(perturbed, labels)
+    assert torch.stack(seen).shape == (5, 16)
+    assert (final >= torch.stack(seen).amax(0) - 1e-6).all()
+
+
+def test_pgd_judges_its_last_step_too_at_the_cost_of_a_forward_pass() -> None:
+    made = toys.model(toys.Linear)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        # Whatever the start, a step twice the budget ends on the budget's edge everywhere on a linear model.
+        perturbed = PGD(epsilon=0.01, alpha=0.02, steps=1, restarts=3).perturb(target, x, labels, generator())
+        passes = target.forwards.tolist(), target.backwards.tolist()
+    torch.testing.assert_close((perturbed - x).abs(), torch.full_like(x, 0.01))
+    assert passes == ([3 * 2] * len(x), [3 * 1] * len(x))
+
+
+def test_soft_labels_have_no_gradient_at_the_clean_input_and_a_random_start_cures_it() -> None:
+    made = toys.model(toys.Convolutional).double()
+    waveform, lengths, true = toys.sounds(16)
+    x = made.inputs(waveform.double(), lengths, "spectrogram").detach()
+    soft = given_labels(made, x, lengths, "spectrogram", "soft", true)
+    start = x + 0.01 * torch.randn(x.shape, generator=generator(), dtype=x.dtype)
+    with Target(made, lengths, "spectrogram") as target:
+        assert target.gradient(x, soft).abs().max() < 1e-12
+        assert target.gradient(start, soft).abs().max() > 1e-6
+        rise = target.loss(
+            IterativeFGSM(epsilon=0.3, random_start=0.05).perturb(target, x, soft, generator()), soft
+        ) - target.loss(x, soft)
+        control = target.loss(Noise(epsilon=0.3, kind="sign").perturb(target, x, soft, generator()), soft)
+    assert (rise > 0).all()
+    assert rise.mean() > 3 * (control - target.loss(x, soft)).mean()
+
+
+def test_noise_has_the_spread_that_it_says() -> None:
+    x = torch.zeros(4, 50_000)
+    target = Target(None, torch.full((4,), 50_000), "waveform", "blind")
+    sign = Noise(epsilon=0.03, kind="sign").perturb(target, x, torch.zeros(4), generator())
+    gaussian = Noise(epsilon=0.03, kind="gaussian").perturb(target, x, torch.zeros(4), generator())
+    assert sign.abs().unique().tolist() == pytest.approx([0.03])
+    assert abs(sign.mean()) < 3e-4
+    assert gaussian.std().item() == pytest.approx(0.01, rel=0.02)
+
+
+class Foolbox:
+    """Foolbox before features scaled to [0, 1], with room around them so that its clipping touches nothing."""
+
+    def __init__(self, made: EmotionModel, x: Tensor, lengths: Tensor) -> None:
+        self.low, self.high = float(x.min()) - 1, float(x.max()) + 1
+        self.x = x
+
+        class Scaled(torch.nn.Module):
+            def forward(_, unit: Tensor) -> Tensor:  # noqa: N805
+                return made.outputs(self.low + unit * (self.high - self.low), lengths, "spectrogram").logits
+
+        self.model = foolbox.PyTorchModel(Scaled().eval(), bounds=(0, 1), device="cpu")
+
+    def scaled(self, size: float) -> float:
+        return size / (self.high - self.low)
+
+    def perturb(self, attack: foolbox.attacks.base.Attack, labels: Tensor, epsilon: float) -> Tensor:
+        unit = (self.x - self.low) / (self.high - self.low)
+        found, _, _ = attack(
+            self.model, unit, foolbox.criteria.Misclassification(labels), epsilons=self.scaled(epsilon)
+        )
+        return self.low + found * (self.high - self.low)
+
+
+@pytest.fixture(scope="module")
+def contest() -> tuple[EmotionModel, Tensor, Tensor, Tensor]:
+    """A model, features, lengths and the labels that it gives them: it is right on every clean clip."""
+    made = toys.model(toys.Convolutional).double().eval()
+    waveform, lengths, _ = toys.sounds(64, seed=5)
+    x = made.inputs(waveform.double(), lengths, "spectrogram").detach()
+    return made, x, lengths, made.outputs(x, lengths, "spectrogram").logits.argmax(1)
+
+
+def right(made: EmotionModel, x: Tensor, lengths: Tensor, labels: Tensor) -> int:
+    return int((made.outputs(x, lengths, "spectrogram").logits.argmax(1) == labels).sum())
+
+
+@pytest.mark.parametrize(("steps", "epsilon"), [(1, 0.05), (10, 0.05), (10, 0.1)])
+def test_gradient_sign_steps_agree_with_foolbox(
+    contest: tuple[EmotionModel, Tensor, Tensor, Tensor], steps: int, epsilon: float
+) -> None:
+    made, x, lengths, labels = contest
+    other = Foolbox(made, x, lengths)
+    alpha = epsilon / 4
+    if steps == 1:
+        ours: Attack = FGSM(epsilon=epsilon)
+        theirs = foolbox.attacks.LinfFastGradientAttack()
+    else:
+        ours = IterativeFGSM(epsilon=epsilon, alpha=alpha, steps=steps)
+        theirs = foolbox.attacks.LinfBasicIterativeAttack(
+            abs_stepsize=other.scaled(alpha), steps=steps, random_start=False
+        )
+    with Target(made, lengths, "spectrogram") as target:
+        found = ours.perturb(target, x, labels, generator())
+    expected = other.perturb(theirs, labels, epsilon)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert 0 < right(made, found, lengths, labels) < len(x)
+
+
+def test_pgd_agrees_with_foolbox_on_robust_accuracy(contest: tuple[EmotionModel, Tensor, Tensor, Tensor]) -> None:
+    made, x, lengths, labels = contest
+    other = Foolbox(made, x, lengths)
+    epsilon, steps = 0.05, 40
+    with Target(made, lengths, "spectrogram") as target:
+        attack = PGD(epsilon=epsilon, alpha=epsilon / 10, steps=steps)
+        found = right(made, attack.perturb(target, x, labels, generator()), lengths, labels)
+    torch.manual_seed(0)
+    theirs = foolbox.attacks.LinfPGD(abs_stepsize=other.scaled(epsilon / 10), steps=steps)
+    expected = right(made, other.perturb(theirs, labels, epsilon), lengths, labels)
+    assert abs(found - expected) <= 1
+    assert 0 < found < len(x)

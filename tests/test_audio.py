@@ -1,0 +1,206 @@
+"""Sound files, 16-bit rounding, and packed clips, on real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from advser.audio import (
+    PCM_HIGHEST,
+    PCM_LOWEST,
+    SAMPLE_RATE,
+    Clips,
+    Pcm,
+    batches_by_length,
+    from_pcm,
+    read,
+    resample,
+    round_within,
+    sound_mask,
+    to_pcm,
+    write,
+)
+from advser.errors import InputError
+from advser.threat import PCM_STEP, Budget
+
+SUFFIXES = (".wav", ".flac")
+pcm_arrays = arrays(np.int16, st.integers(1, 50), elements=st.integers(PCM_LOWEST, PCM_HIGHEST))
+sounds = arrays(np.float32, st.integers(1, 50), elements=st.floats(-1, 1, width=32, allow_subnormal=False))
+
+
+@given(pcm_arrays)
+def test_16_bit_samples_survive_the_way_to_float_and_back(pcm: Pcm) -> None:
+    samples = from_pcm(pcm)
+    assert samples.dtype == np.float32
+    assert np.abs(samples).max() <= 1
+    assert np.array_equal(to_pcm(samples), pcm)
+
+
+@given(sounds)
+def test_rounding_is_to_the_nearest_step(samples: np.ndarray) -> None:
+    away = np.abs(from_pcm(to_pcm(samples)) - samples)
+    # Above 32767.5 steps there is no nearer step than the highest.
+    assert (away <= np.where(samples > PCM_HIGHEST * PCM_STEP, PCM_STEP, PCM_STEP / 2)).all()
+
+
+def test_full_scale_is_clipped_and_does_not_wrap() -> None:
+    beyond = np.array([1.0, -1.0, 1.7, -1.7, 0.99999], np.float32)
+    assert to_pcm(beyond).tolist() == [32767, -32768, 32767, -32768, 32767]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_written_sound_is_read_back_exactly(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip{suffix}"
+    pcm = np.array([PCM_LOWEST, -1, 0, 1, PCM_HIGHEST, *range(-400, 400)], np.int16)
+    write(path, pcm)
+    samples, rate = read(path, "clip")
+    assert rate == SAMPLE_RATE
+    assert samples.dtype == np.float32
+    assert np.array_equal(to_pcm(samples), pcm)
+    assert np.array_equal(read(path.read_bytes(), "clip")[0], samples)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(
+    st.floats(0, 0.01, allow_subnormal=False),
+    arrays(np.int16, 64, elements=st.integers(PCM_LOWEST, PCM_HIGHEST)),
+    arrays(np.float32, 64, elements=st.floats(-0.015625, 0.015625, width=32, allow_subnormal=False)),
+)
+def test_a_stored_perturbation_keeps_its_linf_budget_exactly(
+    suffix: str, tmp_path_factory: pytest.TempPathFactory, epsilon: float, pcm: Pcm, change: np.ndarray
+) -> None:
+    original = torch.from_numpy(from_pcm(pcm))[None]
+    perturbed = (
+        Budget("linf", epsilon, "full-scale").project(original + torch.from_numpy(change), original).clamp(-1, 1)
+    )
+    rounded = round_within(perturbed, original, epsilon)
+    path = tmp_path_factory.getbasetemp() / f"budget{suffix}"
+    write(path, to_pcm(rounded[0].numpy()))
+    judged = read(path, "clip")[0]
+    assert np.array_equal(judged, rounded[0].numpy())
+    # In whole steps, so that no float is rounded in the comparison; 1e-6 of a step stands for ε = k steps in floats.
+    steps = np.abs(to_pcm(judged).astype(np.int64) - pcm.astype(np.int64))
+    assert steps.max() <= epsilon / PCM_STEP + 1e-6
+    # No more than rounding lies between what was asked for and what was stored.
+    away = np.abs(judged.astype(np.float64) - perturbed[0].double().numpy())
+    assert away.max() <= PCM_STEP * (1 + 1e-3)
+
+
+def test_rounding_alone_would_leave_the_budget() -> None:
+    original = torch.zeros(1, 4)
+    epsilon = 0.6 * PCM_STEP
+    perturbed = torch.full((1, 4), epsilon)
+    assert round_within(perturbed, original, None).max() == PCM_STEP
+    assert round_within(perturbed, original, epsilon).max() == 0
+    assert round_within(perturbed, original, 1.0 * PCM_STEP).max() == PCM_STEP
+
+
+def test_channels_are_averaged_and_44100_hz_becomes_16000(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    time = np.arange(44_100) / 44_100
+    left = 0.5 * np.sin(2 * np.pi * 440 * time)
+    soundfile.write(path, np.stack([left, np.zeros_like(left)], 1), 44_100, subtype="PCM_16")
+    samples, rate = read(path, "stereo.wav")
+    assert rate == 44_100
+    assert samples.shape == (44_100,)
+    resampled = resample(samples, rate)
+    assert resampled.dtype == np.float32
+    assert len(resampled) == SAMPLE_RATE
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)
+    assert np.abs(resampled - expected)[100:-100].max() < 1e-3
+
+
+def test_resampling_removes_what_16000_hz_cannot_hold() -> None:
+    time = np.arange(44_100) / 44_100
+    above = np.sin(2 * np.pi * 12_000 * time).astype(np.float32)
+    assert np.abs(resample(above, 44_100))[200:-200].max() < 0.05
+    assert resample(above, SAMPLE_RATE) is above
+
+
+def unusable(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.wav"
+    if kind == "text":
+        path.write_text("this is no sound")
+    if kind == "empty-file":
+        path.write_bytes(b"")
+    if kind == "no-samples":
+        soundfile.write(path, np.zeros(0), SAMPLE_RATE)
+    if kind == "not-finite":
+        soundfile.write(path, np.array([0.0, np.nan, np.inf, 0.1], np.float32), SAMPLE_RATE, subtype="FLOAT")
+    if kind == "cut-off":
+        whole = folder / "whole.flac"
+        write(whole, np.arange(20_000, dtype=np.int16))
+        path = folder / "cut-off.flac"
+        path.write_bytes(whole.read_bytes()[:60])
+    if kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "unreadable as audio"),
+        ("text", "unreadable as audio"),
+        ("empty-file", "unreadable as audio"),
+        ("folder", "unreadable as audio"),
+        ("cut-off", "unreadable as audio|empty"),
+        ("no-samples", "empty \\(0 samples\\)"),
+        ("not-finite", "2 samples are not finite numbers"),
+    ],
+)
+def test_unusable_sound_is_named(kind: str, message: str, tmp_path: Path) -> None:
+    path = unusable(tmp_path, kind)
+    for source in [path, path.read_bytes()] if path.is_file() else [path]:
+        with pytest.raises(InputError, match=f"^some/clip.wav: ({message})") as refusal:
+            read(source, "some/clip.wav")
+        assert "\n" not in str(refusal.value)
+
+
+@given(st.lists(pcm_arrays, min_size=1, max_size=6), st.data())
+def test_packed_clips_come_out_as_they_went_in(clips: list[Pcm], data: st.DataObject) -> None:
+    packed = Clips.pack(clips)
+    assert len(packed) == len(clips)
+    assert all(np.array_equal(found, clip) for found, clip in zip(packed, clips, strict=True))
+    indices = data.draw(st.lists(st.integers(0, len(clips) - 1), min_size=1, max_size=8))
+    selected = packed.select(indices)
+    assert all(np.array_equal(selected[row], clips[index]) for row, index in enumerate(indices))
+    waveform, lengths = packed.batch(indices)
+    assert waveform.shape == (len(indices), max(len(clips[index]) for index in indices))
+    assert lengths.tolist() == [len(clips[index]) for index in indices]
+    for row, index in enumerate(indices):
+        assert np.array_equal(waveform[row, : lengths[row]].numpy(), from_pcm(clips[index]))
+    assert not waveform[~sound_mask(lengths, waveform.shape[1])].any()
+
+
+def test_no_clips_can_be_packed_and_a_missing_one_is_refused() -> None:
+    packed = Clips.pack([])
+    assert list(packed) == []
+    with pytest.raises(IndexError):
+        packed[0]
+
+
+@given(arrays(np.int64, st.integers(0, 40), elements=st.integers(1, 1000)), st.integers(1, 9))
+def test_batches_hold_every_clip_once_and_neighbours_in_length(lengths: np.ndarray, size: int) -> None:
+    batches = batches_by_length(lengths, size)
+    flat = [index for batch in batches for index in batch]
+    assert sorted(flat) == list(range(len(lengths)))
+    assert all(1 <= len(batch) <= size for batch in batches)
+    assert np.all(np.diff(lengths[flat]) >= 0)
+
+
+@pytest.mark.data
+def test_real_speech_lies_on_the_16_bit_grid(emodb_directory: Path) -> None:
+    files = sorted(emodb_directory.rglob("*.wav"))[::100]
+    assert files
+    for path in files:
+        samples, rate = read(path, path.name)
+        assert rate == SAMPLE_RATE
+        assert np.array_equal(from_pcm(to_pcm(samples)), samples)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import synthetic
+
+from advser.errors import InputError
+from advser.leaderboards.board import Board, Cell, Column, best_rows
+from advser.leaderboards.boards import BOARDS, attacks, defenses, models, transfer
+from advser.leaderboards.rows import rows
+from advser.leaderboards.sheet import panels, sheet
+from advser.results import Results, no_examples, select
+
+
+@pytest.fixture(scope="module")
+def made() -> Results:
+    return synthetic.results()
+
+
+def value(made: Results, metric: str = "uar", **keys: object) -> float:
+    """The value of the one row of the table that has ``keys``."""
+    found = made.table[made.table["metric"] == metric]
+    for key, wanted in keys.items():
+        found = found[found[key] == wanted]
+    assert len(found) == 1
+    return float(found["value"].iloc[0])
+
+
+def test_attacks_has_a_row_for_each_cell_that_was_not_transferred(made: Results) -> None:
+    board = attacks(made)
+    assert len(board.frame) == len([keys for keys in synthetic.cells() if keys["access"] != "transfer"])
+    assert "access" in board.frame
+    for keys, cell in zip(board.index.to_dict("records"), board.frame["uar"], strict=True):
+        expected = made.table[(made.table["metric"] == "uar")]
+        for key in ("model", "defense", "attack", "params", "domain", "delivery", "labels", "access"):
+            expected = expected[expected[key] == keys[key]]
+        assert expected["status"].tolist() == [cell.status]
+        if cell.status == "ok":
+            assert expected["value"].tolist() == [cell.value]
+
+
+def test_clean_comes_first_then_controls_then_attacks_by_growing_budget(made: Results) -> None:
+    board = attacks(select(made, {"model": "cnn4", "defense": "none"}))
+    ranks = [0 if a == "clean" else 1 if a == "noise" else 2 for a in board.frame["attack"]]
+    assert ranks == sorted(ranks)
+    assert ranks.count(0) == 1
+    same = board.index[(board.index["attack"] == "fgsm") & (board.index["labels"] == "true")]
+    assert same["epsilon"].tolist() == [0.02, 0.06, 0.1]
+
+
+def test_attacks_are_named_by_what_tells_them_apart(made: Results) -> None:
+    names = set(attacks(made).frame["attack"])
+    assert names == {"clean", "noise", "fgsm", "ifgsm (steps=3)", "ifgsm (steps=10)"}
+
+
+def test_what_is_the_same_in_all_rows_is_said_once(made: Results) -> None:
+    board = attacks(select(made, {"attack": "fgsm", "model": "cnn4", "defense": "none", "labels": "true"}))
+    assert {"model cnn4", "domain spectrogram", "labels true", "norm linf", "seed 0"} <= set(board.facts)
+    assert [column.key for column in board.columns[:2]] == ["attack", "epsilon"]
+    assert not board.sectioned
+
+
+def test_a_metric_that_applies_to_no_row_is_a_note_with_its_reason(made: Results) -> None:
+    board = attacks(made)
+    assert "wer-change" not in board.frame
+    assert any("ΔWER" in note and "no transcriber for 'xx'" in note for note in board.notes)
+    assert not any("transfer" in note for note in board.notes)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_board_prints_the_notes_of_the_run(made: Results, name: str) -> None:
+    assert set(made.notes) <= set(BOARDS[name](made).notes)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_seeds_are_told_apart(made: Results, name: str) -> None:
+    twice = pd.concat([made.table, made.table.assign(seed=1)])
+    board = BOARDS[name](Results(twice, no_examples(), made.run))
+    assert len(board.frame) == 2 * len(BOARDS[name](made).frame)
+    assert any("seed 0" in section for section in board.sections)
+    assert any("seed 1" in section for section in board.sections)
+
+
+def test_defenses_shows_each_configuration_and_marks_missing_and_failed(made: Results) -> None:
+    board = defenses(made)
+    assert list(zip(board.index["model"], board.index["defense"], strict=True)) == synthetic.VICTIMS
+    assert [cell.value for cell in board.frame["clean"]] == [
+        value(made, model=model, defense=defense, attack="none") for model, defense in synthetic.VICTIMS
+    ]
+    missing = board.frame["spectrogram, fgsm, true labels, 0.1 z"]
+    assert [cell.status for cell in missing] == ["ok", "ok", "ok", "missing"]
+    failed = board.frame["spectrogram, fgsm, true labels, 0.06 z"]
+    assert [cell.status for cell in failed] == ["ok", "failed", "ok", "failed"]
+
+
+def test_best_is_marked_only_where_nothing_is_lacking() -> None:
+    cells = [Cell(0.2, status="ok"), Cell(0.3, status="ok"), Cell(0.9, status="ok"), Cell(), Cell(0.7, status="ok")]
+    column = Column("uar", ("UAR",), best="highest")
+    board = Board(
+        "b", "B", (column,), pd.DataFrame({"uar": cells}), pd.DataFrame(index=range(5)), ("x", "x", "y", "y", "z"),
+        "", (), (),
+    )  # fmt: skip
+    assert best_rows(board, column) == {1}
+    assert best_rows(board, Column("uar", ("UAR",), best="lowest")) == {0}
+    assert best_rows(board, Column("uar", ("UAR",))) == frozenset()
+
+
+def test_models_names_the_worst_attack_of_each_place(made: Results) -> None:
+    board = models(made)
+    row = board.index[(board.index["model"] == "cnn4") & (board.index["defense"] == "none")].index[0]
+    mine = made.table[
+        (made.table["metric"] == "uar")
+        & (made.table["model"] == "cnn4")
+        & (made.table["defense"] == "none")
+        & (made.table["domain"] == "waveform")
+        & (made.table["attack"] != "none")
+    ]
+    worst = mine.loc[mine["value"].idxmin()]
+    assert board.frame["worst waveform UAR"][row].value == worst["value"]
+    assert f"{worst['epsilon']:g} FS" in board.frame["worst waveform by"][row]
+    assert worst["attack"] in board.frame["worst waveform by"][row]
+
+
+def test_the_worst_of_incomplete_cells_is_called_an_upper_bound(made: Results) -> None:
+    board = models(made)
+    cells = {
+        (model, defense): cell
+        for model, defense, cell in zip(
+            board.index["model"], board.index["defense"], board.frame["worst spectrogram UAR"], strict=True
+        )
+    }
+    assert cells["cnn4", "none"].reason == ""
+    assert "upper bound" in cells["cnn4", "vanilla"].reason
+    assert "upper bound" in cells["emodb-cnn", "vanilla"].reason
+
+
+def test_transfer_is_a_matrix_with_the_white_box_attack_on_its_diagonal(made: Results) -> None:
+    board = transfer(made)
+    for position, (keys, section) in enumerate(zip(board.index.to_dict("records"), board.sections, strict=True)):
+        metric = keys["metric"]
+        assert made.metric(metric).title in section
+        for model, defense in synthetic.VICTIMS:
+            cell = board.frame[f"on {model} {defense}"][position]
+            victim = {"model": model, "defense": defense, "epsilon": 0.001, "attack": "ifgsm"}
+            source = (keys["source_model"], keys["source_defense"])
+            if source == ("", ""):
+                assert cell.value == value(made, model=model, defense=defense, attack="none")
+            elif source == (model, defense):
+                own = "attack-success" if metric == "transfer-rate" else "uar"
+                assert cell.value == value(made, own, **victim, access="white-box")
+                assert "white-box" in cell.reason
+            else:
+                crafted = {"source_model": source[0], "source_defense": source[1]}
+                assert cell.value == value(made, metric, **victim, **crafted, access="transfer")
+    assert len(board.frame) == 4 + 1 + 4
+
+
+def test_boards_without_rows(made: Results) -> None:
+    assert transfer(select(made, {"access": "blind"})).frame.empty
+
+
+@pytest.mark.parametrize("params", ["[1]", "not JSON"])
+def test_params_must_be_a_mapping(made: Results, params: str) -> None:
+    clean = select(made, {"attack": "none"})
+    broken = Results(clean.table.assign(params=params), no_examples(), made.run)
+    with pytest.raises(InputError, match="params of none: found"):
+        rows(broken)
+
+
+def test_a_metric_of_unknown_title_is_shown_under_its_name(made: Results) -> None:
+    run = {key: entry for key, entry in made.run.items() if key != "metrics"}
+    titles = {column.title for column in attacks(Results(made.table, no_examples(), run)).columns}
+    assert ("pesq",) in titles
+
+
+def test_panels_repeat_the_texts_and_lose_no_column() -> None:
+    found = panels([10, 4, 4, 4, 4], texts=1, limit=22, gap=2)
+    assert found == [[0, 1, 2], [0, 3, 4]]
+    assert panels([10, 40], texts=1, limit=22, gap=2) == [[0, 1]]
+    assert panels([10], texts=1, limit=5, gap=2) == [[0]]
+
+
+def test_a_negative_zero_has_no_sign() -> None:
+    cells = [Cell(-0.0001, status="ok"), Cell(-0.25, status="ok"), Cell(0.0, status="ok")]
+    column = Column("d", ("d",), decimals=2)
+    board = Board("b", "B", (column,), pd.DataFrame({"d": cells}), pd.DataFrame(index=range(3)), ("",) * 3, "", (), ())
+    assert [row[0].text for row in sheet(board).body] == ["0.00", "−0.25", "0.00"]

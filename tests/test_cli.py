@@ -1,0 +1,178 @@
+"""The command line: what it prints, what it refuses, and with which exit code."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from commandline import advser
+
+from advser.plugins import REGISTRIES
+
+SUITE = """
+name: small
+corpus: {corpus}
+protocol: 3pair
+training: {{iterations: 2, batch_size: 4}}
+models: [tiny]
+defenses: [none]
+attacks: [{{name: fgsm, params: {{epsilon: 0.001}}}}]
+metrics: [uar]
+transcriber: none
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SUITE.format(corpus="demo"))
+    return path
+
+
+def assert_refused(done, *words: str) -> None:
+    """Exit code 2, and one line on standard error that has the words."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_and_lists_import_no_torch() -> None:
+    script = (
+        "import sys; from advser.cli import app; "
+        "from typer.testing import CliRunner; "
+        "[CliRunner().invoke(app, a) for a in (['--help'], ['list', 'attacks'], ['list', 'models'])]; "
+        "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    )
+    import subprocess
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [*REGISTRIES, "suites"])
+def test_list_names_every_plugin_with_a_summary(kind: str) -> None:
+    done = advser("list", kind)
+    assert done.returncode == 0
+    names = {line.split()[0] for line in done.stdout.splitlines()}
+    if kind in REGISTRIES:
+        assert names == set(REGISTRIES[kind])
+    assert all(len(line.split()) > 2 for line in done.stdout.splitlines())
+
+
+def test_show_gives_origin_parameters_units_and_source() -> None:
+    done = advser("show", "attack", "ifgsm")
+    assert done.returncode == 0
+    for text in ("gradient_sign.py:", "epsilon", "full-scale or z", "Kurakin", "steps"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "no-such-suite"], ["no-such-suite", "demo"]),
+        (["run", "emodb"], ["emodb", "--data emodb=DIR"]),
+        (["run", "emodb", "--data", "emodb=missing"], ["missing", "not a directory"]),
+        (["run", "emodb", "--data", "emodb"], ["--data emodb", "KEY=VALUE"]),
+        (["run", "demo", "--plugin", "missing.py"], ["missing.py", "not found"]),
+        (["run", "demo", "--set", "models=[tinny]"], ["unknown model 'tinny'", "did you mean 'tiny'"]),
+        (["run", "demo", "--set", "attacks.fgsm.params.epsilon=0.06 dB"], ["epsilon", "0.06 dB"]),
+        (["run", "demo", "--set", "attacks.fgsm.params.strength=1"], ["unknown key 'strength'", "epsilon"]),
+        (["run", "demo", "--set", "defenses.vanilla.params.alpha=2"], ["alpha", "2"]),
+        (["run", "demo", "--set", "models.tiny.params={depth: 9}"], ["unknown key 'depth'"]),
+        (["run", "demo", "--set", "protocol=7pair"], ["7pair"]),
+        (["run", "demo", "--set", "classes=[anger, joy]"], ["joy"]),
+        (["run", "demo", "--set", "folds=[fold9]"], ["fold9", "fold1"]),
+        (["run", "demo", "--only", "colour=red"], ["colour", "attack"]),
+        (["run", "demo", "--only", "model=cnn9"], ["no cell"]),
+        (["list", "colours"], ["colours", "attacks"]),
+        (["show", "attack", "fgms"], ["did you mean 'fgsm'"]),
+        (["board", "missing"], ["missing"]),
+        (["board", "missing", "--by", "colour"], ["colour", "attacks"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in ("run", "list", "show", "board") else "",
+)
+def test_bad_input_ends_with_one_line_and_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    assert_refused(advser(*arguments, cwd=tmp_path), *words)
+
+
+def test_an_unknown_option_is_refused_with_code_2(tmp_path: Path) -> None:
+    done = advser("run", "--colour", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder corpus of six speakers and two labels, in the ``folder`` layout."""
+    directory = tmp_path / "corpus"
+    directory.mkdir()
+    noise = np.random.default_rng(0)
+    with (directory / "metadata.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label", "speaker", "text", "gender"])
+        for speaker in range(6):
+            for label in ("calm", "loud"):
+                name = f"{speaker}-{label}.wav"
+                level = 0.02 if label == "calm" else 0.3
+                soundfile.write(directory / name, level * noise.standard_normal(16_000), 16_000)
+                rows.writerow([name, label, f"s{speaker}", "", "fm"[speaker % 2]])
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: soundfile.write(file, np.zeros(16_000), 16_000), ["silent"]),
+        (lambda file: soundfile.write(file, np.zeros(0), 16_000), ["empty"]),
+        (lambda file: soundfile.write(file, np.ones(100) / 2, 16_000), ["too short"]),
+        (lambda file: file.write_bytes(b"RIFF not a sound"), ["unreadable"]),
+        (lambda file: file.unlink(), []),
+    ],
+    ids=["silent", "empty", "short", "corrupt", "missing"],
+)
+def test_an_unusable_file_is_named(spoil, words: list[str], folder: Path, tmp_path: Path) -> None:
+    spoil(folder / "3-loud.wav")
+    suite = tmp_path / "folder.yaml"
+    suite.write_text(SUITE.format(corpus="folder"))
+    done = advser("run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store", cwd=tmp_path)
+    assert_refused(done, "3-loud.wav", *words)
+
+
+def test_a_label_outside_the_list_is_named(folder: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "folder.yaml"
+    suite.write_text(SUITE.format(corpus="{name: folder, params: {labels: [calm]}}"))
+    done = advser("run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store", cwd=tmp_path)
+    assert_refused(done, "loud", "calm")
+
+
+def test_stereo_at_44100_hz_runs_and_a_dry_run_does_no_job(folder: Path, tmp_path: Path) -> None:
+    soundfile.write(folder / "3-loud.wav", 0.3 * np.random.default_rng(1).standard_normal((44_100, 2)), 44_100)
+    suite = tmp_path / "folder.yaml"
+    suite.write_text(SUITE.format(corpus="folder"))
+    arguments = ["run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store"]
+    done = advser(*arguments, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "to do" in done.stdout
+    assert not (tmp_path / "results").exists()
+    again = advser(*arguments, "--dry-run", cwd=tmp_path)
+    assert again.stdout == done.stdout
+
+
+def test_a_broken_plugin_file_is_named(tmp_path: Path) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("import nothing_of_this_name\n")
+    assert_refused(advser("run", "demo", "--plugin", plugin, cwd=tmp_path), "broken.py", "nothing_of_this_name")
+
+
+def test_a_plugin_cannot_take_a_shipped_name(tmp_path: Path) -> None:
+    plugin = tmp_path / "taken.py"
+    plugin.write_text(
+        "import advser\nfrom advser.attacks.controls import Noise\n\n"
+        "@advser.attack('fgsm')\nclass Mine(Noise):\n    'Mine.'\n"
+    )
+    assert_refused(advser("run", "demo", "--plugin", plugin, cwd=tmp_path), "fgsm", "taken")

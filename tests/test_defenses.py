@@ -1,0 +1,248 @@
+"""Every registered defense keeps its contract; the shipped ones are the published objectives."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import toys
+from torch import Tensor
+from torch.nn import functional
+
+from advser.defenses.adversarial_training import Similarity, Vanilla
+from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
+from advser.defenses.undefended import Undefended
+from advser.errors import InputError
+from advser.models.base import EmotionModel
+from advser.parameters import build, validated
+from advser.plugins import ATTACKS, DEFENSES
+from advser.threat import Domain
+
+ADVERSARIAL = (Vanilla, Similarity)
+EVERYWHERE = [
+    pytest.param(name, kind, domain, id=f"{name}-{kind.__name__}-{domain}")
+    for name in DEFENSES
+    for kind, domain in toys.PLACES
+]
+BY_ATTACK = [
+    pytest.param(plugin, name, domain, id=f"{plugin.__name__}-{name}-{domain}")
+    for plugin in ADVERSARIAL
+    for name in ATTACKS
+    for domain in ATTACKS.get(name).domains
+]
+
+
+def fgsm(epsilon: float = 0.05) -> AttackReference:
+    return AttackReference(name="fgsm", params={"epsilon": epsilon})
+
+
+def batches_seen(made: EmotionModel) -> int:
+    return int(made.body[1].num_batches_tracked)
+
+
+def own_fgsm(made: EmotionModel, batch: TrainingBatch, epsilon: float) -> Tensor:
+    """FGSM against the model's own decisions, by hand, on a copy."""
+    frozen = copy.deepcopy(made).eval()
+    x = batch.features.clone().requires_grad_()
+    logits = frozen.outputs(x, batch.lengths, "spectrogram").logits
+    functional.cross_entropy(logits, logits.argmax(1)).backward()
+    assert x.grad is not None
+    return batch.features + epsilon * x.grad.sign()
+
+
+@pytest.mark.parametrize(("name", "kind", "domain"), EVERYWHERE)
+def test_every_defense_keeps_its_contract(name: str, kind: type[EmotionModel], domain: Domain) -> None:
+    made = toys.model(kind)
+    defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name), domain=domain), name)
+    batch = toys.training_batch(made)
+    before = {field: value.clone() for field, value in vars(batch).items() if isinstance(value, Tensor)}
+    loss = defense.loss(made, batch, 0)
+    loss.backward()
+    assert loss.shape == ()
+    assert loss.isfinite()
+    assert all(module.training for module in made.modules())
+    assert all(weight.requires_grad for weight in made.parameters())
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in made.parameters())
+    assert any(weight.grad.any() for weight in made.head.parameters())
+    assert all(torch.equal(getattr(batch, field), value) for field, value in before.items())
+    assert set(defense.attacks()) <= set(ATTACKS)
+
+
+@pytest.mark.parametrize("name", list(DEFENSES))
+def test_every_defense_leaves_a_usable_model(name: str) -> None:
+    made = toys.model(toys.Convolutional)
+    defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name)), name)
+    waveform, lengths, _ = toys.sounds()
+    wrapped = defense.wrap(made).eval()
+    assert wrapped(waveform, lengths).shape == (len(waveform), toys.CLASSES)
+    assert (
+        wrapped.outputs(wrapped.inputs(waveform, lengths, "spectrogram"), lengths, "spectrogram")
+        .logits.isfinite()
+        .all()
+    )
+
+
+@pytest.mark.parametrize("name", list(DEFENSES))
+def test_every_defense_is_described(name: str) -> None:
+    plugin = DEFENSES.get(name)
+    assert plugin.__doc__
+    assert all(field.description for field in plugin.model_fields.values())
+    complete = validated(plugin, toys.row(plugin), name)
+    assert validated(plugin, complete, name) == complete
+    assert build(plugin, complete, name) == build(plugin, toys.row(plugin), name)
+
+
+@pytest.mark.parametrize(("plugin", "attack", "domain"), BY_ATTACK)
+def test_any_attack_can_be_trained_against(plugin: type[Defense], attack: str, domain: Domain) -> None:
+    made = toys.model(toys.Convolutional)
+    params = toys.row(ATTACKS.get(attack), epsilon=toys.EPSILON[domain])
+    defense = build(plugin, {"attack": {"name": attack, "params": params}, "domain": domain}, "defense")
+    assert defense.attacks() == (attack,)
+    batch = toys.training_batch(made)
+    clean_only = build(plugin, {**defense.model_dump(mode="json"), "warmup": 1}, "defense")
+    torch.manual_seed(0)
+    loss = defense.loss(made, batch, 0)
+    torch.manual_seed(0)
+    assert loss.isfinite()
+    assert loss.item() != clean_only.loss(made, batch, 0).item()
+
+
+def test_undefended_is_the_mean_cross_entropy() -> None:
+    made = toys.model(toys.Linear)
+    batch = toys.training_batch(made)
+    expected = functional.cross_entropy(made(batch.waveform, batch.lengths), batch.labels)
+    torch.testing.assert_close(Undefended().loss(made, batch, 0), expected)
+
+
+def forwards_by_hand(made: EmotionModel, batch: TrainingBatch, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return clean and adversarial cross-entropy and embeddings: two forward passes of the model in training mode."""
+    clean = made.outputs(batch.features, batch.lengths, "spectrogram")
+    x = own_fgsm(made, batch, epsilon)
+    adversarial = made.outputs(x, batch.lengths, "spectrogram")
+    losses = [functional.cross_entropy(outputs.logits, batch.labels) for outputs in (clean, adversarial)]
+    return losses[0], losses[1], clean.embedding, adversarial.embedding
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8, 1.0])
+def test_vanilla_is_equation_3_of_ren(alpha: float) -> None:
+    made = toys.model(toys.Convolutional)
+    twin, batch = copy.deepcopy(made), toys.training_batch(made)
+    torch.manual_seed(1)
+    found = Vanilla(attack=fgsm(), alpha=alpha).loss(made, batch, 0)
+    torch.manual_seed(1)
+    clean, adversarial, _, _ = forwards_by_hand(twin, batch, 0.05)
+    torch.testing.assert_close(found, alpha * clean + (1 - alpha) * adversarial)
+
+
+@pytest.mark.parametrize(("beta", "gamma"), [(0.4, 0.4), (0.0, 0.0), (0.7, 0.3)])
+@pytest.mark.parametrize("norm", ["mse", "l2"])
+def test_similarity_is_equation_4_of_ren(beta: float, gamma: float, norm: str) -> None:
+    made = toys.model(toys.Convolutional)
+    twin, batch = copy.deepcopy(made), toys.training_batch(made)
+    torch.manual_seed(1)
+    params = {"attack": toys.INNER_ATTACK, "beta": beta, "gamma": gamma, "norm": norm}
+    found = build(Similarity, params, "defense").loss(made, batch, 0)
+    torch.manual_seed(1)
+    clean, adversarial, v, w = forwards_by_hand(twin, batch, 0.05)
+    squares = (v - w) ** 2
+    distance = squares.sum() / squares.numel() if norm == "mse" else (squares.sum(1) ** 0.5).sum() / len(v)
+    torch.testing.assert_close(found, beta * clean + gamma * adversarial + (1 - beta - gamma) * distance)
+
+
+@pytest.mark.parametrize("plugin", ADVERSARIAL)
+def test_only_the_clean_and_the_adversarial_pass_move_the_batch_norm_statistics(plugin: type[Defense]) -> None:
+    made = toys.model(toys.Convolutional)
+    twin, batch = copy.deepcopy(made), toys.training_batch(made)
+    start = batches_seen(made)
+    plugin(attack=fgsm(), warmup=1).loss(made, batch, 0)
+    assert batches_seen(made) == start + 1
+    made = copy.deepcopy(twin)
+    torch.manual_seed(1)
+    plugin(attack=fgsm()).loss(made, batch, 0)
+    torch.manual_seed(1)
+    forwards_by_hand(twin, batch, 0.05)
+    assert batches_seen(made) == start + 2
+    torch.testing.assert_close(made.body[1].running_mean, twin.body[1].running_mean)
+    torch.testing.assert_close(made.body[1].running_var, twin.body[1].running_var)
+
+
+@pytest.mark.parametrize("plugin", ADVERSARIAL)
+def test_warm_up_is_clean_training(plugin: type[Defense]) -> None:
+    made = toys.model(toys.Linear)
+    batch = toys.training_batch(made)
+    clean = Undefended().loss(made, batch, 0)
+    defense = plugin(attack=fgsm(), warmup=3)
+    assert [torch.equal(defense.loss(made, batch, step), clean) for step in (0, 2, 3, 4)] == [True, True, False, False]
+
+
+def test_crafting_keeps_to_the_budget_the_range_and_the_sound() -> None:
+    made = toys.model(toys.Waveform)
+    batch = toys.training_batch(made)
+    # Unprojected, and wide enough to leave [−1, 1].
+    wide = craft(made, batch, build(ATTACKS.get("ifgsm"), {"alpha": 0.5, "steps": 4}, "attack"), "waveform")
+    assert wide.abs().max() == 1
+    narrow = craft(made, batch, build(ATTACKS.get("ifgsm"), {"epsilon": 0.01, "alpha": 0.5}, "attack"), "waveform")
+    assert (narrow - batch.waveform).abs().max().item() == pytest.approx(0.01, rel=1e-4)
+    padding = torch.arange(toys.SAMPLES) >= batch.lengths[:, None]
+    assert padding.any()
+    assert not wide[padding].any()
+    assert not narrow[padding].any()
+
+
+def test_crafting_leaves_the_model_as_it_was() -> None:
+    made = toys.model(toys.Convolutional)
+    before = toys.state(made)
+    craft(made, toys.training_batch(made), fgsm().build(), "spectrogram")
+    toys.assert_same_state(made, before)
+
+
+def test_training_against_fgsm_makes_a_model_that_withstands_it_better() -> None:
+    accuracy = {}
+    for name, defense in {"none": Undefended(), "vanilla": Vanilla(attack=fgsm(0.3), alpha=0.5)}.items():
+        made = toys.model(toys.Linear)
+        batch = toys.training_batch(made, clips=24)
+        optimizer = torch.optim.Adam(made.parameters(), 0.01)
+        torch.manual_seed(0)
+        for step in range(60):
+            optimizer.zero_grad()
+            defense.loss(made, batch, step).backward()
+            optimizer.step()
+        x = own_fgsm(made, batch, 0.1)
+        decided = made.eval().outputs(x, batch.lengths, "spectrogram").logits.argmax(1)
+        accuracy[name] = float((decided == batch.labels).float().mean())
+    assert accuracy["vanilla"] > accuracy["none"]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "params", "message"),
+    [
+        (Similarity, {"beta": 0.7, "gamma": 0.5}, "beta \\+ gamma is 1.2, allowed: at most 1"),
+        (Vanilla, {"alpha": 1.5}, "alpha: .*less than or equal to 1 \\(found 1.5\\)"),
+        (Vanilla, {"domain": "cepstrum"}, "domain: .*'waveform' or 'spectrogram'"),
+        (Vanilla, {"attack": {"name": "fgms"}}, "attack: unknown attack 'fgms'; did you mean 'fgsm'"),
+        (Vanilla, {"attack": {"name": "fgsm"}}, "attack: attack 'fgsm': epsilon: Field required"),
+        (
+            Vanilla,
+            {"attack": {"name": "fgsm", "params": {"epsilon": "a lot"}}},
+            "epsilon: .*number \\(found 'a lot'\\)",
+        ),
+        (Vanilla, {"attack": {"name": "fgsm", "parameters": {}}}, "attack"),
+        (Vanilla, {"attack": "fgsm"}, "attack: .*\\(found 'fgsm'\\)"),
+    ],
+)
+def test_bad_parameters_are_refused_in_one_line(plugin: type[Defense], params: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as refusal:
+        build(plugin, {"attack": toys.INNER_ATTACK, **params}, "defense 'x'")
+    assert str(refusal.value).startswith("defense 'x': ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_attacks_in_a_tuple_are_named_too() -> None:
+    class Ensemble(Vanilla):
+        """Trains against several attacks."""
+
+        more: tuple[AttackReference, ...] = ()
+
+    params = {"attack": toys.INNER_ATTACK, "more": [{"name": "none"}, {"name": "noise", "params": {"epsilon": 0.1}}]}
+    assert build(Ensemble, params, "defense").attacks() == ("fgsm", "none", "noise")

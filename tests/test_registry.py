@@ -1,0 +1,355 @@
+"""Plugins are found, named, refused and fingerprinted; one that is broken spoils no other."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from advser.errors import InputError
+from advser.plugins import ATTACKS, REGISTRIES
+from advser.registry import Registry, code_fingerprint, load_plugin_file, source_file
+
+PLUGIN = '''
+import advser
+from advser.attacks.base import Attack
+
+
+@advser.attack("{name}")
+class Mine(Attack):
+    """Does nothing."""
+
+    def perturb(self, target, x, labels, generator):
+        """Return x."""
+        return x{ending}
+'''
+
+
+class Pitch:
+    """Shifts the pitch."""
+
+
+class Tempo:
+    """Changes the tempo."""
+
+
+@pytest.fixture
+def registry() -> Registry[object]:
+    """A registry with an entry-point group of its own."""
+    return Registry("toy", f"advser_test.{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Install a distribution: its entry points in a group, and its modules by file name."""
+
+    def install(group: str, points: dict[str, str], **modules: str) -> str:
+        package = f"package_{uuid.uuid4().hex[:8]}"
+        folder = tmp_path / package
+        metadata = folder / f"{package}-1.0.dist-info"
+        (folder / package).mkdir(parents=True)
+        metadata.mkdir()
+        lines = [f"{name} = {value.format(package=package)}" for name, value in points.items()]
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+        for name, text in {"__init__": "", **modules}.items():
+            (folder / package / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(folder)
+        return package
+
+    return install
+
+
+@pytest.fixture
+def fingerprint() -> Iterator[Callable[[str], str]]:
+    """Fingerprint a module as a new process would."""
+
+    def anew(module: str) -> str:
+        code_fingerprint.cache_clear()
+        importlib.invalidate_caches()
+        return code_fingerprint(module)
+
+    yield anew
+    code_fingerprint.cache_clear()
+
+
+@pytest.fixture
+def plugin_file(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Write a plugin file; afterwards nothing that was loaded is left in this process."""
+    modules, path, attacks = set(sys.modules), list(sys.path), dict(ATTACKS._decorated)
+
+    def write(text: str, folder: str = "a", name: str = "mine.py") -> Path:
+        file = tmp_path / folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return file
+
+    yield write
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+    sys.path[:] = path
+    ATTACKS._decorated.clear()
+    ATTACKS._decorated.update(attacks)
+
+
+def test_a_decorated_class_is_found_by_its_name(registry: Registry[object]) -> None:
+    assert registry.register("pitch")(Pitch) is Pitch
+    registry.register("a-tempo")(Tempo)
+    assert registry.get("pitch") is Pitch
+    assert list(registry) == ["a-tempo", "pitch"]
+    assert registry.decorated() == ("pitch", "a-tempo")
+    assert "pitch" in registry
+    assert "itch" not in registry
+
+
+def test_a_name_is_given_once(registry: Registry[object]) -> None:
+    registry.register("pitch")(Pitch)
+    registry.register("pitch")(Pitch)
+    with pytest.raises(InputError, match=r"toy 'pitch': the name is taken by .*:Pitch; .*:Tempo needs another"):
+        registry.register("pitch")(Tempo)
+    assert registry.get("pitch") is Pitch
+
+
+def test_the_name_of_a_shipped_plugin_cannot_be_taken() -> None:
+    with pytest.raises(InputError, match=r"attack 'fgsm': the name is taken by advser.attacks.gradient_sign:FGSM"):
+        ATTACKS.register("fgsm")(type("Mine", (ATTACKS.get("noise"),), {}))
+    assert ATTACKS.decorated() == ()
+
+
+@pytest.mark.parametrize("plugin", [Pitch, Pitch(), len])
+def test_only_classes_of_the_kind_are_registered(plugin: object) -> None:
+    with pytest.raises(InputError, match=r"attack 'mine': found .*, allowed: a class derived from advser.attacks.base"):
+        ATTACKS.register("mine")(plugin)
+    assert "mine" not in ATTACKS
+
+
+@pytest.mark.parametrize(("typed", "hint"), [("fgms", "; did you mean 'fgsm'?"), ("zzzz", "")])
+def test_an_unknown_name_is_answered_with_the_nearest(typed: str, hint: str) -> None:
+    for ask in (ATTACKS.get, ATTACKS.origin, ATTACKS.fingerprint):
+        with pytest.raises(InputError) as refusal:
+            ask(typed)
+        known = ", ".join(ATTACKS)
+        assert str(refusal.value) == f"unknown attack '{typed}'{hint} (known: {known})"
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("def (:", "SyntaxError: "),
+        ("Other = 1", "AttributeError: .*Broken"),
+        ("Broken = 1", "found 1, allowed: a class"),
+    ],
+)
+def test_a_broken_plugin_breaks_nothing_else(
+    registry: Registry[object], distribution: Callable[..., str], broken: str, reason: str
+) -> None:
+    points = {"good": "{package}.good:Good", "broken": "{package}.broken:Broken"}
+    package = distribution(registry.group, points, good='class Good:\n    """Is good."""\n', broken=broken)
+    assert list(registry) == ["broken", "good"]
+    assert [registry.origin(name).summary for name in registry] == ["", "Is good."]
+    assert not any(name.startswith(package) for name in sys.modules), "listing imported the plugins"
+    assert registry.get("good").__name__ == "Good"
+    with pytest.raises(InputError, match=f"toy 'broken'.*{reason}") as refusal:
+        registry.get("broken")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_package_is_listed_and_refused_when_asked_for(
+    registry: Registry[object], distribution: Callable[..., str]
+) -> None:
+    distribution(registry.group, {"gone": "no_such_package.module:Gone"})
+    assert str(registry.origin("gone")) == "?:0"
+    with pytest.raises(InputError, match=r"toy 'gone' .* cannot be imported: ModuleNotFoundError"):
+        registry.get("gone")
+    with pytest.raises(InputError, match="its Python source is not found"):
+        registry.fingerprint("gone")
+
+
+def test_two_distributions_with_one_name_are_refused_for_that_name_only(
+    registry: Registry[object], distribution: Callable[..., str]
+) -> None:
+    distribution(registry.group, {"pitch": "{package}:Pitch", "other": "{package}:Pitch"}, __init__="class Pitch: ...")
+    distribution(registry.group, {"pitch": "{package}:Pitch"}, __init__="class Pitch: ...")
+    assert list(registry) == ["other", "pitch"]
+    assert registry.get("other").__name__ == "Pitch"
+    with pytest.raises(InputError, match=r"toy 'pitch' is announced as .* and as .*: uninstall"):
+        registry.get("pitch")
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_the_origin_of_every_plugin_is_its_class(kind: str) -> None:
+    for name in REGISTRIES[kind]:
+        origin = REGISTRIES[kind].origin(name)
+        line = Path(origin.file).read_text(encoding="utf-8").splitlines()[origin.line - 1]
+        assert line.startswith(f"class {origin.qualname}(")
+        assert origin.summary.endswith((".", "]", ")"))
+
+
+def test_the_origin_of_a_decorated_class_is_its_line(registry: Registry[object]) -> None:
+    registry.register("pitch")(Pitch)
+    origin = registry.origin("pitch")
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert (Path(origin.file), origin.line) == (Path(__file__), lines.index("class Pitch:") + 1)
+    assert origin.summary == "Shifts the pitch."
+
+
+def test_listing_and_fingerprints_import_neither_torch_nor_plugins() -> None:
+    program = """
+import sys
+from advser.plugins import REGISTRIES
+for registry in REGISTRIES.values():
+    for name in registry:
+        registry.origin(name), registry.fingerprint(name)
+print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datasets") or name.startswith("advser.")}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['advser.errors', 'advser.plugins', 'advser.registry']"
+
+
+def test_a_plugin_file_registers_what_it_defines(plugin_file: Callable[..., Path]) -> None:
+    path = plugin_file(PLUGIN.format(name="mine", ending=""))
+    module = load_plugin_file(path)
+    assert load_plugin_file(path) is module
+    assert load_plugin_file(path.parent / "." / ".." / "a" / "mine.py") is module
+    assert ATTACKS.get("mine") is module.Mine
+    assert ATTACKS.decorated() == ("mine",)
+    assert ATTACKS.origin("mine").file == str(path)
+
+
+def test_two_plugin_files_cannot_share_a_name(plugin_file: Callable[..., Path]) -> None:
+    load_plugin_file(plugin_file(PLUGIN.format(name="mine", ending=""), "a"))
+    with pytest.raises(InputError, match="attack 'mine': the name is taken"):
+        load_plugin_file(plugin_file(PLUGIN.format(name="mine", ending=""), "b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def (:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
+        (PLUGIN.format(name="fgsm", ending=""), "the name is taken by advser.attacks.gradient_sign:FGSM"),
+    ],
+)
+def test_an_unusable_plugin_file_is_refused_in_one_line(
+    plugin_file: Callable[..., Path], text: str, message: str
+) -> None:
+    path = plugin_file(text)
+    for _ in range(2):
+        with pytest.raises(InputError, match=message) as refusal:
+            load_plugin_file(path)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_plugin_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.py", tmp_path):
+        with pytest.raises(InputError, match=f"plugin file {path}: not found"):
+            load_plugin_file(path)
+    text = tmp_path / "notes.txt"
+    text.write_text("no code")
+    with pytest.raises(InputError, match="not a Python file"):
+        load_plugin_file(text)
+
+
+def test_the_fingerprint_of_a_plugin_file_is_that_of_its_contents(plugin_file: Callable[..., Path]) -> None:
+    found = {}
+    for folder, ending in {"a": "", "b": "", "c": " + 1", "d": "  # as it is"}.items():
+        load_plugin_file(plugin_file(PLUGIN.format(name="mine", ending=ending), folder))
+        found[folder] = ATTACKS.fingerprint("mine")
+        ATTACKS._decorated.clear()
+    assert found["a"] == found["b"] == found["d"] != found["c"]
+
+
+def test_a_file_beside_a_plugin_file_can_be_imported_and_counts(
+    plugin_file: Callable[..., Path], fingerprint: Callable[[str], str]
+) -> None:
+    plugin_file("STEP = 1\n", name="step_beside_it.py")
+    path = plugin_file("from step_beside_it import STEP\n" + PLUGIN.format(name="mine", ending=" + STEP"))
+    module = load_plugin_file(path).__name__
+    first = fingerprint(module)
+    plugin_file("STEP = 2\n", name="step_beside_it.py")
+    assert fingerprint(module) != first
+    plugin_file("STEP = 1  # one\n", name="step_beside_it.py")
+    assert fingerprint(module) == first
+
+
+PACKAGE = {
+    "attack": (
+        '"""Text."""\nfrom typing import TYPE_CHECKING\nfrom . import part\nfrom {package}.other import more\n'
+        "if TYPE_CHECKING:\n    from {package} import types_only\n"
+        'class A:\n    """Text."""\n    x: int = 1\n    "About x."\n'
+    ),
+    "part": "VALUE = 1\n",
+    "other": "def more(): return 1\n",
+    "types_only": "VALUE = 1\n",
+    "unrelated": "VALUE = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changes"),
+    [
+        ("attack", "= 1", "= 2", True),
+        ("part", "= 1", "= 2", True),
+        ("other", "return 1", "return 2", True),
+        ("unrelated", "= 1", "= 2", False),
+        ("types_only", "= 1", "= 2", False),
+        ("attack", '"""Text."""', '"""Another text."""', False),
+        ("attack", "About x", "About this", False),
+        ("attack", "class A:", "# A comment.\n\n\nclass A :", False),
+        ("part", "1", "(\n  1\n)", False),
+    ],
+)
+def test_a_fingerprint_changes_with_the_code_that_runs(
+    distribution: Callable[..., str],
+    fingerprint: Callable[[str], str],
+    module: str,
+    old: str,
+    new: str,
+    changes: bool,
+) -> None:
+    package = distribution("unused", {}, **PACKAGE)
+    folder = source_file(f"{package}.part").parent
+    attack = folder / "attack.py"
+    attack.write_text(attack.read_text().format(package=package))
+    before = fingerprint(f"{package}.attack")
+    file = folder / f"{module}.py"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert (fingerprint(f"{package}.attack") != before) is changes
+    assert package not in sys.modules
+
+
+def test_the_contracts_count_into_the_fingerprint_of_a_shipped_plugin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fingerprint: Callable[[str], str]
+) -> None:
+    attack = "advser.attacks.gradient_sign"
+    before = fingerprint(attack)
+    for contract in (
+        "advser.attacks.base",
+        "advser.target",
+        "advser.threat",
+        "advser.models.base",
+        "advser.parameters",
+    ):
+        changed = tmp_path / f"{contract}.py"
+        changed.write_text(source_file(contract).read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
+        with monkeypatch.context() as context:
+            context.setattr(importlib.import_module(contract), "__file__", str(changed))
+            assert fingerprint(attack) != before, f"{contract} does not count"
+    assert fingerprint(attack) == before
+
+
+def test_code_without_a_file_has_no_fingerprint(registry: Registry[object]) -> None:
+    typed = type("Typed", (), {"__module__": "typed_into_a_notebook"})
+    registry.register("typed")(typed)
+    assert str(registry.origin("typed")) == "?:0"
+    with pytest.raises(InputError, match="module typed_into_a_notebook: its Python source is not found"):
+        registry.fingerprint("typed")

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from advser.errors import InputError
+from advser.provenance import provenance
+from advser.results import EXAMPLES_SCHEMA, KEYS, SCHEMA_VERSION, TABLE_SCHEMA, Results, no_examples, select
+
+RUN = {"notes": ["a note"], "failures": []}
+
+
+def table(**changes: object) -> pd.DataFrame:
+    row = {
+        **synthetic.BASE, **synthetic.CLEAN, "model": "cnn4", "defense": "none", "metric": "uar", "value": 0.5,
+        "ci_low": 0.4, "ci_high": 0.6, "n": 535, "n_failed": 0, "status": "ok", "reason": None,
+        "higher_is_better": True,
+    }  # fmt: skip
+    return pd.DataFrame([{**row, **changes}])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    examples = pd.DataFrame([synthetic.example(), synthetic.example(clip="03a01Nc", transcript="ja", pesq=np.nan)])
+    Results(table(), examples, RUN).save(tmp_path)
+    return tmp_path
+
+
+def one_line(caught: pytest.ExceptionInfo[InputError], *parts: str) -> None:
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    made = synthetic.results()
+    made.save(tmp_path)
+    read = Results.load(tmp_path)
+    assert_frame_equal(read.table, made.table)
+    assert read.run == {**made.run, "schema": SCHEMA_VERSION}
+    assert list(read.table.columns) == TABLE_SCHEMA.names
+    assert {path.name for path in tmp_path.iterdir()} == {"results.parquet", "examples.parquet", "run.json"}
+
+
+def test_examples_keep_further_numbers_and_absent_texts_are_empty(saved: Path) -> None:
+    examples = Results.load(saved).examples
+    assert list(examples.columns) == [*EXAMPLES_SCHEMA.names, "pesq"]
+    assert examples["transcript"].tolist() == ["", "ja"]
+    assert examples["pesq"].iloc[0] == 4.1
+    assert np.isnan(examples["pesq"].iloc[1])
+
+
+@settings(max_examples=12)
+@given(
+    value=st.floats(allow_nan=False),
+    epsilon=st.one_of(st.just(float("nan")), st.floats(0, 10)),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20),
+)
+def test_values_and_texts_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, value: float, epsilon: float, text: str
+) -> None:
+    directory = tmp_path_factory.mktemp("results")
+    made = Results(table(value=value, epsilon=epsilon, reason=text), no_examples(), RUN)
+    made.save(directory)
+    assert_frame_equal(Results.load(directory).table, made.table, check_exact=True)
+
+
+def test_published_results_have_no_examples(saved: Path) -> None:
+    (saved / "examples.parquet").unlink()
+    assert Results.load(saved).examples.empty
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"status": "maybe"}, ["status", "maybe", "ok, failed, not-applicable"]),
+        ({"status": "failed"}, ["uar", "0.5", "failed"]),
+        ({"value": np.nan}, ["uar", "nan", "status ok"]),
+        ({"n": None}, ["column n", "int64"]),
+        ({"value": "high"}, ["column value", "double"]),
+        ({"surplus": 1}, ["unknown column surplus"]),
+    ],
+)
+def test_wrong_tables_are_refused(changes: dict[str, object], parts: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        Results(table(**changes), no_examples(), RUN)
+    one_line(caught, "results.parquet", *parts)
+
+
+def test_a_cell_and_metric_may_be_there_once() -> None:
+    with pytest.raises(InputError) as caught:
+        Results(pd.concat([table(), table()]), no_examples(), RUN)
+    one_line(caught, "uar", "twice")
+
+
+def test_missing_columns_are_named() -> None:
+    with pytest.raises(InputError) as caught:
+        Results(table().drop(columns=["metric", "n"]), no_examples(), RUN)
+    one_line(caught, "no column metric, n")
+
+
+@pytest.mark.parametrize("run", [{"failures": []}, {"notes": [1], "failures": []}, {"notes": []}])
+def test_run_needs_notes_and_failures(run: dict[str, object]) -> None:
+    with pytest.raises(InputError) as caught:
+        Results(table(), no_examples(), run)
+    one_line(caught, "run.json", "allowed: a list")
+
+
+def _newer(folder: Path) -> None:
+    (folder / "run.json").write_text(json.dumps({**RUN, "schema": SCHEMA_VERSION + 1}))
+
+
+def _without_column(folder: Path) -> None:
+    pd.read_parquet(folder / "results.parquet").drop(columns="model").to_parquet(folder / "results.parquet")
+
+
+def _pickled(folder: Path) -> None:
+    table().to_pickle(folder / "results.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (lambda folder: shutil.rmtree(folder), ["no such folder"]),
+        (lambda folder: (folder / "results.parquet").unlink(), ["results.parquet", "no such file"]),
+        (lambda folder: (folder / "run.json").unlink(), ["run.json", "no such file"]),
+        (lambda folder: (folder / "run.json").write_text("{"), ["run.json", "corrupt"]),
+        (lambda folder: (folder / "run.json").write_text("[]"), ["run.json", "list"]),
+        (lambda folder: (folder / "run.json").write_text("{}"), ["schema", "None"]),
+        (_newer, ["schema", str(SCHEMA_VERSION + 1)]),
+        (lambda folder: (folder / "results.parquet").write_bytes(b"PAR1 not really"), ["results.parquet", "corrupt"]),
+        (lambda folder: (folder / "examples.parquet").write_bytes(b""), ["examples.parquet", "corrupt"]),
+        (_pickled, ["results.parquet", "corrupt"]),
+        (_without_column, ["results.parquet", "no column model"]),
+    ],
+)
+def test_damaged_folders_end_in_one_line(saved: Path, damage: object, parts: list[str]) -> None:
+    assert callable(damage)
+    damage(saved)
+    with pytest.raises(InputError) as caught:
+        Results.load(saved)
+    one_line(caught, str(saved), *parts)
+
+
+def test_saving_again_replaces_all(saved: Path) -> None:
+    Results(table(value=0.25), no_examples(), {"notes": [], "failures": []}).save(saved)
+    read = Results.load(saved)
+    assert read.table["value"].tolist() == [0.25]
+    assert read.notes == ()
+    assert read.examples.empty
+
+
+@pytest.mark.parametrize(
+    "where", [{"model": "cnn*"}, {"epsilon": "0.06"}, {"epsilon": ""}, {"attack": "?fgsm", "defense": "none"}]
+)
+def test_select_keeps_exactly_what_matches(where: dict[str, str]) -> None:
+    made = synthetic.results()
+    kept = select(made, where).table
+    expected = made.table
+    for key, value in where.items():
+        if key == "epsilon":
+            expected = expected[expected["epsilon"].isna() if value == "" else expected["epsilon"] == float(value)]
+        elif key == "model":
+            expected = expected[expected["model"] == "cnn4"]
+        else:
+            expected = expected[expected[key] == value.replace("?", "i")]
+    assert 0 < len(kept) < len(made.table)
+    assert_frame_equal(kept, expected.reset_index(drop=True))
+
+
+@pytest.mark.parametrize(("where", "part"), [({"modle": "*"}, "unknown key"), ({"model": "none-such"}, "no cell")])
+def test_select_refuses_what_matches_nothing(where: dict[str, str], part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        select(synthetic.results(), where)
+    one_line(caught, "--where", part)
+
+
+def test_select_applies_to_examples() -> None:
+    examples = pd.DataFrame([synthetic.example(), synthetic.example(model="emodb-cnn")])
+    made = Results(pd.concat([table(), table(model="emodb-cnn")]), examples, RUN)
+    assert select(made, {"model": "emodb-cnn"}).examples["model"].tolist() == ["emodb-cnn"]
+
+
+def test_keys_are_in_both_tables() -> None:
+    assert set(KEYS) <= set(TABLE_SCHEMA.names)
+    assert set(KEYS) <= set(EXAMPLES_SCHEMA.names)
+
+
+def test_provenance_is_plain_data_without_the_name_of_the_machine() -> None:
+    told = provenance()
+    assert json.loads(json.dumps(told)) == told
+    assert {"torch", "pandas", "pesq"} <= set(told["packages"])
+    assert set(told["host"]) == {"system", "machine", "processor", "cores", "memory_gib"}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_provenance_tells_commit_and_dirt_of_the_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    assert provenance()["git"] is None
+    git("init", "-q")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\n')
+    git("add", ".")
+    git("commit", "-qm", "first")
+    assert provenance()["git"] is None
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "advser"\n')
+    assert provenance()["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": True}
+    git("commit", "-qam", "second")
+    assert provenance()["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": False}
