@@ -138,8 +138,10 @@ def _markdown_field(field: Shown) -> str:
 
 def _escape(text: str) -> str:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
-    for character in "\\`*_[]|":
+    for character in "\\`*_|":
         escaped = escaped.replace(character, f"\\{character}")
+    # Brackets alone are plain in Markdown, and intervals are full of them.
+    escaped = escaped.replace("](", "]\\(")
     return " ".join(escaped.split())
 
 

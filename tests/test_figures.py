@@ -70,7 +70,7 @@ def test_no_line_is_drawn_across_a_failed_cell(made: Results) -> None:
     curve = next(curve for curve in panel.curves if curve.name == "fgsm, true labels")
     assert [cell.status for _, cell in curve.points] == ["ok", "failed", "ok"]
     line = next(line for line in draw([panel], "UAR").axes[0].get_lines() if line.get_label() == curve.name)
-    values = [float(value) for value in line.get_ydata()]  # type: ignore[union-attr]
+    values = [float(value) for value in line.get_ydata()]
     assert values[1] != values[1]
 
 
