@@ -11,6 +11,7 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.parameters import parameter
 from advser.target import Target
+from advser.threat import per_clip
 
 
 def uniform_noise(x: Tensor, bound: float, generator: torch.Generator) -> Tensor:
@@ -68,12 +69,11 @@ class IterativeFGSM(Attack):
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take the steps."""
-        budget = self.budget(target.domain)
         alpha = self.alpha if self.alpha is not None else 2.5 * (self.epsilon or 0) / max(self.steps, 1)
         perturbed = x + uniform_noise(x, self.random_start, generator) if self.random_start else x
         for _ in range(self.steps):
             perturbed = perturbed + alpha * target.gradient(perturbed, labels).sign()
-            perturbed = perturbed if budget is None else budget.project(perturbed, x)
+            perturbed = self.project(perturbed, x, target.domain)
         return perturbed
 
 
@@ -105,13 +105,11 @@ class PGD(Attack):
                     loss = target.loss(perturbed, labels)
                 better = loss > highest
                 highest = torch.where(better, loss, highest)
-                best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), perturbed, best)
+                best = torch.where(per_clip(better, x), perturbed, best)
                 if step < self.steps:
                     perturbed = self._step(target, perturbed, gradient, x)
         return best
 
     def _step(self, target: Target, perturbed: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
         alpha = 2.5 * self.epsilon / self.steps if self.alpha is None else self.alpha
-        budget = self.budget(target.domain)
-        assert budget is not None
-        return budget.project(perturbed + alpha * gradient.sign(), x)
+        return self.project(perturbed + alpha * gradient.sign(), x, target.domain)

@@ -17,8 +17,8 @@ from advser.parameters import build, validated
 from advser.plan import Corpus, Plan, Speech, make_plan, prepare_job, with_newcomers
 from advser.plugins import CORPORA, METRICS, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
-from advser.registry import load_plugin_file
 from advser.provenance import provenance
+from advser.registry import load_plugin_file
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
 from advser.score import Scorer

@@ -43,15 +43,26 @@ class Target:
     A blind attack may stand before no model at all (None).
 
     Attributes:
+        objective: the loss that attacks ascend.
+        mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         forwards: forward passes so far, per clip (B,).
         backwards: backward passes so far, per clip (B,).
     """
 
     def __init__(
-        self, model: EmotionModel | None, lengths: Tensor, domain: Domain, access: Access = "white-box"
+        self,
+        model: EmotionModel | None,
+        lengths: Tensor,
+        domain: Domain,
+        access: Access = "white-box",
+        *,
+        objective: Loss = cross_entropy,
+        mask: Tensor | None = None,
     ) -> None:
         self.domain = domain
         self.access = access
+        self.objective = objective
+        self.mask = mask
         self.forwards = torch.zeros(len(lengths), dtype=torch.long)
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
@@ -79,7 +90,8 @@ class Target:
 
         A clip may occur more than once, as for an average over random transformations.
         """
-        part = Target(self._model, self._lengths[rows], self.domain, self.access)
+        mask = None if self.mask is None else self.mask[rows]
+        part = Target(self._model, self._lengths[rows], self.domain, self.access, objective=self.objective, mask=mask)
         part.forwards, part.backwards = self.forwards, self.backwards
         part._rows = self._rows[rows.cpu()]
         return part
@@ -99,25 +111,28 @@ class Target:
         self._grant("embedding", "white-box")
         return self._outputs(x).embedding
 
-    def gradient(self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> Tensor:
+    def gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
         """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only."""
         return self.loss_and_gradient(x, labels, loss)[1]
 
-    def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> tuple[Tensor, Tensor]:
-        """Return each clip's loss (B,) and its gradient: one forward and one backward pass. White-box only."""
+    def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
+        """Return each clip's loss (B,) and its gradient, which is 0 in the padding: one forward and one backward pass.
+
+        ``loss`` is by default the target's ``objective``. White-box only.
+        """
         self._grant("gradient", "white-box")
         with torch.enable_grad():
             variable = x.detach().clone().requires_grad_()
-            losses = loss(self._forward(variable), labels)
+            losses = (loss or self.objective)(self._forward(variable), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         self._count(self.backwards)
-        return losses.detach(), gradient
+        return losses.detach(), gradient if self.mask is None else gradient * self.mask
 
     @torch.no_grad()
-    def loss(self, x: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> Tensor:
-        """Return each clip's loss (B,): one forward pass. Needs access to scores."""
+    def loss(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
+        """Return each clip's loss (B,), by default the ``objective``: one forward pass. Needs access to scores."""
         self._grant("loss", "white-box", "scores")
-        return loss(self._forward(x), labels)
+        return (loss or self.objective)(self._forward(x), labels)
 
     @torch.no_grad()
     def _outputs(self, x: Tensor) -> Outputs:

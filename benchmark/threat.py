@@ -25,6 +25,11 @@ def unit_of(domain: Domain) -> Unit:
     return "full-scale" if domain == "waveform" else "z"
 
 
+def per_clip(values: Tensor, like: Tensor) -> Tensor:
+    """Return one value a clip (B,) in a shape that broadcasts to ``like`` (B, …)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """What the attacker stands on.

@@ -16,7 +16,7 @@ from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.parameters import Parameters, build, validated
 from advser.plugins import ATTACKS
-from advser.target import Target
+from advser.target import Loss, Target, cross_entropy
 from advser.threat import Domain
 
 
@@ -67,6 +67,12 @@ class TrainingBatch:
         """Return what is perturbed in ``domain``: the waveform, or the features."""
         return self.waveform if domain == "waveform" else self.features
 
+    def mask(self, model: EmotionModel, domain: Domain) -> Tensor:
+        """Return what broadcasts to `inputs`, true where they are more than padding."""
+        if domain == "waveform":
+            return sound_mask(self.lengths, self.waveform.shape[1])
+        return model.frontend.mask(self.waveform, self.lengths)
+
 
 class Defense(Parameters, ABC):
     """A way to train, and optionally to use, a model that is to withstand attacks; its fields are its parameters."""
@@ -86,17 +92,29 @@ class Defense(Parameters, ABC):
         return tuple(item.name for item in listed if isinstance(item, AttackReference))
 
 
-def craft(model: EmotionModel, batch: TrainingBatch, attack: Attack, domain: Domain) -> Tensor:
+def craft(
+    model: EmotionModel,
+    batch: TrainingBatch,
+    attack: Attack,
+    domain: Domain,
+    labels: Tensor | None = None,
+    objective: Loss = cross_entropy,
+) -> Tensor:
     """Return adversarial inputs for a training batch, crafted in evaluation mode, as the harness would admit them.
 
-    That is within the budget and, for sound, on [−1, 1] and silent in the padding. The labels are the model's own
-    decisions on the clean batch (Ren et al. 2020), so that the true label does not leak into the perturbation.
+    Args:
+        model: the model in training; its state is as before afterwards.
+        batch: the batch.
+        attack: the attack.
+        domain: where it works.
+        labels: classes (B,) or probabilities (B, C); by default the model's own decisions on the clean batch
+            (Ren et al. 2020), so that the true label does not leak into the perturbation.
+        objective: the loss that the attack ascends.
     """
     x = batch.inputs(domain)
-    with Target(model, batch.lengths, domain) as target:
-        labels = target.decisions(x)
+    with torch.no_grad():
+        mask = batch.mask(model, domain)
+    with Target(model, batch.lengths, domain, objective=objective, mask=mask) as target:
+        labels = target.decisions(x) if labels is None else labels
         perturbed = attack.perturb(target, x, labels, batch.generator)
-    budget = attack.budget(domain)
-    if domain == "waveform":
-        perturbed = torch.where(sound_mask(batch.lengths, x.shape[1]), perturbed.clamp(-1, 1), x)
-    return perturbed if budget is None else budget.project(perturbed, x)
+    return attack.admit(perturbed, x, mask, domain)

@@ -68,8 +68,10 @@ def models(results: Results) -> Board:
     defended = groups(found, (*SETTING, "defense"))
     teams = [team for group in defended for team in groups(group, ("model",))]
     heads = [team[0] for team in teams]
-    columns = [Column("model", ("model",), measured=False)]
-    frame: dict[str, list[object]] = {"model": [head.text("model") for head in heads]}
+    # With a single model, sections by defense would have one row each.
+    one, other = ("model", "defense") if varying([head.text("model") for head in heads]) else ("defense", "model")
+    columns = [Column(one, (one,), measured=False)]
+    frame: dict[str, list[object]] = {one: [head.text(one) for head in heads]}
     for name in [name for name in ("uar", "accuracy") if name in metrics(results)]:
         shown = metric_column(results, name, interval=True)
         column = replace(shown, key=f"clean {name}", title=("clean", *shown.title), best="highest")
@@ -87,7 +89,7 @@ def models(results: Results) -> Board:
         frame[columns[-1].key] = [by for _, by in worst]
     index = (*SETTING, "defense", "model")
     title = "Models: clean, and under the attack that is worst for each"
-    return assemble("models", title, columns, frame, heads, ("defense",), index, reader_notes(results, found))
+    return assemble("models", title, columns, frame, heads, (other,), index, reader_notes(results, found))
 
 
 def _metrics_left_out(results: Results, found: Sequence[Row], names: Iterable[str]) -> list[str]:

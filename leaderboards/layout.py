@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from advser.leaderboards.board import Board, Column, varying
-from advser.leaderboards.rows import SETTING, UNIT_NOTES, Row
+from advser.leaderboards.rows import CONTROL_NOTE, SETTING, UNIT_NOTES, Row
 from advser.results import Results
 
 CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
@@ -47,9 +47,11 @@ def groups(found: Iterable[Row], keys: Sequence[str]) -> list[list[Row]]:
 
 
 def reader_notes(results: Results, found: Iterable[Row]) -> list[str]:
-    """Return the notes of the run, and what the units of the budgets in ``found`` mean."""
-    used = {row.keys["epsilon_unit"] for row in found if row.keys["epsilon"] is not None}
-    return [*results.notes, *(note for unit, note in UNIT_NOTES.items() if unit in used)]
+    """Return the notes of the run, and what is to be known of the controls and of the units of the budgets."""
+    listed = list(found)
+    used = {row.keys["epsilon_unit"] for row in listed if row.keys["epsilon"] is not None}
+    controls = [CONTROL_NOTE] if any(row.control for row in listed) else []
+    return [*results.notes, *controls, *(note for unit, note in UNIT_NOTES.items() if unit in used)]
 
 
 def section_texts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def _headings(shown: Sheet) -> list[list[str]]:
 
 def _panel(shown: Sheet, heads: list[list[str]], body: list[list[str]], panel: list[int]) -> list[str]:
     # The headings are rows like others: tabulate would pad its own headings beyond the width that was reckoned with.
+    heads = [line for line in heads if any(line[i] for i in panel)]
     lines = tabulate(
         [[row[i] for i in panel] for row in (*heads, *body)],
         tablefmt="plain",

@@ -17,6 +17,7 @@ SETTING = ("suite", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
 
 UNITS = {"full-scale": "FS", "z": "z"}
+CONTROL_NOTE = "An attack without labels is a control: it knows nothing of the model."
 UNIT_NOTES = {
     "full-scale": "FS: full scale, the waveform on [−1, 1].",
     "z": "z: standard deviations of the training data's features.",
@@ -71,7 +72,7 @@ class Row:
             return ""
         if key == "epsilon":
             return epsilon_text(self.keys["epsilon"], self.keys["epsilon_unit"])
-        if key == "labels" and self.keys["labels"] == "none":
+        if (key == "labels" and self.keys["labels"] == "none") or (key == "access" and self.control):
             return ""
         return str(self.keys[key])
 

@@ -58,7 +58,7 @@ class FrontEnd(nn.Module, ABC):
 
 
 class EmotionModel(nn.Module, ABC):
-    """A classifier of emotion: ``head(embed(frontend(waveform, lengths)))``.
+    """A classifier of emotion: ``head(embed(frontend(waveform, lengths), lengths))``.
 
     A subclass sets ``frontend`` and ``head`` in its constructor, whose first argument is the number of classes and
     whose other arguments are keyword-only, annotated, and have defaults: these are the model's parameters.
@@ -74,8 +74,12 @@ class EmotionModel(nn.Module, ABC):
     head: nn.Module
 
     @abstractmethod
-    def embed(self, features: Tensor) -> Tensor:
-        """Return embeddings (B, D), the input of the last layer, of features (B, bands, frames)."""
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Return embeddings (B, D), the input of the last layer, of features (B, bands, frames).
+
+        ``lengths`` (B,) are the clips' lengths in samples; a model whose front end gives a fixed number of frames
+        need not look at them, any other must not let a clip's padding change its embedding.
+        """
 
     def inputs(self, waveform: Tensor, lengths: Tensor, domain: Domain) -> Tensor:
         """Return what an attacker in ``domain`` perturbs: the waveform itself, or its features."""
@@ -87,17 +91,9 @@ class EmotionModel(nn.Module, ABC):
     def outputs(self, x: Tensor, lengths: Tensor, domain: Domain) -> Outputs:
         """Classify ``x``: waveforms (B, T), or features as the front end gives them, according to ``domain``."""
         features = self.frontend(x, lengths) if domain == "waveform" else x
-        embedding = self.embed(features)
+        embedding = self.embed(features, lengths)
         return Outputs(self.head(embedding), embedding)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C) of ``waveform`` (B, T) with ``lengths`` (B,) in samples."""
         return self.outputs(waveform, lengths, "waveform").logits
-
-
-def channels_last(model: nn.Module) -> None:
-    """Lay out the weights of 2-D convolutions with the channels innermost, which processors compute faster.
-
-    Convolutions take the layout of their output from their weights, and checkpoints loaded later keep it.
-    """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

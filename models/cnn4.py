@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.models.base import EmotionModel, channels_last
+from advser.models.base import EmotionModel
 from advser.models.frontends import LogMel
 
 
@@ -50,9 +50,8 @@ class CNN4(EmotionModel):
         self.frontend = LogMel(frames)
         self.body = nn.Sequential(*(block(*pair) for pair in pairwise(maps)))
         self.head = nn.Linear(maps[-1], classes)
-        channels_last(self)
 
-    def embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return embeddings (B, 512 · width) of features (B, 64, frames)."""
         maps: Tensor = self.body(features.unsqueeze(1))
         return maps.amax((2, 3))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.models.base import EmotionModel, channels_last
+from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel
 
 
@@ -58,9 +58,8 @@ class EmodbCNN(EmotionModel):
             dense(716, 20, last_dropout),
         )
         self.head = nn.Linear(20, classes)
-        channels_last(self)
 
-    def embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return embeddings (B, 20) of features (B, 40, 200)."""
         embedding: Tensor = self.body(features.unsqueeze(1))
         return embedding

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.models.base import EmotionModel, channels_last
+from advser.models.base import EmotionModel
 from advser.models.frontends import LogMel
 
 
@@ -39,9 +39,8 @@ class Tiny(EmotionModel):
         self.frontend = LogMel(frames)
         self.body = nn.Sequential(block(1, 12), block(12, 16), block(16, 24))
         self.head = nn.Linear(24 * 8, classes)
-        channels_last(self)
 
-    def embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return embeddings (B, 192) of features (B, 64, frames)."""
         maps: Tensor = self.body(features.unsqueeze(1))
         return maps.mean(3).flatten(1)

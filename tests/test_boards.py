@@ -29,7 +29,8 @@ def value(made: Results, metric: str = "uar", **keys: object) -> float:
 def test_attacks_has_a_row_for_each_cell_that_was_not_transferred(made: Results) -> None:
     board = attacks(made)
     assert len(board.frame) == len([keys for keys in synthetic.cells() if keys["access"] != "transfer"])
-    assert "access" in board.frame
+    assert "access white-box" in board.facts
+    assert any("control" in note for note in board.notes)
     for keys, cell in zip(board.index.to_dict("records"), board.frame["uar"], strict=True):
         expected = made.table[(made.table["metric"] == "uar")]
         for key in ("model", "defense", "attack", "params", "domain", "delivery", "labels", "access"):
@@ -119,6 +120,13 @@ def test_models_names_the_worst_attack_of_each_place(made: Results) -> None:
     assert board.frame["worst waveform UAR"][row].value == worst["value"]
     assert f"{worst['epsilon']:g} FS" in board.frame["worst waveform by"][row]
     assert worst["attack"] in board.frame["worst waveform by"][row]
+
+
+def test_a_single_model_has_its_defenses_under_each_other(made: Results) -> None:
+    board = models(select(made, {"model": "cnn4"}))
+    assert board.frame["defense"].tolist() == ["none", "vanilla"]
+    assert "model cnn4" in board.facts
+    assert not board.sectioned
 
 
 def test_the_worst_of_incomplete_cells_is_called_an_upper_bound(made: Results) -> None:

@@ -94,7 +94,9 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
         (["board", "missing"], ["missing"]),
         (["board", "missing", "--by", "colour"], ["colour", "attacks"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in ("run", "list", "show", "board") else "",
+    ids=lambda value: (
+        " ".join(value) if isinstance(value, list) and value[0] in ("run", "list", "show", "board") else ""
+    ),
 )
 def test_bad_input_ends_with_one_line_and_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     assert_refused(advser(*arguments, cwd=tmp_path), *words)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
@@ -199,7 +201,8 @@ def test_features_do_not_depend_on_neighbours_or_padding(make: Make, clips: list
     frontend = fitted(make, clips)
     # At 22.05 kHz a whole number of hops long: a frame after the last one would see the click best.
     size = next(size for size in range(9000, 12000) if -(-size * 22050 // 16000) % 220 == 0)
-    click = pad(torch.full((20,), 0.5), (size - 20, 0))
+    click = torch.zeros(size)
+    click[:20], click[-20:] = 0.05, 0.5
     clips = [*clips, click]
     together = frontend(*collate(clips, spare=5000))
     alone = torch.cat([frontend(*collate([clip])) for clip in clips])
@@ -208,6 +211,21 @@ def test_features_do_not_depend_on_neighbours_or_padding(make: Make, clips: list
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
     masks = torch.cat([frontend.mask(*collate([clip])) for clip in clips])
     assert torch.equal(frontend.mask(*collate(clips, spare=5000)), masks)
+
+
+@both
+@given(lengths=st.lists(st.integers(1, 40_000), min_size=2, max_size=3), seed=st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_any_lengths_can_share_a_batch(make: Make, lengths: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    noise = [0.1 * torch.randn(length, generator=generator) for length in lengths]
+    frontend = make().eval()
+    frontend.fit([collate(noise)])
+    together, masks = frontend(*collate(noise)), frontend.mask(*collate(noise))
+    for row, clip in enumerate(noise):
+        alone = collate([clip])
+        torch.testing.assert_close(together[row, :36], frontend(*alone)[0, :36], rtol=0, atol=1e-4)
+        assert torch.equal(masks[row], frontend.mask(*alone)[0])
 
 
 @both

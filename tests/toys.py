@@ -56,7 +56,7 @@ class Linear(EmotionModel):
         self.frontend = Frames()
         self.head = nn.Linear(SAMPLES, classes)
 
-    def embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         return features.flatten(1)
 
 
@@ -71,7 +71,7 @@ class Convolutional(EmotionModel):
         )
         self.head = nn.Linear(8 * 7 * 7, classes)
 
-    def embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         return torch.tanh(self.body(features[:, None])).flatten(1)
 
 
@@ -86,7 +86,7 @@ class Waveform(EmotionModel):
         self.body = nn.Sequential(nn.Conv1d(1, 8, 64, stride=16), nn.BatchNorm1d(8), nn.ReLU())
         self.head = nn.Linear(8, classes)
 
-    def embed(self, features: Tensor) -> Tensor:
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self.body(features).mean(2)
 
 

@@ -19,7 +19,7 @@ from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import ContractError
 from advser.job import Task
 from advser.models.base import EmotionModel
-from advser.parameters import build
+from advser.parameters import arguments, build
 from advser.plugins import DEFENSES, MODELS
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact
@@ -54,7 +54,8 @@ class _Features:
 
 def build_model(spec: dict[str, Any], classes: int) -> EmotionModel:
     """Construct an untrained model from its name and parameters."""
-    return MODELS.get(spec["name"])(classes, **spec["params"])
+    factory = MODELS.get(spec["name"])
+    return factory(classes, **arguments(factory, spec["params"], f"model '{spec['name']}'"))
 
 
 def build_defense(spec: dict[str, Any]) -> Defense:
