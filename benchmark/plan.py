@@ -23,8 +23,9 @@ from advser.parameters import build, explain, validated
 from advser.plugins import ATTACKS, CORPORA, DEFENSES, METRICS, MODELS, TRANSCRIBERS
 from advser.registry import Registry, code_fingerprint
 from advser.stages import STAGES
-from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite, Training
+from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
 from advser.threat import Delivery, Domain, Labels, unit_of
+from advser.training import Training
 from advser.transcribers.base import Transcriber
 
 FILTERS = ("seed", "fold", "model", "defense", "attack", "domain", "delivery", "labels", "access", "source_model",
@@ -253,6 +254,7 @@ class _Planner:
             victim
             for victim in itertools.starmap(_Victim, itertools.product(self.suite.models, self.suite.defenses))
             if self._selected(victim.columns)
+            and (victim.model.defenses is None or victim.defense.title in victim.model.defenses)
         ]
         rows = [row for entry in self._attack_entries() for row in self._rows(entry)]
         cells = [cell for seed in self.suite.seeds for cell in self._cells(seed, victims, rows)]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from advser.errors import InputError
 from advser.parameters import explain
 from advser.threat import Delivery, Domain, Labels
+from advser.training import Training
 
 
 def _listed(value: Any) -> Any:
@@ -53,45 +54,16 @@ class PluginEntry(_Schema):
         return self.label or self.name
 
 
-class Training(_Schema):
-    """How models are trained.
+class ModelEntry(PluginEntry):
+    """A model.
 
     Attributes:
-        optimizer: ``adam`` (PyTorch's defaults) or ``rmsprop`` (ρ = 0.9).
-        learning_rate: initial rate.
-        batch_size: clips a step.
-        iterations: number of steps.
-        schedule: ``constant``; ``cosine`` (to 0 over all iterations); ``plateau`` (× 0.1 when the validation loss has
-            not fallen for ``patience`` evaluations).
-        patience: evaluations, for ``plateau``.
-        fit_on: ``train``, or ``train+validation`` (then no clip is left to choose a checkpoint by).
-        select: which checkpoint is kept: the ``last``, or the ``best`` by validation UAR.
-        evaluate_every: steps between evaluations on the validation speakers.
-        precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it.
+        training: what its training changes against the suite's.
+        defenses: the defenses that it is trained with; none: all of the suite.
     """
 
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    batch_size: int = Field(16, ge=2)
-    iterations: int = Field(10_000, ge=1)
-    schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    patience: int = Field(20, ge=1)
-    fit_on: Literal["train", "train+validation"] = "train"
-    select: Literal["last", "best"] = "last"
-    evaluate_every: int = Field(100, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-    @model_validator(mode="after")
-    def _validation_is_held_out(self) -> Self:
-        if self.fit_on == "train+validation" and (self.select == "best" or self.schedule == "plateau"):
-            raise ValueError("fit_on: train+validation leaves nothing for select: best or schedule: plateau")
-        return self
-
-
-class ModelEntry(PluginEntry):
-    """A model, and what its training changes against the suite's."""
-
     training: dict[str, Any] = Field(default_factory=dict)
+    defenses: list[str] | None = None
 
 
 class AttackEntry(PluginEntry):
@@ -167,6 +139,11 @@ class Suite(_Schema):
             for title in titles:
                 if titles.count(title) > 1:
                     raise ValueError(f"{kind}: '{title}' is listed twice; give one a label")
+        defenses = [entry.title for entry in self.defenses]
+        for model in self.models:
+            for name in model.defenses or []:
+                if name not in defenses:
+                    raise ValueError(f"models.{model.title}.defenses: found '{name}', allowed: {', '.join(defenses)}")
         return self
 
 

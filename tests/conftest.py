@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 # pytest's importlib mode adds nothing to the search path; the toy models are in toys.py.
 sys.path.append(str(Path(__file__).parent))
 # The same examples at every run: a failure is then a change of the code, and no time limit fails a busy machine.
+# Tests run beside one another; two pools of threads on the same cores slow each other down many times over.
+torch.set_num_threads(1)
 settings.register_profile("advser", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("advser")
 

@@ -13,6 +13,9 @@ from advser.metrics.base import ClipMetric, Need
 PESQ_RATE = 16_000
 """Hz; the only rate of wideband PESQ."""
 
+PESQ_LONGEST = 20.0
+"""Seconds. The reference code has room for 50 utterances, each with its pause at least 0.4 s, and writes past it."""
+
 
 class SNR(ClipMetric):
     """Signal-to-noise ratio: energy of the clean clip over energy of the perturbation, in dB; mean over clips."""
@@ -55,12 +58,14 @@ class PESQ(ClipMetric):
         """Return the score of ``judged`` against ``clean``; both (T,) on [−1, 1] at 16 kHz.
 
         Raises:
-            MeasurementError: if a clip is silent or shorter than a quarter of a second, or no speech is found in it.
+            MeasurementError: if a clip is silent, shorter than 0.25 s, longer than 20 s, or without speech.
         """
         from pesq import PesqError, pesq
 
         if rate != PESQ_RATE:
             raise MeasurementError(f"wideband PESQ needs {PESQ_RATE} Hz, found {rate} Hz")
+        if len(clean) > PESQ_LONGEST * rate:
+            raise MeasurementError(f"the clip is {len(clean) / rate:.1f} s long, PESQ takes {PESQ_LONGEST:.0f} s")
         refuse_silence(clean, judged)
         try:
             return float(pesq(rate, clean, judged, "wb"))

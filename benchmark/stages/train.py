@@ -23,7 +23,7 @@ from advser.parameters import arguments, build
 from advser.plugins import DEFENSES, MODELS
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact
-from advser.suite import Training
+from advser.training import Training
 
 WEIGHTS = "weights.safetensors"
 EVALUATION_BATCH = 32

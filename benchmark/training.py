@@ -1,0 +1,44 @@
+"""How models are trained: the part of a suite that the training stage reads."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Training(BaseModel):
+    """How models are trained.
+
+    Attributes:
+        optimizer: ``adam`` (PyTorch's defaults) or ``rmsprop`` (ρ = 0.9).
+        learning_rate: initial rate.
+        batch_size: clips a step.
+        iterations: number of steps.
+        schedule: ``constant``; ``cosine`` (to 0 over all iterations); ``plateau`` (× 0.1 when the validation loss has
+            not fallen for ``patience`` evaluations).
+        patience: evaluations, for ``plateau``.
+        fit_on: ``train``, or ``train+validation`` (then no clip is left to choose a checkpoint by).
+        select: which checkpoint is kept: the ``last``, or the ``best`` by validation UAR.
+        evaluate_every: steps between evaluations on the validation speakers.
+        precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(16, ge=2)
+    iterations: int = Field(10_000, ge=1)
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    patience: int = Field(20, ge=1)
+    fit_on: Literal["train", "train+validation"] = "train"
+    select: Literal["last", "best"] = "last"
+    evaluate_every: int = Field(100, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @model_validator(mode="after")
+    def _validation_is_held_out(self) -> Self:
+        if self.fit_on == "train+validation" and (self.select == "best" or self.schedule == "plateau"):
+            raise ValueError("fit_on: train+validation leaves nothing for select: best or schedule: plateau")
+        return self

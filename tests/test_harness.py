@@ -1,0 +1,258 @@
+"""The crafting stage: whatever an attack returns, only what its contract allows is stored and judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import advser
+from advser.attacks.base import Attack
+from advser.audio import PCM_STEP
+from advser.errors import ContractError
+from advser.job import Job, Task
+from advser.parameters import parameter
+from advser.plan import prepare_job
+from advser.stages.craft import COSTS, FEATURES, craft
+from advser.stages.judge import LOGITS, predict
+from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
+from advser.stages.train import load_model, train
+from advser.store import Artefact, Store
+from advser.suite import load
+
+
+class Returns(Attack):
+    """Base of the misbehaving attacks below."""
+
+    epsilon: float = parameter(0.001, unit="full-scale", about="budget", ge=0)
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError
+
+
+@advser.attack("test-too-large")
+class TooLarge(Returns):
+    """Goes a thousand times beyond its budget, also in the padding."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x + 1000 * self.epsilon * torch.randn(x.shape, generator=generator).sign()
+
+
+@advser.attack("test-nan")
+class NotANumber(Returns):
+    """Returns NaN."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x * float("nan")
+
+
+@advser.attack("test-shape")
+class WrongShape(Returns):
+    """Drops a sample."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x[:, 1:]
+
+
+@advser.attack("test-array")
+class NoTensor(Returns):
+    """Returns no tensor."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x.numpy()
+
+
+@advser.attack("test-global-random")
+class GlobalRandom(Returns):
+    """Draws from torch's global generator."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x + self.epsilon * torch.randn_like(x).sign()
+
+
+@advser.attack("test-in-place")
+class InPlace(Returns):
+    """Overwrites its input."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x.add_(10 * self.epsilon)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def do(store: Store, stage, spec: dict, **inputs: Artefact) -> Artefact:
+    """Run a stage under a key of its spec, and return the artefact."""
+    keys = {role: artefact.folder.name for role, artefact in inputs.items()}
+    job = Job(stage.__name__, spec, keys, {}, "test")
+    if job.key not in store:
+        with store.create(job.key, job.record()) as folder:
+            stage(Task(spec, inputs, folder))
+    return store.get(job.key)
+
+
+@pytest.fixture(scope="module")
+def prepared(store: Store) -> Artefact:
+    return do(store, prepare, dict(prepare_job(load("demo"), 0, None).spec))
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, prepared: Artefact) -> Artefact:
+    spec = {
+        "model": {"name": "tiny", "params": {}},
+        "defense": {"name": "none", "params": {}},
+        "training": {"iterations": 60, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
+        "fold": "fold1",
+        "seed": 0,
+    }
+    return do(store, train, spec, prepared=prepared)
+
+
+def crafted(store: Store, prepared: Artefact, trained: Artefact | None, name: str, **changes) -> Artefact:
+    """Craft with one attack; ``changes`` go to the spec, ``params`` to the attack."""
+    params = changes.pop("params", {})
+    spec = {"attack": {"name": name, "params": params}, "domain": "waveform", "labels": "true", "batch_size": 16}
+    spec |= {"fold": "fold1", "seed": 0, **changes}
+    inputs = {"prepared": prepared} | ({"source": trained} if trained else {})
+    return do(store, craft, spec, **inputs)
+
+
+def clean_clips(prepared: Artefact):
+    loaded = load_prepared(prepared)
+    return loaded.clips.select(loaded.folds["fold1"].test)
+
+
+@pytest.mark.parametrize("name", ["test-too-large", "test-in-place"])
+def test_a_budget_holds_on_the_stored_sound_whatever_the_attack_returns(name, store, prepared, trained) -> None:
+    stored = load_clips(crafted(store, prepared, trained, name).path(AUDIO))
+    clean = clean_clips(prepared)
+    assert np.array_equal(stored.lengths, clean.lengths)
+    change = np.abs(stored.samples.astype(int) - clean.samples.astype(int)).max()
+    assert 0 < change <= 0.001 / PCM_STEP
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test-nan", "not finite"),
+        ("test-shape", "shape"),
+        ("test-array", "returned ndarray"),
+        ("test-global-random", "global generator"),
+    ],
+)
+def test_a_broken_contract_is_told_and_leaves_no_artefact(name, message, store, prepared, trained) -> None:
+    before = len(list(store.root.glob("*/*")))
+    with pytest.raises(ContractError, match=message):
+        crafted(store, prepared, trained, name)
+    assert len(list(store.root.glob("*/*"))) == before
+    assert not list(store.root.glob("unfinished-*"))
+
+
+def test_a_clean_cell_is_the_clean_sound(store: Store, prepared: Artefact) -> None:
+    stored = load_clips(crafted(store, prepared, None, "none", labels="none").path(AUDIO))
+    assert np.array_equal(stored.samples, clean_clips(prepared).samples)
+
+
+def test_an_unperturbed_spectrogram_sounds_as_before(store: Store, prepared: Artefact, trained: Artefact) -> None:
+    made = crafted(store, prepared, trained, "none", labels="none", domain="spectrogram")
+    difference = load_clips(made.path(AUDIO)).samples.astype(int) - clean_clips(prepared).samples.astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_k_steps_cost_k_passes_a_clip(store: Store, prepared: Artefact, trained: Artefact) -> None:
+    made = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
+    costs = load_file(made.path(COSTS))
+    assert (costs["forwards"] == 3).all()
+    assert (costs["backwards"] == 3).all()
+    assert (costs["seconds"] > 0).all()
+
+
+@pytest.mark.parametrize("labels", ["true", "predicted", "soft"])
+@pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
+def test_the_same_job_gives_the_same_artefact(labels, domain, store, prepared, trained, tmp_path: Path) -> None:
+    params = {"epsilon": 0.001 if domain == "waveform" else 0.06, "steps": 2}
+    made = [
+        crafted(place, prepared, trained, "pgd", params=params, labels=labels, domain=domain)
+        for place in (store, Store(tmp_path))
+    ]
+    name = AUDIO if domain == "waveform" else FEATURES
+    assert made[0].path(name).read_bytes() == made[1].path(name).read_bytes()
+
+
+def test_stored_sound_is_judged_as_the_model_hears_it(store: Store, prepared: Artefact, trained: Artefact) -> None:
+    made = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
+    spec = {"delivery": "audio", "batch_size": 16, "fold": "fold1"}
+    judged = do(store, predict, spec, prepared=prepared, crafted=made, victim=trained)
+    logits = load_file(judged.path(LOGITS))["logits"]
+    model = load_model(trained, "cpu")
+    clips = load_clips(made.path(AUDIO))
+    alone = torch.cat([model(*clips.batch([index])) for index in range(len(clips))])
+    assert torch.equal(logits.argmax(1), alone.argmax(1))
+    torch.testing.assert_close(logits, alone, atol=1e-3, rtol=1e-3)
+
+
+def test_features_are_judged_as_they_were_crafted(store: Store, prepared: Artefact, trained: Artefact) -> None:
+    made = crafted(store, prepared, trained, "fgsm", params={"epsilon": 0.06}, domain="spectrogram")
+    features = load_file(made.path(FEATURES))["features"]
+    spec = {"delivery": "features", "batch_size": 16, "fold": "fold1"}
+    judged = do(store, predict, spec, prepared=prepared, crafted=made, victim=trained)
+    model = load_model(trained, "cpu")
+    clean = clean_clips(prepared)
+    waveform, lengths = clean.batch(range(len(clean)))
+    logits = model.outputs(features, lengths, "spectrogram").logits
+    torch.testing.assert_close(load_file(judged.path(LOGITS))["logits"], logits, atol=1e-3, rtol=1e-3)
+    change = (features - model.inputs(waveform, lengths, "spectrogram")).abs().amax()
+    assert float(change) == pytest.approx(0.06, abs=1e-4)
+
+
+def test_training_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(prepared, trained, tmp_path) -> None:
+    spec = trained.manifest["job"]["spec"]
+    state = torch.get_rng_state()
+    again = do(Store(tmp_path), train, spec, prepared=prepared)
+    assert torch.equal(state, torch.get_rng_state())
+    assert again.path("weights.safetensors").read_bytes() == trained.path("weights.safetensors").read_bytes()
+    other = do(Store(tmp_path), train, {**spec, "seed": 1}, prepared=prepared)
+    assert other.path("weights.safetensors").read_bytes() != trained.path("weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"select": "best", "evaluate_every": 2},
+        {"schedule": "plateau", "evaluate_every": 2, "patience": 1},
+        {"schedule": "cosine", "fit_on": "train+validation"},
+        {"optimizer": "rmsprop"},
+        {"precision": "bf16"},
+    ],
+    ids=lambda value: "-".join(map(str, value.values())),
+)
+def test_every_way_of_training_ends_with_finite_weights(training, prepared, tmp_path) -> None:
+    spec = {
+        "model": {"name": "tiny", "params": {}},
+        "defense": {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}},
+        "training": {"iterations": 4, "batch_size": 8, "precision": "fp32", **training},
+        "fold": "fold1",
+        "seed": 0,
+    }
+    made = do(Store(tmp_path), train, spec, prepared=prepared)
+    assert all(value.isfinite().all() for value in load_file(made.path("weights.safetensors")).values())
+    held_out = training.get("fit_on") != "train+validation"
+    assert all(("validation_uar" in entry) == held_out for entry in made.json("history.json"))
+
+
+def test_normalisation_statistics_come_from_the_training_clips_only(prepared: Artefact, trained: Artefact) -> None:
+    loaded = load_prepared(prepared)
+    model = load_model(trained, "cpu")
+    fold = loaded.folds["fold1"]
+    with torch.no_grad():
+        features = model.frontend(*loaded.clips.batch(list(fold.train)))
+    assert float(features.mean()) == pytest.approx(0, abs=0.1)
+    with torch.no_grad():
+        everything = model.frontend(*loaded.clips.batch(range(len(loaded.clips))))
+    assert float(everything.mean()) != pytest.approx(float(features.mean()), abs=1e-4)

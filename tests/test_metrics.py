@@ -1,0 +1,251 @@
+"""Every metric on clips whose figure is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advser.audio import SAMPLE_RATE, read
+from advser.errors import MeasurementError
+from advser.metrics.base import Metric
+from advser.metrics.cost import Backwards, Forwards, Seconds
+from advser.metrics.intelligibility import ESTOI, STOI
+from advser.metrics.normalisation import normalise
+from advser.metrics.quality import PESQ, SNR
+from advser.metrics.recognition import UAR, Accuracy, AttackSuccess, Loss
+from advser.metrics.transcription import CER, WER, CERChange, ErrorCounts, WERChange, count_errors
+from advser.metrics.transfer import TransferRate
+from advser.plugins import METRICS
+
+DEMO = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
+CLIP_METRICS = [SNR(), PESQ(), STOI(), ESTOI()]
+SCORES = [PESQ(), STOI(), ESTOI()]
+
+
+@pytest.fixture(scope="session")
+def speech() -> np.ndarray:
+    samples, rate = read(DEMO / "m1_neutral_1.flac", "clip")
+    assert rate == SAMPLE_RATE
+    return samples
+
+
+def noisy(clean: np.ndarray, snr: float) -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
+    return clean + noise * np.sqrt(np.mean(clean**2) / np.mean(noise**2) / 10 ** (snr / 10)).astype(np.float32)
+
+
+def value(metric: Metric, **columns: list[float]) -> float:
+    return float(metric.combine(metric.statistics(pd.DataFrame(columns), 3).sum(axis=0)))
+
+
+# Five clips: turned by the attack, misread already, right throughout, misread already and righted, turned.
+OUTCOME = {
+    "label": [0, 1, 2, 2, 0],
+    "clean_prediction": [0, 0, 2, 1, 0],
+    "prediction": [1, 0, 2, 2, 2],
+    "source_prediction": [1, 0, 0, 0, 0],
+    "loss": [2.0, 3.0, 0.5, 0.5, 4.0],
+    "seconds": [0.5, 0.5, 0.25, 0.25, 1.0],
+    "forwards": [10, 10, 10, 10, 0],
+    "backwards": [10, 10, 10, 10, 5],
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (Accuracy(), 2 / 5),
+        (UAR(), (0 / 2 + 0 / 1 + 2 / 2) / 3),
+        (Loss(), 2.0),
+        (AttackSuccess(), 2 / 5),
+        (TransferRate(), 1 / 2),
+        (Seconds(), 0.5),
+        (Forwards(), 8.0),
+        (Backwards(), 9.0),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, Metric) else "",
+)
+def test_known_outcome(metric, expected):
+    assert value(metric, **OUTCOME) == pytest.approx(expected)
+
+
+def test_transfer_rate_without_a_qualifying_clip_is_undefined():
+    assert math.isnan(value(TransferRate(), **{**OUTCOME, "source_prediction": OUTCOME["label"]}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "column"),
+    [(UAR(), "prediction"), (Accuracy(), "prediction"), (AttackSuccess(), "clean_prediction"),
+     (TransferRate(), "source_prediction")],
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
+)  # fmt: skip
+def test_a_missing_prediction_is_a_failed_clip(metric, column):
+    examples = pd.DataFrame({**OUTCOME, column: [-1, *OUTCOME[column][1:]]})
+    failed = np.isnan(metric.statistics(examples, 3)).any(axis=1)
+    assert failed.tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_shipped_metric_describes_itself(name):
+    metric = METRICS.get(name)()
+    assert metric.title
+    assert isinstance(metric.higher_is_better, bool)
+    assert metric.needs
+    assert type(metric).__doc__
+
+
+def test_where_metrics_have_no_meaning():
+    needs = {name: METRICS.get(name).needs for name in METRICS}
+    assert {name for name, kinds in needs.items() if "audio" in kinds} >= {"snr", "pesq", "stoi", "estoi"}
+    assert {name for name, kinds in needs.items() if "source" in kinds} == {"transfer-rate"}
+    assert {"snr", "attack-success", "wer-change", "cer-change"} <= {n for n, k in needs.items() if "attack" in k}
+    assert "attack" not in needs["pesq"] | needs["stoi"] | needs["wer"] | needs["uar"]
+    assert {name for name, kinds in needs.items() if "transcripts" in kinds} == {
+        "wer",
+        "cer",
+        "wer-change",
+        "cer-change",
+    }
+
+
+@pytest.mark.parametrize("level", [0, 10, 40])
+def test_snr_of_noise_at_a_known_level(speech, level):
+    assert SNR().measure(speech, noisy(speech, level), SAMPLE_RATE) == pytest.approx(level, abs=1e-2)
+
+
+def test_snr_of_no_perturbation_is_told_not_invented(speech):
+    with pytest.raises(MeasurementError, match="perturbation is zero"):
+        SNR().measure(speech, speech, SAMPLE_RATE)
+
+
+def test_identical_sound_scores_highest(speech):
+    assert PESQ().measure(speech, speech, SAMPLE_RATE) > 4.6
+    assert STOI().measure(speech, speech, SAMPLE_RATE) == pytest.approx(1, abs=1e-6)
+    assert ESTOI().measure(speech, speech, SAMPLE_RATE) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", SCORES, ids=lambda one: one.title)
+def test_more_noise_scores_lower_and_the_same_sound_scores_the_same(metric, speech):
+    judged = [noisy(speech, level) for level in (40, 20, 0)]
+    scores = [metric.measure(speech, one, SAMPLE_RATE) for one in judged]
+    assert scores[0] > scores[1] > scores[2]
+    assert [metric.measure(speech, one, SAMPLE_RATE) for one in judged] == scores
+
+
+@pytest.mark.parametrize("metric", CLIP_METRICS, ids=lambda one: one.title)
+def test_a_silent_clip_fails_with_a_reason(metric, speech):
+    silence = np.zeros_like(speech)
+    with pytest.raises(MeasurementError, match="silent"):
+        metric.measure(silence, speech, SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("metric", SCORES, ids=lambda one: one.title)
+@pytest.mark.parametrize("samples", [1, 200, 3000])
+def test_too_short_a_clip_fails_with_a_reason(metric, samples, speech):
+    short = speech[6000 : 6000 + samples]
+    with pytest.raises(MeasurementError, match=r"0\.384 s|1/4 of a second|silent"):
+        metric.measure(short, short * np.float32(0.9), SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("metric", [STOI(), ESTOI()], ids=lambda one: one.title)
+def test_mostly_silence_fails_instead_of_scoring_a_constant(metric):
+    clip = np.zeros(SAMPLE_RATE, np.float32)
+    clip[8000:9000] = np.random.default_rng(0).standard_normal(1000) * 0.1
+    with pytest.raises(MeasurementError, match="too little sound"):
+        metric.measure(clip, clip, SAMPLE_RATE)
+
+
+def test_pesq_refuses_what_its_code_cannot_hold(speech):
+    # Sixty bursts in thirty seconds end the process if they reach the reference code.
+    bursts = np.tile(np.repeat([0.3, 0.0], 4000), 60).astype(np.float32)
+    bursts *= np.random.default_rng(0).standard_normal(len(bursts)).astype(np.float32)
+    with pytest.raises(MeasurementError, match=r"30\.0 s long"):
+        PESQ().measure(bursts, bursts, SAMPLE_RATE)
+    with pytest.raises(MeasurementError, match="16000 Hz, found 8000 Hz"):
+        PESQ().measure(speech, speech, 8000)
+
+
+def test_measuring_leaves_the_random_state_of_the_caller(speech):
+    np.random.seed(3)
+    expected = np.random.standard_normal(4)
+    np.random.seed(3)
+    ESTOI().measure(speech, noisy(speech, 20), SAMPLE_RATE)
+    assert np.array_equal(np.random.standard_normal(4), expected)
+
+
+def test_a_clip_metric_averages_over_measured_clips():
+    statistics = PESQ().statistics(pd.DataFrame({"pesq": [4.0, np.nan, 3.0]}), 3)
+    assert np.isnan(statistics[1]).all()
+    assert PESQ().combine(statistics[[0, 2]].sum(axis=0)) == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("Das will sie.", "de", "das will sie"),
+        ("Stück für Öl: WEISS, weiß!", "de", "stueck fuer oel weiss weiss"),
+        ("Stu\u0308ck", "de", "stueck"),
+        ("In 7 Stunden, um 12 – nicht 13.", "de", "in sieben stunden um zwoelf nicht 13"),
+        ("I don\u2019t 'know' 3 well-known 'uns", "en", "i don't know three well known uns"),
+        ("  Tab\tund\nZeile ", "de", "tab und zeile"),
+        ("Perché no? 3 caffè", "it", "perché no 3 caffè"),
+        ("…", "de", ""),
+    ],
+)
+def test_normalisation(text, language, expected):
+    assert normalise(text, language) == expected
+
+
+@given(text=st.text(max_size=40), language=st.sampled_from(["de", "en", "it"]))
+def test_normalising_twice_changes_nothing_more(text, language):
+    once = normalise(text, language)
+    assert normalise(once, language) == once
+    assert once == " ".join(once.split())
+
+
+@given(said=st.text("abc äß,.7", min_size=1, max_size=30), heard=st.text("abc äß,.7", max_size=30))
+def test_error_counts_are_edit_distances(said, heard):
+    counts = count_errors(said, heard, "de")
+    same = normalise(said, "de") == normalise(heard, "de")
+    assert (counts.word_errors == 0) == (same or counts.words == 0)
+    assert counts.words == len(normalise(said, "de").split())
+    assert counts.char_errors <= max(counts.chars, len(normalise(heard, "de")))
+
+
+def test_errors_of_kinds_are_added_up():
+    # One word replaced, one left out, two put in.
+    counts = count_errors("Das will sie am Mittwoch.", "das soll sie mittwoch ja ja", "de")
+    assert (counts.word_errors, counts.words) == (4, 5)
+    assert count_errors("", "anything", "en") == ErrorCounts(0, 0, 0, 0)
+
+
+TRANSCRIBED = {
+    "word_errors": [2, 0, 3],
+    "words": [4, 5, 0],
+    "char_errors": [6, 0, 0],
+    "chars": [20, 25, 0],
+    "clean_word_errors": [1, 1, 0],
+    "clean_char_errors": [0, 3, 0],
+}
+
+
+def test_error_rates_are_pooled_over_clips():
+    pooled = {**TRANSCRIBED, "word_errors": [2, 0, 0]}
+    assert value(WER(), **pooled) == pytest.approx(2 / 9)
+    assert value(CER(), **pooled) == pytest.approx(6 / 45)
+    assert value(WERChange(), **pooled) == pytest.approx(0)
+    assert value(CERChange(), **pooled) == pytest.approx(3 / 45)
+
+
+@pytest.mark.parametrize("metric", [WER(), CER(), WERChange(), CERChange()], ids=lambda one: one.title)
+def test_missing_transcripts_are_failed_clips(metric):
+    examples = pd.DataFrame({name: [None, *counts[1:]] for name, counts in TRANSCRIBED.items()})
+    assert np.isnan(metric.statistics(examples, 3)).any(axis=1).tolist() == [True, False, False]
+    nothing = pd.DataFrame(dict.fromkeys(TRANSCRIBED), index=range(2))
+    assert np.isnan(metric.statistics(nothing, 3)).all()

@@ -1,0 +1,327 @@
+"""Speech recognisers, run for real: PocketSphinx on speech, faster-whisper on a random model, and their choice."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advser.audio import Pcm, read, to_pcm
+from advser.errors import InputError, NotApplicableError
+from advser.metrics.transcription import count_errors
+from advser.parameters import build, validated
+from advser.transcribers.bigram import arpa, draw_distractors
+from advser.transcribers.choice import choose
+from advser.transcribers.sphinx import DIRECTORY_VARIABLE, PocketSphinx
+from advser.transcribers.whisper import FasterWhisper
+
+DEMO = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
+GERMAN = {
+    "a01": "Der Lappen liegt auf dem Eisschrank.",
+    "a02": "Das will sie am Mittwoch abgeben.",
+    "a04": "Heute abend könnte ich es ihm sagen.",
+    "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
+    "a07": "In sieben Stunden wird es soweit sein.",
+    "b01": "Was sind denn das für Tüten, die da unter dem Tisch stehen?",
+    "b02": "Sie haben es gerade hochgetragen und jetzt gehen sie wieder runter.",
+    "b03": "An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
+    "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
+    "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
+}
+
+
+@pytest.fixture(autouse=True)
+def _bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No acoustic model and no cached weights, whatever the machine has."""
+    monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def english() -> tuple[list[Pcm], list[str]]:
+    """Clips of the demo corpus and what is said in them."""
+    with (DEMO / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == "neutral"][::2]
+    return [to_pcm(read(DEMO / row["file"], row["file"])[0]) for row in rows], [row["text"] for row in rows]
+
+
+def word_error_rate(said: list[str], heard: list[str], language: str) -> float:
+    counts = [count_errors(*pair, language) for pair in zip(said, heard, strict=True)]
+    return sum(one.word_errors for one in counts) / sum(one.words for one in counts)
+
+
+def noisy(clip: Pcm, snr: float) -> Pcm:
+    sound = clip / 32768
+    noise = np.random.default_rng(0).standard_normal(len(sound))
+    return to_pcm(0.5 * (sound + noise * np.sqrt(np.mean(sound**2) / np.mean(noise**2) / 10 ** (snr / 10))))
+
+
+# The language model
+
+
+def probabilities(text: str) -> tuple[dict[str, float], dict[str, float], dict[tuple[str, str], float]]:
+    """Parse an ARPA file: unigrams, back-off weights and bigrams, as probabilities."""
+    unigrams, back_off, bigrams = {}, {}, {}
+    for line in text.splitlines():
+        if re.match(r"-?\d", line):
+            fields = line.split()
+            if len(fields) == 3 and "2-grams" in text[: text.index(line)]:
+                bigrams[fields[1], fields[2]] = 10 ** float(fields[0])
+            else:
+                unigrams[fields[1]] = 10 ** float(fields[0])
+                back_off[fields[1]] = 10 ** float(fields[2]) if len(fields) == 3 else 1.0
+    return unigrams, back_off, bigrams
+
+
+letters = st.text("abcdef", min_size=1, max_size=2)
+
+
+@given(
+    sentences=st.lists(st.lists(letters, min_size=1, max_size=5), min_size=1, max_size=5),
+    others=st.sets(letters, max_size=10),
+    weight=st.floats(0.05, 0.95),
+)
+def test_after_every_word_the_probabilities_add_up_to_one(sentences, others, weight):
+    vocabulary = {word for words in sentences for word in words} | others
+    unigrams, back_off, bigrams = probabilities(arpa(sentences, vocabulary, weight))
+    following = vocabulary | {"</s>"}
+    for history in vocabulary | {"<s>"}:
+        total = sum(bigrams.get((history, word), back_off[history] * unigrams[word]) for word in following)
+        assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_bigram_is_mixed_with_the_uniform_unigram():
+    _, _, bigrams = probabilities(arpa([["a", "b"], ["a", "c"]], ["a", "b", "c", "d"], 0.8))
+    assert bigrams["a", "b"] == pytest.approx(0.8 / 2 + 0.2 / 5, rel=1e-5)
+    assert bigrams["<s>", "a"] == pytest.approx(0.8 + 0.2 / 5, rel=1e-5)
+
+
+@given(words=st.sets(st.text("abcä'1", min_size=1, max_size=5), max_size=40), number=st.integers(0, 10))
+def test_distractors_are_plain_words_that_nobody_says(words, number):
+    exclude = set(sorted(words)[::2])
+    drawn = draw_distractors(words, exclude, number)
+    assert drawn == draw_distractors(sorted(words, reverse=True), exclude, number)
+    assert len(set(drawn)) == len(drawn) <= number
+    assert not set(drawn) & exclude
+    assert all(re.fullmatch("[a-z]{3,}", word) for word in drawn)
+
+
+# PocketSphinx
+
+
+def test_english_is_recognised_at_once_and_worse_in_noise(english):
+    clips, said = english
+    engine = PocketSphinx()
+    assert engine.unavailable("en") is None
+    assert engine.closed_text
+    clean = word_error_rate(said, list(engine.transcribe(clips, "en", sorted(set(said)))), "en")
+    heard = list(engine.transcribe([noisy(clip, 0) for clip in clips], "en", sorted(set(said))))
+    assert clean < 0.35
+    assert word_error_rate(said, heard, "en") > clean + 0.2
+
+
+def test_a_transcript_depends_on_the_clip_alone(english):
+    clips, said = english
+    sentences = sorted(set(said))
+    engine = PocketSphinx()
+    some = [noisy(clip, 15) for clip in clips[:6]]
+    forward = list(engine.transcribe(some, "en", sentences))
+    assert list(engine.transcribe(some[::-1], "en", sentences[::-1])) == forward[::-1]
+    louder = [(clip // 2 * 2).astype(np.int16) for clip in some]
+    quieter = [clip // 2 for clip in louder]
+    assert list(engine.transcribe(quieter, "en", sentences)) == list(engine.transcribe(louder, "en", sentences))
+
+
+@pytest.mark.parametrize("samples", [1, 300, 16000])
+def test_silence_and_shreds_are_transcribed_without_failing(samples):
+    (text,) = PocketSphinx().transcribe([np.zeros(samples, np.int16)], "en", ["He came home last night."])
+    assert isinstance(text, str)
+
+
+def test_a_word_that_could_never_be_recognised_is_named():
+    with pytest.raises(NotApplicableError, match=r"cmudict-en-us\.dict lacks words of the corpus: grzlbrmpf"):
+        list(PocketSphinx().transcribe([], "en", ["He grzlbrmpf home."]))
+
+
+def test_a_corpus_without_text_is_refused():
+    with pytest.raises(NotApplicableError, match="no sentence"):
+        PocketSphinx().transcribe([], "en", ["", "…"])
+
+
+def test_a_language_without_a_model_is_told_with_the_folder(tmp_path):
+    assert f"${DIRECTORY_VARIABLE} name no folder with acoustic/ and de.dict" in PocketSphinx().unavailable("de")
+    engine = PocketSphinx(model_dir=str(tmp_path))
+    assert f"{tmp_path} holds no folder" in engine.unavailable("de")
+    assert engine.unavailable("en") is None
+    with pytest.raises(NotApplicableError, match="no acoustic model of 'de'"):
+        engine.transcribe([], "de", ["Das will sie."])
+
+
+def test_the_environment_names_the_folder_and_the_parameters_record_it(monkeypatch, tmp_path):
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    assert validated(PocketSphinx, {}, "transcriber")["model_dir"] == str(tmp_path)
+    assert build(PocketSphinx, {"model_dir": "given"}, "transcriber").model_dir == "given"
+
+
+@pytest.mark.parametrize("params", [{"distractors": -1}, {"weight": 1.0}, {"beams": 3}, {"model_dir": 3}])
+def test_bad_parameters_are_named(params):
+    with pytest.raises(InputError, match=next(iter(params))):
+        build(PocketSphinx, params, "transcriber 'pocketsphinx'")
+
+
+@pytest.mark.data
+def test_german_models_are_found_by_language(german_sphinx):
+    for directory in (german_sphinx, german_sphinx.parent):
+        engine = PocketSphinx(model_dir=str(directory))
+        assert engine.unavailable("de") is None
+        assert "no acoustic model of 'it'" in engine.unavailable("it")
+
+
+@pytest.mark.data
+def test_german_error_rate_is_low_when_clean_and_grows_with_noise(emodb_directory, german_sphinx):
+    files = sorted((emodb_directory / "wav").glob("*.wav"))[::36]
+    clips = [to_pcm(read(file, file.name)[0]) for file in files]
+    said = [GERMAN[file.name[2:5]] for file in files]
+    engine = PocketSphinx(model_dir=str(german_sphinx))
+    rates = [
+        word_error_rate(said, list(engine.transcribe(heard, "de", list(GERMAN.values()))), "de")
+        for heard in (clips, [noisy(clip, 10) for clip in clips], [noisy(clip, 0) for clip in clips])
+    ]
+    assert rates[0] < 0.13
+    assert all(more > less + 0.15 for less, more in pairwise(rates))
+
+
+# faster-whisper
+
+
+@pytest.fixture(scope="session")
+def random_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Whisper of the real vocabulary's layout with random weights, converted for CTranslate2."""
+    import advser.torchaudio  # noqa: F401  (transformers imports torchaudio, which may need the stand-in)
+
+    transformers = pytest.importorskip("transformers", reason="transformers makes the random Whisper model")
+    import tokenizers
+    import torch
+    from ctranslate2.converters import TransformersConverter
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"Ġw{number}" for number in range(50257 - len(letters)))]
+    specials = ["endoftext", "startoftranscript", *_LANGUAGE_CODES[:99], "translate", "transcribe", "startoflm",
+                "startofprev", "nospeech", "notimestamps", *(f"{step * 0.02:.2f}" for step in range(1501))]  # fmt: skip
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({word: number for number, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens([f"<|{name}|>" for name in specials])
+
+    torch.manual_seed(0)
+    size = tokenizer.get_vocab_size()
+    config = transformers.WhisperConfig(
+        vocab_size=size, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, init_std=0.5, pad_token_id=50257,
+        bos_token_id=50257, eos_token_id=50257, decoder_start_token_id=50258, suppress_tokens=[],
+        begin_suppress_tokens=[],
+    )  # fmt: skip
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("whisper") / "random"
+    transformers.WhisperForConditionalGeneration(config).save_pretrained(source)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(source)
+    TransformersConverter(str(source), copy_files=["tokenizer.json"]).convert(str(target))
+    return target
+
+
+def test_whisper_transcribes_from_a_local_folder(random_whisper, english):
+    engine = FasterWhisper(model=str(random_whisper), device="cpu", beam=1)
+    assert not engine.closed_text
+    assert engine.unavailable("de") is None
+    clips = english[0][:2]
+    texts = list(engine.transcribe(clips, "de", ["not looked at"]))
+    assert len(texts) == 2
+    assert all(text == text.strip() for text in texts)
+    assert any(texts)
+    assert list(engine.transcribe(clips[::-1], "de", [])) == texts[::-1]
+
+
+def test_whisper_without_weights_says_so_and_asks_no_network():
+    reason = FasterWhisper(model="base").unavailable("en")
+    assert reason is not None
+    assert "cache of weights lacks model.bin" in reason
+    with pytest.raises(NotApplicableError, match="cache of weights"):
+        FasterWhisper(model="base").transcribe([], "en", [])
+    assert FasterWhisper(model="base", download=True).unavailable("en") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "language", "reason"),
+    [
+        ("base", "xx", "no language 'xx'"),
+        ("base.en", "de", "knows English only"),
+        ("gigantic", "de", "'gigantic'.*expected one of"),
+    ],
+)
+def test_whisper_tells_what_it_cannot_do(model, language, reason):
+    for download in (False, True):
+        assert re.search(reason, str(FasterWhisper(model=model, download=download).unavailable(language)))
+
+
+@pytest.mark.parametrize("file", ["model.bin", "tokenizer.json"])
+def test_whisper_names_what_a_folder_lacks(random_whisper, tmp_path, file):
+    folder = Path(shutil.copytree(random_whisper, tmp_path / "copy"))
+    (folder / file).unlink()
+    assert str(FasterWhisper(model=str(folder)).unavailable("en")).endswith(f"lacks {file}")
+
+
+def test_whisper_names_a_model_that_cannot_be_loaded(random_whisper, tmp_path):
+    folder = Path(shutil.copytree(random_whisper, tmp_path / "copy"))
+    (folder / "model.bin").write_bytes(b"not a model")
+    with pytest.raises(InputError, match="cannot be loaded on cpu"):
+        list(FasterWhisper(model=str(folder), device="cpu").transcribe([], "en", []))
+
+
+# The choice
+
+
+def test_choice_falls_back_and_says_why():
+    chosen = choose("en")
+    assert (chosen.name, type(chosen.transcriber)) == ("pocketsphinx", PocketSphinx)
+    assert "Whisper model 'base'" in chosen.reason
+
+
+def test_nothing_serves_a_language_without_models():
+    chosen = choose("de")
+    assert chosen.transcriber is None
+    assert chosen.name == "none"
+    assert "Whisper" in chosen.reason
+    assert "pocketsphinx" in chosen.reason
+
+
+@pytest.mark.data
+def test_choice_follows_the_environment(german_sphinx, monkeypatch):
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(german_sphinx.parent))
+    chosen = choose("de")
+    assert chosen.transcriber is not None
+    assert chosen.transcriber.model_dump()["model_dir"] == str(german_sphinx.parent)
+
+
+def test_cached_weights_are_preferred(random_whisper, tmp_path):
+    repository = tmp_path / "cache" / "models--Systran--faster-whisper-base"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    shutil.copytree(random_whisper, repository / "snapshots" / ("0" * 40))
+    chosen = choose("en")
+    assert (chosen.name, chosen.reason) == ("faster-whisper", "")
+
+
+def test_importing_the_plugins_imports_no_engine():
+    code = "import sys, advser.transcribers.choice, advser.transcribers.sphinx, advser.transcribers.whisper; " \
+           "print({'faster_whisper', 'pocketsphinx', 'ctranslate2'} & set(sys.modules))"  # fmt: skip
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
