@@ -258,13 +258,13 @@ def code_fingerprint(module: str) -> str:
 
 def _closure(module: str) -> dict[str, Path]:
     roots = {"advser", module.partition(".")[0]}
-    folders = {Path(str(m.__file__)).parent for name, m in sys.modules.items() if name.startswith(PLUGIN_PREFIX)}
+    own = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
     seen: dict[str, Path] = {}
     queue = [module]
     while queue:
         name = queue.pop()
         top = name.partition(".")[0]
-        if name in seen or not (top in roots or any(_beside(folder, top) for folder in folders)):
+        if name in seen or not (top in roots or (own is not None and _beside(own.parent, top))):
             continue
         file = source_file(name)
         if file is not None:
@@ -276,7 +276,7 @@ def _closure(module: str) -> dict[str, Path]:
 def _beside(folder: Path, top: str) -> bool:
     """Tell whether the top-level module ``top`` is a file or package in ``folder``, not one found elsewhere."""
     spec = _find_spec(top)
-    if spec is None:
+    if spec is None or not (spec.has_location or spec.submodule_search_locations):
         return False
     places = spec.submodule_search_locations or [spec.origin or ""]
     return any(Path(place).resolve().parent == folder for place in places)

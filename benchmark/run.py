@@ -105,6 +105,8 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
     cached = len(prepared.plan.jobs) - len(prepared.waiting)
     outcomes = run_jobs(prepared.waiting, cached, store, request.workers, progress)
+    # A job whose input failed is told as failed without being tried.
+    computed = sum(outcome.seconds > 0 for outcome in outcomes)
     without = {outcome.key: outcome for outcome in outcomes if outcome.status != "ok"}
     table, examples = Scorer(prepared.plan, store, without, prepared.speech).score()
     reasons: dict[str, Outcome] = {}
@@ -118,13 +120,13 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [str(path) for path in request.workers.plugins],
-        "jobs": {"total": len(prepared.plan.jobs), "computed": len(outcomes), "seconds": round(time.time() - start, 1)},
+        "jobs": {"total": len(prepared.plan.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
         "failures": [asdict(outcome) for outcome in reasons.values()],
     }
     results = Results(table, examples, run)
     directory = request.out or Path("results") / prepared.plan.suite.name
     results.save(directory)
-    return Report(results, directory, len(outcomes), tuple(reasons.values()))
+    return Report(results, directory, computed, tuple(reasons.values()))
 
 
 def _described(suite: Suite) -> dict[str, dict[str, Any]]:

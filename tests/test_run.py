@@ -1,0 +1,203 @@
+"""A run of the demo suite through the real command line: from the first job to the boards, and every way to go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commandline import ADVSER, advser
+
+from advser.leaderboards.boards import BOARDS
+from advser.results import Results
+
+CUT = ["--set", "training.iterations=60", "--set", "folds=[fold1]", "--only", "defense=none"]
+PLUGIN = '''
+import advser
+from advser.attacks.base import Attack
+from advser.parameters import parameter
+
+
+@advser.attack("shift")
+class Shift(Attack):
+    """Adds a constant."""
+
+    epsilon: float = parameter(unit="full-scale or z", about="budget", ge=0)
+
+    def perturb(self, target, x, labels, generator):
+        return {body}
+'''
+
+
+def jobs_done(done: subprocess.CompletedProcess[str]) -> int:
+    """Read the number of jobs from the run's closing line."""
+    line = next(line for line in done.stdout.splitlines() if "jobs done; results in" in line)
+    return int(line.split()[0])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> subprocess.CompletedProcess[str]:
+    """The cut demo suite, run once from an empty store."""
+    return advser("run", *CUT, "--store", "store", cwd=place)
+
+
+@pytest.fixture(scope="module")
+def results(finished: subprocess.CompletedProcess[str], place: Path) -> Results:
+    return Results.load(place / "results" / "demo")
+
+
+def value(results: Results, metric: str, **where: str) -> float:
+    """Return the one value of a metric where the key columns are as given."""
+    table = results.table[results.table["metric"] == metric]
+    for key, wanted in where.items():
+        table = table[table[key] == wanted]
+    assert len(table) == 1
+    return float(table["value"].iloc[0])
+
+
+def test_a_run_ends_with_boards_on_the_terminal_and_in_the_folder(finished, place: Path) -> None:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stdout + finished.stderr
+    folder = place / "results" / "demo"
+    for name in ("results.parquet", "examples.parquet", "run.json", "index.html"):
+        assert (folder / name).stat().st_size > 0
+    for board in BOARDS:
+        for suffix in ("txt", "md", "tex", "csv"):
+            assert (folder / "boards" / f"{board}.{suffix}").stat().st_size > 0
+    assert "prove nothing" in finished.stdout
+    assert "closed-text" in finished.stdout
+
+
+def test_every_figure_is_there_or_says_why_not(results: Results) -> None:
+    table = results.table
+    assert set(table["status"]) <= {"ok", "not-applicable"}
+    assert table.loc[table["status"] == "not-applicable", "reason"].str.len().min() > 0
+    ok = table[table["status"] == "ok"]
+    assert ok["value"].notna().all()
+    bounded = ok[ok["metric"].isin(["uar", "accuracy", "stoi", "attack-success"])]
+    assert bounded["value"].between(0, 1).all()
+    inside = ok["ci_low"].isna() | ((ok["ci_low"] <= ok["value"]) & (ok["value"] <= ok["ci_high"]))
+    assert inside.all()
+
+
+def test_a_zero_perturbation_sounds_and_reads_as_the_original(results: Results) -> None:
+    assert value(results, "pesq", attack="none") > 4.6
+    assert value(results, "stoi", attack="none") == pytest.approx(1, abs=1e-6)
+    assert value(results, "wer-change", attack="ifgsm", domain="waveform") == pytest.approx(
+        value(results, "wer", attack="ifgsm", domain="waveform") - value(results, "wer", attack="none"), abs=1e-9
+    )
+
+
+def test_the_examples_give_the_table(results: Results) -> None:
+    clean = results.examples[results.examples["attack"] == "none"]
+    assert (clean["prediction"] == clean["label"]).mean() == pytest.approx(value(results, "accuracy", attack="none"))
+    recalls = (clean["prediction"] == clean["label"]).groupby(clean["label"]).mean()
+    assert recalls.mean() == pytest.approx(value(results, "uar", attack="none"))
+
+
+def test_attacks_are_stronger_than_noise_and_cost_what_they_should(results: Results) -> None:
+    clean = value(results, "accuracy", attack="none")
+    noise = value(results, "accuracy", attack="noise", domain="waveform")
+    attacked = value(results, "accuracy", attack="ifgsm", domain="waveform")
+    assert attacked < clean
+    assert attacked < noise
+    assert value(results, "forwards", attack="ifgsm", domain="waveform") == 10
+    assert value(results, "backwards", attack="ifgsm", domain="waveform") == 10
+    assert value(results, "forwards", attack="noise", domain="waveform") == 0
+
+
+def test_a_second_run_computes_nothing_and_finds_the_same(finished, results: Results, place: Path) -> None:
+    again = advser("run", *CUT, "--store", "store", "--out", "again", cwd=place)
+    assert again.returncode == 0
+    assert jobs_done(again) == 0
+    pd.testing.assert_frame_equal(Results.load(place / "again").table, results.table)
+
+
+def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
+    for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv"), strict=True):
+        done = advser("board", "results/demo", "--by", by, "--format", kind, cwd=place)
+        assert done.returncode == 0
+        assert ("tiny" in done.stdout) == (by != "transfer"), "one victim: nothing to transfer to"
+
+
+def test_a_plugin_brings_its_own_cells_only_and_a_changed_one_again(finished, place: Path) -> None:
+    plugin = place / "shift.py"
+    arguments = ["run", *CUT, "--store", "store", "--out", "plugin", "--plugin", plugin, "--only", "attack=none"]
+    plugin.write_text(PLUGIN.format(body="x + self.epsilon"))
+    first = advser(*arguments, cwd=place)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert set(Results.load(place / "plugin").table["attack"]) == {"none", "shift"}
+    brought = jobs_done(first)
+    assert brought > 0
+    plugin.write_text(PLUGIN.format(body="x + self.epsilon  # only a comment changed"))
+    assert jobs_done(advser(*arguments, cwd=place)) == 0
+    plugin.write_text(PLUGIN.format(body="x - self.epsilon"))
+    assert jobs_done(advser(*arguments, cwd=place)) == brought
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("x * float('nan')", "not finite"),
+        ("x[:, 1:]", "shape"),
+        ("target.embedding(x).nothing", "AttributeError"),
+    ],
+    ids=["raises", "nan", "shape", "attribute"],
+)
+def test_a_failing_attack_is_a_failed_row_and_the_others_finish(body, reason, finished, results, place) -> None:
+    plugin = place / "failing.py"
+    plugin.write_text(PLUGIN.format(body=body))
+    done = advser("run", *CUT, "--store", "store", "--out", "failing", "--plugin", plugin, cwd=place)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert reason in done.stdout
+    found = Results.load(place / "failing")
+    failed = found.table[found.table["status"] == "failed"]
+    assert set(failed["attack"]) == {"shift"}
+    assert failed["reason"].str.contains(reason).all()
+    assert reason in found.run["failures"][0]["reason"]
+    others = found.table[found.table["attack"] != "shift"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others, results.table)
+    assert jobs_done(done) == len(failed.drop_duplicates(["domain", "delivery"])), "only the failing jobs were tried"
+
+
+def finished_artefacts(store: Path) -> set[Path]:
+    """Return the artefacts that are whole."""
+    return {manifest.parent for manifest in store.glob("*/*/manifest.json")}
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["ctrl-c", "kill"]
+)
+def test_an_interrupted_run_goes_on_where_it_was(how, code, finished, results, tmp_path: Path) -> None:
+    command = [ADVSER, "run", *CUT, "--store", "store"]
+    # A session of its own: as in a terminal, the signal goes to the whole process group.
+    run = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(finished_artefacts(tmp_path / "store")) < 4 and time.monotonic() < deadline and run.poll() is None:
+        time.sleep(0.05)
+    os.killpg(run.pid, how)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == code, errors
+    assert "Traceback" not in errors
+    kept = finished_artefacts(tmp_path / "store")
+    assert len(kept) >= 4
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    total = json.loads((tmp_path / "results" / "demo" / "run.json").read_text())["jobs"]["total"]
+    assert jobs_done(again) <= total - len(kept) + 1
+    everything = Results.load(tmp_path / "results" / "demo").table
+    quick = everything["metric"] != "seconds"
+    pd.testing.assert_frame_equal(everything[quick], results.table[quick])
