@@ -1,0 +1,87 @@
+"""The README: its plugins run, its commands exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from toys import Convolutional, model, sounds, training_batch
+
+from advser.parameters import build
+from advser.plugins import ATTACKS, DEFENSES
+from advser.registry import load_plugin_file
+from advser.target import Target
+from advser.threat import Domain
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Write the README's Python blocks to the files that they name, and load them."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    folder = tmp_path_factory.mktemp("readme")
+    names = set()
+    for block in blocks:
+        name = re.match(r"# (\w+\.py)", block)
+        assert name, "a plugin's first line names its file"
+        (folder / name[1]).write_text(block, encoding="utf-8")
+        load_plugin_file(folder / name[1])
+        names.add(name[1])
+    return names
+
+
+@pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
+def test_the_readmes_attack_is_stronger_than_nothing_in_both_domains(plugins: set[str], domain: Domain) -> None:
+    assert "my_attack.py" in plugins
+    attack = build(ATTACKS.get("momentum"), {"epsilon": 0.01}, "README")
+    victim = model(Convolutional)
+    waveform, lengths, labels = sounds()
+    victim.eval()
+    x = victim.inputs(waveform, lengths, domain).detach()
+    with Target(victim, lengths, domain) as target:
+        perturbed = attack.perturb(target, x, labels, torch.Generator())
+        assert float((perturbed - x).abs().max()) <= 0.01 + 1e-6
+        assert (target.loss(perturbed, labels) > target.loss(x, labels)).all()
+
+
+def test_the_readmes_defense_trains(plugins: set[str]) -> None:
+    assert "my_defense.py" in plugins
+    defense = build(DEFENSES.get("smoothing"), {}, "README")
+    trained = model(Convolutional)
+    optimizer = torch.optim.SGD(trained.parameters(), 0.05)
+    losses = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for step in range(20):
+            loss = defense.loss(trained, training_batch(trained), step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_every_local_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_every_option_that_the_readme_shows_exists() -> None:
+    from typer.main import get_command
+
+    from advser.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shown = [line.split("#")[0] for line in README.splitlines() if re.match(r"(\.venv/bin/)?advser \w", line)]
+    assert shown
+    for line in shown:
+        words = shlex.split(line)
+        known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
