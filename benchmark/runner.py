@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 
+ONE_THREAD = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
+"""For libraries that would otherwise start a pool of threads in every worker."""
+
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**34, "MALLOC_MMAP_THRESHOLD_": 2**32}
+"""Dask makes glibc return freed memory at once; a training step then asks for all its activations anew each time, which
+took half as long again on two cores."""
+
+
 class Progress(Protocol):
     """What is told while jobs run."""
 
@@ -108,7 +116,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int, int]]:
             yield client, count, 1
         return
     count = min(workers.count or cores, jobs)
-    settings = {"distributed.worker.daemon": True, "logging": {"distributed": "critical"}}
+    settings = {"distributed.nanny.pre-spawn-environ": {**ONE_THREAD, **KEEP_MEMORY}}
     with dask.config.set(settings), ExitStack() as stack:
         with _ignoring_interrupts():
             cluster = LocalCluster(
