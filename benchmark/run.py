@@ -13,8 +13,10 @@ from rich.console import Console
 from advser.corpora.protocols import speaker_independent
 from advser.errors import InputError
 from advser.job import Job, Outcome, Task
+from advser.jobs import Corpus, Speech, prepare_job
+from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
-from advser.plan import Corpus, Plan, Speech, make_plan, prepare_job, with_newcomers
+from advser.plan import Plan, make_plan
 from advser.plugins import CORPORA, METRICS, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from advser.job import Outcome
+from advser.jobs import Speech
 from advser.metrics.base import ClipMetric, Metric
 from advser.metrics.statistics import bootstrap
 from advser.parameters import build
-from advser.plan import Cell, FoldKeys, Plan, Speech
+from advser.plan import Cell, FoldKeys, Plan
 from advser.plugins import METRICS
 from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS

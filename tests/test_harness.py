@@ -15,8 +15,8 @@ from advser.attacks.base import Attack
 from advser.audio import PCM_STEP
 from advser.errors import ContractError
 from advser.job import Job, Task
+from advser.jobs import prepare_job
 from advser.parameters import parameter
-from advser.plan import prepare_job
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.judge import LOGITS, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare

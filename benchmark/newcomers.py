@@ -1,0 +1,63 @@
+"""Plugins that this process registered by decorator join the suite that is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from advser.errors import InputError
+from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.registry import Registry
+from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
+
+KINDS: dict[str, Registry[Any]] = {"model": MODELS, "defense": DEFENSES, "attack": ATTACKS, "metric": METRICS}
+
+
+def is_newcomer(kind: str, name: str) -> bool:
+    """Tell whether a plugin of a kind (``"attack"``, …) was registered by decorator in this process."""
+    return kind in KINDS and name in KINDS[kind].decorated()
+
+
+def with_newcomers(suite: Suite) -> Suite:
+    """Add the registered plugins that the suite does not name yet: attacks where its ``newcomers`` say.
+
+    Raises:
+        InputError: if there is an attack and the suite has no place for it.
+    """
+    models = [ModelEntry(name=name) for name in _new(MODELS, suite.models)]
+    defenses = [PluginEntry(name=name) for name in _new(DEFENSES, suite.defenses)]
+    metrics = [PluginEntry(name=name) for name in _new(METRICS, suite.metrics)]
+    attacks = [entry for name in _new(ATTACKS, suite.attacks) for entry in _places(suite, name)]
+    return suite.model_copy(
+        update={
+            "models": suite.models + models,
+            "defenses": suite.defenses + defenses,
+            "metrics": suite.metrics + metrics,
+            "attacks": suite.attacks + attacks,
+        }
+    )
+
+
+def _new(registry: Registry[Any], entries: Sequence[PluginEntry]) -> list[str]:
+    named = {entry.name for entry in entries}
+    return [name for name in registry.decorated() if name not in named]
+
+
+def _places(suite: Suite, name: str) -> list[AttackEntry]:
+    plugin = ATTACKS.get(name)
+    places = [place for place in suite.newcomers if place.domain in plugin.domains]
+    if not places:
+        raise InputError(
+            f"suite '{suite.name}' has no 'newcomers' for attack '{name}' ({' or '.join(plugin.domains)}): "
+            "list the attack in the suite, or give the suite a place for newcomers"
+        )
+    return [
+        AttackEntry(
+            name=name,
+            params={"epsilon": place.epsilon} if "epsilon" in plugin.model_fields else {},
+            domain=[place.domain],
+            delivery=place.delivery,
+            labels=place.labels,
+        )
+        for place in places
+    ]
