@@ -43,7 +43,10 @@ class Attack(Parameters, ABC):
         """
 
     def budget(self, domain: Domain) -> Budget | None:
-        """Return the budget in ``domain``, or None if the attack has no bound."""
+        """Return the budget in ``domain``, or None if the attack has no bound.
+
+        The harness reads ``norm`` and ``epsilon`` itself: overriding this changes nothing that is admitted.
+        """
         epsilon: float | None = getattr(self, "epsilon", None)
         return None if epsilon is None else Budget(self.norm, epsilon, unit_of(domain))
 
@@ -51,8 +54,3 @@ class Attack(Parameters, ABC):
         """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, itself."""
         budget = self.budget(domain)
         return perturbed if budget is None else budget.project(perturbed, x)
-
-    def admit(self, perturbed: Tensor, x: Tensor, mask: Tensor, domain: Domain) -> Tensor:
-        """Return what the harness admits: ``x`` outside ``mask``, within the budget, and sound on [−1, 1]."""
-        admitted = self.project(torch.where(mask, perturbed, x), x, domain)
-        return admitted.clamp(-1, 1) if domain == "waveform" else admitted

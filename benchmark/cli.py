@@ -59,6 +59,8 @@ def _pairs(option: str, texts: list[str]) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not (key and equals and value):
             raise InputError(f"{option} {text}: allowed: KEY=VALUE")
+        if key in pairs:
+            raise InputError(f"{option} {text}: '{key}' is given twice")
         pairs[key] = value
     return pairs
 
@@ -105,7 +107,7 @@ def run(
         return
     report = carry_out(request, prepared, console)
     _report(report, console)
-    if report.failures:
+    if (report.results.table["status"] == "failed").any():
         raise typer.Exit(EXIT_FAILED_CELLS)
 
 
@@ -188,6 +190,9 @@ def show(
     print_line = _console().print
     print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)
     print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
+    for fact in ("title", "licence", "caveat"):
+        if getattr(found, fact, ""):
+            print_line(f"\n{fact.capitalize()}: {getattr(found, fact)}", markup=False, soft_wrap=True)
     if getattr(found, "citation", ""):
         print_line(f"\nSource: {found.citation}", markup=False, soft_wrap=True)
     rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(found)]
@@ -220,6 +225,9 @@ def main() -> None:
         app()
     except AdvserError as error:
         sys.stderr.write(f"advser: {error}\n")
+        sys.exit(EXIT_INPUT)
+    except OSError as error:
+        sys.stderr.write(f"advser: {error.filename or 'file'}: {error.strerror or error}\n")
         sys.exit(EXIT_INPUT)
     except KeyboardInterrupt:
         sys.stderr.write("advser: interrupted; what was finished is kept, the same command continues\n")

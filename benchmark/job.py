@@ -21,7 +21,8 @@ class Job:
         inputs: role → key of the artefacts that it reads.
         code: name → fingerprint of the stage's and the plugins' code.
         title: for people.
-        directory: the corpus folder; not part of the key, since ``spec`` has the digest of its contents.
+        local: where things are on this machine (the corpus folder, a recogniser's model); not part of the key, since
+            ``spec`` has the digests of their contents.
     """
 
     stage: str
@@ -29,7 +30,7 @@ class Job:
     inputs: Mapping[str, str]
     code: Mapping[str, str]
     title: str
-    directory: Path | None = None
+    local: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -51,14 +52,14 @@ class Task:
         inputs: role → artefact.
         into: the empty folder to write to.
         device: a torch device.
-        directory: the corpus folder.
+        local: as in `Job`.
     """
 
     spec: Mapping[str, Any]
     inputs: Mapping[str, Artefact]
     into: Path
     device: str = "cpu"
-    directory: Path | None = field(default=None)
+    local: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

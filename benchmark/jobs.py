@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from advser.attacks.base import Attack
 from advser.corpora.protocols import speaker_independent
+from advser.defenses.base import AttackReference, Defense
 from advser.errors import InputError
+from advser.fingerprints import fingerprints
 from advser.job import Job
 from advser.metrics.base import ClipMetric
-from advser.parameters import build, explain, validated
-from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS, REGISTRIES
-from advser.registry import code_fingerprint
-from advser.stages import STAGES
+from advser.parameters import Parameters, build, explain, validated
+from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
 from advser.threat import Delivery, Domain, Labels, ThreatModel, unit_of
 from advser.training import Training
@@ -37,11 +37,12 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Speech:
-    """The transcriber that a run uses, or the reason why there is none."""
+    """The transcriber that a run uses, or the reason why there is none; ``model`` is its `Transcriber.fingerprint`."""
 
     transcriber: Transcriber | None
     name: str
     reason: str
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Configuration:
         """Whether the attack asks nothing of any model."""
         return self.attack.access == "blind"
 
+    @property
+    def deliveries(self) -> Sequence[Delivery]:
+        """How what it makes is judged; sound is only heard."""
+        return ["audio"] if self.domain == "waveform" else self.entry.delivery
+
     def columns(self, threat: ThreatModel) -> dict[str, Any]:
         """Return the key columns of a cell that it is judged in."""
         budget = self.attack.budget(self.domain)
@@ -105,15 +111,31 @@ def prepare_job(suite: Suite, seed: int, directory: Path | None) -> Job:
         "seed": 0 if speaker_independent(suite.protocol) else seed,
     }
     code = _code("prepare", corpora=[name])
-    return Job("prepare", spec, {}, code, f"prepare {name} {suite.protocol}", directory)
+    return Job("prepare", spec, {}, code, f"prepare {name} {suite.protocol}", {"directory": directory})
 
 
-def _code(stage: str, **plugins: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprints of a stage and of the plugins that a job of it runs."""
-    found = {"stage": code_fingerprint(STAGES[stage].partition(":")[0])}
-    for kind, names in plugins.items():
-        found |= {f"{kind}:{name}": REGISTRIES[kind].fingerprint(name) for name in names}
-    return found
+def _code(stage: str, packages: Sequence[str] = (), **plugins: Sequence[str]) -> dict[str, str]:
+    """Return the fingerprints of a stage, of the plugins that a job of it runs, and of the packages that these use."""
+    uses = [f"{kind}:{name}" for kind, names in plugins.items() for name in names]
+    return fingerprints(stage, [*uses, *(f"package:{package}" for package in packages)])
+
+
+def inner_attacks(plugin: Parameters) -> tuple[str, ...]:
+    """Return the names of the attacks that a plugin's fields refer to, alone or in tuples, and of those within them."""
+    fields = [getattr(plugin, name) for name in type(plugin).model_fields]
+    listed = [item for field in fields for item in (field if isinstance(field, tuple) else (field,))]
+    references = [item for item in listed if isinstance(item, AttackReference)]
+    return tuple(name for one in references for name in (one.name, *inner_attacks(one.build())))
+
+
+def _refuse_features(victim: Victim, defense: Defense) -> None:
+    """Raise InputError if training would perturb a spectrogram that the model does not have."""
+    in_spectrogram = getattr(defense, "domain", None) == "spectrogram" and inner_attacks(defense)
+    if in_spectrogram and not MODELS.get(victim.model.name).spectrogram:
+        raise InputError(
+            f"defense '{victim.defense.title}': domain: found 'spectrogram', allowed with model "
+            f"'{victim.model.title}', whose features are no spectrogram: waveform"
+        )
 
 
 def bf16_pays(device: str) -> bool:
@@ -156,7 +178,8 @@ class JobBook:
         model, defense = victim.model, victim.defense
         defense_class = DEFENSES.get(defense.name)
         defense_params = validated(defense_class, defense.params, f"defense '{defense.title}'")
-        inner = build(defense_class, defense_params, f"defense '{defense.title}'").attacks()
+        built = build(defense_class, defense_params, f"defense '{defense.title}'")
+        _refuse_features(victim, built)
         spec = {
             "model": {
                 "name": model.name,
@@ -167,7 +190,7 @@ class JobBook:
             "fold": fold,
             "seed": seed,
         }
-        code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner)
+        code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner_attacks(built))
         title = f"train {model.title} / {defense.title}, fold {fold}"
         return Job("train", spec, {"prepared": self.corpus.prepared[seed]}, code, title)
 
@@ -194,7 +217,7 @@ class JobBook:
         inputs = {"prepared": self.corpus.prepared[seed]}
         if source is not None:
             inputs["source"] = self.train(seed, fold, source)
-        code = _code("craft", attacks=[row.entry.name])
+        code = _code("craft", attacks=[row.entry.name, *inner_attacks(row.attack)])
         on = f" on {source.model.title} / {source.defense.title}" if source else ""
         epsilon = getattr(row.attack, "epsilon", None)
         size = "" if epsilon is None else f" ε={epsilon:g}"
@@ -217,7 +240,7 @@ class JobBook:
                 params = validated(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
                 spec = {"metric": {"name": entry.name, "params": params}, "fold": fold}
                 title = f"measure {entry.title} of {self._short(crafted)}"
-                code = _code("measure", metrics=[entry.name])
+                code = _code("measure", METRICS.get(entry.name).packages, metrics=[entry.name])
                 found[entry.title] = self._add(Job("measure", spec, inputs, code, title))
         return found
 
@@ -226,12 +249,19 @@ class JobBook:
         needed = any("transcripts" in METRICS.get(entry.name).needs for entry in self.suite.metrics)
         if self.speech.transcriber is None or not needed:
             return None
-        params = self.speech.transcriber.model_dump(mode="json")
-        spec = {"transcriber": {"name": self.speech.name, "params": params}, "fold": fold}
+        engine = self.speech.transcriber
+        params = engine.model_dump(mode="json", exclude=set(engine.places))
+        spec = {
+            "transcriber": {"name": self.speech.name, "params": params},
+            "model": self.speech.model,
+            "language": self.corpus.language,
+            "fold": fold,
+        }
         inputs = {"prepared": self.corpus.prepared[seed], "crafted": crafted}
         title = f"transcribe {self._short(crafted)}"
-        code = _code("transcribe", transcribers=[self.speech.name])
-        return self._add(Job("transcribe", spec, inputs, code, title))
+        code = _code("transcribe", engine.packages, transcribers=[self.speech.name])
+        local = engine.model_dump(mode="json", include=set(engine.places))
+        return self._add(Job("transcribe", spec, inputs, code, title, local))
 
     def _short(self, crafted: str) -> str:
         return self.jobs[crafted].title.removeprefix("craft ")

@@ -51,7 +51,7 @@ def _places(suite: Suite, name: str) -> list[AttackEntry]:
             f"suite '{suite.name}' has no 'newcomers' for attack '{name}' ({' or '.join(plugin.domains)}): "
             "list the attack in the suite, or give the suite a place for newcomers"
         )
-    return [
+    entries = [
         AttackEntry(
             name=name,
             params={"epsilon": place.epsilon} if "epsilon" in plugin.model_fields else {},
@@ -61,3 +61,5 @@ def _places(suite: Suite, name: str) -> list[AttackEntry]:
         )
         for place in places
     ]
+    # Places that differ in their budget only are one place to an attack without a budget.
+    return [entry for number, entry in enumerate(entries) if entry not in entries[:number]]

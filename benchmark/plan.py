@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,15 +14,20 @@ from advser.attacks.base import Attack
 from advser.errors import InputError
 from advser.job import Job
 from advser.jobs import Configuration, Corpus, JobBook, Speech, Victim
+from advser.metrics.base import ClipMetric
 from advser.newcomers import is_newcomer
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS, METRICS, MODELS
-from advser.suite import AttackEntry, Suite
+from advser.results import EXAMPLES_SCHEMA
+from advser.suite import AttackEntry, PluginEntry, Suite
 from advser.threat import Access, Delivery, Labels, ThreatModel
 
 FILTERS = ("seed", "fold", "model", "defense", "attack", "domain", "delivery", "labels", "access", "source_model",
            "source_defense")  # fmt: skip
 """What ``--only`` can select by."""
+
+CLEAN_FILTERS = ("seed", "fold", "model", "defense")
+"""Those that select clean cells too; the others speak of attacks."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +69,26 @@ def make_plan(suite: Suite, corpus: Corpus, speech: Speech, only: Mapping[str, s
         suite: the suite, with newcomers in it (`with_newcomers`).
         corpus: the prepared corpus.
         speech: the transcriber.
-        only: column → glob; cells that do not match are left out (but for the clean ones, the reference of all).
+        only: column → glob; cells that do not match are left out, but for the clean ones of the same seed and victim,
+            the reference of all. A victim that is left out is still a source of transferred examples.
         device: the torch device that models run on.
 
     Raises:
-        InputError: if a plugin is unknown, its parameters are wrong, or an entry asks for what does not exist.
+        InputError: if a plugin is unknown, its parameters are wrong, an entry asks for what does not exist, two
+            entries ask for the same, or no cell matches ``only``.
     """
     return _Planner(suite, corpus, only, JobBook(suite, corpus, speech, device)).plan()
 
 
-def _grid(params: Mapping[str, Any], plugin: type[Attack]) -> Iterator[dict[str, Any]]:
+def _grid(params: Mapping[str, Any], plugin: type[Attack], where: str) -> Iterator[dict[str, Any]]:
     """Expand parameters given as lists, unless the plugin's parameter is itself a list."""
     spread = {
         name: value if isinstance(value, list) and not _takes_list(plugin, name) else [value]
         for name, value in params.items()
     }
+    for name, values in spread.items():
+        if not values:
+            raise InputError(f"{where}: {name}: found [], allowed: at least one value")
     for values in itertools.product(*spread.values()):
         yield dict(zip(spread, values, strict=True))
 
@@ -85,6 +96,27 @@ def _grid(params: Mapping[str, Any], plugin: type[Attack]) -> Iterator[dict[str,
 def _takes_list(plugin: type[Attack], name: str) -> bool:
     field_info = plugin.model_fields.get(name)
     return field_info is not None and any(word in str(field_info.annotation) for word in ("list", "tuple", "Sequence"))
+
+
+def _check_metric(entry: PluginEntry) -> None:
+    """Refuse wrong parameters, and a clip metric that would overwrite a column of the examples table."""
+    metric = build(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
+    taken = {entry.title, metric.column} & {*EXAMPLES_SCHEMA.names} if isinstance(metric, ClipMetric) else ()
+    if taken:
+        raise InputError(
+            f"metric '{entry.title}': found the name or column '{min(taken)}', allowed: any that is no "
+            f"column of the examples table ({', '.join(EXAMPLES_SCHEMA.names)})"
+        )
+
+
+def _check_distinct(rows: Sequence[Configuration]) -> None:
+    seen = set()
+    for row in rows:
+        for delivery in row.deliveries:
+            place = (row.entry.title, json.dumps(row.params, sort_keys=True), row.domain, delivery, row.labels)
+            if place in seen:
+                raise InputError(f"attacks: found {' '.join(place)} twice, allowed: once (a label tells two apart)")
+            seen.add(place)
 
 
 @dataclass
@@ -99,22 +131,23 @@ class _Planner:
             if key not in FILTERS:
                 raise InputError(f"--only {key}: found '{key}', allowed: {', '.join(FILTERS)}")
         for entry in self.suite.metrics:
-            build(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
-        victims = [
-            victim
-            for victim in itertools.starmap(Victim, itertools.product(self.suite.models, self.suite.defenses))
-            if self._selected(victim.columns)
-            and (victim.model.defenses is None or victim.defense.title in victim.model.defenses)
-        ]
-        rows = [row for entry in self._attack_entries() for row in self._rows(entry)]
-        cells = [cell for seed in self.suite.seeds for cell in self._cells(seed, victims, rows)]
-        if not cells:
+            _check_metric(entry)
+        rows = [row for entry in self.suite.attacks for row in self._rows(entry)]
+        _check_distinct(rows)
+        cells = [cell for seed in self.suite.seeds for cell in self._cells(seed, rows)]
+        # A clean cell is there for the sake of others: alone it must have been asked for.
+        if not any(self._selected(cell.columns) for cell in cells):
             asked = " ".join(f"{key}={glob}" for key, glob in self.only.items())
             raise InputError(f"--only {asked}: no cell of suite '{self.suite.name}' matches")
         return Plan(self.suite, self.book.jobs, tuple(cells))
 
-    def _attack_entries(self) -> list[AttackEntry]:
-        return [entry for entry in self.suite.attacks if entry.name != "none"]
+    @cached_property
+    def _victims(self) -> list[Victim]:
+        return [
+            victim
+            for victim in itertools.starmap(Victim, itertools.product(self.suite.models, self.suite.defenses))
+            if victim.model.defenses is None or victim.defense.title in victim.model.defenses
+        ]
 
     def _selected(self, columns: Mapping[str, Any]) -> bool:
         return all(
@@ -136,26 +169,28 @@ class _Planner:
 
     def _rows(self, entry: AttackEntry) -> list[Configuration]:
         plugin = ATTACKS.get(entry.name)
+        where = f"attack '{entry.title}'"
+        if plugin.access == "decisions" and "soft" in entry.labels:
+            raise InputError(f"{where}: labels: found soft, allowed for access '{plugin.access}': true, predicted")
         rows = []
         for domain in entry.domain:
             if domain not in plugin.domains:
-                raise InputError(f"attack '{entry.name}': domain: found {domain}, allowed: {', '.join(plugin.domains)}")
+                raise InputError(f"{where}: domain: found {domain}, allowed: {', '.join(plugin.domains)}")
             labels: Sequence[Labels] = ["none"] if plugin.access == "blind" else entry.labels
-            for params, given in itertools.product(_grid(entry.params, plugin), labels):
-                complete = validated(plugin, params, f"attack '{entry.title}'")
-                attack = build(plugin, complete, f"attack '{entry.title}'")
+            for params, given in itertools.product(_grid(entry.params, plugin, where), labels):
+                complete = validated(plugin, params, where)
+                attack = build(plugin, complete, where)
                 rows.append(Configuration(entry, attack, complete, domain, given))
         return rows
 
-    def _cells(self, seed: int, victims: list[Victim], rows: list[Configuration]) -> Iterator[Cell]:
-        for victim in victims:
-            yield self._cell(seed, victim, self._clean, "audio", None)
-        for row, victim in itertools.product(rows, victims):
-            if row.domain == "spectrogram" and not MODELS.get(victim.model.name).spectrogram:
-                continue
-            deliveries: list[Delivery] = ["audio"] if row.domain == "waveform" else row.entry.delivery
-            for delivery in deliveries:
-                for source in self._sources(victim, row, delivery, victims):
+    def _cells(self, seed: int, rows: list[Configuration]) -> Iterator[Cell]:
+        for victim in self._victims:
+            clean = self._columns(seed, victim, self._clean, "audio", None)
+            if self._selected({key: clean[key] for key in CLEAN_FILTERS if key in clean}):
+                yield self._cell(seed, victim, self._clean, "audio", None)
+        for row, victim in itertools.product(rows, self._victims):
+            for delivery in row.deliveries:
+                for source in self._sources(victim, row, delivery):
                     if self._selected(self._columns(seed, victim, row, delivery, source)):
                         yield self._cell(seed, victim, row, delivery, source)
 
@@ -163,16 +198,17 @@ class _Planner:
     def _clean(self) -> Configuration:
         return self._rows(AttackEntry(name="none"))[0]
 
-    def _sources(
-        self, victim: Victim, row: Configuration, delivery: Delivery, victims: list[Victim]
-    ) -> Iterator[Victim | None]:
+    def _sources(self, victim: Victim, row: Configuration, delivery: Delivery) -> Iterator[Victim | None]:
         """Yield what the examples are crafted on: the victim itself (nothing, for blind sound), then other models."""
-        yield None if row.blind and row.domain == "waveform" else victim
-        if row.entry.transfer and not row.blind:
-            for other in victims:
-                # Features fit another model only if its front end is the same.
-                if other != victim and (delivery == "audio" or other.model == victim.model):
-                    yield other
+        if row.blind and row.domain == "waveform":
+            yield None
+            return
+        others = [other for other in self._victims if other != victim] if row.entry.transfer and not row.blind else []
+        for source in (victim, *others):
+            # Features fit another model only if its front end is the same; sound fits any model.
+            fits = delivery == "audio" or source.model == victim.model
+            if fits and (row.domain == "waveform" or MODELS.get(source.model.name).spectrogram):
+                yield source
 
     def _columns(
         self, seed: int, victim: Victim, row: Configuration, delivery: Delivery, source: Victim | None

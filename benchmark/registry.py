@@ -191,12 +191,16 @@ def load_plugin_file(path: Path) -> ModuleType:
         raise InputError(f"plugin file {path}: not found")
     path = path.resolve()
     name = f"{PLUGIN_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    contents = hashlib.sha256(path.read_bytes()).hexdigest()
     if name in sys.modules:
+        if sys.modules[name].__dict__["__contents__"] != contents:
+            raise InputError(f"plugin file {path}: changed since this process loaded it; start the process anew")
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"plugin file {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
+    module.__dict__["__contents__"] = contents
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
@@ -256,6 +260,12 @@ def code_fingerprint(module: str) -> str:
     return digest.hexdigest()
 
 
+_DECIDES_NOTHING = frozenset(
+    f"advser.{name}" for name in ("errors", "job", "parameters", "plugins", "registry", "store")
+)
+"""Modules that carry data and messages about and decide no result: rewording an error must not retrain a model."""
+
+
 def _closure(module: str) -> dict[str, Path]:
     roots = {"advser", module.partition(".")[0]}
     own = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
@@ -264,7 +274,8 @@ def _closure(module: str) -> dict[str, Path]:
     while queue:
         name = queue.pop()
         top = name.partition(".")[0]
-        if name in seen or not (top in roots or (own is not None and _beside(own.parent, top))):
+        ours = top in roots or (own is not None and _beside(own.parent, top))
+        if name in seen or name in _DECIDES_NOTHING or not ours:
             continue
         file = source_file(name)
         if file is not None:

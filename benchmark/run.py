@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,17 @@ def prepare(request: Request) -> Prepared:
     for plugin in request.workers.plugins:
         load_plugin_file(plugin)
     suite = with_newcomers(load(request.suite, request.changes))
+    for folder in (request.store, _out(request, suite)):
+        _writable(folder)
     store = Store(request.store)
+    store.sweep()
     directory = _directory(suite, request.data)
     keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
-    speech = _speech(suite, prepared.language)
+    speech = _speech(suite, prepared.language, prepared.sentences)
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
-    return Prepared(plan, speech, tuple(_notes(suite, speech, directory)), tuple(missing(plan, store)))
+    return Prepared(plan, speech, (*_cuts(request), *_notes(suite, speech, directory)), tuple(missing(plan, store)))
 
 
 def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
@@ -121,14 +125,21 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "metrics": _described(prepared.plan.suite),
         "only": dict(request.only),
         "set": list(request.changes),
-        "plugins": [str(path) for path in request.workers.plugins],
+        "plugins": [path.name for path in request.workers.plugins],
+        "transcriber": _transcriber(prepared.speech),
         "jobs": {"total": len(prepared.plan.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
         "failures": [asdict(outcome) for outcome in reasons.values()],
     }
     results = Results(table, examples, run)
-    directory = request.out or Path("results") / prepared.plan.suite.name
+    directory = _out(request, prepared.plan.suite)
     results.save(directory)
     return Report(results, directory, computed, tuple(reasons.values()))
+
+
+def _transcriber(speech: Speech) -> dict[str, Any]:
+    engine = speech.transcriber
+    params = {} if engine is None else engine.model_dump(mode="json", exclude=set(engine.places))
+    return {"name": speech.name, "params": params, "model": speech.model, "reason": speech.reason}
 
 
 def _described(suite: Suite) -> dict[str, dict[str, Any]]:
@@ -138,6 +149,17 @@ def _described(suite: Suite) -> dict[str, dict[str, Any]]:
         metric = METRICS.get(entry.name)
         found[entry.title] = {"title": metric.title, "unit": metric.unit, "decimals": metric.decimals}
     return found
+
+
+def _out(request: Request, suite: Suite) -> Path:
+    return request.out or Path("results") / suite.name
+
+
+def _writable(folder: Path) -> None:
+    """Find out before hours of work whether a folder can be written to; leave nothing behind."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder}: found {existing}, allowed: a folder that can be written to")
 
 
 def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
@@ -153,22 +175,35 @@ def _prepare_corpus(job: Job, store: Store) -> str:
     """Prepare in this process: folds must be known to plan, and bad data must be told before anything starts."""
     if not store.discard_if_damaged(job.key):
         with store.create(job.key, job.record()) as folder:
-            prepare_corpus(Task(job.spec, {}, folder, directory=job.directory))
+            prepare_corpus(Task(job.spec, {}, folder, local=job.local))
     return job.key
 
 
-def _speech(suite: Suite, language: str) -> Speech:
+def _speech(suite: Suite, language: str, sentences: Sequence[str]) -> Speech:
     entry = suite.transcriber
+    if not sentences:
+        return Speech(None, "none", "the corpus does not tell what is said")
     if entry.name == "none":
         return Speech(None, "none", "the suite asks for no transcriber")
     if entry.name == "auto":
         chosen = choose(language)
-        return Speech(chosen.transcriber, chosen.name, chosen.reason)
+        model = chosen.transcriber.fingerprint(language) if chosen.transcriber else ""
+        return Speech(chosen.transcriber, chosen.name, chosen.reason, model)
     plugin = TRANSCRIBERS.get(entry.name)
     where = f"transcriber '{entry.name}'"
     transcriber = build(plugin, validated(plugin, entry.params, where), where)
-    reason = transcriber.unavailable(language)
-    return Speech(None if reason else transcriber, entry.name, reason or "")
+    if reason := transcriber.unavailable(language):
+        return Speech(None, entry.name, reason)
+    return Speech(transcriber, entry.name, "", transcriber.fingerprint(language))
+
+
+def _cuts(request: Request) -> Iterator[str]:
+    """Tell in what a run departs from its suite: such boards are not the suite's."""
+    changes = [*(f"--set {change}" for change in request.changes)]
+    changes += [f"--only {key}={glob}" for key, glob in request.only.items()]
+    changes += [f"--plugin {path.name}" for path in request.workers.plugins]
+    if changes:
+        yield f"Changed against the suite as it is shipped: {', '.join(changes)}."
 
 
 def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from advser.errors import InputError
 from advser.job import Job, Outcome
 from advser.plan import Plan
 from advser.store import Store
@@ -75,16 +76,16 @@ def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, p
     """
     if not jobs:
         return []
-    with _client(workers, len(jobs)) as (client, count, threads):
+    with _client(workers, len(jobs)) as (client, count):
         progress.start(jobs, cached, count)
         try:
-            return list(_outcomes(client, jobs, store, workers, threads, progress))
+            return list(_outcomes(client, jobs, store, workers, progress))
         finally:
             progress.stop()
 
 
 def _outcomes(
-    client: Client, jobs: Sequence[Job], store: Store, workers: Workers, threads: int, progress: Progress
+    client: Client, jobs: Sequence[Job], store: Store, workers: Workers, progress: Progress
 ) -> Iterator[Outcome]:
     from distributed import as_completed
 
@@ -92,7 +93,7 @@ def _outcomes(
     for job in jobs:
         dependencies = [futures[key] for key in job.inputs.values() if key in futures]
         futures[job.key] = client.submit(
-            execute, job, store.root.absolute(), workers.plugins, workers.device, threads, *dependencies, key=job.key
+            execute, job, store.root.absolute(), workers.plugins, workers.device, *dependencies, key=job.key
         )
     by_key = {job.key: job for job in jobs}
     for future in as_completed(futures.values()):
@@ -104,16 +105,19 @@ def _outcomes(
 
 
 @contextmanager
-def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int, int]]:
-    """Yield a Dask client, the number of workers, and the threads that torch may use on each."""
+def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
+    """Yield a Dask client and the number of workers.
+
+    Raises:
+        InputError: if the scheduler cannot be reached, has no worker, or a worker runs several jobs at once.
+    """
     import dask
     from distributed import Client, LocalCluster
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers.scheduler:
-        with Client(workers.scheduler) as client:
-            count = sum(client.nthreads().values())
-            yield client, count, 1
+        with _remote(workers.scheduler) as client:
+            yield client, len(client.nthreads())
         return
     count = min(workers.count or cores, jobs)
     settings = {"distributed.nanny.pre-spawn-environ": {**ONE_THREAD, **KEEP_MEMORY}}
@@ -129,7 +133,23 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int, int]]:
                 silence_logs=logging.CRITICAL,
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
-        yield client, count, max(1, cores // count)
+        yield client, count
+
+
+def _remote(address: str) -> Client:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--scheduler {address}: cannot be reached ({' '.join(str(error).split())})") from None
+    threads = set(client.nthreads().values())
+    if threads != {1}:
+        client.close()
+        found = f"workers with {', '.join(map(str, sorted(threads)))} threads" if threads else "no worker"
+        # Training and some measures draw from global generators, which jobs in one process would share.
+        raise InputError(f"--scheduler {address}: found {found}, allowed: workers with one (dask worker --nthreads 1)")
+    return client
 
 
 @contextmanager

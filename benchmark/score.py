@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from advser.errors import ContractError
 from advser.job import Outcome
 from advser.jobs import Speech
 from advser.metrics.base import ClipMetric, Metric
-from advser.metrics.statistics import bootstrap
+from advser.metrics.statistics import Interval, bootstrap
+from advser.models.base import Outputs
 from advser.parameters import build
 from advser.plan import Cell, FoldKeys, Plan
 from advser.plugins import METRICS
@@ -24,6 +26,7 @@ from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact, Store
+from advser.target import cross_entropy, margin
 
 TRANSCRIPT_COLUMNS = ("transcript", "word_errors", "words", "char_errors", "chars")
 
@@ -81,15 +84,12 @@ class Scorer:
         empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n": 0, "n_failed": 0}
         if state != OK:
             return {**empty, "status": state.status, "reason": state.reason}
-        interval = bootstrap(
-            metric,
-            metric.statistics(clips, classes),
-            clips["speaker"].to_numpy(),
-            draws=self._plan.suite.bootstrap,
-            seed=0,
-        )
+        try:
+            interval = self._interval(metric, title, clips, classes)
+        except Exception as error:
+            return {**empty, "status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
         counts = {"n": interval.n, "n_failed": interval.n_failed}
-        if interval.n == 0:
+        if interval.n_failed == len(clips):
             return {**empty, **counts, "status": "failed", "reason": reasons.get(title, "no clip could be measured")}
         if np.isnan(interval.value):
             return {**empty, **counts, "status": "not-applicable", "reason": "no clip qualifies"}
@@ -98,6 +98,14 @@ class Scorer:
             "status": "ok", "reason": reasons.get(title, ""),
         }  # fmt: skip
 
+    def _interval(self, metric: Metric, title: str, clips: pd.DataFrame, classes: int) -> Interval:
+        examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, ClipMetric) else clips
+        statistics = np.asarray(metric.statistics(examples, classes), np.float64)
+        if statistics.ndim != 2 or len(statistics) != len(clips):
+            raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
+        speakers = clips["speaker"].to_numpy()
+        return bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
+
     def _applicable(self, metric: Metric, cell: Cell) -> Status:
         """Tell whether the metric has a meaning on the cell at all."""
         columns = cell.columns
@@ -105,7 +113,8 @@ class Scorer:
             return Status("not-applicable", "clean row")
         if "source" in metric.needs and columns["access"] != "transfer":
             return Status("not-applicable", "not a transfer row")
-        if {"audio", "transcripts"} & metric.needs and columns["delivery"] == "features":
+        heard = isinstance(metric, ClipMetric) or {"audio", "transcripts"} & metric.needs
+        if heard and columns["delivery"] == "features":
             return Status("not-applicable", "features are no sound")
         if "transcripts" in metric.needs and self._speech.transcriber is None:
             return Status("not-applicable", self._speech.reason)
@@ -122,14 +131,15 @@ class Scorer:
 
     def _keys(self, metric: Metric, title: str, fold: FoldKeys) -> list[str]:
         keys: list[str | None] = [fold.crafted]
+        against_clean = "attack" in metric.needs
         if {"predictions", "source"} & metric.needs:
-            keys += [fold.predicted, fold.clean_predicted]
+            keys += [fold.predicted, fold.clean_predicted if against_clean else None]
         if "source" in metric.needs:
             keys.append(fold.source_predicted)
         if isinstance(metric, ClipMetric):
             keys.append(fold.measured[title])
         if "transcripts" in metric.needs:
-            keys += [fold.transcribed, fold.clean_transcribed]
+            keys += [fold.transcribed, fold.clean_transcribed if against_clean else None]
         return [key for key in keys if key is not None]
 
     def _examples(self, cell: Cell) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -151,9 +161,7 @@ class Scorer:
                 **self._transcripts(fold),
             }
             for title, key in fold.measured.items():
-                metric = self._metrics[title]
-                assert isinstance(metric, ClipMetric)
-                columns[metric.column], reasons = self._values(key, len(rows))
+                columns[title], reasons = self._values(key, len(rows))
                 failures.setdefault(title, Counter()).update(reasons)
             parts.append(pd.DataFrame(columns))
         commonest = {
@@ -174,13 +182,12 @@ class Scorer:
         if logits is None:
             return {**columns, "prediction": -1, "loss": np.nan, "margin": np.nan}
         labels = torch.tensor(targets)
-        own = logits.gather(1, labels[:, None])
-        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        outputs = Outputs(logits, embedding=logits.new_empty(len(logits), 0))
         return {
             **columns,
             "prediction": logits.argmax(1).numpy(),
-            "loss": torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy(),
-            "margin": (own.squeeze(1) - others).numpy(),
+            "loss": cross_entropy(outputs, labels).numpy(),
+            "margin": -margin(outputs, labels).numpy(),
         }
 
     def _logits(self, key: str | None) -> torch.Tensor | None:

@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +96,9 @@ class Store:
 
     def _remove(self, key: str) -> None:
         aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=self.root))
-        self.folder(key).rename(aside / key)
+        # Another run may have found the damage at the same time.
+        with suppress(FileNotFoundError):
+            self.folder(key).rename(aside / key)
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
@@ -111,6 +114,8 @@ class Store:
             files = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
             manifest = canonical({**job, "files": files})
             (beside / MANIFEST).write_text(manifest, encoding="utf-8")
+            # A temporary folder is its maker's alone; a store may be shared.
+            beside.chmod(0o755)
             place = self.folder(key)
             place.parent.mkdir(exist_ok=True)
             try:
@@ -121,10 +126,11 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Remove what killed processes left unfinished; only while no other run uses the store."""
-        for left in self.root.glob("unfinished-*"):
-            shutil.rmtree(left, ignore_errors=True)
+    def sweep(self, older_than: float = 86_400.0) -> None:
+        """Remove what killed processes left behind more than ``older_than`` seconds ago."""
+        for left in [*self.root.glob("unfinished-*"), *self.root.glob("damaged-*")]:
+            if time.time() - left.stat().st_mtime > older_than:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

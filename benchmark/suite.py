@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from advser.errors import InputError
 from advser.parameters import explain
-from advser.threat import Delivery, Domain, Labels
+from advser.threat import Delivery, Domain
 from advser.training import Training
 
 
@@ -24,6 +24,14 @@ def _listed(value: Any) -> Any:
 def _labels(value: Any) -> Any:
     # YAML reads a bare `true` as a truth value.
     return ["true" if item is True else item for item in _listed(value)]
+
+
+GivenLabels = Literal["true", "predicted", "soft"]
+"""The labels that a suite can give to an attack. Blind attacks are given none, whatever the suite says."""
+
+Domains = Annotated[list[Domain], BeforeValidator(_listed), Field(min_length=1)]
+Deliveries = Annotated[list[Delivery], BeforeValidator(_listed), Field(min_length=1)]
+LabelSources = Annotated[list[GivenLabels], BeforeValidator(_labels), Field(min_length=1)]
 
 
 class _Schema(BaseModel):
@@ -63,7 +71,7 @@ class ModelEntry(PluginEntry):
     """
 
     training: dict[str, Any] = Field(default_factory=dict)
-    defenses: list[str] | None = None
+    defenses: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class AttackEntry(PluginEntry):
@@ -76,9 +84,9 @@ class AttackEntry(PluginEntry):
         transfer: whether every other model of the suite is also attacked with the examples.
     """
 
-    domain: Annotated[list[Domain], BeforeValidator(_listed)] = ["waveform"]
-    delivery: Annotated[list[Delivery], BeforeValidator(_listed)] = ["audio"]
-    labels: Annotated[list[Labels], BeforeValidator(_labels)] = ["true"]
+    domain: Domains = ["waveform"]
+    delivery: Deliveries = ["audio"]
+    labels: LabelSources = ["true"]
     transfer: bool = False
 
 
@@ -87,8 +95,8 @@ class Newcomer(_Schema):
 
     domain: Domain
     epsilon: float = Field(gt=0)
-    delivery: Annotated[list[Delivery], BeforeValidator(_listed)] = ["audio"]
-    labels: Annotated[list[Labels], BeforeValidator(_labels)] = ["true"]
+    delivery: Deliveries = ["audio"]
+    labels: LabelSources = ["true"]
 
 
 class Suite(_Schema):
@@ -108,7 +116,7 @@ class Suite(_Schema):
         models, defenses, attacks: what is combined. The clean cell is always there.
         newcomers: where attacks from ``--plugin`` files join.
         metrics: names of the metrics.
-        transcriber: a speech recogniser; ``auto`` chooses, ``none`` leaves word error rates out.
+        transcriber: a speech recogniser; ``auto`` chooses, ``none`` leaves word error rates out; both without params.
         batch_size: clips crafted and judged at once.
         bootstrap: resamples for intervals.
     """
@@ -120,7 +128,7 @@ class Suite(_Schema):
     task: str = "emotion"
     classes: list[str] | None = None
     protocol: str
-    folds: list[str] | None = None
+    folds: Annotated[list[str], Field(min_length=1)] | None = None
     seeds: list[int] = Field(default=[0], min_length=1)
     training: Training = Training()
     models: list[ModelEntry] = Field(min_length=1)
@@ -144,6 +152,26 @@ class Suite(_Schema):
             for name in model.defenses or []:
                 if name not in defenses:
                     raise ValueError(f"models.{model.title}.defenses: found '{name}', allowed: {', '.join(defenses)}")
+        return self
+
+    @model_validator(mode="after")
+    def _values_are_unique(self) -> Self:
+        for kind in ("classes", "folds", "seeds"):
+            values = getattr(self, kind) or []
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"{kind}: {value!r} is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _no_entry_stands_for_nothing(self) -> Self:
+        for number, attack in enumerate(self.attacks):
+            if "none" in (attack.name, attack.title):
+                raise ValueError(f"attacks.{number}: found 'none', allowed: any other; the clean cell is always there")
+        if self.transcriber.name in ("auto", "none") and self.transcriber.params:
+            raise ValueError(
+                f"transcriber.params: found {self.transcriber.params}, allowed with '{self.transcriber.name}': none"
+            )
         return self
 
 
@@ -218,19 +246,19 @@ def _apply(data: dict[str, Any], change: str) -> None:
         raise InputError(f"--set {change}: the value is not YAML") from None
     *parents, last = path.split(".")
     place: Any = data
-    for part in parents:
-        place = _child(place, part, change)
+    for depth, part in enumerate(parents):
+        place = _child(place, parents[:depth], part, change)
     if isinstance(place, list):
-        place[_position(place, last, change)] = value
+        place[_position(place, parents, last, change)] = value
     elif isinstance(place, dict):
         place[last] = value
     else:
         raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
 
 
-def _child(place: Any, part: str, change: str) -> Any:
+def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
     if isinstance(place, list):
-        index = _position(place, part, change)
+        index = _position(place, above, part, change)
         if isinstance(place[index], str):
             place[index] = {"name": place[index]}
         return place[index]
@@ -239,12 +267,15 @@ def _child(place: Any, part: str, change: str) -> Any:
     raise InputError(f"--set {change}: '{part}' has no keys above it to stand in")
 
 
-def _position(entries: list[Any], part: str, change: str) -> int:
+def _position(entries: list[Any], above: Sequence[str], part: str, change: str) -> int:
     names = [
         str(entry.get("label") or entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries
     ]
     if part.isdigit() and int(part) < len(entries):
         return int(part)
+    if names.count(part) > 1:
+        allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
+        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, allowed: {', '.join(allowed)}")
     if part in names:
         return names.index(part)
     raise InputError(f"--set {change}: no entry '{part}' (found: {', '.join(names) or 'none'})")

@@ -93,3 +93,18 @@ class Budget:
                 slack = slack + PCM_STEP / 2 * original[0].numel() ** 0.5
         # Negated, so that a perturbation that is not a number exceeds every budget.
         return ~(self.size(perturbed - original) <= self.epsilon + slack)
+
+
+def admit(perturbed: Tensor, x: Tensor, mask: Tensor, domain: Domain, budget: Budget | None) -> Tensor:
+    """Return what is admitted of a perturbation: ``x`` outside ``mask``, within the budget, and sound on [−1, 1].
+
+    Args:
+        perturbed: what an attack returned, in the shape of ``x``.
+        x: the clean inputs (B, …).
+        mask: broadcasts to ``x``; false in padding.
+        domain: what ``x`` is.
+        budget: the bound; None: there is none.
+    """
+    admitted = torch.where(mask, perturbed, x)
+    admitted = admitted if budget is None else budget.project(admitted, x)
+    return admitted.clamp(-1, 1) if domain == "waveform" else admitted

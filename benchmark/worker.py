@@ -8,16 +8,15 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from advser.errors import AdvserError, NotApplicableError
+from advser.errors import AdvserError, ContractError, NotApplicableError
+from advser.fingerprints import fingerprints
 from advser.job import Job, Outcome, Task
 from advser.registry import load_plugin_file
 from advser.stages import STAGES
 from advser.store import Store
 
 
-def execute(
-    job: Job, store: Path, plugins: Sequence[Path], device: str, threads: int, *dependencies: Outcome
-) -> Outcome:
+def execute(job: Job, store: Path, plugins: Sequence[Path], device: str, *dependencies: Outcome) -> Outcome:
     """Do one job; whatever goes wrong is an outcome, not an exception, so that the other jobs go on.
 
     Args:
@@ -25,7 +24,6 @@ def execute(
         store: the store's root.
         plugins: plugin files to load first.
         device: a torch device.
-        threads: how many threads torch may use.
         dependencies: outcomes of the jobs that this one reads from.
     """
     for dependency in dependencies:
@@ -33,7 +31,7 @@ def execute(
             return Outcome(job.key, dependency.status, dependency.reason)
     start = time.perf_counter()
     try:
-        _do(job, Store(store), plugins, device, threads)
+        _do(job, Store(store), plugins, device)
     except NotApplicableError as error:
         return Outcome(job.key, "not-applicable", str(error))
     except Exception as error:
@@ -44,17 +42,22 @@ def execute(
     return Outcome(job.key, "ok", seconds=time.perf_counter() - start)
 
 
-def _do(job: Job, store: Store, plugins: Sequence[Path], device: str, threads: int) -> None:
+def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> None:
     import torch
 
-    torch.set_num_threads(threads)
+    # The order of floating-point sums, and so every trained weight, depends on the number of threads.
+    torch.set_num_threads(1)
     for plugin in plugins:
         load_plugin_file(plugin)
+    here = fingerprints(job.stage, [name for name in job.code if name != "stage"])
+    if here != job.code:
+        differs = ", ".join(sorted(name for name in job.code if here.get(name) != job.code[name]))
+        raise ContractError(f"this worker has another version of {differs}; give all workers the same code")
     module, _, name = STAGES[job.stage].partition(":")
     stage = getattr(importlib.import_module(module), name)
     inputs = {role: store.get(key) for role, key in job.inputs.items()}
     start = time.perf_counter()
     record = job.record()
     with store.create(job.key, record) as folder:
-        stage(Task(job.spec, inputs, folder, device, job.directory))
+        stage(Task(job.spec, inputs, folder, device, job.local))
         record["seconds"] = time.perf_counter() - start

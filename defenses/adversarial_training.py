@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Fraction, parameter
 from advser.threat import Domain
 
@@ -19,28 +20,40 @@ CITATION = (
 )
 
 
-class Vanilla(Defense):
+class AdversarialTraining(Defense, ABC):
+    """Training on clean clips x and on x′ crafted from them, after a warm-up on clean clips alone."""
+
+    attack: AttackReference = parameter(about="the attack that crafts x′, against the model's own decisions")
+    domain: Domain = parameter("spectrogram", about="where x′ is crafted")
+    warmup: int = parameter(0, unit="steps", about="steps of clean training before x′ is used", ge=0)
+
+    def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
+        """Return the objective (a scalar); during warm-up, the clean cross-entropy."""
+        clean = model.outputs(batch.features, batch.lengths, "spectrogram")
+        if step < self.warmup:
+            return functional.cross_entropy(clean.logits, batch.labels)
+        x = craft(model, batch, self.attack.build(), self.domain)
+        return self.objective(clean, model.outputs(x, batch.lengths, self.domain), batch.labels)
+
+    @abstractmethod
+    def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:
+        """Return the objective (a scalar) from the outputs on x and on x′."""
+
+
+class Vanilla(AdversarialTraining):
     """Vanilla adversarial training: α L(x, y) + (1 − α) L(x′, y)."""
 
     citation: ClassVar[str] = f"{CITATION}, eq. 3"
 
-    attack: AttackReference = parameter(about="the attack that crafts x′, against the model's own decisions")
-    domain: Domain = parameter("spectrogram", about="where x′ is crafted")
     alpha: Fraction = parameter(0.5, about="weight α of the clean loss")
-    warmup: int = parameter(0, unit="steps", about="steps of clean training before x′ is used", ge=0)
 
-    def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the weighted loss; during warm-up, the clean one."""
-        clean = model.outputs(batch.features, batch.lengths, "spectrogram")
-        clean_loss = functional.cross_entropy(clean.logits, batch.labels)
-        if step < self.warmup:
-            return clean_loss
-        x = craft(model, batch, self.attack.build(), self.domain)
-        adversarial = model.outputs(x, batch.lengths, self.domain)
-        return self.alpha * clean_loss + (1 - self.alpha) * functional.cross_entropy(adversarial.logits, batch.labels)
+    def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:
+        """Return the weighted loss."""
+        clean_loss = functional.cross_entropy(clean.logits, labels)
+        return self.alpha * clean_loss + (1 - self.alpha) * functional.cross_entropy(adversarial.logits, labels)
 
 
-class Similarity(Defense):
+class Similarity(AdversarialTraining):
     """Similarity-based adversarial training: β L(x, y) + γ L(x′, y) + (1 − β − γ) d(v, v′).
 
     v and v′ are the embeddings (the input of the last layer) of x and x′; d is their mean squared difference, as in
@@ -49,12 +62,9 @@ class Similarity(Defense):
 
     citation: ClassVar[str] = f"{CITATION}, eq. 4"
 
-    attack: AttackReference = parameter(about="the attack that crafts x′, against the model's own decisions")
-    domain: Domain = parameter("spectrogram", about="where x′ is crafted")
     beta: Fraction = parameter(0.4, about="weight β of the clean loss")
     gamma: Fraction = parameter(0.4, about="weight γ of the adversarial loss")
     norm: Literal["mse", "l2"] = parameter("mse", about="distance d of the embeddings")
-    warmup: int = parameter(0, unit="steps", about="steps of clean training before x′ is used", ge=0)
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:
@@ -62,16 +72,10 @@ class Similarity(Defense):
             raise ValueError(f"beta + gamma is {self.beta + self.gamma}, allowed: at most 1")
         return self
 
-    def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the weighted loss; during warm-up, the clean one."""
-        clean = model.outputs(batch.features, batch.lengths, "spectrogram")
-        clean_loss = functional.cross_entropy(clean.logits, batch.labels)
-        if step < self.warmup:
-            return clean_loss
-        x = craft(model, batch, self.attack.build(), self.domain)
-        adversarial = model.outputs(x, batch.lengths, self.domain)
+    def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:
+        """Return the weighted loss."""
         difference = clean.embedding.float() - adversarial.embedding.float()
         distance = difference.square().mean() if self.norm == "mse" else difference.norm(dim=1).mean()
-        adversarial_loss = functional.cross_entropy(adversarial.logits, batch.labels)
-        weight = 1 - self.beta - self.gamma
-        return self.beta * clean_loss + self.gamma * adversarial_loss + weight * distance
+        clean_loss = functional.cross_entropy(clean.logits, labels)
+        adversarial_loss = functional.cross_entropy(adversarial.logits, labels)
+        return self.beta * clean_loss + self.gamma * adversarial_loss + (1 - self.beta - self.gamma) * distance

@@ -17,7 +17,7 @@ from advser.models.base import EmotionModel
 from advser.parameters import Parameters, build, validated
 from advser.plugins import ATTACKS
 from advser.target import Loss, Target, cross_entropy
-from advser.threat import Domain
+from advser.threat import Domain, admit
 
 
 class AttackReference(BaseModel):
@@ -117,4 +117,4 @@ def craft(
     with Target(model, batch.lengths, domain, objective=objective, mask=mask) as target:
         labels = target.decisions(x) if labels is None else labels
         perturbed = attack.perturb(target, x, labels, batch.generator)
-    return attack.admit(perturbed, x, mask, domain)
+    return admit(perturbed, x, mask, domain, Attack.budget(attack, domain))

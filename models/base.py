@@ -38,6 +38,7 @@ class FrontEnd(nn.Module, ABC):
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return features (B, bands, frames), in standard deviations, of ``waveform`` (B, T) on [−1, 1].
 
+        A spectrogram has the same shape for every clip. A front end with weights is trained with the model.
         ``lengths`` (B,) are in samples at 16 kHz; ``waveform`` is zero after them.
         """
 

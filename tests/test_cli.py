@@ -46,7 +46,8 @@ def test_help_and_lists_import_no_torch() -> None:
     script = (
         "import sys; from advser.cli import app; "
         "from typer.testing import CliRunner; "
-        "[CliRunner().invoke(app, a) for a in (['--help'], ['list', 'attacks'], ['list', 'models'])]; "
+        "runs = [CliRunner().invoke(app, a) for a in (['--help'], ['list', 'attacks'], ['list', 'models'])]; "
+        "assert all(run.exit_code == 0 and run.output for run in runs); "
         "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     )
     import subprocess

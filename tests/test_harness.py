@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import advser
 from advser.attacks.base import Attack
 from advser.audio import PCM_STEP
 from advser.errors import ContractError
 from advser.job import Job, Task
 from advser.jobs import prepare_job
 from advser.parameters import parameter
+from advser.plugins import ATTACKS
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.judge import LOGITS, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
@@ -34,7 +35,6 @@ class Returns(Attack):
         raise NotImplementedError
 
 
-@advser.attack("test-too-large")
 class TooLarge(Returns):
     """Goes a thousand times beyond its budget, also in the padding."""
 
@@ -42,7 +42,6 @@ class TooLarge(Returns):
         return x + 1000 * self.epsilon * torch.randn(x.shape, generator=generator).sign()
 
 
-@advser.attack("test-nan")
 class NotANumber(Returns):
     """Returns NaN."""
 
@@ -50,7 +49,6 @@ class NotANumber(Returns):
         return x * float("nan")
 
 
-@advser.attack("test-shape")
 class WrongShape(Returns):
     """Drops a sample."""
 
@@ -58,7 +56,6 @@ class WrongShape(Returns):
         return x[:, 1:]
 
 
-@advser.attack("test-array")
 class NoTensor(Returns):
     """Returns no tensor."""
 
@@ -66,7 +63,6 @@ class NoTensor(Returns):
         return x.numpy()
 
 
-@advser.attack("test-global-random")
 class GlobalRandom(Returns):
     """Draws from torch's global generator."""
 
@@ -74,12 +70,49 @@ class GlobalRandom(Returns):
         return x + self.epsilon * torch.randn_like(x).sign()
 
 
-@advser.attack("test-in-place")
+class NumpyRandom(Returns):
+    """Draws from numpy's global generator."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x + self.epsilon * float(np.random.rand())
+
+
 class InPlace(Returns):
     """Overwrites its input."""
 
     def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return x.add_(10 * self.epsilon)
+
+
+class OwnBudget(TooLarge):
+    """Overrides what the harness could ask it about its own budget."""
+
+    def budget(self, domain):
+        return None
+
+    def project(self, perturbed, x, domain):
+        return perturbed
+
+
+CULPRITS = {
+    "test-too-large": TooLarge,
+    "test-nan": NotANumber,
+    "test-shape": WrongShape,
+    "test-array": NoTensor,
+    "test-global-random": GlobalRandom,
+    "test-numpy-random": NumpyRandom,
+    "test-in-place": InPlace,
+    "test-own-budget": OwnBudget,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """Have the culprits in the registry for this module only: other tests run over every registered attack."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, culprit in CULPRITS.items():
+            patch.setitem(ATTACKS._decorated, name, culprit)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +161,21 @@ def clean_clips(prepared: Artefact):
     return loaded.clips.select(loaded.folds["fold1"].test)
 
 
-@pytest.mark.parametrize("name", ["test-too-large", "test-in-place"])
+@pytest.mark.parametrize("name", ["test-too-large", "test-in-place", "test-own-budget"])
 def test_a_budget_holds_on_the_stored_sound_whatever_the_attack_returns(name, store, prepared, trained) -> None:
     stored = load_clips(crafted(store, prepared, trained, name).path(AUDIO))
     clean = clean_clips(prepared)
     assert np.array_equal(stored.lengths, clean.lengths)
     change = np.abs(stored.samples.astype(int) - clean.samples.astype(int)).max()
     assert 0 < change <= 0.001 / PCM_STEP
+
+
+@pytest.mark.parametrize("name", ["test-too-large", "test-own-budget"])
+def test_a_budget_holds_on_the_stored_features_too(name, store, prepared, trained) -> None:
+    made = crafted(store, prepared, trained, name, domain="spectrogram")
+    clean = crafted(store, prepared, trained, "none", labels="none", domain="spectrogram")
+    change = load_file(made.path(FEATURES))["features"] - load_file(clean.path(FEATURES))["features"]
+    assert 0 < float(change.abs().max()) <= 0.001 + 1e-5
 
 
 @pytest.mark.parametrize(
@@ -144,6 +185,7 @@ def test_a_budget_holds_on_the_stored_sound_whatever_the_attack_returns(name, st
         ("test-shape", "shape"),
         ("test-array", "returned ndarray"),
         ("test-global-random", "global generator"),
+        ("test-numpy-random", "global generator"),
     ],
 )
 def test_a_broken_contract_is_told_and_leaves_no_artefact(name, message, store, prepared, trained) -> None:

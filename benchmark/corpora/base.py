@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from advser.contents import contents_digest
 from advser.errors import InputError
 from advser.parameters import Parameters
 
@@ -53,11 +53,9 @@ class Corpus(Parameters, ABC):
         return ()
 
     def digest(self, directory: Path | None) -> str:
-        """Hash the names and contents of `files`."""
-        digest = hashlib.sha256()
-        for path in self.files(directory):
-            digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+        """Hash the contents of `files` and their places in ``directory``."""
+        files = self.files(directory)
+        return contents_digest(files, directory or files[0].parent)
 
 
 def existing(directory: Path | None, corpus: str) -> Path:

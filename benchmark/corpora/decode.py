@@ -91,8 +91,6 @@ def decode(
 def _checked(audio: dict[str, Any]) -> Pcm:
     name = str(audio["path"])
     samples, rate = read(Path(name) if audio["bytes"] is None else audio["bytes"], name)
-    if not np.isfinite(samples).all():
-        raise InputError(f"{name}: not finite (NaN or infinite samples)")
     if len(samples) < SHORTEST * rate:
         raise InputError(f"{name}: too short ({len(samples) / rate:.3f} s; at least {SHORTEST} s)")
     pcm = to_pcm(resample(samples, rate))

@@ -19,7 +19,8 @@ from advser.parameters import Parameters
 Array = npt.NDArray[np.float64]
 Need = Literal["predictions", "audio", "transcripts", "costs", "source", "attack"]
 """What a metric reads: predictions; judged sound; transcripts; the cost of crafting; the predictions of another
-source model (transfer rows only); and ``attack``: it has no meaning on clean rows."""
+source model (transfer rows only); and ``attack``: it compares with the clean clip (its prediction, its transcript),
+and so has no meaning on clean rows."""
 
 
 class Metric(Parameters, ABC):
@@ -39,9 +40,16 @@ class Metric(Parameters, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({"predictions"})
     decimals: ClassVar[int] = 3
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions decide the figure."""
+
     @abstractmethod
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
-        """Return (N, k), a row for each clip of ``examples``; a row with NaN marks a clip whose measurement failed."""
+        """Return (N, k), a row for each clip of ``examples``.
+
+        A row with NaN marks a clip whose measurement failed; a row of zeros one that does not count, as a ratio leaves
+        out a clip with denominator 0.
+        """
 
     def combine(self, sums: Array) -> Array:
         """Turn summed statistics (…, k) into the figure (…): by default first over second, NaN where that is 0."""
@@ -51,12 +59,18 @@ class Metric(Parameters, ABC):
 
 
 class ClipMetric(Metric):
-    """A metric that measures each judged clip against the clean one; the figure is the mean over clips."""
+    """A metric that measures each judged clip against the clean one; the figure is the mean over clips.
+
+    It is computed from judged sound whatever its ``needs`` say.
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"audio"})
 
     column: ClassVar[str]
-    """The column of the examples table that `measure` fills."""
+    """Where `statistics` finds what `measure` returned; none of the examples table's own columns.
+
+    The stored table has it under the title of the suite's entry, since a suite may list one metric twice.
+    """
 
     @abstractmethod
     def measure(self, clean: Samples, judged: Samples, rate: int) -> float:

@@ -47,6 +47,7 @@ class SNR(ClipMetric):
 class PESQ(ClipMetric):
     """Perceptual evaluation of speech quality, wideband, 16 kHz: MOS-LQO from about 1.0 to 4.64; mean over clips."""
 
+    packages: ClassVar[tuple[str, ...]] = ("pesq",)
     citation: ClassVar[str] = "ITU-T Recommendation P.862.2, 2007 (wideband extension to P.862)."
     title: ClassVar[str] = "PESQ"
     unit: ClassVar[str] = "MOS-LQO"

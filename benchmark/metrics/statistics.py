@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from advser.errors import ContractError
 from advser.metrics.base import Array, Metric
 
 CONFIDENCE: Final = 0.95
@@ -22,7 +23,7 @@ class Interval:
         value: the figure over all measured clips; NaN if none counts.
         low: lower end of the 95 % interval; NaN with fewer than two speakers.
         high: upper end.
-        n: clips that were measured.
+        n: clips that count: measured, and not left out by a row of zeros.
         n_failed: clips whose measurement failed; they are in no figure.
     """
 
@@ -42,18 +43,23 @@ def bootstrap(metric: Metric, statistics: Array, speakers: npt.NDArray[Any], dra
 
     Args:
         metric: makes the figure of summed statistics.
-        statistics: (N, k); a row with a NaN is a failed clip.
+        statistics: (N, k); a row with a NaN is a failed clip, a row of zeros one that does not count.
         speakers: (N,), who speaks in each clip.
         draws: how many times speakers are drawn.
         seed: of the draws.
+
+    Raises:
+        ContractError: if ``combine`` does not return one figure a draw.
     """
     measured = ~np.isnan(statistics).any(axis=1)
-    n, n_failed = int(measured.sum()), int((~measured).sum())
+    n, n_failed = int((measured & statistics.any(axis=1)).sum()), int((~measured).sum())
     sums = speaker_sums(statistics[measured], speakers[measured])
     value = float(metric.combine(sums.sum(axis=0)))
     figures = np.empty(0)
     if len(sums) > 1:
         figures = metric.combine(speaker_draws(len(sums), draws, seed) @ sums)
+        if figures.shape != (draws,):
+            raise ContractError(f"combine returned the shape {figures.shape}, allowed: ({draws},)")
         figures = figures[~np.isnan(figures)]
     if not len(figures):
         return Interval(value, float("nan"), float("nan"), n, n_failed)

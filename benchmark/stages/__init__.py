@@ -9,3 +9,13 @@ STAGES = {
     "transcribe": "advser.stages.judge:transcribe",
 }
 """Stage name → function from a `Task` to an artefact."""
+
+PACKAGES = {
+    "prepare": ("soundfile", "torch", "torchaudio"),
+    "train": ("torch", "torchaudio"),
+    "craft": ("torch", "torchaudio"),
+    "predict": ("torch", "torchaudio"),
+    "measure": (),
+    "transcribe": ("jiwer",),
+}
+"""Stage name → distributions whose versions decide its result."""

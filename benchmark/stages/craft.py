@@ -7,6 +7,7 @@ what was stored.
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
 from advser.stages.train import load_model
 from advser.store import digest
 from advser.target import Target
-from advser.threat import Domain, Labels
+from advser.threat import Budget, Domain, Labels, admit
 
 FEATURES = "features.safetensors"
 COSTS = "costs.safetensors"
@@ -60,18 +61,23 @@ class Harness:
     domain: Domain
     labels: Labels
 
+    @property
+    def budget(self) -> Budget | None:
+        """The budget, read from the attack's own ``norm`` and ``epsilon``, whatever it overrides."""
+        return Attack.budget(self.attack, self.domain)
+
     def craft(self, waveform: Tensor, lengths: Tensor, targets: Tensor, generator: torch.Generator) -> Crafted:
         """Attack one batch: waveforms (B, T) on the 16-bit grid, lengths (B,), true classes (B,)."""
         with torch.no_grad():
-            x, mask = self._inputs(waveform, lengths)
+            x, mask = self.inputs(waveform, lengths)
             labels = self._labels(x, lengths, targets)
-        state = torch.get_rng_state()
+        state = _random_states()
         with Target(self.model, lengths, self.domain, self.attack.access, mask=mask) as target:
-            start = time.perf_counter()
+            start = _now(x)
             perturbed = self.attack.perturb(target, x.clone(), labels, generator)
-            seconds = (time.perf_counter() - start) / len(lengths)
-        if not torch.equal(state, torch.get_rng_state()):
-            raise ContractError("perturb drew from torch's global generator, allowed: the generator that it is given")
+            seconds = (_now(x) - start) / len(lengths)
+        if _random_states() != state:
+            raise ContractError("perturb drew from a global generator, allowed: the generator that it is given")
         with torch.no_grad():
             perturbed = self._admissible(perturbed, x, mask)
             in_sound = self.domain == "waveform"
@@ -79,7 +85,8 @@ class Harness:
             features = None if in_sound else perturbed.cpu()
         return Crafted(audio, features, seconds, target.forwards, target.backwards)
 
-    def _inputs(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def inputs(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is perturbed of a clean batch, and the mask that broadcasts to it, false in padding."""
         if self.domain == "waveform":
             return waveform, sound_mask(lengths, waveform.shape[1])
         assert self.model is not None
@@ -100,9 +107,9 @@ class Harness:
         perturbed = perturbed.detach().to(x)
         if not perturbed.isfinite().all():
             raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")
-        perturbed = self.attack.admit(perturbed, x, mask, self.domain)
+        budget = self.budget
+        perturbed = admit(perturbed, x, mask, self.domain, budget)
         if self.domain == "waveform":
-            budget = self.attack.budget(self.domain)
             epsilon = budget.epsilon if budget is not None and budget.norm == "linf" else None
             perturbed = round_within(perturbed, x, epsilon)
         return perturbed
@@ -112,6 +119,24 @@ class Harness:
         if not self.model.frontend.resynthesises:
             return None
         return _cut(self.model.frontend.resynthesise(waveform, lengths, features), lengths)
+
+
+def _now(x: Tensor) -> float:
+    """Return the time in seconds, after all work on the device of ``x`` is done."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
+
+
+def _random_states() -> list[bytes]:
+    """Return the states of every global generator that an attack could draw from unseen."""
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return [*(state.numpy().tobytes() for state in states), repr(random.getstate()).encode(), _numpy_state()]
+
+
+def _numpy_state() -> bytes:
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return np.asarray(keys).tobytes() + str(position).encode()
 
 
 def _cut(waveform: Tensor, lengths: Tensor) -> list[Pcm]:
@@ -138,7 +163,7 @@ def craft(task: Task) -> None:
         )
         done |= {row: (crafted, place) for place, row in enumerate(rows)}
     _save(task.into, [done[row] for row in range(len(indices))])
-    _verify(task.into, clean, harness)
+    _verify(task, clean, harness)
 
 
 def _save(into: Path, clips: list[tuple[Crafted, int]]) -> None:
@@ -155,20 +180,26 @@ def _save(into: Path, clips: list[tuple[Crafted, int]]) -> None:
     save_file(costs, into / COSTS)
 
 
-def _verify(into: Path, clean: Clips, harness: Harness) -> None:
-    """Check the stored examples: lengths, finiteness, and the budget."""
-    if (into / FEATURES).exists() and not load_file(into / FEATURES)["features"].isfinite().all():
-        raise ContractError("stored features are not finite")
-    if not (into / AUDIO).exists():
-        return
-    stored = load_clips(into / AUDIO)
-    if not np.array_equal(stored.lengths, clean.lengths):
+@torch.no_grad()
+def _verify(task: Task, clean: Clips, harness: Harness) -> None:
+    """Check what was stored against the clean clips: lengths, finiteness, budget, and padding left alone."""
+    sound, features = task.into / AUDIO, task.into / FEATURES
+    judged = load_clips(sound) if sound.exists() else clean
+    if not np.array_equal(judged.lengths, clean.lengths):
         raise ContractError("stored clips differ in length from the clean ones")
-    budget = harness.attack.budget(harness.domain)
-    if harness.domain != "waveform" or budget is None:
-        return
-    for index in range(len(clean)):
-        judged, original = stored.batch([index])[0], clean.batch([index])[0]
-        if bool(budget.exceeded(judged, original).any()):
-            size = float(budget.size(judged - original))
-            raise ContractError(f"stored clip {index} is {size:g} away, allowed: {budget.epsilon:g} {budget.norm}")
+    stored = load_file(features)["features"] if features.exists() else None
+    for rows in batches_by_length(clean.lengths, task.spec["batch_size"]):
+        waveform, lengths = (part.to(task.device) for part in clean.batch(rows))
+        x, mask = harness.inputs(waveform, lengths)
+        made = judged.batch(rows)[0] if stored is None else stored[rows]
+        _check(made.to(x), x, mask, harness.budget)
+
+
+def _check(stored: Tensor, x: Tensor, mask: Tensor, budget: Budget | None) -> None:
+    if not stored.isfinite().all():
+        raise ContractError("stored examples are not finite")
+    if not torch.equal(torch.where(mask, x, stored), x):
+        raise ContractError("stored examples differ from the clean ones in the padding")
+    if budget is not None and budget.exceeded(stored, x).any():
+        size = float(budget.size(stored - x).amax())
+        raise ContractError(f"a stored example is {size:g} away, allowed: {budget.epsilon:g} ({budget.norm})")

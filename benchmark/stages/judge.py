@@ -21,13 +21,22 @@ from advser.plugins import METRICS, TRANSCRIBERS
 from advser.stages.craft import FEATURES
 from advser.stages.prepare import AUDIO, Prepared, load_clips, load_prepared
 from advser.stages.train import load_model
+from advser.store import digest
 
 LOGITS = "logits.safetensors"
 
 
-@torch.no_grad()
 def predict(task: Task) -> None:
-    """Write the victim's logits (N, C) on the stored sound, or on the stored features."""
+    """Write the victim's logits (N, C) on the stored sound, or on the stored features.
+
+    A victim that draws at random (a randomised defense) draws the same at every run.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(int(digest(task.spec)[:15], 16))
+        _predict(task)
+
+
+def _predict(task: Task) -> None:
     victim = load_model(task.inputs["victim"], task.device)
     clips, _ = _test_clips(task)
     crafted = task.inputs["crafted"]
@@ -72,7 +81,8 @@ def _measured(metric: ClipMetric, clean: Any, judged: Any) -> dict[str, float | 
 def transcribe(task: Task) -> None:
     """Write the transcript of each stored clip and its errors against what was said."""
     spec = task.spec["transcriber"]
-    engine = build(TRANSCRIBERS.get(spec["name"]), spec["params"], f"transcriber '{spec['name']}'")
+    params = {**spec["params"], **task.local}
+    engine = build(TRANSCRIBERS.get(spec["name"]), params, f"transcriber '{spec['name']}'")
     _, prepared = _test_clips(task)
     judged = _judged(task)
     texts = prepared.rows["text"].iloc[list(prepared.folds[task.spec["fold"]].test)]

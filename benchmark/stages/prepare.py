@@ -68,7 +68,7 @@ def prepare(task: Task) -> None:
     """Read, check, resample and round the corpus; label it for the task; split it into folds."""
     spec = task.spec
     corpus = build(CORPORA.get(spec["corpus"]["name"]), spec["corpus"]["params"], f"corpus '{spec['corpus']['name']}'")
-    rows, clips, classes = decode(corpus.read(task.directory), spec["task"], spec["classes"])
+    rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec["task"], spec["classes"])
     made = folds(spec["protocol"], rows, corpus.speaker_pairs, spec["seed"])
     save_clips(clips, task.into / AUDIO)
     rows.to_parquet(task.into / "rows.parquet")

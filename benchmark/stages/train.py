@@ -39,6 +39,9 @@ class _Features:
     cache: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(self, indices: Sequence[int], waveform: Tensor, lengths: Tensor) -> Tensor:
+        if any(weight.requires_grad for weight in self.model.frontend.parameters()):
+            learned: Tensor = self.model.frontend(waveform, lengths)
+            return learned
         if self.model.frontend.varies_in_training or not self.model.spectrogram:
             with torch.no_grad():
                 features: Tensor = self.model.frontend(waveform, lengths)

@@ -16,6 +16,16 @@ class Transcriber(Parameters, ABC):
     closed_text: ClassVar[bool] = False
     """Whether it is told the sentences of the corpus, so that its error rates compare with nothing else."""
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions decide the transcripts."""
+
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that only say where the model lies: what it holds counts (`fingerprint`), its path does not."""
+
+    def fingerprint(self, language: str) -> str:
+        """Hash the contents of the model's files, so that another model gives other keys; empty if it has none here."""
+        return ""
+
     @abstractmethod
     def unavailable(self, language: str) -> str | None:
         """Return why the engine cannot serve ``language`` (an ISO 639-1 code) here, or None if it can."""

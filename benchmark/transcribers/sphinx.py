@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import model_validator
 
 from advser.audio import PCM_HIGHEST, Pcm
+from advser.contents import contents_digest
 from advser.errors import NotApplicableError
 from advser.metrics.normalisation import normalise
 from advser.parameters import parameter
@@ -44,6 +45,8 @@ class PocketSphinx(Transcriber):
         "devices, ICASSP 2006."
     )
     closed_text: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("pocketsphinx",)
+    places: ClassVar[frozenset[str]] = frozenset({"model_dir"})
 
     model_dir: str | None = parameter(
         None,
@@ -61,6 +64,14 @@ class PocketSphinx(Transcriber):
         if directory and isinstance(given, dict) and given.get("model_dir") is None:
             return {**given, "model_dir": directory}
         return given
+
+    def fingerprint(self, language: str) -> str:
+        """Hash the acoustic model and the dictionary."""
+        model = self._model(language)
+        if model is None:
+            return ""
+        files = [*(path for path in model.acoustic.rglob("*") if path.is_file()), model.dictionary]
+        return contents_digest(files, model.dictionary.parent)
 
     def unavailable(self, language: str) -> str | None:
         """Return why there is no acoustic model of ``language`` (an ISO 639-1 code), or None if there is one."""

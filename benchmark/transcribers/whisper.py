@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from advser.audio import Pcm, from_pcm
+from advser.contents import contents_digest
 from advser.errors import InputError, NotApplicableError
 from advser.parameters import parameter
 from advser.transcribers.base import Transcriber
@@ -25,10 +26,20 @@ class FasterWhisper(Transcriber):
         "A. Radford et al.: Robust speech recognition via large-scale weak supervision, ICML 2023 (arXiv:2212.04356)."
     )
 
+    packages: ClassVar[tuple[str, ...]] = ("faster-whisper", "ctranslate2")
+
     model: str = parameter("base", about="size (tiny, base, small, …), Hugging Face name, or local folder")
     device: Literal["auto", "cpu", "cuda"] = parameter("auto", about="auto: a GPU if there is one")
     beam: int = parameter(5, ge=1, about="beams; 1 is greedy search")
     download: bool = parameter(default=False, about="fetch the weights if they are not on this machine")
+
+    def fingerprint(self, language: str) -> str:
+        """Hash the weights and the vocabulary; empty if they are still to be fetched."""
+        try:
+            folder = self._folder(local_only=True)
+        except (OSError, ValueError):
+            return ""
+        return contents_digest((path for path in folder.iterdir() if path.is_file()), folder)
 
     def unavailable(self, language: str) -> str | None:
         """Return why ``language`` (an ISO 639-1 code) cannot be served, or None; asks no network."""
