@@ -86,9 +86,8 @@ def _grid(params: Mapping[str, Any], plugin: type[Attack], where: str) -> Iterat
         name: value if isinstance(value, list) and not _takes_list(plugin, name) else [value]
         for name, value in params.items()
     }
-    for name, values in spread.items():
-        if not values:
-            raise InputError(f"{where}: {name}: found [], allowed: at least one value")
+    if empty := [name for name, values in spread.items() if not values]:
+        raise InputError(f"{where}: {empty[0]}: found [], allowed: at least one value")
     for values in itertools.product(*spread.values()):
         yield dict(zip(spread, values, strict=True))
 

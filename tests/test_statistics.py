@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
+from advser.errors import ContractError
 from advser.metrics.normalisation import normalise
 from advser.metrics.recognition import UAR, Accuracy
 from advser.metrics.statistics import Interval, bootstrap, speaker_draws
@@ -132,3 +133,25 @@ def test_interval_covers_speakers_that_differ():
     assert interval.value == pytest.approx(0.5)
     assert interval.low < 0.25
     assert interval.high > 0.75
+
+
+def test_clips_that_do_not_count_are_not_among_the_n_of_a_ratio():
+    # Turned, not turned, not counted, failed.
+    statistics = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [np.nan, np.nan]])
+    interval = bootstrap(Accuracy(), statistics, np.array(list("abcd")), 50, 0)
+    assert (interval.value, interval.n, interval.n_failed) == (0.5, 2, 1)
+    nobody = bootstrap(Accuracy(), statistics[2:3], np.array(["c"]), 50, 0)
+    assert np.isnan(nobody.value)
+    assert (nobody.n, nobody.n_failed) == (0, 0)
+
+
+class OneForAll(Accuracy):
+    """Makes one figure of all draws together."""
+
+    def combine(self, sums):
+        return np.asarray(0.5)
+
+
+def test_a_figure_for_each_draw_is_asked_for():
+    with pytest.raises(ContractError, match=r"combine returned the shape \(\), allowed: \(20,\)"):
+        bootstrap(OneForAll(), np.ones((2, 2)), np.array(["a", "b"]), 20, 0)

@@ -70,6 +70,21 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("attacks.0.domain=picture", "found 'picture'"),
         ("seeds=[]", "seeds"),
         ("training={fit_on: train+validation, select: best}", "leaves nothing"),
+        ("seeds=[1, 0, 1]", "seeds: 1 is listed twice"),
+        ("folds=[]", r"folds: .*at least 1 item.*found \[\]"),
+        ("folds=[fold1, fold2, fold1]", "folds: 'fold1' is listed twice"),
+        ("classes=[anger, anger]", "classes: 'anger' is listed twice"),
+        ("models.tiny.defenses=[]", r"models.0.defenses: .*at least 1 item"),
+        ("models.tiny.defenses=[vanilla]", "models.tiny.defenses: found 'vanilla', allowed: none"),
+        ("attacks.0.labels=none", "'true', 'predicted' or 'soft' .found 'none'"),
+        ("attacks.0.labels=[]", "attacks.0.labels: .*at least 1 item"),
+        ("attacks.0.domain=[]", "attacks.0.domain: .*at least 1 item"),
+        ("attacks.0.delivery=[]", "attacks.0.delivery: .*at least 1 item"),
+        ("attacks.0.name=none", "attacks.0: found 'none'.*the clean cell is always there"),
+        ("attacks.0.label=none", "attacks.0: found 'none'"),
+        ("newcomers=[{domain: waveform, epsilon: 0.001, labels: none}]", "found 'none'"),
+        ("transcriber={name: auto, params: {model: tiny}}", "transcriber.params: found .*'auto': none"),
+        ("transcriber={name: none, params: {model: tiny}}", "transcriber.params: found .*'none': none"),
     ],
 )
 def test_a_bad_change_is_told_in_one_line(small: Path, change: str, message: str) -> None:
@@ -95,6 +110,19 @@ def test_a_bad_file_is_told_in_one_line(tmp_path: Path, text: str, message: str)
         load(str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_set_asks_for_a_number_where_a_name_is_listed_twice(small: Path) -> None:
+    twice = ["attacks=[noise, {name: fgsm, params: {epsilon: 0.1}}, fgsm]"]
+    for ending in (".params.epsilon=0.5", "=fgsm"):
+        with pytest.raises(InputError, match=r"'fgsm' is listed 2 times, allowed: attacks\.1, attacks\.2$"):
+            load(str(small), [*twice, f"attacks.fgsm{ending}"])
+    assert load(str(small), [*twice, "attacks.2.params.epsilon=0.5"]).attacks[2].params == {"epsilon": 0.5}
+
+
+def test_a_transcriber_that_is_named_has_parameters(small: Path) -> None:
+    made = load(str(small), ["transcriber={name: pocketsphinx, params: {model: here}}"])
+    assert made.transcriber.params == {"model": "here"}
 
 
 def test_an_unknown_suite_names_the_shipped_ones() -> None:

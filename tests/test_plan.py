@@ -1,0 +1,370 @@
+"""From a suite to cells and jobs: none missing, none twice, and keys that change exactly when results would."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+from torch import Tensor
+from toys import Waveform
+
+from advser.attacks.base import Attack
+from advser.attacks.controls import Noise
+from advser.defenses.base import AttackReference
+from advser.errors import InputError
+from advser.jobs import Corpus, Speech, prepare_job
+from advser.metrics.base import ClipMetric
+from advser.newcomers import with_newcomers
+from advser.parameters import parameter
+from advser.plan import Plan, make_plan
+from advser.plugins import ATTACKS, METRICS, MODELS
+from advser.registry import code_fingerprint
+from advser.suite import Suite
+
+FGSM = {"name": "fgsm", "params": {"epsilon": 0.06}}
+NOISE = {"name": "noise", "params": {"epsilon": 0.001}}
+VANILLA = {"name": "vanilla", "params": {"attack": FGSM}}
+IN_FEATURES = {"domain": ["spectrogram"], "delivery": ["features"]}
+
+
+class Decisions(Noise):
+    """An attack that sees decisions only."""
+
+    access: ClassVar[Any] = "decisions"
+
+
+class Shift(Attack):
+    """An attack without a budget."""
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return -x
+
+
+class Nested(Attack):
+    """An attack that runs another one."""
+
+    inner: AttackReference = parameter(about="what runs")
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return self.inner.build().perturb(target, x, labels, generator)
+
+
+class Overwrites(ClipMetric):
+    """A metric whose column the examples table has already."""
+
+    title: ClassVar[str] = "Overwrites"
+    higher_is_better: ClassVar[bool] = True
+    column: ClassVar[str] = "loss"
+
+    def measure(self, clean: Any, judged: Any, rate: int) -> float:
+        return 0.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """Have the toys in the registries for this module only: other tests run over every registered plugin."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS._decorated, "raw", Waveform)
+        for name, attack in {"decisions": Decisions, "shift": Shift, "nested": Nested}.items():
+            patch.setitem(ATTACKS._decorated, name, attack)
+        patch.setitem(METRICS._decorated, "overwrites", Overwrites)
+        yield
+
+
+def suite(**changes: Any) -> Suite:
+    data = {
+        "name": "small",
+        "corpus": "demo",
+        "protocol": "3pair",
+        "models": ["tiny"],
+        "defenses": ["none"],
+        "metrics": ["uar", "snr"],
+        "transcriber": "none",
+        "training": {"iterations": 5, "precision": "fp32"},
+    }
+    return Suite.model_validate(data | changes)
+
+
+def plan(made: Suite | None = None, only: Mapping[str, str] | None = None, /, **changes: Any) -> Plan:
+    """The plan of a small suite on a corpus of three folds."""
+    made = made or suite(**changes)
+    keys = {seed: prepare_job(made, seed, None).key for seed in made.seeds}
+    corpus = Corpus(keys, ("fold1", "fold2", "fold3"), "en")
+    return make_plan(made, corpus, Speech(None, "none", "not asked for"), only or {}, "cpu")
+
+
+def stages(made: Plan) -> Counter[str]:
+    return Counter(job.stage for job in made.jobs.values())
+
+
+def keys_of(made: Plan, *keys: str) -> set[str]:
+    """The key columns of all cells, or some of them."""
+    return {
+        json.dumps({key: value for key, value in cell.columns.items() if not keys or key in keys})
+        for cell in made.cells
+    }
+
+
+def places(made: Plan, *keys: str) -> list[tuple[Any, ...]]:
+    """Some key columns of the cells under attack."""
+    return [tuple(cell.columns[key] for key in keys) for cell in made.cells if cell.columns["attack"] != "none"]
+
+
+def test_every_victim_meets_every_attack_and_no_job_is_planned_twice() -> None:
+    attacks = [
+        {**FGSM, **IN_FEATURES, "params": {"epsilon": [0.02, 0.06]}, "labels": ["true", "predicted"]},
+        {**NOISE},
+    ]
+    made = plan(models=["tiny", "cnn4"], defenses=["none", VANILLA], attacks=attacks)
+    assert len(made.cells) == 4 * (1 + 4 + 1)
+    assert all(len(cell.folds) == 3 for cell in made.cells)
+    # Per fold: clean and noise are crafted once for all; FGSM once a victim, ε and kind of labels.
+    assert stages(made) == {
+        "train": 3 * 4,
+        "craft": 3 * (1 + 1 + 4 * 4),
+        "predict": 3 * 4 * (1 + 4 + 1),
+        "measure": 3 * 2,
+    }
+    assert len(keys_of(made)) == len(made.cells)
+
+
+def test_jobs_stand_after_those_that_they_read() -> None:
+    attacks = [{**FGSM, "domain": ["waveform"], "transfer": True}]
+    made = plan(models=["tiny", "cnn4"], attacks=attacks, seeds=[0, 1], metrics=["uar", "snr", "pesq"])
+    known = {prepare_job(suite(), seed, None).key for seed in (0, 1)}
+    for key, job in made.jobs.items():
+        assert key == job.key
+        assert set(job.inputs.values()) <= known, f"{job.title} reads what is not made before it"
+        known.add(key)
+    named = {key for cell in made.cells for fold in cell.folds for key in (fold.crafted, fold.predicted)}
+    assert named <= set(made.jobs)
+
+
+def test_blind_sound_and_clean_predictions_are_shared() -> None:
+    made = plan(models=["tiny", "cnn4"], attacks=[NOISE, {**FGSM, "domain": ["waveform"]}])
+    by_attack: dict[str, set[str]] = {}
+    clean: dict[str, set[str]] = {}
+    for cell in made.cells:
+        by_attack.setdefault(cell.columns["attack"], set()).add(cell.folds[0].crafted)
+        clean.setdefault(cell.columns["model"], set()).add(cell.folds[0].clean_predicted)
+        if cell.columns["attack"] == "none":
+            assert cell.folds[0].predicted == cell.folds[0].clean_predicted
+    assert {attack: len(keys) for attack, keys in by_attack.items()} == {"none": 1, "noise": 1, "fgsm": 2}
+    assert all(len(keys) == 1 for keys in clean.values())
+
+
+def test_transfer_goes_from_every_source_to_every_victim() -> None:
+    attacks = [{**FGSM, "domain": ["waveform"], "transfer": True}, {**NOISE, "transfer": True}]
+    made = plan(models=["tiny", "cnn4"], defenses=["none", VANILLA], attacks=attacks)
+    victims = {(model, defense) for model in ("tiny", "cnn4") for defense in ("none", "vanilla")}
+    found = [
+        (cell.columns["model"], cell.columns["defense"], cell.columns["source_model"], cell.columns["source_defense"])
+        for cell in made.cells
+        if cell.columns["attack"] == "fgsm"
+    ]
+    assert sorted(found) == sorted((*victim, *source) for victim in victims for source in victims)
+    for cell in made.cells:
+        own = all(cell.columns[key] == cell.columns[f"source_{key}"] for key in ("model", "defense"))
+        if cell.columns["attack"] == "fgsm":
+            assert cell.columns["access"] == ("white-box" if own else "transfer")
+            assert (cell.folds[0].source_predicted is None) == own
+    assert {cell.columns["source_model"] for cell in made.cells if cell.columns["attack"] == "noise"} == {""}
+    assert stages(made)["craft"] == 3 * (1 + 1 + 4), "each source crafts once for all victims"
+
+
+def test_features_are_transferred_between_equal_front_ends_only() -> None:
+    made = plan(
+        models=["tiny", "cnn4"], defenses=["none", VANILLA], attacks=[{**FGSM, **IN_FEATURES, "transfer": True}]
+    )
+    found = places(made, "model", "source_model")
+    assert len(found) == 2 * 4
+    assert all(victim == source for victim, source in found)
+
+
+def test_a_model_without_a_spectrogram_hears_spectrogram_attacks_and_crafts_none() -> None:
+    both = {"domain": ["spectrogram"], "delivery": ["features", "audio"], "transfer": True}
+    made = plan(models=["tiny", "raw"], attacks=[FGSM | both, NOISE | both])
+    assert sorted(places(made, "attack", "delivery", "model", "source_model")) == [
+        ("fgsm", "audio", "raw", "tiny"),
+        ("fgsm", "audio", "tiny", "tiny"),
+        ("fgsm", "features", "tiny", "tiny"),
+        ("noise", "audio", "tiny", ""),
+        ("noise", "features", "tiny", ""),
+    ]
+    sources = [job.title for job in made.jobs.values() if job.stage == "craft" and " on raw" in job.title]
+    assert sources == []
+
+
+def test_training_on_a_spectrogram_needs_a_model_that_has_one() -> None:
+    with pytest.raises(InputError, match=r"defense 'vanilla': domain: found 'spectrogram'.*model 'raw'.*waveform"):
+        plan(models=["tiny", "raw"], defenses=[VANILLA])
+    in_sound = {"name": "vanilla", "params": {"attack": FGSM, "domain": "waveform"}}
+    assert len(plan(models=["raw"], defenses=["none", in_sound]).cells) == 2
+    assert len(plan(models=["tiny", {"name": "raw", "defenses": ["none"]}], defenses=["none", VANILLA]).cells) == 3
+
+
+ATTACKED = {
+    "models": ["tiny", "cnn4"],
+    "defenses": ["none", VANILLA],
+    "attacks": [NOISE, {**FGSM, "domain": ["waveform"], "transfer": True}],
+    "seeds": [0, 1],
+    "folds": ["fold1", "fold2"],
+}
+
+
+@pytest.mark.parametrize(
+    ("only", "cells"),
+    [
+        ({}, 2 * 4 * (1 + 1 + 4)),
+        ({"seed": "1"}, 4 * 6),
+        ({"model": "tiny"}, 2 * 2 * 6),
+        ({"defense": "van*"}, 2 * 2 * 6),
+        ({"attack": "noise"}, 2 * 4 * 2),
+        ({"attack": "none"}, 2 * 4),
+        ({"access": "transfer"}, 2 * 4 * (1 + 3)),
+        ({"source_model": "tiny", "access": "transfer", "model": "cnn4"}, 2 * 2 * (1 + 2)),
+        ({"source_defense": "vanilla"}, 2 * 4 * (1 + 2)),
+        ({"domain": "spectrogram", "attack": "none"}, None),
+        ({"fold": "fold2"}, 2 * 4 * 6),
+        ({"seed": "7"}, None),
+        ({"attack": "fgms"}, None),
+        ({"model": "tiny", "defense": "similarity"}, None),
+        ({"fold": "fold9"}, None),
+    ],
+    ids=str,
+)
+def test_only_selects_cells_and_keeps_their_clean_reference(only: dict[str, str], cells: int | None) -> None:
+    if cells is None:
+        with pytest.raises(InputError, match=r"^--only .*=.*: no (cell|such fold)"):
+            plan(suite(**ATTACKED), only)
+        return
+    made = plan(suite(**ATTACKED), only)
+    assert len(made.cells) == cells
+    assert keys_of(made) <= keys_of(plan(suite(**ATTACKED)))
+    clean = replace(made, cells=tuple(cell for cell in made.cells if cell.columns["attack"] == "none"))
+    assert keys_of(clean, "seed", "model", "defense") == keys_of(made, "seed", "model", "defense")
+
+
+def test_a_victim_that_is_left_out_is_still_a_source() -> None:
+    made = plan(suite(**ATTACKED), {"defense": "vanilla", "model": "tiny", "seed": "0"})
+    sources = places(made, "source_model", "source_defense", "access")
+    assert Counter(access for *_, access in sources) == {"blind": 1, "white-box": 1, "transfer": 3}
+    assert ("cnn4", "none", "transfer") in sources
+
+
+def test_only_a_known_column_selects() -> None:
+    with pytest.raises(InputError, match=r"--only colour: .*allowed: seed, fold, model"):
+        plan(suite(), {"colour": "red"})
+
+
+def test_a_newcomer_is_exempt_from_the_filter_of_its_own_kind() -> None:
+    attacks = [NOISE, {"name": "shift"}, FGSM]
+    made = plan(suite(attacks=attacks), {"attack": "noise"})
+    assert {cell.columns["attack"] for cell in made.cells} == {"none", "noise", "shift"}
+    with pytest.raises(InputError, match="no cell"):
+        plan(suite(attacks=attacks), {"model": "raw"})
+
+
+def test_newcomers_join_where_the_suite_says() -> None:
+    waveform = {"domain": "waveform", "epsilon": 0.001}
+    spectrogram = {"domain": "spectrogram", "epsilon": 0.06, "delivery": "features", "labels": ["predicted"]}
+    joined = with_newcomers(suite(newcomers=[waveform, {**waveform, "epsilon": 0.01}, spectrogram], attacks=[FGSM]))
+    assert [entry.title for entry in joined.models] == ["tiny", "raw"]
+    assert [entry.title for entry in joined.metrics] == ["uar", "snr", "overwrites"]
+    found = [(entry.name, entry.domain[0], entry.labels[0], entry.params) for entry in joined.attacks[1:]]
+    assert found == [
+        ("decisions", "waveform", "true", {"epsilon": 0.001}),
+        ("decisions", "waveform", "true", {"epsilon": 0.01}),
+        ("decisions", "spectrogram", "predicted", {"epsilon": 0.06}),
+        # Without a budget, the two places in the waveform are one.
+        ("shift", "waveform", "true", {}),
+        ("shift", "spectrogram", "predicted", {}),
+        ("nested", "waveform", "true", {}),
+        ("nested", "spectrogram", "predicted", {}),
+    ]
+
+
+def test_newcomers_that_have_no_place_are_refused() -> None:
+    with pytest.raises(InputError, match=r"suite 'small' has no 'newcomers' for attack 'decisions'"):
+        with_newcomers(suite())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attacks": [FGSM, FGSM]}, r"attacks: found fgsm .*0.06.* waveform audio true twice"),
+        ({"attacks": [{**FGSM, "params": {"epsilon": [0.06, 0.06]}}]}, "fgsm .*twice"),
+        ({"attacks": [{**FGSM, "labels": ["true", "true"]}]}, "fgsm .*twice"),
+        ({"attacks": [{**FGSM, "domain": ["waveform", "waveform"]}]}, "fgsm .*twice"),
+        ({"attacks": [{**FGSM, "domain": ["spectrogram"], "delivery": ["audio", "audio"]}]}, "fgsm .*twice"),
+        ({"attacks": [{**FGSM, "params": {"epsilon": []}}]}, r"attack 'fgsm': epsilon: found \[\]"),
+        ({"attacks": [{"name": "decisions", "params": {"epsilon": 1}, "labels": ["soft"]}]}, "labels: found soft"),
+        ({"attacks": [{**FGSM, "name": "fgms"}]}, "unknown attack 'fgms'; did you mean 'fgsm'"),
+        ({"folds": ["fold4"]}, "folds: found 'fold4', allowed: fold1, fold2, fold3"),
+        ({"metrics": ["uar", "overwrites"]}, "metric 'overwrites': found the name or column 'loss'"),
+        ({"metrics": [{"name": "snr", "label": "margin"}]}, "metric 'margin': found the name or column 'margin'"),
+        ({"models": [{"name": "tiny", "training": {"epochs": 1}}]}, r"models.tiny.training: unknown key 'epochs'"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        plan(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_attack_may_be_listed_twice_under_two_labels_and_is_crafted_once() -> None:
+    made = plan(attacks=[FGSM, {**FGSM, "label": "again"}])
+    assert [cell.columns["attack"] for cell in made.cells] == ["none", "fgsm", "again"]
+    assert made.cells[1].folds == made.cells[2].folds
+
+
+def test_a_run_of_some_folds_scores_these_only() -> None:
+    made = plan(folds=["fold3", "fold1"])
+    assert [fold.fold for fold in made.cells[0].folds] == ["fold3", "fold1"]
+
+
+BASE = {"defenses": ["none", VANILLA], "attacks": [{**FGSM, "domain": ["waveform"]}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"name": "renamed", "title": "Another", "about": "More."}, {"train", "craft", "predict", "measure"}),
+        ({"models": [{"name": "tiny", "label": "small"}]}, {"train", "craft", "predict", "measure"}),
+        ({"attacks": [{**FGSM, "label": "ours"}]}, {"train", "craft", "predict", "measure"}),
+        ({"metrics": ["uar", {"name": "snr", "label": "ratio"}]}, {"train", "craft", "predict", "measure"}),
+        ({"bootstrap": 7}, {"train", "craft", "predict", "measure"}),
+        ({"attacks": [{**FGSM, "params": {"epsilon": 0.01}}]}, {"train"}),
+        ({"attacks": [{**FGSM, "labels": ["predicted"]}]}, {"train"}),
+        ({"batch_size": 7}, {"train"}),
+        ({"models": [{"name": "tiny", "params": {"frames": 64}}]}, set()),
+        ({"training": {"iterations": 6, "precision": "fp32"}}, set()),
+        ({"seeds": [1]}, set()),
+        ({"protocol": "6pair"}, set()),
+        ({"folds": ["fold2"]}, set()),
+    ],
+    ids=str,
+)
+def test_keys_change_when_results_would_and_not_with_names(changes: dict[str, Any], same: set[str]) -> None:
+    one_fold = {**BASE, "folds": ["fold1"]}
+    before, after = plan(**one_fold).jobs, plan(**{**one_fold, **changes}).jobs
+    for stage in ("train", "craft", "predict", "measure"):
+        keys = [{key for key, job in jobs.items() if job.stage == stage} for jobs in (before, after)]
+        assert (keys[0] == keys[1]) == (stage in same), stage
+        if stage == "train" and stage not in same:
+            assert not keys[0] & keys[1]
+
+
+def test_the_code_of_every_attack_involved_is_in_the_key() -> None:
+    nested = {"name": "nested", "params": {"inner": {"name": "nested", "params": {"inner": FGSM}}}}
+    defenses = [{"name": "vanilla", "params": {"attack": nested}}]
+    made = plan(defenses=defenses, attacks=[{**nested, "domain": ["waveform"]}], folds=["fold1"])
+    (train,) = [job for job in made.jobs.values() if job.stage == "train"]
+    craft = next(job for job in made.jobs.values() if job.spec.get("attack", {}).get("name") == "nested")
+    for job in (train, craft):
+        assert job.code["attacks:fgsm"] == code_fingerprint("advser.attacks.gradient_sign")
+        assert "attacks:nested" in job.code

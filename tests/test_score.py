@@ -1,0 +1,287 @@
+"""Scoring a real run: figures agree with the examples, and what failed is told by the metrics that rest on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from advser.errors import MeasurementError
+from advser.job import Outcome
+from advser.jobs import Corpus, Speech, prepare_job
+from advser.metrics.base import Array, ClipMetric, Metric, Need
+from advser.parameters import parameter
+from advser.plan import Cell, Plan, make_plan
+from advser.plugins import METRICS, TRANSCRIBERS
+from advser.results import Results
+from advser.score import Scorer
+from advser.stages.judge import LOGITS
+from advser.stages.prepare import load_prepared
+from advser.store import Store
+from advser.suite import Suite
+from advser.transcribers.base import Transcriber
+from advser.worker import execute
+
+
+class Raises(Metric):
+    """A metric with a fault, in its statistics or in its figure."""
+
+    title: ClassVar[str] = "Raises"
+    higher_is_better: ClassVar[bool] = True
+    where: str = parameter("statistics", about="where the fault is")
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
+        if self.where == "statistics":
+            raise ValueError("two\nlines")
+        return np.ones((1 if self.where == "shape" else len(examples), 2))
+
+    def combine(self, sums: Array) -> Array:
+        raise ZeroDivisionError("one line")
+
+
+class Length(ClipMetric):
+    """Samples of a clip times a factor; some clips cannot be measured. It does not say that it needs sound."""
+
+    title: ClassVar[str] = "Length"
+    higher_is_better: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    column: ClassVar[str] = "length"
+    factor: float = parameter(1.0, about="what the length is multiplied by")
+    shortest: int = parameter(0, unit="samples", about="what is shorter is not measured")
+
+    def measure(self, clean: Any, judged: Any, rate: int) -> float:
+        if len(judged) < self.shortest:
+            raise MeasurementError("too short")
+        return len(judged) * self.factor
+
+
+class Deaf(Transcriber):
+    """Hears the same word in every clip."""
+
+    def unavailable(self, language: str) -> str | None:
+        return None
+
+    def transcribe(self, clips: Iterable[Any], language: str, sentences: Sequence[str]) -> Iterator[str]:
+        return iter(["what" for _ in clips])
+
+
+SHORTEST = 30_000
+SUITE = {
+    "name": "small",
+    "corpus": "demo",
+    "protocol": "3pair",
+    "folds": ["fold1"],
+    "training": {"iterations": 5, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
+    "models": ["tiny", {"name": "tiny", "label": "other", "training": {"iterations": 4}}],
+    "defenses": ["none"],
+    "attacks": [
+        {"name": "fgsm", "transfer": True, "params": {"epsilon": 0.02}},
+        {"name": "fgsm", "domain": "spectrogram", "delivery": "features", "params": {"epsilon": 0.06}},
+    ],
+    "metrics": [
+        "uar",
+        "accuracy",
+        "loss",
+        "attack-success",
+        "transfer-rate",
+        "snr",
+        "wer",
+        "wer-change",
+        "forwards",
+        {"name": "raises", "label": "raises-statistics"},
+        {"name": "raises", "label": "raises-figure", "params": {"where": "figure"}},
+        {"name": "raises", "label": "raises-shape", "params": {"where": "shape"}},
+        {"name": "length", "label": "length-long", "params": {"shortest": SHORTEST}},
+        {"name": "length", "label": "length-none", "params": {"shortest": 10**9}},
+        {"name": "length", "label": "length-double", "params": {"factor": 2.0}},
+    ],
+    "bootstrap": 20,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose jobs are done."""
+
+    plan: Plan
+    speech: Speech
+    store: Store
+    table: pd.DataFrame
+    examples: pd.DataFrame
+
+    def cell(self, model: str, source: str, domain: str = "waveform") -> Cell:
+        wanted = {"model": model, "source_model": source, "domain": domain}
+        (found,) = [cell for cell in self.plan.cells if wanted.items() <= cell.columns.items()]
+        return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    suite = Suite.model_validate(SUITE)
+    store = Store(tmp_path_factory.mktemp("store"))
+    speech = Speech(Deaf(), "deaf", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METRICS._decorated, "raises", Raises)
+        patch.setitem(METRICS._decorated, "length", Length)
+        patch.setitem(TRANSCRIBERS._decorated, "deaf", Deaf)
+        preparation = prepare_job(suite, 0, None)
+        assert execute(preparation, store.root, [], "cpu").status == "ok"
+        prepared = load_prepared(store.get(preparation.key))
+        corpus = Corpus({0: preparation.key}, tuple(prepared.folds), prepared.language)
+        plan = make_plan(suite, corpus, speech, {}, "cpu")
+        outcomes = [execute(job, store.root, [], "cpu") for job in plan.jobs.values()]
+        assert [outcome.reason for outcome in outcomes if outcome.status != "ok"] == []
+        yield Run(plan, speech, store, *Scorer(plan, store, {}, speech).score())
+
+
+def rows(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """The rows of a table that belong to a cell."""
+    keys = ("attack", "model", "source_model", "domain")
+    return frame[np.logical_and.reduce([frame[key] == cell.columns[key] for key in keys])]
+
+
+def figures(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    return rows(table, cell).set_index("metric")
+
+
+def test_what_is_scored_is_a_results_folder(run: Run, tmp_path: Path) -> None:
+    Results(run.table, run.examples, {"notes": [], "failures": []}).save(tmp_path)
+    loaded = Results.load(tmp_path)
+    assert len(loaded.table) == len(run.plan.cells) * len(run.plan.suite.metrics)
+    assert {"length-long", "length-double", "snr"} <= set(loaded.examples.columns)
+
+
+@pytest.mark.parametrize(("victim", "source"), [("tiny", "other"), ("other", "tiny")])
+def test_the_transfer_rate_is_what_the_logits_say(run: Run, victim: str, source: str) -> None:
+    cell = run.cell(victim, source)
+    (fold,) = cell.folds
+    prepared = load_prepared(run.store.get(fold.prepared))
+    label = prepared.targets[list(prepared.folds["fold1"].test)]
+
+    def read(key: str | None) -> Any:
+        return load_file(run.store.get(str(key)).path(LOGITS))["logits"].argmax(1).numpy()
+
+    qualifies = (read(fold.source_predicted) != label) & (read(fold.clean_predicted) == label)
+    fooled = qualifies & (read(fold.predicted) != label)
+    found = figures(run.table, cell).loc["transfer-rate"]
+    assert 0 < qualifies.sum() < len(label)
+    assert (found["n"], found["n_failed"]) == (qualifies.sum(), 0)
+    assert found["value"] == pytest.approx(fooled.sum() / qualifies.sum())
+
+
+def test_the_diagonal_of_the_transfer_matrix_is_the_white_box_cell(run: Run) -> None:
+    for victim, other in (("tiny", "other"), ("other", "tiny")):
+        own, transferred = run.cell(victim, victim), run.cell(victim, other)
+        assert (own.columns["access"], transferred.columns["access"]) == ("white-box", "transfer")
+        # The examples that fool the source there are those of the source's own white-box cell.
+        assert transferred.folds[0].crafted == run.cell(other, other).folds[0].crafted
+        source = rows(run.examples, transferred)["source_prediction"].to_numpy()
+        assert (source == rows(run.examples, run.cell(other, other))["prediction"].to_numpy()).all()
+        assert (rows(run.examples, own)["source_prediction"] == -1).all()
+        state = figures(run.table, own).loc["transfer-rate"]
+        assert (state["status"], state["reason"]) == ("not-applicable", "not a transfer row")
+
+
+def test_loss_and_margin_are_those_of_the_logits(run: Run) -> None:
+    cell = run.cell("tiny", "tiny")
+    logits = load_file(run.store.get(cell.folds[0].predicted).path(LOGITS))["logits"].double().numpy()
+    examples = rows(run.examples, cell)
+    everyone = np.arange(len(logits))
+    own = logits[everyone, examples["label"]]
+    others = logits.copy()
+    others[everyone, examples["label"]] = -np.inf
+    np.testing.assert_allclose(examples["margin"], own - others.max(1), atol=1e-5)
+    np.testing.assert_allclose(examples["loss"], np.log(np.exp(logits).sum(1)) - own, atol=1e-5)
+    assert ((examples["margin"] > 0) == (examples["prediction"] == examples["label"])).all()
+
+
+def test_a_metric_with_a_fault_is_a_failed_row_and_the_others_go_on(run: Run) -> None:
+    for cell in run.plan.cells:
+        found = figures(run.table, cell)
+        assert found.loc["raises-statistics", "reason"] == "ValueError: two lines"
+        assert found.loc["raises-figure", "reason"] == "ZeroDivisionError: one line"
+        assert found.loc["raises-shape", "reason"].startswith("ContractError: statistics returned the shape (1, 2)")
+        assert set(found[found["status"] == "failed"].index) - {"length-none"} == {
+            "raises-statistics",
+            "raises-figure",
+            "raises-shape",
+        }
+
+
+def test_two_entries_of_one_clip_metric_keep_their_columns_apart(run: Run) -> None:
+    cell = run.cell("tiny", "tiny")
+    (fold,) = cell.folds
+    prepared = load_prepared(run.store.get(fold.prepared))
+    lengths = prepared.clips.lengths[list(prepared.folds["fold1"].test)]
+    measured = lengths >= SHORTEST
+    assert 0 < measured.sum() < len(lengths)
+    examples, found = rows(run.examples, cell), figures(run.table, cell)
+    np.testing.assert_array_equal(examples["length-double"], 2.0 * lengths)
+    np.testing.assert_array_equal(examples["length-long"], np.where(measured, lengths, np.nan))
+    assert found.loc["length-double", "value"] == pytest.approx(2 * lengths.mean())
+    assert found.loc["length-long", "value"] == pytest.approx(lengths[measured].mean())
+    failed = int((~measured).sum())
+    assert (found.loc["length-long", "n"], found.loc["length-long", "n_failed"]) == (measured.sum(), failed)
+    assert found.loc["length-long", "reason"] == f"{failed} clips failed, most often: too short"
+    assert found.loc["length-none", "status"] == "failed"
+    assert found.loc["length-none", "reason"] == f"{len(lengths)} clips failed, most often: too short"
+
+
+def test_a_clip_metric_needs_sound_whatever_it_says(run: Run) -> None:
+    found = figures(run.table, run.cell("tiny", "tiny", "spectrogram"))
+    for title in ("snr", "wer", "length-long", "length-double"):
+        assert (found.loc[title, "status"], found.loc[title, "reason"]) == ("not-applicable", "features are no sound")
+    assert found.loc["uar", "status"] == "ok"
+
+
+TRANSFERRED = {"uar", "accuracy", "loss", "attack-success", "transfer-rate", "snr", "wer", "wer-change", "forwards"}
+LENGTHS = {"length-long", "length-double"}
+
+
+@pytest.mark.parametrize(
+    ("lost", "failed"),
+    [
+        (lambda fold: fold.crafted, TRANSFERRED | LENGTHS),
+        (lambda fold: fold.predicted, {"uar", "accuracy", "loss", "attack-success", "transfer-rate"}),
+        (lambda fold: fold.clean_predicted, {"attack-success", "transfer-rate"}),
+        (lambda fold: fold.source_predicted, {"transfer-rate"}),
+        (lambda fold: fold.measured["snr"], {"snr"}),
+        (lambda fold: fold.transcribed, {"wer", "wer-change"}),
+        (lambda fold: fold.clean_transcribed, {"wer-change"}),
+    ],
+    ids=["crafted", "predicted", "clean", "source", "measured", "transcribed", "clean-transcribed"],
+)
+def test_a_failed_job_fails_the_metrics_that_rest_on_it(
+    run: Run, tmp_path: Path, lost: Callable[[Any], str], failed: set[str]
+) -> None:
+    cell = run.cell("tiny", "other")
+    outcomes = {lost(cell.folds[0]): Outcome(lost(cell.folds[0]), "failed", "craft fgsm: broken")}
+    for key, job in run.plan.jobs.items():
+        if set(job.inputs.values()) & set(outcomes):
+            outcomes[key] = Outcome(key, "failed", "craft fgsm: broken")
+    store = Store(tmp_path / "store")
+    shutil.copytree(run.store.root, store.root)
+    for key in outcomes:
+        shutil.rmtree(store.folder(key))
+    table, _ = Scorer(run.plan, store, outcomes, run.speech).score()
+    before, after = figures(run.table, cell), figures(table, cell)
+    broken = after[(after["status"] == "failed") & (before["status"] == "ok")]
+    assert set(broken.index) == failed
+    assert set(broken["reason"]) == {"fold fold1: craft fgsm: broken"}
+    going_on = before.index[(before["status"] == "ok") & ~before.index.isin(failed)]
+    pd.testing.assert_frame_equal(after.loc[going_on], before.loc[going_on])
+
+
+def test_without_a_transcriber_word_error_rates_do_not_apply(run: Run) -> None:
+    speech = Speech(None, "none", "the suite asks for no transcriber")
+    table, _ = Scorer(run.plan, run.store, {}, speech).score()
+    found = table[table["metric"].isin(["wer", "wer-change"]) & (table["delivery"] == "audio")]
+    assert set(found["status"]) == {"not-applicable"}
+    assert {"the suite asks for no transcriber", "clean row"} >= set(found["reason"])
