@@ -82,7 +82,7 @@ def run(
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the suite: training.iterations=100.")
     ] = [],
     only: Annotated[
-        list[str], typer.Option("--only", metavar="KEY=GLOB", help="Keep matching cells: attack=fgsm, fold=1.")
+        list[str], typer.Option("--only", metavar="KEY=GLOB", help="Keep matching cells (and clean ones): attack=fgsm.")
     ] = [],
     plugin: Plugins = [],
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version
 
 from advser.plugins import REGISTRIES
@@ -24,5 +25,10 @@ def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
     found = {"stage": code_fingerprint(STAGES[stage].partition(":")[0])}
     for name in [*(f"package:{package}" for package in PACKAGES[stage]), *uses]:
         kind, _, used = name.partition(":")
-        found[name] = version(used) if kind == "package" else REGISTRIES[kind].fingerprint(used)
+        found[name] = _version(used) if kind == "package" else REGISTRIES[kind].fingerprint(used)
     return found
+
+
+@cache
+def _version(distribution: str) -> str:
+    return version(distribution)

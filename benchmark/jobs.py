@@ -189,6 +189,7 @@ class JobBook:
             "training": self._training(model).model_dump(mode="json"),
             "fold": fold,
             "seed": seed,
+            "device": torch.device(self.device).type,
         }
         code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner_attacks(built))
         title = f"train {model.title} / {defense.title}, fold {fold}"
@@ -213,6 +214,7 @@ class JobBook:
             "batch_size": self.suite.batch_size,
             "fold": fold,
             "seed": seed,
+            "device": torch.device(self.device).type,
         }
         inputs = {"prepared": self.corpus.prepared[seed]}
         if source is not None:
@@ -226,7 +228,8 @@ class JobBook:
 
     def predict(self, seed: int, fold: str, crafted: str, trained: str, victim: Victim, delivery: Delivery) -> str:
         """Return the key of a victim's logits on crafted examples."""
-        spec = {"delivery": delivery, "batch_size": self.suite.batch_size, "fold": fold}
+        device = torch.device(self.device).type
+        spec = {"delivery": delivery, "batch_size": self.suite.batch_size, "fold": fold, "device": device}
         inputs = {"prepared": self.corpus.prepared[seed], "crafted": crafted, "victim": trained}
         title = f"judge {victim.model.title} / {victim.defense.title} on {self._short(crafted)}"
         return self._add(Job("predict", spec, inputs, _code("predict"), title))

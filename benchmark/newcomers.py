@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from advser.errors import InputError
+from advser.parameters import explain
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.registry import Registry
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
@@ -22,20 +25,23 @@ def with_newcomers(suite: Suite) -> Suite:
     """Add the registered plugins that the suite does not name yet: attacks where its ``newcomers`` say.
 
     Raises:
-        InputError: if there is an attack and the suite has no place for it.
+        InputError: if there is an attack and the suite has no place for it, or if a name is a label of the suite's.
     """
     models = [ModelEntry(name=name) for name in _new(MODELS, suite.models)]
     defenses = [PluginEntry(name=name) for name in _new(DEFENSES, suite.defenses)]
     metrics = [PluginEntry(name=name) for name in _new(METRICS, suite.metrics)]
     attacks = [entry for name in _new(ATTACKS, suite.attacks) for entry in _places(suite, name)]
-    return suite.model_copy(
-        update={
-            "models": suite.models + models,
-            "defenses": suite.defenses + defenses,
-            "metrics": suite.metrics + metrics,
-            "attacks": suite.attacks + attacks,
-        }
-    )
+    joined = {
+        **suite.model_dump(),
+        "models": suite.models + models,
+        "defenses": suite.defenses + defenses,
+        "metrics": suite.metrics + metrics,
+        "attacks": suite.attacks + attacks,
+    }
+    try:
+        return Suite.model_validate(joined)
+    except ValidationError as error:
+        raise InputError(explain(error, f"suite '{suite.name}' with the plugins that joined it", Suite)) from None
 
 
 def _new(registry: Registry[Any], entries: Sequence[PluginEntry]) -> list[str]:

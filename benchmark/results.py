@@ -75,8 +75,8 @@ TABLE_SCHEMA: Final = pa.schema(
         pa.field("higher_is_better", pa.bool_()),
     ]
 )
-"""Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips were measured,
-``n_failed`` could not be; ``reason`` says why a value is missing, or why clips are."""
+"""Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips count,
+``n_failed`` could not be measured; ``reason`` says why a value is missing, or why clips are."""
 
 EXAMPLES_SCHEMA: Final = pa.schema(
     [

@@ -85,12 +85,6 @@ class Defense(Parameters, ABC):
         """Return the trained model with any processing at test time around it; by default the model itself."""
         return model
 
-    def attacks(self) -> tuple[str, ...]:
-        """Return the names of the attacks used in training: those of its fields, alone or in tuples."""
-        fields = [getattr(self, name) for name in type(self).model_fields]
-        listed = [item for field in fields for item in (field if isinstance(field, tuple) else (field,))]
-        return tuple(item.name for item in listed if isinstance(item, AttackReference))
-
 
 def craft(
     model: EmotionModel,

@@ -14,6 +14,7 @@ from advser.defenses.adversarial_training import Similarity, Vanilla
 from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
+from advser.jobs import inner_attacks
 from advser.models.base import EmotionModel
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS, DEFENSES
@@ -66,7 +67,7 @@ def test_every_defense_keeps_its_contract(name: str, kind: type[EmotionModel], d
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in made.parameters())
     assert any(weight.grad.any() for weight in made.head.parameters())
     assert all(torch.equal(getattr(batch, field), value) for field, value in before.items())
-    assert set(defense.attacks()) <= set(ATTACKS)
+    assert set(inner_attacks(defense)) <= set(ATTACKS)
 
 
 @pytest.mark.parametrize("name", list(DEFENSES))
@@ -98,7 +99,7 @@ def test_any_attack_can_be_trained_against(plugin: type[Defense], attack: str, d
     made = toys.model(toys.Convolutional)
     params = toys.row(ATTACKS.get(attack), epsilon=toys.EPSILON[domain])
     defense = build(plugin, {"attack": {"name": attack, "params": params}, "domain": domain}, "defense")
-    assert defense.attacks() == (attack,)
+    assert inner_attacks(defense) == (attack,)
     batch = toys.training_batch(made)
     clean_only = build(plugin, {**defense.model_dump(mode="json"), "warmup": 1}, "defense")
     torch.manual_seed(0)
@@ -245,4 +246,4 @@ def test_attacks_in_a_tuple_are_named_too() -> None:
         more: tuple[AttackReference, ...] = ()
 
     params = {"attack": toys.INNER_ATTACK, "more": [{"name": "none"}, {"name": "noise", "params": {"epsilon": 0.1}}]}
-    assert build(Ensemble, params, "defense").attacks() == ("fgsm", "none", "noise")
+    assert inner_attacks(build(Ensemble, params, "defense")) == ("fgsm", "none", "noise")

@@ -16,7 +16,7 @@ from commandline import ADVSER, advser
 from advser.leaderboards.boards import BOARDS
 from advser.results import Results
 
-CUT = ["--set", "training.iterations=60", "--set", "folds=[fold1]", "--only", "defense=none"]
+CUT = ["--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]"]
 PLUGIN = '''
 import advser
 from advser.attacks.base import Attack
