@@ -132,9 +132,11 @@ def _list_jobs(prepared: Prepared, console: Console) -> None:
 def _report(report: Report, console: Console) -> None:
     from advser.leaderboards.boards import BOARDS
     from advser.leaderboards.render import render
-    from advser.leaderboards.write import write_all
 
-    write_all(report.results, report.directory)
+    if report.written:
+        from advser.leaderboards.write import write_all
+
+        write_all(report.results, report.directory)
     for build in BOARDS.values():
         console.print(render(build(report.results), "terminal"), markup=False, soft_wrap=True)
         console.print()

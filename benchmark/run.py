@@ -21,13 +21,13 @@ from advser.plan import Plan, make_plan
 from advser.plugins import CORPORA, METRICS, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
-from advser.registry import load_plugin_file
+from advser.registry import code_fingerprint, load_plugin_file
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
 from advser.score import Scorer
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
-from advser.store import Store
+from advser.store import Store, digest
 from advser.suite import Suite, load
 from advser.transcribers.choice import choose
 
@@ -74,12 +74,14 @@ class Report:
         directory: where it was written.
         computed: number of jobs done; the others were in the store.
         failures: outcomes of the jobs that failed, root causes only.
+        written: whether the results are new; if not, the folder held them already, with their boards.
     """
 
     results: Results
     directory: Path
     computed: int
     failures: tuple[Outcome, ...]
+    written: bool = True
 
 
 def prepare(request: Request) -> Prepared:
@@ -105,8 +107,14 @@ def prepare(request: Request) -> Prepared:
 
 
 def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
-    """Do the jobs, score the cells, and write the results folder (without the boards)."""
+    """Do the jobs, score the cells, and write the results folder (without the boards).
+
+    If the folder already holds the results of the same artefacts, made by the same code, they are read instead.
+    """
     start = time.time()
+    directory, state = _out(request, prepared.plan.suite), _state(prepared)
+    if not prepared.waiting and (found := _as_before(directory, state)) is not None:
+        return Report(found, directory, 0, (), written=False)
     store = Store(request.store)
     progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
     cached = len(prepared.plan.jobs) - len(prepared.waiting)
@@ -122,6 +130,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     run = provenance() | {
         "suite": prepared.plan.suite.model_dump(mode="json"),
         "notes": list(prepared.notes),
+        "state": state,
         "metrics": _described(prepared.plan.suite),
         "only": dict(request.only),
         "set": list(request.changes),
@@ -131,7 +140,6 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "failures": [asdict(outcome) for outcome in reasons.values()],
     }
     results = Results(table, examples, run)
-    directory = _out(request, prepared.plan.suite)
     results.save(directory)
     return Report(results, directory, computed, tuple(reasons.values()))
 
@@ -149,6 +157,26 @@ def _described(suite: Suite) -> dict[str, dict[str, Any]]:
         metric = METRICS.get(entry.name)
         found[entry.title] = {"title": metric.title, "unit": metric.unit, "decimals": metric.decimals}
     return found
+
+
+def _state(prepared: Prepared) -> str:
+    """Hash what the results folder is made from: the cells' artefacts, suite, notes, and the code from there on."""
+    suite = prepared.plan.suite
+    code = [code_fingerprint(module) for module in ("advser.score", "advser.leaderboards.write")]
+    code += [METRICS.fingerprint(entry.name) for entry in suite.metrics]
+    cells = [asdict(cell) for cell in prepared.plan.cells]
+    return digest({"cells": cells, "suite": suite.model_dump(mode="json"), "notes": prepared.notes, "code": code})
+
+
+def _as_before(directory: Path, state: str) -> Results | None:
+    """Return the results that the folder holds, if they are of this state and their page and boards are there."""
+    if not ((directory / "index.html").is_file() and (directory / "boards").is_dir()):
+        return None
+    try:
+        results = Results.load(directory)
+    except InputError:
+        return None
+    return results if results.run.get("state") == state else None
 
 
 def _out(request: Request, suite: Suite) -> Path:

@@ -123,6 +123,18 @@ def test_a_second_run_computes_nothing_and_finds_the_same(finished, results: Res
     pd.testing.assert_frame_equal(Results.load(place / "again").table, results.table)
 
 
+def test_a_second_run_into_the_same_folder_reads_it_and_mends_what_is_missing(finished, place: Path) -> None:
+    page = place / "results" / "demo" / "index.html"
+    before = page.stat().st_mtime_ns
+    again = advser("run", *CUT, "--store", "store", cwd=place)
+    assert again.returncode == 0
+    assert page.stat().st_mtime_ns == before
+    assert "prove nothing" in again.stdout
+    page.unlink()
+    assert advser("run", *CUT, "--store", "store", cwd=place).returncode == 0
+    assert page.is_file()
+
+
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
     for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv"), strict=True):
         done = advser("board", "results/demo", "--by", by, "--format", kind, cwd=place)
