@@ -193,9 +193,16 @@ def finished_artefacts(store: Path) -> set[Path]:
 )
 def test_an_interrupted_run_goes_on_where_it_was(how, code, finished, results, tmp_path: Path) -> None:
     command = [ADVSER, "run", *CUT, "--store", "store"]
-    # A session of its own: as in a terminal, the signal goes to the whole process group.
+    # A session of its own, that heeds Ctrl-C: as in a terminal, the signal goes to the whole process group; and a test
+    # run that a script started in the background ignores it, which a child would inherit.
     run = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while len(finished_artefacts(tmp_path / "store")) < 4 and time.monotonic() < deadline and run.poll() is None:
