@@ -192,8 +192,7 @@ def _writable(folder: Path) -> None:
 
 def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
     for name, directory in data.items():
-        if name not in CORPORA:
-            CORPORA.get(name)
+        CORPORA.get(name)
         if not directory.is_dir():
             raise InputError(f"--data {name}={directory}: not a directory")
     return data.get(suite.corpus.name)
@@ -227,7 +226,7 @@ def _speech(suite: Suite, language: str, sentences: Sequence[str]) -> Speech:
 
 def _cuts(request: Request) -> Iterator[str]:
     """Tell in what a run departs from its suite: such boards are not the suite's."""
-    changes = [*(f"--set {change}" for change in request.changes)]
+    changes = [f"--set {change}" for change in request.changes]
     changes += [f"--only {key}={glob}" for key, glob in request.only.items()]
     changes += [f"--plugin {path.name}" for path in request.workers.plugins]
     if changes:

@@ -114,11 +114,11 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
     import dask
     from distributed import Client, LocalCluster
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers.scheduler:
         with _remote(workers.scheduler) as client:
             yield client, len(client.nthreads())
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
     settings = {"distributed.nanny.pre-spawn-environ": {**ONE_THREAD, **KEEP_MEMORY}}
     with dask.config.set(settings), ExitStack() as stack:

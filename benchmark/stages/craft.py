@@ -25,7 +25,7 @@ from advser.parameters import build
 from advser.plugins import ATTACKS
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
 from advser.stages.train import load_model
-from advser.store import digest
+from advser.store import seed_from
 from advser.target import Target
 from advser.threat import Budget, Domain, Labels, admit
 
@@ -160,8 +160,7 @@ def craft(task: Task) -> None:
     done: dict[int, tuple[Crafted, int]] = {}
     for number, rows in enumerate(batches_by_length(clean.lengths, spec["batch_size"])):
         waveform, lengths = clean.batch(rows)
-        seed = int(digest([spec, number])[:15], 16)
-        generator = torch.Generator(task.device).manual_seed(seed)
+        generator = torch.Generator(task.device).manual_seed(seed_from([spec, number]))
         crafted = harness.craft(
             waveform.to(task.device), lengths.to(task.device), targets[rows].to(task.device), generator
         )

@@ -19,9 +19,9 @@ from advser.metrics.transcription import count_errors
 from advser.parameters import build
 from advser.plugins import METRICS, TRANSCRIBERS
 from advser.stages.craft import FEATURES
-from advser.stages.prepare import AUDIO, Prepared, load_clips, load_prepared
+from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.stages.train import load_model
-from advser.store import digest
+from advser.store import seed_from
 
 LOGITS = "logits.safetensors"
 
@@ -32,17 +32,15 @@ def predict(task: Task) -> None:
     A victim that draws at random (a randomised defense) draws the same at every run.
     """
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(int(digest(task.spec)[:15], 16))
+        torch.manual_seed(seed_from(task.spec))
         _predict(task)
 
 
 def _predict(task: Task) -> None:
     victim = load_model(task.inputs["victim"], task.device)
-    clips, _ = _test_clips(task)
-    crafted = task.inputs["crafted"]
     by_features = task.spec["delivery"] == "features"
-    features = load_file(crafted.path(FEATURES))["features"] if by_features else None
-    sound = clips if by_features else _judged(task)
+    features = load_file(task.inputs["crafted"].path(FEATURES))["features"] if by_features else None
+    sound = _clean(task) if by_features else _judged(task)
     rows: dict[int, Tensor] = {}
     for batch in batches_by_length(sound.lengths, task.spec["batch_size"]):
         waveform, lengths = sound.batch(batch)
@@ -62,7 +60,7 @@ def measure(task: Task) -> None:
     """Write one metric of each stored clip against the clean one: a value, or the reason why there is none."""
     metric = build(METRICS.get(task.spec["metric"]["name"]), task.spec["metric"]["params"], task.spec["metric"]["name"])
     assert isinstance(metric, ClipMetric)
-    clean, _ = _test_clips(task)
+    clean = _clean(task)
     judged = _judged(task)
     found = [_measured(metric, clean[index], judged[index]) for index in range(len(clean))]
     (task.into / "values.json").write_text(json.dumps(found), encoding="utf-8")
@@ -83,7 +81,7 @@ def transcribe(task: Task) -> None:
     spec = task.spec["transcriber"]
     params = {**spec["params"], **task.local}
     engine = build(TRANSCRIBERS.get(spec["name"]), params, f"transcriber '{spec['name']}'")
-    _, prepared = _test_clips(task)
+    prepared = load_prepared(task.inputs["prepared"])
     judged = _judged(task)
     texts = prepared.rows["text"].iloc[list(prepared.folds[task.spec["fold"]].test)]
     heard = engine.transcribe(judged, prepared.language, prepared.sentences)
@@ -101,6 +99,6 @@ def _judged(task: Task) -> Clips:
     return load_clips(path)
 
 
-def _test_clips(task: Task) -> tuple[Clips, Prepared]:
+def _clean(task: Task) -> Clips:
     prepared = load_prepared(task.inputs["prepared"])
-    return prepared.clips.select(prepared.folds[task.spec["fold"]].test), prepared
+    return prepared.clips.select(prepared.folds[task.spec["fold"]].test)
