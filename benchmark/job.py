@@ -68,8 +68,8 @@ class Outcome:
 
     Attributes:
         key: the job's key.
-        status: ``ok`` if its artefact is in the store.
-        reason: one line; empty if ok.
+        status: ``ok``; ``not-applicable`` if it has no meaning on its inputs, which the store keeps too; or ``failed``.
+        reason: why it is not ok, in one line.
         trace: the traceback, for the run's record; empty for errors that AdvSER raises on purpose.
         seconds: wall time.
     """

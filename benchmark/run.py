@@ -121,11 +121,11 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     outcomes = run_jobs(prepared.waiting, cached, store, request.workers, progress)
     # A job whose input failed is told as failed without being tried.
     computed = sum(outcome.seconds > 0 for outcome in outcomes)
-    without = {outcome.key: outcome for outcome in outcomes if outcome.status != "ok"}
-    table, examples = Scorer(prepared.plan, store, without, prepared.speech).score()
+    failed = {outcome.key: outcome for outcome in outcomes if outcome.status == "failed"}
+    table, examples = Scorer(prepared.plan, store, failed, prepared.speech).score()
     reasons: dict[str, Outcome] = {}
-    for outcome in without.values():
-        if outcome.status == "failed" and (outcome.reason not in reasons or outcome.trace):
+    for outcome in failed.values():
+        if outcome.reason not in reasons or outcome.trace:
             reasons[outcome.reason] = outcome
     run = provenance() | {
         "suite": prepared.plan.suite.model_dump(mode="json"),

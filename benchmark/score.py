@@ -48,20 +48,21 @@ class Scorer:
     Args:
         plan: the plan, carried out.
         store: where its artefacts are.
-        outcomes: outcomes of the jobs that left no artefact, by key.
+        failed: outcomes of the jobs that left no artefact, by key.
         speech: the transcriber, or the reason why there is none.
     """
 
-    def __init__(self, plan: Plan, store: Store, outcomes: Mapping[str, Outcome], speech: Speech) -> None:
+    def __init__(self, plan: Plan, store: Store, failed: Mapping[str, Outcome], speech: Speech) -> None:
         self._plan = plan
         self._store = store
-        self._outcomes = outcomes
+        self._failed = failed
         self._speech = speech
         self._metrics = {
             entry.title: build(METRICS.get(entry.name), entry.params, f"metric '{entry.name}'")
             for entry in plan.suite.metrics
         }
         self._read = lru_cache(maxsize=None)(self._read_columns)
+        self._stored = lru_cache(maxsize=None)(self._get)
 
     def score(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the long results table and the examples table (see ``docs/results.md``)."""
@@ -124,9 +125,11 @@ class Scorer:
         """Tell whether all artefacts that the metric is computed from were made."""
         for fold in cell.folds:
             for key in self._keys(metric, title, fold):
-                if key in self._outcomes:
-                    outcome = self._outcomes[key]
-                    return Status(outcome.status, f"fold {fold.fold}: {outcome.reason}")
+                if key in self._failed:
+                    return Status("failed", f"fold {fold.fold}: {self._failed[key].reason}")
+                stored = self._stored(key)
+                if stored is not None and stored.not_applicable:
+                    return Status("not-applicable", f"fold {fold.fold}: {stored.not_applicable}")
         return OK
 
     def _keys(self, metric: Metric, title: str, fold: FoldKeys) -> list[str]:
@@ -223,7 +226,12 @@ class Scorer:
         return found
 
     def _artefact(self, key: str | None) -> Artefact | None:
-        return self._store.get(key) if key is not None and key in self._store else None
+        """Return what a job made; None if there is no such job, it failed, or it has no meaning."""
+        stored = None if key is None else self._stored(key)
+        return None if stored is None or stored.not_applicable else stored
+
+    def _get(self, key: str) -> Artefact | None:
+        return self._store.get(key) if key in self._store else None
 
     def _prepared(self, key: str) -> Prepared:
         return load_prepared(self._store.get(key))

@@ -46,9 +46,14 @@ class Artefact:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What made it: ``job``, ``seconds``, ``files`` (name → SHA-256)."""
+        """What made it: ``job``, ``seconds``, ``files`` (name → SHA-256); ``not_applicable`` if it has no meaning."""
         loaded: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         return loaded
+
+    @property
+    def not_applicable(self) -> str:
+        """Why the job has no meaning on its inputs, which is kept like a result; empty if it was done."""
+        return str(self.manifest.get("not_applicable", ""))
 
     def path(self, name: str) -> Path:
         """Return the path of one of its files."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from advser.errors import AdvserError, ContractError, NotApplicableError
@@ -13,7 +13,7 @@ from advser.fingerprints import fingerprints
 from advser.job import Job, Outcome, Task
 from advser.registry import load_plugin_file
 from advser.stages import STAGES
-from advser.store import Store
+from advser.store import Artefact, Store
 
 
 def execute(job: Job, store: Path, plugins: Sequence[Path], device: str, *dependencies: Outcome) -> Outcome:
@@ -27,22 +27,21 @@ def execute(job: Job, store: Path, plugins: Sequence[Path], device: str, *depend
         dependencies: outcomes of the jobs that this one reads from.
     """
     for dependency in dependencies:
-        if dependency.status != "ok":
-            return Outcome(job.key, dependency.status, dependency.reason)
+        if dependency.status == "failed":
+            return Outcome(job.key, "failed", dependency.reason)
     start = time.perf_counter()
     try:
-        _do(job, Store(store), plugins, device)
-    except NotApplicableError as error:
-        return Outcome(job.key, "not-applicable", str(error))
+        reason = _do(job, Store(store), plugins, device)
     except Exception as error:
         trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
         text = " ".join(str(error).split())
         reason = text if isinstance(error, AdvserError) else f"{type(error).__name__}: {text}"
         return Outcome(job.key, "failed", f"{job.title}: {reason}", trace, time.perf_counter() - start)
-    return Outcome(job.key, "ok", seconds=time.perf_counter() - start)
+    return Outcome(job.key, "not-applicable" if reason else "ok", reason, seconds=time.perf_counter() - start)
 
 
-def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> None:
+def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> str:
+    """Do the job; return why it has no meaning on its inputs, or nothing if it was done. Both are kept."""
     import torch
 
     # The order of floating-point sums, and so every trained weight, depends on the number of threads.
@@ -59,5 +58,16 @@ def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> None:
     start = time.perf_counter()
     record = job.record()
     with store.create(job.key, record) as folder:
-        stage(Task(job.spec, inputs, folder, device, job.local))
+        try:
+            _refuse_inapplicable(inputs.values())
+            stage(Task(job.spec, inputs, folder, device, job.local))
+        except NotApplicableError as error:
+            record["not_applicable"] = str(error)
         record["seconds"] = time.perf_counter() - start
+    return store.get(job.key).not_applicable
+
+
+def _refuse_inapplicable(inputs: Iterable[Artefact]) -> None:
+    for artefact in inputs:
+        if artefact.not_applicable:
+            raise NotApplicableError(artefact.not_applicable)

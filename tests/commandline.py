@@ -14,3 +14,9 @@ def advser(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300
     return subprocess.run(
         [ADVSER, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def jobs_done(done: subprocess.CompletedProcess[str]) -> int:
+    """Read the number of jobs from the run's closing line."""
+    line = next(line for line in done.stdout.splitlines() if "jobs done; results in" in line)
+    return int(line.split()[0])

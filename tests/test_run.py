@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commandline import ADVSER, advser
+from commandline import ADVSER, advser, jobs_done
 
 from advser.leaderboards.boards import BOARDS
 from advser.results import Results
@@ -32,12 +32,6 @@ class Shift(Attack):
     def perturb(self, target, x, labels, generator):
         return {body}
 '''
-
-
-def jobs_done(done: subprocess.CompletedProcess[str]) -> int:
-    """Read the number of jobs from the run's closing line."""
-    line = next(line for line in done.stdout.splitlines() if "jobs done; results in" in line)
-    return int(line.split()[0])
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def test_a_language_without_a_model_is_told_with_the_folder(tmp_path):
     engine = PocketSphinx(model_dir=str(tmp_path))
     assert f"{tmp_path} holds no folder" in engine.unavailable("de")
     assert engine.unavailable("en") is None
-    with pytest.raises(NotApplicableError, match="no acoustic model of 'de'"):
+    with pytest.raises(InputError, match="no acoustic model of 'de'"):
         engine.transcribe([], "de", ["Das will sie."])
 
 
@@ -254,7 +254,7 @@ def test_whisper_without_weights_says_so_and_asks_no_network():
     reason = FasterWhisper(model="base").unavailable("en")
     assert reason is not None
     assert "cache of weights lacks model.bin" in reason
-    with pytest.raises(NotApplicableError, match="cache of weights"):
+    with pytest.raises(InputError, match="cache of weights"):
         FasterWhisper(model="base").transcribe([], "en", [])
     assert FasterWhisper(model="base", download=True).unavailable("en") is None
 

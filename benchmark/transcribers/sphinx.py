@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from advser.audio import PCM_HIGHEST, Pcm
 from advser.contents import contents_digest
-from advser.errors import NotApplicableError
+from advser.errors import InputError, NotApplicableError
 from advser.metrics.normalisation import normalise
 from advser.parameters import parameter
 from advser.transcribers.acoustic import AcousticModel, find_model
@@ -84,12 +84,13 @@ class PocketSphinx(Transcriber):
         """Yield the text of each clip ((T,) int16, 16 kHz, mono), spelled as `normalise` does.
 
         Raises:
-            NotApplicableError: if there is no acoustic model of the language, no sentence, or a word that the
-                pronunciation dictionary lacks and that could therefore never be recognised.
+            InputError: if `unavailable` says why.
+            NotApplicableError: if there is no sentence, or a word that the pronunciation dictionary lacks and that
+                could therefore never be recognised.
         """
         model = self._model(language)
         if model is None:
-            raise NotApplicableError(str(self.unavailable(language)))
+            raise InputError(str(self.unavailable(language)))
         said = [words for words in (normalise(sentence, language).split() for sentence in sentences) if words]
         if not said:
             raise NotApplicableError("pocketsphinx: the corpus tells no sentence that is said")

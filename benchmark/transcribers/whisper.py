@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from advser.audio import Pcm, from_pcm
 from advser.contents import contents_digest
-from advser.errors import InputError, NotApplicableError
+from advser.errors import InputError
 from advser.parameters import parameter
 from advser.transcribers.base import Transcriber
 
@@ -65,12 +65,11 @@ class FasterWhisper(Transcriber):
         """Yield the text of each clip ((T,) int16, 16 kHz, mono); ``sentences`` are not looked at.
 
         Raises:
-            NotApplicableError: if `unavailable` says why.
-            InputError: if the weights cannot be fetched or loaded.
+            InputError: if `unavailable` says why, or the weights cannot be fetched or loaded.
         """
         reason = self.unavailable(language)
         if reason is not None:
-            raise NotApplicableError(reason)
+            raise InputError(reason)
         return self._decode(clips, language)
 
     def _decode(self, clips: Iterable[Pcm], language: str) -> Iterator[str]:

@@ -1,0 +1,160 @@
+"""More than one process on one store: workers of a Dask scheduler, and two runs at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commandline import ADVSER, advser, jobs_done
+
+from advser.results import Results
+
+CUT = [
+    "--set",
+    "training.iterations=8",
+    "--set",
+    "folds=[fold1]",
+    "--set",
+    "defenses=[none]",
+    "--set",
+    "metrics=[uar, loss]",
+]
+DASK = Path(sys.executable).parent / "dask"
+MUTE = '''
+import advser
+from advser.models.frontends import LogMel
+from advser.models.tiny import Tiny
+
+
+class Mute(LogMel):
+    """Features that no sound can be made of."""
+
+    resynthesises = False
+
+
+@advser.model("mute")
+class MuteTiny(Tiny):
+    """The tiny model, whose features stay features."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.frontend = Mute(self.frontend.frames)
+'''
+
+
+@contextmanager
+def background(*command: str | Path) -> Iterator[None]:
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path) -> pd.DataFrame:
+    """The table of the cut suite, run by one process on its own store."""
+    done = advser("run", *CUT, "--store", "alone", "--out", "alone-results", cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return table(place / "alone-results")
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """Read the results, less what a clock decides."""
+    found = Results.load(folder).table
+    return found[found["metric"] != "seconds"].reset_index(drop=True)
+
+
+def scheduler_address(file: Path) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if file.is_file() and (text := file.read_text()):
+            return str(json.loads(text)["address"])
+        time.sleep(0.1)
+    raise TimeoutError(f"no scheduler wrote {file}")
+
+
+@pytest.fixture(scope="module")
+def scheduler(place: Path) -> Iterator[tuple[str, Path]]:
+    """A Dask scheduler as a cluster has it: its address and its file."""
+    file = place / "scheduler.json"
+    with background(DASK, "scheduler", "--port", "0", "--dashboard-address", "localhost:0", "--scheduler-file", file):
+        yield scheduler_address(file), file
+
+
+def worker(file: Path, threads: int) -> list[str | Path]:
+    return [DASK, "worker", "--scheduler-file", file, "--nthreads", str(threads), "--dashboard-address", "localhost:0"]
+
+
+def run_on(address: str, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return advser("run", *CUT, "--store", "shared", "--out", "remote", "--scheduler", address, *arguments, cwd=place)
+
+
+def test_a_scheduler_that_is_not_there_or_has_unfit_workers_is_refused_at_once(scheduler, place: Path) -> None:
+    address, file = scheduler
+    with background(*worker(file, 2)):
+        deadline = time.monotonic() + 60
+        while "no worker" in (refused := run_on(address, place)).stderr and time.monotonic() < deadline:
+            assert refused.returncode == 2
+    assert refused.returncode == 2
+    assert "found workers with 2 threads, allowed: workers with one" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    nobody = run_on("tcp://127.0.0.1:1", place)
+    assert nobody.returncode == 2
+    assert "cannot be reached" in nobody.stderr
+
+
+def test_workers_of_a_scheduler_find_what_a_local_run_finds(scheduler, alone: pd.DataFrame, place: Path) -> None:
+    address, file = scheduler
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(background(*worker(file, 1)))
+        deadline = time.monotonic() + 60
+        while (done := run_on(address, place)).returncode == 2 and time.monotonic() < deadline:
+            # The worker of the test before may still be on the scheduler's list, or these not yet.
+            assert "threads" in done.stderr or "no worker" in done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert jobs_done(done) > 0
+    pd.testing.assert_frame_equal(table(place / "remote"), alone)
+
+
+def test_two_runs_at_once_on_one_store_find_the_same(alone: pd.DataFrame, place: Path) -> None:
+    runs = [
+        subprocess.Popen(
+            [ADVSER, "run", *CUT, "--store", "both", "--out", out, "--workers", "1"],
+            cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for out in ("one", "other")
+    ]  # fmt: skip
+    for run, out in zip(runs, ("one", "other"), strict=True):
+        output, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, output
+        pd.testing.assert_frame_equal(table(place / out), alone)
+
+
+def test_what_has_no_meaning_is_told_and_not_tried_again(place: Path) -> None:
+    (place / "mute.py").write_text(MUTE)
+    command = ["run", *CUT, "--store", "mute", "--plugin", "mute.py", "--only", "model=mute"]
+    first = advser(*command, "--out", "mute-first", cwd=place)
+    assert first.returncode == 0, first.stdout + first.stderr
+    found = Results.load(place / "mute-first").table
+    heard = found[(found["domain"] == "spectrogram") & (found["delivery"] == "audio") & (found["metric"] == "uar")]
+    assert len(heard) > 0
+    assert set(heard["status"]) == {"not-applicable"}
+    assert heard["reason"].str.contains("cannot be turned back into sound").all()
+    again = advser(*command, "--out", "mute-again", cwd=place)
+    assert jobs_done(again) == 0
+    pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, found)
