@@ -6,7 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from platformdirs import user_cache_path
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXIT_FAILED_CELLS = 3
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+
+UsageError: type[Any] = typer.BadParameter.__base__ or Exception
+"""What Typer raises for a wrong option; it bundles Click, and the class has no public name."""
 
 app = typer.Typer(
     name="advser",
@@ -49,8 +52,9 @@ class Format(StrEnum):
     html = "html"
 
 
-def _console() -> Console:
-    return Console(highlight=False)
+def _console(*, errors: bool = False) -> Console:
+    """Return where to print: standard output, or, for what is no result, standard error."""
+    return Console(highlight=False, stderr=errors)
 
 
 def _pairs(option: str, texts: list[str]) -> dict[str, str]:
@@ -76,7 +80,10 @@ Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that 
 def run(
     suite: Annotated[str, typer.Argument(help="A shipped suite (see 'advser list suites') or a YAML file.")] = "demo",
     data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
-    out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/<suite>]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Results folder.  [default: results/<suite>; with --set or --only results/<suite>-cut]"),
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
     changes: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the suite: training.iterations=100.")
@@ -105,9 +112,10 @@ def run(
     if dry_run:
         _list_jobs(prepared, console)
         return
-    report = carry_out(request, prepared, console)
+    report = carry_out(request, prepared, _console(errors=True))
     _report(report, console)
-    if (report.results.table["status"] == "failed").any():
+    if failed := int((report.results.table["status"] == "failed").sum()):
+        _console(errors=True).print(f"{failed} of {len(report.results.table)} figures failed", highlight=False)
         raise typer.Exit(EXIT_FAILED_CELLS)
 
 
@@ -142,7 +150,7 @@ def _report(report: Report, console: Console) -> None:
         console.print()
     console.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
     for failure in report.failures:
-        console.print(f"failed: {failure.reason}", markup=False, soft_wrap=True)
+        _console(errors=True).print(f"failed: {failure.reason}", markup=False, soft_wrap=True)
 
 
 @app.command(name="list")
@@ -171,11 +179,11 @@ def list_plugins(
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(help="model, attack, defense, corpus, metric or transcriber.")],
+    kind: Annotated[str, typer.Argument(help="model, attack, defense, corpus, metric, transcriber or suite.")],
     name: Annotated[str, typer.Argument(help="The plugin's name.")],
     plugin: Plugins = [],
 ) -> None:
-    """Show a plugin: where it is defined, its parameters with units, its source."""
+    """Show a plugin: where it is defined, its parameters with units, its source; of a suite, its YAML."""
     import inspect
 
     from tabulate import tabulate
@@ -185,9 +193,14 @@ def show(
 
     for path in plugin:
         load_plugin_file(path)
+    if kind == "suite":
+        from advser.suite import source
+
+        sys.stdout.write(source(name))
+        return
     singular = {registry.kind: registry for registry in REGISTRIES.values()}
     if kind not in singular:
-        raise InputError(f"show {kind}: allowed: {', '.join(singular)}")
+        raise InputError(f"show {kind}: allowed: {', '.join([*singular, 'suite'])}")
     found = singular[kind].get(name)
     print_line = _console().print
     print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)
@@ -209,28 +222,34 @@ def board(
     by: Annotated[str, typer.Option(help="attacks, defenses, models or transfer.")] = "attacks",
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
     where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
+    metrics: Annotated[str, typer.Option(metavar="NAME,…", help="Metrics to show, in this order; all if empty.")] = "",
 ) -> None:
     """Print one board of a results folder."""
     from advser.leaderboards.boards import BOARDS
     from advser.leaderboards.render import render
-    from advser.results import Results, select
+    from advser.results import Results, select, with_metrics
 
     if by not in BOARDS:
         raise InputError(f"--by {by}: allowed: {', '.join(BOARDS)}")
     chosen = select(Results.load(results), _pairs("--where", where))
+    if metrics:
+        chosen = with_metrics(chosen, metrics.split(","))
     sys.stdout.write(f"{render(BOARDS[by](chosen), format.value)}\n")
 
 
 def main() -> None:
     """Run the command line; bad input ends with one line on standard error and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        sys.stderr.write(f"advser: {' '.join(error.format_message().split())}\n")
+        sys.exit(EXIT_INPUT)
     except AdvserError as error:
         sys.stderr.write(f"advser: {error}\n")
         sys.exit(EXIT_INPUT)
     except OSError as error:
         sys.stderr.write(f"advser: {error.filename or 'file'}: {error.strerror or error}\n")
         sys.exit(EXIT_INPUT)
-    except KeyboardInterrupt:
+    if code == EXIT_INTERRUPTED:
         sys.stderr.write("advser: interrupted; what was finished is kept, the same command continues\n")
-        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code)

@@ -109,7 +109,8 @@ def _checked(schema: type[M], params: Mapping[str, Any], where: str) -> M:
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
     """Put the first finding of a validation into one line: where, key, problem, what was found, what is allowed."""
-    first = error.errors()[0]
+    # A misspelt key that is required is missing too: the misspelling is what to tell.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = first["loc"]
     key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden" and schema is not None:

@@ -137,7 +137,11 @@ class _Planner:
         # A clean cell is there for the sake of others: alone it must have been asked for.
         if not any(self._selected(cell.columns) for cell in cells):
             asked = " ".join(f"{key}={glob}" for key, glob in self.only.items())
-            raise InputError(f"--only {asked}: no cell of suite '{self.suite.name}' matches")
+            raise InputError(
+                f"--only {asked}: no cell of suite '{self.suite.name}' matches (attacks: "
+                f"{', '.join(dict.fromkeys(row.entry.title for row in rows))}; models: "
+                f"{', '.join(model.title for model in self.suite.models)})"
+            )
         return Plan(self.suite, self.book.jobs, tuple(cells))
 
     @cached_property

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -212,6 +212,12 @@ def load_plugin_file(path: Path) -> ModuleType:
             raise
         raise InputError(f"plugin file {path}: {_one_line(error)}") from error
     return module
+
+
+def plugin_names(module: ModuleType, registries: Iterable[Registry[Any]]) -> list[str]:
+    """Return the names under which the classes of a plugin file, and of the modules beside it, were registered."""
+    beside = {name for name in _closure(module.__name__) if not name.startswith("advser.")}
+    return [name for registry in registries for name in registry.decorated() if registry.get(name).__module__ in beside]
 
 
 def source_file(module: str) -> Path | None:

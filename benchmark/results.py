@@ -8,7 +8,7 @@ suite in full, notes, failures). A value is NaN exactly where the status is not 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -155,12 +155,13 @@ class Results:
         return MetricInfo(described.get("title", name), described.get("unit", ""), described.get("decimals", 3))
 
     @classmethod
-    def load(cls, directory: Path) -> Self:
+    def load(cls, directory: Path | str) -> Self:
         """Read a RESULTS folder; ``examples.parquet`` may be absent, as in published results.
 
         Raises:
             InputError: if the folder or a file is missing or corrupt, has the wrong columns, or is of a newer schema.
         """
+        directory = Path(directory)
         if not directory.is_dir():
             raise InputError(f"results {directory}: no such folder, allowed: a folder that `advser run` wrote")
         run = _read_run(directory / RUN_FILE)
@@ -202,6 +203,20 @@ def select(results: Results, where: Mapping[str, str]) -> Results:
         raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in where.items()) + ": no cell matches")
     examples = results.examples[_matches(results.examples, where)]
     return replace(results, table=table.reset_index(drop=True), examples=examples.reset_index(drop=True))
+
+
+def with_metrics(results: Results, names: Sequence[str]) -> Results:
+    """Return the figures of some metrics, in the order of ``names``.
+
+    Raises:
+        InputError: if the results do not have one of them.
+    """
+    known = list(results.table["metric"].unique())
+    for name in names:
+        if name not in known:
+            raise InputError(f"--metrics {name}: allowed: {', '.join(known)}")
+    chosen = [results.table[results.table["metric"] == name] for name in names]
+    return replace(results, table=pd.concat(chosen, ignore_index=True))
 
 
 def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bool_]:

@@ -18,10 +18,10 @@ from advser.jobs import Corpus, Speech, prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import Plan, make_plan
-from advser.plugins import CORPORA, METRICS, TRANSCRIBERS
+from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
-from advser.registry import code_fingerprint, load_plugin_file
+from advser.registry import code_fingerprint, load_plugin_file, plugin_names
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
 from advser.score import Scorer
@@ -39,7 +39,8 @@ class Request:
     Attributes:
         suite: a shipped suite's name or a YAML file.
         data: corpus name → folder.
-        out: the results folder; None: ``results/<suite>``.
+        out: the results folder; None: ``results/<suite>``, or ``results/<suite>-cut`` if ``changes`` or ``only`` are
+            given, so that a cut never takes the place of the whole.
         store: the artefact store's root.
         changes: ``--set`` texts, KEY=VALUE.
         only: column → glob.
@@ -91,7 +92,10 @@ def prepare(request: Request) -> Prepared:
         InputError: if anything of the input is unusable.
     """
     for plugin in request.workers.plugins:
-        load_plugin_file(plugin)
+        if not plugin_names(load_plugin_file(plugin), REGISTRIES.values()):
+            raise InputError(
+                f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
+            )
     suite = with_newcomers(load(request.suite, request.changes))
     for folder in (request.store, _out(request, suite)):
         _writable(folder)
@@ -180,7 +184,8 @@ def _as_before(directory: Path, state: str) -> Results | None:
 
 
 def _out(request: Request, suite: Suite) -> Path:
-    return request.out or Path("results") / suite.name
+    cut = "-cut" if request.changes or request.only else ""
+    return request.out or Path("results") / f"{suite.name}{cut}"
 
 
 def _writable(folder: Path) -> None:

@@ -224,6 +224,15 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
         raise InputError(explain(error, where, Suite)) from None
 
 
+def source(name: str) -> str:
+    """Return the YAML text of a shipped suite, or of a file.
+
+    Raises:
+        InputError: if it is missing or unreadable.
+    """
+    return _text(name)[1]
+
+
 def _text(name: str) -> tuple[str, str]:
     if name in shipped():
         return f"suite {name}", (resources.files("advser.suites") / f"{name}.yaml").read_text(encoding="utf-8")

@@ -31,8 +31,7 @@ def attacks(results: Results) -> Board:
     ]
     frame: dict[str, list[object]] = {key: [row.text(key) for row in found] for key in keys}
     frame |= {name: [row.figure(name) for row in found] for name in names}
-    constant = {key: {row.text(key) for row in found} - {""} for key in _PLACE if key not in keys}
-    facts = [f"{_HEADINGS.get(key, key)} {texts.pop()}" for key, texts in constant.items() if texts]
+    facts = [fact for key in _PLACE if key not in keys for fact in _constant(found, key)]
     notes = [*reader_notes(results, found), *_metrics_left_out(results, found, names)]
     title = "Every model and defense under every attack"
     return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts)
@@ -90,6 +89,13 @@ def models(results: Results) -> Board:
     index = (*SETTING, "defense", "model")
     title = "Models: clean, and under the attack that is worst for each"
     return assemble("models", title, columns, frame, heads, (other,), index, reader_notes(results, found))
+
+
+def _constant(found: Sequence[Row], key: str) -> list[str]:
+    """Return what all attacks have under a key, if anything; controls may have nothing."""
+    texts = {row.text(key) for row in found} - {""}
+    aside = " but for controls" if any(row.control and not row.text(key) for row in found) else ""
+    return [f"{_HEADINGS.get(key, key)} {text}{aside}" for text in texts]
 
 
 def _metrics_left_out(results: Results, found: Sequence[Row], names: Iterable[str]) -> list[str]:

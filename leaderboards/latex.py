@@ -66,10 +66,12 @@ def latex(board: Board) -> str:
     below = _below(shown)
     if below:
         floats[-1].append("  \\par\\smallskip\\raggedright\n  " + " \\\\\n  ".join(below) + "\\par")
+    needed = [r"% \usepackage{booktabs}"]
     return "\n".join(
         line
         for number, body in enumerate(floats)
         for line in [
+            *([] if number else needed),
             r"\begin{table}[tbp]",
             r"  \centering",
             rf"  \caption{{{caption}{', continued' if number else ''}}}" + ("" if number else label),

@@ -97,6 +97,10 @@ class PocketSphinx(Transcriber):
         return self._decode(clips, model, said)
 
     def _model(self, language: str) -> AcousticModel | None:
+        if self.model_dir is not None and not Path(self.model_dir).is_dir():
+            raise InputError(
+                f"pocketsphinx: model_dir or ${DIRECTORY_VARIABLE}: found '{self.model_dir}', allowed: a folder"
+            )
         return find_model(None if self.model_dir is None else Path(self.model_dir), language)
 
     def _decode(self, clips: Iterable[Pcm], model: AcousticModel, said: Sequence[Sequence[str]]) -> Iterator[str]:
