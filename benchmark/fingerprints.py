@@ -12,7 +12,7 @@ from advser.stages import PACKAGES, STAGES
 
 
 def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
-    """Return name → fingerprint of a stage and of what it uses.
+    """Return name → fingerprint of a stage and of what it uses, the distributions included that its plugins import.
 
     Args:
         stage: a key of `STAGES`.
@@ -25,7 +25,11 @@ def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
     found = {"stage": code_fingerprint(STAGES[stage].partition(":")[0])}
     for name in [*(f"package:{package}" for package in PACKAGES[stage]), *uses]:
         kind, _, used = name.partition(":")
-        found[name] = _version(used) if kind == "package" else REGISTRIES[kind].fingerprint(used)
+        if kind == "package":
+            found[name] = _version(used)
+            continue
+        found[name] = REGISTRIES[kind].fingerprint(used)
+        found |= {f"package:{package}": _version(package) for package in REGISTRIES[kind].packages(used)}
     return found
 
 

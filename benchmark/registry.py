@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, packages_distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -160,6 +160,10 @@ class Registry(Generic[T]):
         """Hash the code that a plugin consists of; see `code_fingerprint`."""
         return code_fingerprint(self._module_and_class(name)[0])
 
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Return the distributions that a plugin's own modules import, sorted; of a plugin of AdvSER's, none."""
+        return imported_distributions(self._module_and_class(name)[0])
+
     def _module_and_class(self, name: str) -> tuple[str, str, str]:
         value = _address(self._decorated[name]) if name in self._decorated else self._find(name).value
         return value.partition(":")
@@ -249,7 +253,7 @@ def code_fingerprint(module: str) -> str:
 
     For a plugin file, the modules that lie beside it count as its own. Comments, docstrings and layout do not count,
     nor do imports made for type checkers only: the hash is over the syntax trees. Modules of other distributions are
-    left out; their versions are recorded in the results instead.
+    left out; their versions count by themselves (`imported_distributions`).
 
     Raises:
         InputError: if the module has no Python source (a class typed into a notebook, say): what cannot be hashed
@@ -264,6 +268,18 @@ def code_fingerprint(module: str) -> str:
         label = "plugin" if name.startswith(PLUGIN_PREFIX) else name
         digest.update(f"{label}\n{_essence(file)}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def imported_distributions(module: str) -> tuple[str, ...]:
+    """Return the installed distributions that a module, and those of its own beside it, import, sorted.
+
+    Modules of AdvSER's own are not looked at: their stages name the distributions that decide a result.
+    """
+    providers = packages_distributions()
+    files = {name: file for name, file in _closure(module).items() if name.partition(".")[0] != "advser"}
+    tops = {found.partition(".")[0] for name, file in files.items() for found in _imported(file, name)}
+    return tuple(sorted({dist for top in tops - {"advser"} for dist in providers.get(top, ())}))
 
 
 _DECIDES_NOTHING = frozenset(

@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from advser.stages.prepare import prepare as prepare_corpus
 from advser.store import Store, digest
 from advser.suite import Suite, load
 from advser.transcribers.choice import choose
+
+PAGE = "index.html"
+"""The last file of a results folder to be written."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def prepare(request: Request) -> Prepared:
     directory = _directory(suite, request.data)
     keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
-    speech = _speech(suite, prepared.language, prepared.sentences)
+    speech = _speech(suite, prepared.language, prepared.sentences, request.workers.device)
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
     return Prepared(plan, speech, (*_cuts(request), *_notes(suite, speech, directory)), tuple(missing(plan, store)))
@@ -144,6 +149,8 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "failures": [asdict(outcome) for outcome in reasons.values()],
     }
     results = Results(table, examples, run)
+    # The page is written last: without it the folder does not count as finished, so no old board outlives new results.
+    (directory / PAGE).unlink(missing_ok=True)
     results.save(directory)
     return Report(results, directory, computed, tuple(reasons.values()))
 
@@ -168,19 +175,29 @@ def _state(prepared: Prepared) -> str:
     suite = prepared.plan.suite
     code = [code_fingerprint(module) for module in ("advser.score", "advser.leaderboards.write")]
     code += [METRICS.fingerprint(entry.name) for entry in suite.metrics]
+    code += [template.read_text(encoding="utf-8") for template in _templates()]
     cells = [asdict(cell) for cell in prepared.plan.cells]
     return digest({"cells": cells, "suite": suite.model_dump(mode="json"), "notes": prepared.notes, "code": code})
 
 
+def _templates() -> list[Traversable]:
+    found = resources.files("advser.leaderboards").iterdir()
+    return sorted((item for item in found if item.name.endswith(".j2")), key=lambda item: item.name)
+
+
 def _as_before(directory: Path, state: str) -> Results | None:
-    """Return the results that the folder holds, if they are of this state and their page and boards are there."""
-    if not ((directory / "index.html").is_file() and (directory / "boards").is_dir()):
+    """Return the results that the folder holds, if they are of this state, complete, and shown on their page.
+
+    What failed then may be in the store by now: such results are scored again.
+    """
+    if not (directory / PAGE).is_file():
         return None
     try:
         results = Results.load(directory)
     except InputError:
         return None
-    return results if results.run.get("state") == state else None
+    complete = not results.run["failures"] and not (results.table["status"] == "failed").any()
+    return results if complete and results.run.get("state") == state else None
 
 
 def _out(request: Request, suite: Suite) -> Path:
@@ -211,7 +228,7 @@ def _prepare_corpus(job: Job, store: Store) -> str:
     return job.key
 
 
-def _speech(suite: Suite, language: str, sentences: Sequence[str]) -> Speech:
+def _speech(suite: Suite, language: str, sentences: Sequence[str], device: str) -> Speech:
     entry = suite.transcriber
     if not sentences:
         return Speech(None, "none", "the corpus does not tell what is said")
@@ -219,11 +236,13 @@ def _speech(suite: Suite, language: str, sentences: Sequence[str]) -> Speech:
         return Speech(None, "none", "the suite asks for no transcriber")
     if entry.name == "auto":
         chosen = choose(language)
-        model = chosen.transcriber.fingerprint(language) if chosen.transcriber else ""
-        return Speech(chosen.transcriber, chosen.name, chosen.reason, model)
+        if chosen.transcriber is None:
+            return Speech(None, chosen.name, chosen.reason)
+        model = chosen.transcriber.fingerprint(language)
+        return Speech(chosen.transcriber.on(device), chosen.name, chosen.reason, model)
     plugin = TRANSCRIBERS.get(entry.name)
     where = f"transcriber '{entry.name}'"
-    transcriber = build(plugin, validated(plugin, entry.params, where), where)
+    transcriber = build(plugin, validated(plugin, entry.params, where), where).on(device)
     if reason := transcriber.unavailable(language):
         return Speech(None, entry.name, reason)
     return Speech(transcriber, entry.name, "", transcriber.fingerprint(language))

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from safetensors.torch import load_file
@@ -40,6 +41,36 @@ class Status:
 
 
 OK = Status("ok", "")
+NOTHING: Final[dict[str, Any]] = {"value": None, "reason": None}
+
+
+@dataclass(frozen=True)
+class _Unmeasured:
+    """What clip metrics did not measure, by the metric's title.
+
+    Attributes:
+        reasons: how many clips failed, and the commonest reason.
+        uncounted: which clips the metric has no meaning on (N,); they count neither as measured nor as failed.
+        without_meaning: the commonest reason of that.
+    """
+
+    reasons: Mapping[str, str]
+    uncounted: Mapping[str, npt.NDArray[np.bool_]]
+    without_meaning: Mapping[str, str]
+
+
+def _unmeasured(measured: Mapping[str, list[dict[str, Any]]]) -> _Unmeasured:
+    failed, without, masks = {}, {}, {}
+    for title, found in measured.items():
+        meant = [one.get("counts", True) for one in found]
+        failures = Counter(one["reason"] for one, counts in zip(found, meant, strict=True) if counts and one["reason"])
+        if failures:
+            failed[title] = f"{failures.total()} clips failed, most often: {failures.most_common(1)[0][0]}"
+        if not all(meant):
+            masks[title] = ~np.array(meant)
+            reasons = Counter(one["reason"] for one, counts in zip(found, meant, strict=True) if not counts)
+            without[title] = reasons.most_common(1)[0][0]
+    return _Unmeasured(failed, masks, without)
 
 
 class Scorer:
@@ -69,41 +100,48 @@ class Scorer:
         rows: list[dict[str, Any]] = []
         examples: list[pd.DataFrame] = []
         for cell in self._plan.cells:
-            clips, reasons = self._examples(cell)
+            clips, unmeasured = self._examples(cell)
             examples.append(clips.assign(**cell.columns))
             classes = len(self._prepared(cell.folds[0].prepared).classes)
             for title, metric in self._metrics.items():
                 state = self._applicable(metric, cell)
                 state = self._present(metric, title, cell) if state == OK else state
-                figure = self._figure(title, metric, clips, classes, state, reasons)
+                figure = self._figure(title, metric, clips, classes, state, unmeasured)
                 rows.append({**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure})
         return pd.DataFrame(rows), pd.concat(examples, ignore_index=True)
 
     def _figure(
-        self, title: str, metric: Metric, clips: pd.DataFrame, classes: int, state: Status, reasons: Mapping[str, str]
+        self, title: str, metric: Metric, clips: pd.DataFrame, classes: int, state: Status, unmeasured: _Unmeasured
     ) -> dict[str, Any]:
         empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n": 0, "n_failed": 0}
         if state != OK:
             return {**empty, "status": state.status, "reason": state.reason}
+        uncounted = unmeasured.uncounted.get(title)
         try:
-            interval = self._interval(metric, title, clips, classes)
+            interval = self._interval(metric, title, clips, classes, uncounted)
         except Exception as error:
             return {**empty, "status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
         counts = {"n": interval.n, "n_failed": interval.n_failed}
         if interval.n_failed == len(clips):
-            return {**empty, **counts, "status": "failed", "reason": reasons.get(title, "no clip could be measured")}
+            reason = unmeasured.reasons.get(title, "no clip could be measured")
+            return {**empty, **counts, "status": "failed", "reason": reason}
         if np.isnan(interval.value):
-            return {**empty, **counts, "status": "not-applicable", "reason": "no clip qualifies"}
+            reason = unmeasured.without_meaning.get(title, "no clip qualifies")
+            return {**empty, **counts, "status": "not-applicable", "reason": reason}
         return {
             "value": interval.value, "ci_low": interval.low, "ci_high": interval.high, **counts,
-            "status": "ok", "reason": reasons.get(title, ""),
+            "status": "ok", "reason": unmeasured.reasons.get(title, ""),
         }  # fmt: skip
 
-    def _interval(self, metric: Metric, title: str, clips: pd.DataFrame, classes: int) -> Interval:
+    def _interval(
+        self, metric: Metric, title: str, clips: pd.DataFrame, classes: int, uncounted: npt.NDArray[np.bool_] | None
+    ) -> Interval:
         examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, ClipMetric) else clips
         statistics = np.asarray(metric.statistics(examples, classes), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
             raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
+        if uncounted is not None:
+            statistics = np.where(uncounted[:, None], 0.0, statistics)
         speakers = clips["speaker"].to_numpy()
         return bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
 
@@ -122,15 +160,17 @@ class Scorer:
         return OK
 
     def _present(self, metric: Metric, title: str, cell: Cell) -> Status:
-        """Tell whether all artefacts that the metric is computed from were made."""
-        for fold in cell.folds:
-            for key in self._keys(metric, title, fold):
-                if key in self._failed:
-                    return Status("failed", f"fold {fold.fold}: {self._failed[key].reason}")
-                stored = self._stored(key)
-                if stored is not None and stored.not_applicable:
-                    return Status("not-applicable", f"fold {fold.fold}: {stored.not_applicable}")
-        return OK
+        """Tell whether all artefacts that the metric is computed from were made; a failure outweighs no meaning."""
+        found = [self._state(fold.fold, key) for fold in cell.folds for key in self._keys(metric, title, fold)]
+        return min(found, key=lambda state: ("failed", "not-applicable", "ok").index(state.status), default=OK)
+
+    def _state(self, fold: str, key: str) -> Status:
+        if key in self._failed:
+            return Status("failed", f"fold {fold}: {self._failed[key].reason}")
+        stored = self._stored(key)
+        if stored is None:
+            return Status("failed", f"fold {fold}: its artefact is not in the store")
+        return Status("not-applicable", f"fold {fold}: {stored.not_applicable}") if stored.not_applicable else OK
 
     def _keys(self, metric: Metric, title: str, fold: FoldKeys) -> list[str]:
         keys: list[str | None] = [fold.crafted]
@@ -145,10 +185,10 @@ class Scorer:
             keys += [fold.transcribed, fold.clean_transcribed if against_clean else None]
         return [key for key in keys if key is not None]
 
-    def _examples(self, cell: Cell) -> tuple[pd.DataFrame, dict[str, str]]:
-        """Return the clips of all folds of a cell, and the commonest failure of each clip metric."""
+    def _examples(self, cell: Cell) -> tuple[pd.DataFrame, _Unmeasured]:
+        """Return the clips of all folds of a cell, and what was not measured of them."""
         parts: list[pd.DataFrame] = []
-        failures: dict[str, Counter[str]] = {}
+        measured: dict[str, list[dict[str, Any]]] = {}
         for fold in cell.folds:
             prepared = self._prepared(fold.prepared)
             rows = prepared.rows.iloc[list(prepared.folds[fold.fold].test)]
@@ -164,15 +204,11 @@ class Scorer:
                 **self._transcripts(fold),
             }
             for title, key in fold.measured.items():
-                columns[title], reasons = self._values(key, len(rows))
-                failures.setdefault(title, Counter()).update(reasons)
+                found = self._read(key, "values.json") or [NOTHING] * len(rows)
+                columns[title] = [np.nan if one["value"] is None else one["value"] for one in found]
+                measured.setdefault(title, []).extend(found)
             parts.append(pd.DataFrame(columns))
-        commonest = {
-            title: f"{counter.total()} clips failed, most often: {counter.most_common(1)[0][0]}"
-            for title, counter in failures.items()
-            if counter
-        }
-        return pd.concat(parts, ignore_index=True), commonest
+        return pd.concat(parts, ignore_index=True), _unmeasured(measured)
 
     def _predictions(self, fold: FoldKeys, targets: Any) -> dict[str, Any]:
         logits = self._logits(fold.predicted)
@@ -212,13 +248,6 @@ class Scorer:
         for name in ("word_errors", "char_errors"):
             columns[f"clean_{name}"] = None if clean is None else [one[name] for one in clean]
         return columns
-
-    def _values(self, key: str, clips: int) -> tuple[list[float], list[str]]:
-        found = self._read(key, "values.json")
-        if found is None:
-            return [np.nan] * clips, []
-        values = [np.nan if one["value"] is None else one["value"] for one in found]
-        return values, [one["reason"] for one in found if one["value"] is None]
 
     def _read_columns(self, key: str | None, name: str) -> list[dict[str, Any]] | None:
         artefact = self._artefact(key)

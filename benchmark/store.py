@@ -33,11 +33,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def seed_from(value: Any) -> int:
-    """Return a seed (60 bits) that is the same for equal values: what is drawn then depends on the work alone."""
-    return int(digest(value)[:15], 16)
-
-
 @dataclass(frozen=True)
 class Artefact:
     """A finished artefact: its folder."""

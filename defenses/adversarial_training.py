@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
+from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Fraction, parameter
 from advser.threat import Domain
@@ -32,6 +33,11 @@ class AdversarialTraining(Defense, ABC):
         clean = model.outputs(batch.features, batch.lengths, "spectrogram")
         if step < self.warmup:
             return functional.cross_entropy(clean.logits, batch.labels)
+        if self.domain == "waveform" and model.frontend.varies_in_training:
+            raise ContractError(
+                f"domain: found 'waveform' with {type(model.frontend).__name__}, which hears another part of a clip at "
+                "each step, so that x and x′ would not be the same clip; allowed: spectrogram"
+            )
         x = craft(model, batch, self.attack.build(), self.domain)
         return self.objective(clean, model.outputs(x, batch.lengths, self.domain), batch.labels)
 

@@ -89,9 +89,10 @@ class Board:
 
 
 def best_rows(board: Board, column: Column) -> frozenset[int]:
-    """Return the positions of the best figures of a column, section by section.
+    """Return the positions of the best figures of a column, section by section, and of those as good as these.
 
-    A section is left out if it has one row only or lacks a figure: a row that was not measured might be the best.
+    Those within the best one's 95 % interval are marked too: nothing here tells them from it. A section is left out if
+    it has one row only or lacks a figure: a row that was not measured might be the best.
     """
     found: set[int] = set()
     if not column.best:
@@ -102,8 +103,9 @@ def best_rows(board: Board, column: Column) -> frozenset[int]:
         if len(rows) < 2 or any(cells[row].status != "ok" for row in rows):
             continue
         shown = {row: round(cells[row].value, column.decimals) for row in rows}
-        best = max(shown.values()) if column.best == "highest" else min(shown.values())
-        found.update(row for row, value in shown.items() if value == best)
+        first = max(shown, key=shown.__getitem__) if column.best == "highest" else min(shown, key=shown.__getitem__)
+        low, high = cells[first].low, cells[first].high
+        found.update(row for row, value in shown.items() if value == shown[first] or low <= value <= high)
     return frozenset(found)
 
 

@@ -58,10 +58,11 @@ def defenses(results: Results) -> Board:
 
 
 def models(results: Results) -> Board:
-    """Return the board with a row a model and defense: clean, and the worst UAR in each place that was attacked.
+    """Return the board with a row a model and defense: clean, and the lowest UAR in each place that was attacked.
 
-    The worst is taken over all cells of the place, controls and transferred examples included, and the attack that
-    it stems from stands beside it. Where cells have no figure a footnote says that the worst is an upper bound.
+    The lowest is taken over all cells of the place, whatever their budget, controls and transferred examples included;
+    the attack that it stems from stands beside it, and since these differ no figure is marked as the best. It is not
+    the worst case clip by clip. Where cells have no figure a footnote says that it is an upper bound.
     """
     found = rows(results)
     defended = groups(found, (*SETTING, "defense"))
@@ -82,12 +83,13 @@ def models(results: Results) -> Board:
         expected = {_kind(row) for row in there if not row.transfer}
         worst = [_worst([row for row in team if row in there], expected) for team in teams]
         title = configuration(there[0])[0]
-        columns.append(_uar_column(results, ("worst", title), key=f"worst {title} UAR"))
-        columns.append(Column(f"worst {title} by", ("worst", title, "by"), measured=False))
+        column = _uar_column(results, ("lowest", title), key=f"lowest {title} UAR")
+        columns.append(replace(column, best=""))
+        columns.append(Column(f"lowest {title} by", ("lowest", title, "by"), measured=False))
         frame[columns[-2].key] = [cell for cell, _ in worst]
         frame[columns[-1].key] = [by for _, by in worst]
     index = (*SETTING, "defense", "model")
-    title = "Models: clean, and under the attack that is worst for each"
+    title = "Models: clean, and the lowest UAR under any attack"
     return assemble("models", title, columns, frame, heads, (other,), index, reader_notes(results, found))
 
 
@@ -135,7 +137,7 @@ def _worst(there: Sequence[Row], expected: set[tuple[object, ...]]) -> tuple[Cel
     cell = lowest.figure("uar")
     lacking = len(there) - len(measured) + len(expected - {_kind(row) for row in there})
     if lacking:
-        cell = replace(cell, reason="an upper bound of the worst: some attack cells of this row have no figure")
+        cell = replace(cell, reason="an upper bound of the lowest: some attack cells of this row have no figure")
     source = f" from {lowest.text('source_model')} · {lowest.text('source_defense')}" if lowest.transfer else ""
     return cell, ", ".join(configuration(lowest)[1:]) + source
 

@@ -8,10 +8,13 @@ from typing import Any, Final
 
 from advser.leaderboards.board import Cell
 from advser.leaderboards.layout import groups, section_texts
-from advser.leaderboards.rows import SETTING, Row
+from advser.leaderboards.rows import NORM_NAMES, SETTING, Row
 
 _UNIT_NAMES: Final = {"z": "standard deviations", "full-scale": "full scale, [−1, 1]"}
-_NORM_NAMES: Final = {"linf": "L∞", "l2": "L2"}
+
+
+PLACE: Final = ("domain", "delivery", "norm")
+"""What the attacks of one panel have in common: budgets in two norms do not share an axis."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,12 @@ def panels(found: Sequence[Row], metric: str, axis: Axis) -> list[Panel]:
     victims = groups(own, (*SETTING, "model", "defense"))
     places = [
         place
-        for place in dict.fromkeys(row.values(("domain", "delivery")) for row in drawn)
+        for place in dict.fromkeys(row.values(PLACE) for row in drawn)
         if any(_extended(victim, place, metric, axis) for victim in victims)
     ]
     titles = section_texts([victim[0] for victim in victims], ("model", "defense"))
     return [
-        _panel(
-            victim, title, place, [row for row in drawn if row.values(("domain", "delivery")) == place], metric, axis
-        )
+        _panel(victim, title, place, [row for row in drawn if row.values(PLACE) == place], metric, axis)
         for victim, title in zip(victims, titles, strict=True)
         for place in places
     ]
@@ -82,7 +83,7 @@ def _extended(victim: Sequence[Row], place: tuple[Any, ...], metric: str, axis: 
     """Tell whether one of the victim's curves at ``place`` has figures at two x."""
     seen: dict[str, set[float | None]] = {}
     for row in victim:
-        if not row.clean and row.values(("domain", "delivery")) == place and row.figure(metric).status == "ok":
+        if not row.clean and row.values(PLACE) == place and row.figure(metric).status == "ok":
             seen.setdefault(axis.curve(row), set()).add(axis.x(row))
     return any(len(values - {None}) > 1 for values in seen.values())
 
@@ -100,8 +101,9 @@ def _panel(
         head = members[0]
         curves.append(Curve(name, axis.attack(head), head.text("labels"), head.control, tuple(points)))
     clean = next((row.figure(metric) for row in victim if row.clean and row.figure(metric).status == "ok"), None)
-    domain, delivery = place
+    domain, delivery, norm = place
     name = f"{domain}, judged as {delivery}" if domain == "spectrogram" else str(domain)
+    name += f", {NORM_NAMES.get(norm, norm)}" if norm not in ("", "linf") else ""
     return Panel(title, name, axis.label(there[0]), clean, tuple(curves))
 
 
@@ -115,7 +117,7 @@ def _labels(row: Row) -> str:
 
 def _budget(row: Row) -> str:
     unit, norm = row.keys["epsilon_unit"], row.keys["norm"]
-    return f"{_NORM_NAMES.get(norm, norm)} budget ε ({_UNIT_NAMES.get(unit, unit)})"
+    return f"{NORM_NAMES.get(norm, norm)} budget ε ({_UNIT_NAMES.get(unit, unit)})"
 
 
 def _same_but_steps(row: Row) -> str:

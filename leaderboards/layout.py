@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from advser.leaderboards.board import Board, Column, varying
-from advser.leaderboards.rows import CONTROL_NOTE, SETTING, UNIT_NOTES, Row
+from advser.leaderboards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row
 from advser.results import Results
 
 CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
@@ -29,7 +29,8 @@ def configuration(row: Row) -> tuple[str, ...]:
     if place == "spectrogram" and row.keys["delivery"] == "audio":
         place = "spectrogram, as audio"
     labels = f"{row.text('labels')} labels" if row.text("labels") else ""
-    return tuple(text for text in (place, row.attack, labels, row.text("epsilon")) if text)
+    norm = f" in {NORM_NAMES[row.keys['norm']]}" if row.keys["norm"] not in ("", "linf") else ""
+    return tuple(text for text in (place, row.attack, labels, f"{row.text('epsilon')}{norm}") if text)
 
 
 def victim_text(row: Row, found: Sequence[Row]) -> str:

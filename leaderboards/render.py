@@ -149,7 +149,7 @@ def _escape(text: str) -> str:
 def _explanations(shown: Sheet) -> list[str]:
     lines = [f"{mark}: {meaning}." for mark, meaning in shown.marks.items()]
     if any(field.best for row in shown.body for field in row):
-        lines.append("Marked figures are the best of their section's column.")
+        lines.append("Marked figures are the best of their section's column, and all within its 95 % interval.")
     return lines + [f"{_number(number)} {text}" for number, text in enumerate(shown.footnotes, 1)]
 
 

@@ -16,6 +16,7 @@ from advser.results import CLEAN, KEYS, Results
 SETTING = ("suite", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
 
+NORM_NAMES = {"linf": "L∞", "l2": "L2"}
 UNITS = {"full-scale": "FS", "z": "z"}
 CONTROL_NOTE = "An attack without labels is a control: it knows nothing of the model."
 UNIT_NOTES = {

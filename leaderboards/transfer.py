@@ -15,10 +15,11 @@ from advser.results import Results
 VICTIM = ("model", "defense")
 SOURCE = ("source_model", "source_defense")
 OWN = {
-    "transfer-rate": ("attack-success", "white-box: success of the attack on the source itself"),
-    "uar": ("uar", "white-box: UAR of the source itself"),
+    "transfer-rate": "white-box: share of the clips that the source reads rightly when clean and wrongly when attacked",
+    "uar": "white-box: UAR of the source itself",
 }
-"""Metric of a matrix → what stands on its diagonal, and how that is footnoted."""
+"""Metric of a matrix → how its diagonal is footnoted."""
+CONTROL = "share of the clips that the model reads rightly when clean and wrongly under the control"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def transfer(results: Results) -> Board:
     """Return a source × victim matrix of transfer rate and of UAR for each attack whose examples were handed on.
 
     Rows are the models that the examples were crafted on, columns those that they were judged on. The diagonal holds
-    the white-box attack's own attack success or UAR, with a footnote; the first row of UAR is clean.
+    the white-box attack's own figure, with a footnote: success among the clips read rightly when clean, or UAR. The
+    first row of UAR is clean; controls with the same budget come next, for what is no transfer.
     """
     found = rows(results)
     handed_on = [row for row in found if row.transfer]
@@ -84,16 +86,39 @@ def _matrix(
         clean = {row.values(VICTIM): row.figure("uar") for row in setting if row.clean}
         cells = tuple(clean.get(victim.values(VICTIM), MISSING) for victim in victims)
         yield _Line(section, "(clean)", (*keys, metric, "", ""), cells)
+    for control in _controls(setting, group[0]):
+        on = {row.values(VICTIM): _alone(setting, row, metric, CONTROL) for row in control}
+        cells = tuple(on.get(victim.values(VICTIM), MISSING) for victim in victims)
+        yield _Line(section, f"({control[0].text('attack')})", (*keys, metric, control[0].text("attack"), ""), cells)
     for source in victims:
         crafted = [row for row in group if row.values(SOURCE) == source.values(VICTIM)]
         if crafted:
             on = {row.values(VICTIM): row.figure(metric) for row in crafted}
-            on |= {source.values(VICTIM): _own(own, source, metric)}
+            on |= {source.values(VICTIM): _own(setting, own, source, metric)}
             cells = tuple(on.get(victim.values(VICTIM), MISSING) for victim in victims)
             yield _Line(section, victim_text(source, victims), (*keys, metric, *source.values(VICTIM)), cells)
 
 
-def _own(own: Sequence[Row], source: Row, metric: str) -> Cell:
-    figure, remark = OWN[metric]
-    cell = next((row.figure(figure) for row in own if row.values(VICTIM) == source.values(VICTIM)), MISSING)
-    return replace(cell, reason=remark) if cell.status == "ok" else cell
+def _controls(setting: Sequence[Row], attack: Row) -> list[list[Row]]:
+    """Return the cells of each control that is judged as ``attack`` is and has its budget."""
+    same = ("domain", "delivery", "norm", "epsilon", "epsilon_unit")
+    fitting = [row for row in setting if row.control and row.values(same) == attack.values(same)]
+    return groups(fitting, ("attack", "params"))
+
+
+def _own(setting: Sequence[Row], own: Sequence[Row], source: Row, metric: str) -> Cell:
+    mine = next((row for row in own if row.values(VICTIM) == source.values(VICTIM)), None)
+    return MISSING if mine is None else _alone(setting, mine, metric, OWN[metric])
+
+
+def _alone(setting: Sequence[Row], row: Row, metric: str, remark: str) -> Cell:
+    """Return what of a cell that is not transferred stands in a matrix of ``metric``."""
+    if metric != "transfer-rate":
+        cell = row.figure(metric)
+        return replace(cell, reason=remark) if cell.status == "ok" and not row.control else cell
+    clean = next((other for other in setting if other.clean and other.values(VICTIM) == row.values(VICTIM)), None)
+    success, right = row.figure("attack-success"), MISSING if clean is None else clean.figure("accuracy")
+    if success.status != "ok" or right.status != "ok" or not right.value:
+        return success if success.status != "ok" else MISSING
+    # Attack success is a share of all clips; the rate is of those that are read rightly when clean.
+    return Cell(success.value / right.value, n=round(right.value * right.n), status="ok", reason=remark)

@@ -29,7 +29,7 @@ def value(made: Results, metric: str = "uar", **keys: object) -> float:
 def test_attacks_has_a_row_for_each_cell_that_was_not_transferred(made: Results) -> None:
     board = attacks(made)
     assert len(board.frame) == len([keys for keys in synthetic.cells() if keys["access"] != "transfer"])
-    assert "access white-box" in board.facts
+    assert "access white-box but for controls" in board.facts
     assert any("control" in note for note in board.notes)
     for keys, cell in zip(board.index.to_dict("records"), board.frame["uar"], strict=True):
         expected = made.table[(made.table["metric"] == "uar")]
@@ -106,7 +106,16 @@ def test_best_is_marked_only_where_nothing_is_lacking() -> None:
     assert best_rows(board, Column("uar", ("UAR",))) == frozenset()
 
 
-def test_models_names_the_worst_attack_of_each_place(made: Results) -> None:
+def test_what_the_best_ones_interval_holds_is_marked_with_it() -> None:
+    cells = [Cell(value, 0.6, 0.78, status="ok") for value in (0.72, 0.70, 0.59)]
+    column = Column("uar", ("UAR",), best="highest")
+    board = Board(
+        "b", "B", (column,), pd.DataFrame({"uar": cells}), pd.DataFrame(index=range(3)), ("",) * 3, "", (), ()
+    )
+    assert best_rows(board, column) == {0, 1}
+
+
+def test_models_names_the_attack_of_the_lowest_figure_of_each_place(made: Results) -> None:
     board = models(made)
     row = board.index[(board.index["model"] == "cnn4") & (board.index["defense"] == "none")].index[0]
     mine = made.table[
@@ -117,9 +126,9 @@ def test_models_names_the_worst_attack_of_each_place(made: Results) -> None:
         & (made.table["attack"] != "none")
     ]
     worst = mine.loc[mine["value"].idxmin()]
-    assert board.frame["worst waveform UAR"][row].value == worst["value"]
-    assert f"{worst['epsilon']:g} FS" in board.frame["worst waveform by"][row]
-    assert worst["attack"] in board.frame["worst waveform by"][row]
+    assert board.frame["lowest waveform UAR"][row].value == worst["value"]
+    assert f"{worst['epsilon']:g} FS" in board.frame["lowest waveform by"][row]
+    assert worst["attack"] in board.frame["lowest waveform by"][row]
 
 
 def test_a_single_model_has_its_defenses_under_each_other(made: Results) -> None:
@@ -129,12 +138,12 @@ def test_a_single_model_has_its_defenses_under_each_other(made: Results) -> None
     assert not board.sectioned
 
 
-def test_the_worst_of_incomplete_cells_is_called_an_upper_bound(made: Results) -> None:
+def test_the_lowest_of_incomplete_cells_is_called_an_upper_bound(made: Results) -> None:
     board = models(made)
     cells = {
         (model, defense): cell
         for model, defense, cell in zip(
-            board.index["model"], board.index["defense"], board.frame["worst spectrogram UAR"], strict=True
+            board.index["model"], board.index["defense"], board.frame["lowest spectrogram UAR"], strict=True
         )
     }
     assert cells["cnn4", "none"].reason == ""
@@ -150,17 +159,23 @@ def test_transfer_is_a_matrix_with_the_white_box_attack_on_its_diagonal(made: Re
         for model, defense in synthetic.VICTIMS:
             cell = board.frame[f"on {model} {defense}"][position]
             victim = {"model": model, "defense": defense, "epsilon": 0.001, "attack": "ifgsm"}
+            clean = {"model": model, "defense": defense, "attack": "none"}
             source = (keys["source_model"], keys["source_defense"])
             if source == ("", ""):
-                assert cell.value == value(made, model=model, defense=defense, attack="none")
-            elif source == (model, defense):
-                own = "attack-success" if metric == "transfer-rate" else "uar"
-                assert cell.value == value(made, own, **victim, access="white-box")
-                assert "white-box" in cell.reason
+                assert cell.value == value(made, **clean)
+            elif source in ((model, defense), ("noise", "")):
+                alone = victim | {"attack": "noise" if source[1] == "" else "ifgsm"}
+                alone["access"] = "blind" if source[1] == "" else "white-box"
+                if metric == "uar":
+                    assert cell.value == value(made, **alone)
+                else:
+                    success, right = value(made, "attack-success", **alone), value(made, "accuracy", **clean)
+                    assert cell.value == success / right
+                    assert "rightly when clean" in cell.reason
             else:
                 crafted = {"source_model": source[0], "source_defense": source[1]}
                 assert cell.value == value(made, metric, **victim, **crafted, access="transfer")
-    assert len(board.frame) == 4 + 1 + 4
+    assert len(board.frame) == 1 + 4 + 1 + 1 + 4
 
 
 def test_boards_without_rows(made: Results) -> None:

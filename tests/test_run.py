@@ -47,7 +47,7 @@ def finished(place: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def results(finished: subprocess.CompletedProcess[str], place: Path) -> Results:
-    return Results.load(place / "results" / "demo")
+    return Results.load(place / "results" / "demo-cut")
 
 
 def value(results: Results, metric: str, **where: str) -> float:
@@ -62,7 +62,7 @@ def value(results: Results, metric: str, **where: str) -> float:
 def test_a_run_ends_with_boards_on_the_terminal_and_in_the_folder(finished, place: Path) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stdout + finished.stderr
-    folder = place / "results" / "demo"
+    folder = place / "results" / "demo-cut"
     for name in ("results.parquet", "examples.parquet", "run.json", "index.html"):
         assert (folder / name).stat().st_size > 0
     for board in BOARDS:
@@ -118,7 +118,7 @@ def test_a_second_run_computes_nothing_and_finds_the_same(finished, results: Res
 
 
 def test_a_second_run_into_the_same_folder_reads_it_and_mends_what_is_missing(finished, place: Path) -> None:
-    page = place / "results" / "demo" / "index.html"
+    page = place / "results" / "demo-cut" / "index.html"
     before = page.stat().st_mtime_ns
     again = advser("run", *CUT, "--store", "store", cwd=place)
     assert again.returncode == 0
@@ -129,9 +129,24 @@ def test_a_second_run_into_the_same_folder_reads_it_and_mends_what_is_missing(fi
     assert page.is_file()
 
 
+def test_a_folder_with_failures_or_without_its_page_is_scored_again(finished, results, place: Path) -> None:
+    command = ["run", *CUT, "--store", "store", "--out", "marked"]
+    assert advser(*command, cwd=place).returncode == 0
+    run = place / "marked" / "run.json"
+    failed = json.loads(run.read_text()) | {"failures": [{"reason": "was not there"}]}
+    run.write_text(json.dumps(failed))
+    assert advser(*command, cwd=place).returncode == 0
+    assert json.loads(run.read_text())["failures"] == []
+    # As after a kill between the results and their boards.
+    (place / "marked" / "index.html").unlink()
+    (place / "marked" / "boards" / "attacks.csv").write_text("old")
+    assert advser(*command, cwd=place).returncode == 0
+    assert (place / "marked" / "boards" / "attacks.csv").read_text() != "old"
+
+
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
     for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv"), strict=True):
-        done = advser("board", "results/demo", "--by", by, "--format", kind, cwd=place)
+        done = advser("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
         assert done.returncode == 0
         assert ("tiny" in done.stdout) == (by != "transfer"), "one victim: nothing to transfer to"
 
@@ -209,8 +224,8 @@ def test_an_interrupted_run_goes_on_where_it_was(how, code, finished, results, t
     assert len(kept) >= 4
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    total = json.loads((tmp_path / "results" / "demo" / "run.json").read_text())["jobs"]["total"]
+    total = json.loads((tmp_path / "results" / "demo-cut" / "run.json").read_text())["jobs"]["total"]
     assert jobs_done(again) <= total - len(kept) + 1
-    everything = Results.load(tmp_path / "results" / "demo").table
+    everything = Results.load(tmp_path / "results" / "demo-cut").table
     quick = everything["metric"] != "seconds"
     pd.testing.assert_frame_equal(everything[quick], results.table[quick])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -277,6 +278,35 @@ def test_a_failed_job_fails_the_metrics_that_rest_on_it(
     assert set(broken["reason"]) == {"fold fold1: craft fgsm: broken"}
     going_on = before.index[(before["status"] == "ok") & ~before.index.isin(failed)]
     pd.testing.assert_frame_equal(after.loc[going_on], before.loc[going_on])
+
+
+def test_a_missing_artefact_fails_what_rests_on_it_and_is_not_left_out(run: Run, tmp_path: Path) -> None:
+    cell = run.cell("tiny", "other")
+    store = Store(tmp_path / "store")
+    shutil.copytree(run.store.root, store.root)
+    shutil.rmtree(store.folder(cell.folds[0].predicted))
+    table, _ = Scorer(run.plan, store, {}, run.speech).score()
+    found = figures(table, cell)
+    assert set(found.loc[["uar", "accuracy"], "status"]) == {"failed"}
+    assert set(found.loc[["uar", "accuracy"], "reason"]) == {"fold fold1: its artefact is not in the store"}
+    assert found.loc["snr", "status"] == "ok"
+
+
+def test_a_clip_on_which_a_measure_has_no_meaning_counts_neither_way(run: Run, tmp_path: Path) -> None:
+    cell = run.cell("tiny", "tiny")
+    store = Store(tmp_path / "store")
+    shutil.copytree(run.store.root, store.root)
+    path = store.get(cell.folds[0].measured["snr"]).path("values.json")
+    values = json.loads(path.read_text())
+    nothing = {"value": None, "reason": "nothing was perturbed", "counts": False}
+    path.write_text(json.dumps([nothing, *values[1:]]))
+    found = figures(Scorer(run.plan, store, {}, run.speech).score()[0], cell).loc["snr"]
+    others = [one["value"] for one in values[1:]]
+    assert found["value"] == pytest.approx(np.mean(others))
+    assert (found["status"], found["n"], found["n_failed"], found["reason"]) == ("ok", len(others), 0, "")
+    path.write_text(json.dumps([nothing] * len(values)))
+    found = figures(Scorer(run.plan, store, {}, run.speech).score()[0], cell).loc["snr"]
+    assert (found["status"], found["reason"]) == ("not-applicable", "nothing was perturbed")
 
 
 def test_without_a_transcriber_word_error_rates_do_not_apply(run: Run) -> None:

@@ -78,6 +78,7 @@ class ClipMetric(Metric):
 
         Raises:
             MeasurementError: if it cannot be measured; the message is kept as the reason.
+            NotApplicableError: if the measure has no meaning on it; the clip then counts neither way.
         """
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:

@@ -25,7 +25,7 @@ class STOI(ClipMetric):
         "C. H. Taal, R. C. Hendriks, R. Heusdens, J. Jensen: An algorithm for intelligibility prediction of "
         "time-frequency weighted noisy speech, IEEE Trans. Audio, Speech, Lang. Process. 19 (2011)."
     )
-    packages: ClassVar[tuple[str, ...]] = ("pystoi",)
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "pystoi", "scipy")
     title: ClassVar[str] = "STOI"
     higher_is_better: ClassVar[bool] = True
     column: ClassVar[str] = "stoi"

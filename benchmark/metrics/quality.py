@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from advser.audio import Samples
-from advser.errors import MeasurementError
+from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric, Need
 
 PESQ_RATE = 16_000
@@ -31,14 +31,14 @@ class SNR(ClipMetric):
         """Return 10 log10(Σ x² / Σ (x′ − x)²) in dB; both (T,) on [−1, 1].
 
         Raises:
-            MeasurementError: if the perturbation or the clean clip is zero: the ratio is then infinite, and no mean
-                can be taken over it.
+            NotApplicableError: if the perturbation is zero: the ratio is infinite, and no mean can be taken over it.
+            MeasurementError: if the clean clip is silent.
         """
         original = clean.astype(np.float64)
         noise = float(np.sum(np.square(judged.astype(np.float64) - original)))
         signal = float(np.sum(np.square(original)))
         if noise == 0:
-            raise MeasurementError("the perturbation is zero")
+            raise NotApplicableError("nothing was perturbed")
         if signal == 0:
             raise MeasurementError("the clean clip is silent")
         return float(10 * np.log10(signal / noise))

@@ -23,9 +23,9 @@ from advser.job import Task
 from advser.models.base import EmotionModel
 from advser.parameters import build
 from advser.plugins import ATTACKS
+from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
 from advser.stages.train import load_model
-from advser.store import seed_from
 from advser.target import Target
 from advser.threat import Budget, Domain, Labels, admit
 

@@ -18,10 +18,10 @@ from advser.metrics.base import ClipMetric
 from advser.metrics.transcription import count_errors
 from advser.parameters import build
 from advser.plugins import METRICS, TRANSCRIBERS
+from advser.seeds import seed_from
 from advser.stages.craft import FEATURES
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.stages.train import load_model
-from advser.store import seed_from
 
 LOGITS = "logits.safetensors"
 
@@ -66,9 +66,11 @@ def measure(task: Task) -> None:
     (task.into / "values.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def _measured(metric: ClipMetric, clean: Any, judged: Any) -> dict[str, float | str | None]:
+def _measured(metric: ClipMetric, clean: Any, judged: Any) -> dict[str, float | str | bool | None]:
     try:
         value = float(metric.measure(from_pcm(clean), from_pcm(judged), SAMPLE_RATE))
+    except NotApplicableError as error:
+        return {"value": None, "reason": str(error), "counts": False}
     except MeasurementError as error:
         return {"value": None, "reason": str(error)}
     if not np.isfinite(value):
@@ -82,6 +84,8 @@ def transcribe(task: Task) -> None:
     params = {**spec["params"], **task.local}
     engine = build(TRANSCRIBERS.get(spec["name"]), params, f"transcriber '{spec['name']}'")
     prepared = load_prepared(task.inputs["prepared"])
+    if engine.fingerprint(prepared.language) != task.spec["model"]:
+        raise ContractError(f"this worker's {spec['name']} has another model; give all workers the same")
     judged = _judged(task)
     texts = prepared.rows["text"].iloc[list(prepared.folds[task.spec["fold"]].test)]
     heard = engine.transcribe(judged, prepared.language, prepared.sentences)

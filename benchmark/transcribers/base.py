@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from advser.audio import Pcm
 from advser.parameters import Parameters
@@ -25,6 +25,10 @@ class Transcriber(Parameters, ABC):
     def fingerprint(self, language: str) -> str:
         """Hash the contents of the model's files, so that another model gives other keys; empty if it has none here."""
         return ""
+
+    def on(self, device: str) -> Self:
+        """Return the engine as it works beside models on ``device`` (``cpu``, ``cuda``); a choice left open is made."""
+        return self
 
     @abstractmethod
     def unavailable(self, language: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from advser.audio import Pcm, from_pcm
 from advser.contents import contents_digest
@@ -71,6 +71,10 @@ class FasterWhisper(Transcriber):
         if reason is not None:
             raise InputError(reason)
         return self._decode(clips, language)
+
+    def on(self, device: str) -> Self:
+        """Return the engine with its device settled: that of the models, since both compute differently."""
+        return self if self.device != "auto" else self.model_copy(update={"device": device.partition(":")[0]})
 
     def _decode(self, clips: Iterable[Pcm], language: str) -> Iterator[str]:
         engine = self._load()
