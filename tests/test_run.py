@@ -92,6 +92,21 @@ def test_a_zero_perturbation_sounds_and_reads_as_the_original(results: Results) 
     )
 
 
+def test_an_attack_of_no_size_changes_no_word_and_its_noise_has_no_ratio(finished, place: Path) -> None:
+    plugin = place / "nothing.py"
+    plugin.write_text(PLUGIN.format(body="x"))
+    done = advser(
+        "run", *CUT, "--store", "store", "--out", "nothing", "--plugin", plugin, "--only", "attack=shift", cwd=place
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Results.load(place / "nothing")
+    assert value(found, "wer-change", attack="shift", delivery="audio") == 0
+    assert value(found, "cer-change", attack="shift", delivery="audio") == 0
+    assert value(found, "pesq", attack="shift", delivery="audio") > 4.6
+    snr = found.table[(found.table["metric"] == "snr") & (found.table["attack"] == "shift")]
+    assert set(snr["status"]) == {"not-applicable"}
+
+
 def test_the_examples_give_the_table(results: Results) -> None:
     clean = results.examples[results.examples["attack"] == "none"]
     assert (clean["prediction"] == clean["label"]).mean() == pytest.approx(value(results, "accuracy", attack="none"))
