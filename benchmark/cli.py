@@ -237,6 +237,16 @@ def board(
     sys.stdout.write(f"{render(BOARDS[by](chosen), format.value)}\n")
 
 
+@app.command()
+def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Write the boards, figures and page of a results folder again, from its tables."""
+    from advser.leaderboards.write import write_all
+    from advser.results import Results
+
+    written = write_all(Results.load(results), results)
+    _console().print(f"{len(written)} files written in {results}", markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; bad input ends with one line on standard error and exit code 2."""
     try:

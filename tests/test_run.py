@@ -159,6 +159,17 @@ def test_a_folder_with_failures_or_without_its_page_is_scored_again(finished, re
     assert (place / "marked" / "boards" / "attacks.csv").read_text() != "old"
 
 
+def test_the_folder_can_be_drawn_again_from_its_tables(finished, place: Path) -> None:
+    folder = place / "results" / "demo-cut"
+    before = (folder / "boards" / "attacks.md").read_bytes()
+    (folder / "boards" / "attacks.md").write_text("spoilt")
+    (folder / "figures" / "uar-against-epsilon.svg").unlink()
+    assert advser("draw", folder, cwd=place).returncode == 0
+    assert (folder / "boards" / "attacks.md").read_bytes() == before
+    assert (folder / "figures" / "uar-against-epsilon.svg").is_file()
+    assert advser("draw", "nowhere", cwd=place).returncode == 2
+
+
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
     for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv"), strict=True):
         done = advser("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
