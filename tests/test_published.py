@@ -1,0 +1,46 @@
+"""What the repository publishes: the folders can be read, stem from the shipped suites, and the README shows them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from commandline import advser
+
+from advser.results import EXAMPLES_FILE, Results
+from advser.suite import Suite, load
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
+FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
+folders = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+
+
+def test_there_is_something_published() -> None:
+    assert PUBLISHED
+
+
+@folders
+def test_a_published_folder_stems_from_the_shipped_suite_at_a_known_commit(folder: Path) -> None:
+    results = Results.load(folder)
+    assert Suite.model_validate(results.run["suite"]) == load(folder.name, results.run["set"])
+    assert results.run["only"] == {}
+    assert re.fullmatch(r"[0-9a-f]{40}", results.run["git"]["commit"])
+    assert results.run["git"]["dirty"] is False
+    assert results.run["failures"] == []
+
+
+@folders
+def test_a_published_folder_holds_no_sound_and_no_clips(folder: Path) -> None:
+    assert not [path for path in folder.rglob("*") if path.suffix in FORBIDDEN]
+    assert not (folder / EXAMPLES_FILE).exists()
+
+
+def test_the_readme_shows_what_its_command_prints() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"`advser (board leaderboards/published/[^`]*)`", readme)
+    done = advser(*shlex.split(command), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in readme
