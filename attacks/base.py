@@ -17,7 +17,8 @@ class Attack(Parameters, ABC):
     """A perturbation method; its fields are its parameters.
 
     A field called ``epsilon`` is the attack's budget, in the unit of the domain that the attack runs in: full scale
-    for waveforms on [−1, 1], standard deviations of the training data for spectrograms. The harness projects what
+    for waveforms on [−1, 1], standard deviations of the training data for spectrograms. It is meant in the norm that
+    a field or class variable called ``norm`` says, L∞ without one. The harness projects what
     `perturb` returns to that budget, masks the padding, clips sound to [−1, 1], rounds it to 16-bit PCM, stores it,
     and judges what it reads back; an attack need do none of this.
     """
@@ -28,8 +29,11 @@ class Attack(Parameters, ABC):
     domains: ClassVar[tuple[Domain, ...]] = DOMAINS
     """Where the attack can run."""
 
-    norm: ClassVar[Norm] = "linf"
-    """The norm in which ``epsilon`` is meant."""
+    needs_spectrogram: ClassVar[bool] = False
+    """Whether it needs a model whose features are a spectrogram, even where it perturbs the sound."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions, beside those of the stages, whose versions decide what it makes."""
 
     @abstractmethod
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -48,7 +52,8 @@ class Attack(Parameters, ABC):
         The harness reads ``norm`` and ``epsilon`` itself: overriding this changes nothing that is admitted.
         """
         epsilon: float | None = getattr(self, "epsilon", None)
-        return None if epsilon is None else Budget(self.norm, epsilon, unit_of(domain))
+        norm: Norm = getattr(self, "norm", "linf")
+        return None if epsilon is None else Budget(norm, epsilon, unit_of(domain))
 
     def project(self, perturbed: Tensor, x: Tensor, domain: Domain) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, itself."""

@@ -10,12 +10,18 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.parameters import parameter
 from advser.target import Target
-from advser.threat import Access
+from advser.threat import Access, per_clip
+
+
+def random_signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw −1 or 1, each with probability 1/2, in ``shape``, of the type and on the device of ``like``."""
+    return torch.randint(2, shape, generator=generator, device=like.device).to(like) * 2 - 1
 
 
 class Unperturbed(Attack):
     """No attack: the clean reference that every other row is compared with."""
 
+    citation: ClassVar[str] = "control; no source"
     access: ClassVar[Access] = "blind"
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,3 +46,37 @@ class Noise(Attack):
         """Add the noise."""
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return x + (self.epsilon * noise.sign() if self.kind == "sign" else self.epsilon / 3 * noise)
+
+
+class FrameNoise(Attack):
+    """±ε with one random sign a frame, held over the frame: a square wave at the frame rate that knows no model.
+
+    In a spectrogram a frame is a frame, and all its bands have the same sign. It has the shape of what the
+    ``chain-rule`` attack adds to the sound.
+    """
+
+    citation: ClassVar[str] = "control; no source"
+    access: ClassVar[Access] = "blind"
+
+    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
+    hop: int = parameter(160, unit="samples at 16 kHz", about="length of a frame of a waveform", ge=1)
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Add the noise."""
+        held = self.hop if target.domain == "waveform" else 1
+        frames = -(-x.shape[-1] // held)
+        signs = random_signs((len(x), *[1] * (x.ndim - 2), frames), x, generator)
+        return x + self.epsilon * signs.repeat_interleave(held, -1)[..., : x.shape[-1]]
+
+
+class Offset(Attack):
+    """A constant ±ε with one random sign a clip (DC): the slowest perturbation of that size."""
+
+    citation: ClassVar[str] = "control; no source"
+    access: ClassVar[Access] = "blind"
+
+    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Add the constant."""
+        return x + self.epsilon * per_clip(random_signs((len(x),), x, generator), x)

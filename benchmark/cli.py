@@ -131,22 +131,23 @@ def _device(device: Device) -> str:
 
 def _list_jobs(prepared: Prepared, console: Console) -> None:
     waiting = {job.key for job in prepared.waiting}
-    for key, job in prepared.plan.jobs.items():
+    for key, job in prepared.jobs.items():
         state = "to do " if key in waiting else "cached"
         console.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
-    console.print(f"{len(prepared.plan.cells)} cells, {len(prepared.plan.jobs)} jobs, {len(waiting)} to do")
+    console.print(f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do")
 
 
 def _report(report: Report, console: Console) -> None:
     from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.exhibits import tables
     from advser.leaderboards.render import render
 
     if report.written:
         from advser.leaderboards.write import write_all
 
         write_all(report.results, report.directory)
-    for build in BOARDS.values():
-        console.print(render(build(report.results), "terminal"), markup=False, soft_wrap=True)
+    for board in (*(build(report.results) for build in BOARDS.values()), *tables(report.results).values()):
+        console.print(render(board, "terminal"), markup=False, soft_wrap=True)
         console.print()
     console.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
     for failure in report.failures:
@@ -177,6 +178,18 @@ def list_plugins(
         _console().print(f"{name:<{width}}  {summary}", markup=False, soft_wrap=True)
 
 
+FACTS = {
+    "title": "Title",
+    "access": "Access",
+    "domains": "Domains",
+    "packages": "Packages",
+    "licence": "Licence",
+    "source": "To be had",
+    "caveat": "Caveat",
+}
+"""What `show` tells of a plugin beside its docstring and parameters: attribute → heading."""
+
+
 @app.command()
 def show(
     kind: Annotated[str, typer.Argument(help="model, attack, defense, corpus, metric, transcriber or suite.")],
@@ -205,9 +218,10 @@ def show(
     print_line = _console().print
     print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)
     print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
-    for fact in ("title", "licence", "caveat"):
-        if getattr(found, fact, ""):
-            print_line(f"\n{fact.capitalize()}: {getattr(found, fact)}", markup=False, soft_wrap=True)
+    for fact, heading in FACTS.items():
+        if told := getattr(found, fact, ""):
+            text = ", ".join(told) if isinstance(told, tuple) else told
+            print_line(f"\n{heading}: {text}", markup=False, soft_wrap=True)
     if getattr(found, "citation", ""):
         print_line(f"\nSource: {found.citation}", markup=False, soft_wrap=True)
     rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(found)]
@@ -219,22 +233,24 @@ def show(
 @app.command()
 def board(
     results: Annotated[Path, typer.Argument(help="A results folder.")],
-    by: Annotated[str, typer.Option(help="attacks, defenses, models or transfer.")] = "attacks",
+    by: Annotated[str, typer.Option(help="attacks, defenses, models, transfer, or a table of the suite.")] = "attacks",
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
     where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
     metrics: Annotated[str, typer.Option(metavar="NAME,…", help="Metrics to show, in this order; all if empty.")] = "",
 ) -> None:
     """Print one board of a results folder."""
     from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.exhibits import tables
     from advser.leaderboards.render import render
     from advser.results import Results, select, with_metrics
 
-    if by not in BOARDS:
-        raise InputError(f"--by {by}: allowed: {', '.join(BOARDS)}")
     chosen = select(Results.load(results), _pairs("--where", where))
     if metrics:
         chosen = with_metrics(chosen, metrics.split(","))
-    sys.stdout.write(f"{render(BOARDS[by](chosen), format.value)}\n")
+    built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)
+    if built is None:
+        raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
+    sys.stdout.write(f"{render(built, format.value)}\n")
 
 
 @app.command()

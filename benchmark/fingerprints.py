@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 
+from advser.errors import InputError
 from advser.plugins import REGISTRIES
 from advser.registry import code_fingerprint
 from advser.stages import PACKAGES, STAGES
 
 
 def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
-    """Return name → fingerprint of a stage and of what it uses, the distributions included that its plugins import.
+    """Return name → fingerprint of a stage and of what it uses: plugins, and versions of distributions.
+
+    Of distributions there are the stage's, those that a plugin says (its class variable ``packages``), and those that
+    the modules of a plugin from outside AdvSER import.
 
     Args:
         stage: a key of `STAGES`.
         uses: plugins, as ``attacks:fgsm``, and further distributions, as ``package:pesq``.
 
     Raises:
-        InputError: if a plugin is unknown.
-        PackageNotFoundError: if a distribution is not installed.
+        InputError: if a plugin is unknown, or a distribution is not installed.
     """
     found = {"stage": code_fingerprint(STAGES[stage].partition(":")[0])}
     for name in [*(f"package:{package}" for package in PACKAGES[stage]), *uses]:
@@ -28,11 +32,27 @@ def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
         if kind == "package":
             found[name] = _version(used)
             continue
-        found[name] = REGISTRIES[kind].fingerprint(used)
-        found |= {f"package:{package}": _version(package) for package in REGISTRIES[kind].packages(used)}
+        registry = REGISTRIES[kind]
+        found[name] = registry.fingerprint(used)
+        packages = (*registry.packages(used), *getattr(registry.get(used), "packages", ()))
+        found |= {f"package:{package}": _version(package) for package in packages}
     return found
 
 
 @cache
 def _version(distribution: str) -> str:
-    return version(distribution)
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        raise InputError(
+            f"{distribution}: not installed, and a plugin of this run needs it: pip install '{_source(distribution)}'"
+        ) from None
+
+
+def _source(distribution: str) -> str:
+    """Return what to install to get a distribution: the first extra of AdvSER's that has it, else it itself."""
+    for requirement in requires("advser") or []:
+        extra = re.fullmatch(rf"{re.escape(distribution)}(?![\w.-]).*\bextra == ['\"]([\w-]+)['\"].*", requirement)
+        if extra is not None:
+            return f"advser[{extra[1]}]"
+    return distribution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import torch
 from pydantic import ValidationError
 
 from advser.attacks.base import Attack
+from advser.attacks.learned import LearnedAttack
 from advser.corpora.protocols import speaker_independent
 from advser.defenses.base import AttackReference, Defense
 from advser.errors import InputError
 from advser.fingerprints import fingerprints
 from advser.job import Job
-from advser.metrics.base import ClipMetric
+from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
+from advser.results import CLEAN
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
 from advser.threat import Delivery, Domain, Labels, ThreatModel, unit_of
 from advser.training import Training
@@ -58,9 +60,25 @@ class Victim:
         return {"model": self.model.title, "defense": self.defense.title}
 
     @property
-    def source_columns(self) -> dict[str, str]:
-        """The key columns that name it as the source."""
-        return {"source_model": self.model.title, "source_defense": self.defense.title}
+    def differentiable(self) -> bool:
+        """Whether a white-box attack can be crafted on it."""
+        return MODELS.get(self.model.name).differentiable
+
+    @property
+    def spectrogram(self) -> bool:
+        """Whether it has features that an attack in the spectrogram domain can perturb."""
+        return MODELS.get(self.model.name).spectrogram
+
+
+Source = tuple[Victim, ...]
+"""What examples are crafted on: one victim, several (an ensemble of surrogates), or nothing (blind sound)."""
+
+
+def source_columns(source: Source) -> dict[str, str]:
+    """Return the key columns that name a source; of several, the models and their defenses are joined by `` + ``."""
+    models = [victim.model.title for victim in source]
+    defenses = [victim.defense.title for victim in source]
+    return {"source_model": " + ".join(models), "source_defense": " + ".join(defenses)}
 
 
 @dataclass(frozen=True)
@@ -83,12 +101,19 @@ class Configuration:
         """How what it makes is judged; sound is only heard."""
         return ["audio"] if self.domain == "waveform" else self.entry.delivery
 
+    @property
+    def text(self) -> str:
+        """The parameters as the results have them, with the objective if it is not the usual one."""
+        objective = self.entry.objective
+        further = {} if objective == "cross-entropy" else {"objective": objective}
+        return json.dumps({**self.params, **further}, sort_keys=True)
+
     def columns(self, threat: ThreatModel) -> dict[str, Any]:
         """Return the key columns of a cell that it is judged in."""
         budget = self.attack.budget(self.domain)
         return {
             "attack": self.entry.title,
-            "params": json.dumps(self.params, sort_keys=True),
+            "params": self.text,
             **asdict(threat),
             "norm": budget.norm if budget else "",
             "epsilon": budget.epsilon if budget else None,
@@ -114,10 +139,9 @@ def prepare_job(suite: Suite, seed: int, directory: Path | None) -> Job:
     return Job("prepare", spec, {}, code, f"prepare {name} {suite.protocol}", {"directory": directory})
 
 
-def _code(stage: str, packages: Sequence[str] = (), **plugins: Sequence[str]) -> dict[str, str]:
+def _code(stage: str, **plugins: Sequence[str]) -> dict[str, str]:
     """Return the fingerprints of a stage, of the plugins that a job of it runs, and of the packages that these use."""
-    uses = [f"{kind}:{name}" for kind, names in plugins.items() for name in names]
-    return fingerprints(stage, [*uses, *(f"package:{package}" for package in packages)])
+    return fingerprints(stage, [f"{kind}:{name}" for kind, names in plugins.items() for name in names])
 
 
 def inner_attacks(plugin: Parameters) -> tuple[str, ...]:
@@ -130,12 +154,57 @@ def inner_attacks(plugin: Parameters) -> tuple[str, ...]:
 
 def _refuse_features(victim: Victim, defense: Defense) -> None:
     """Raise InputError if training would perturb a spectrogram that the model does not have."""
-    in_spectrogram = getattr(defense, "domain", None) == "spectrogram" and inner_attacks(defense)
-    if in_spectrogram and not MODELS.get(victim.model.name).spectrogram:
+    in_spectrogram = getattr(defense, "domain", None) == "spectrogram"
+    if in_spectrogram and not victim.spectrogram:
         raise InputError(
             f"defense '{victim.defense.title}': domain: found 'spectrogram', allowed with model "
             f"'{victim.model.title}', whose features are no spectrogram: waveform"
         )
+
+
+def _refuse_descent(victim: Victim) -> None:
+    """Raise InputError if a model without gradients is to be trained by a defense."""
+    if not victim.differentiable and victim.defense.name != "none":
+        raise InputError(
+            f"model '{victim.model.title}': defense '{victim.defense.title}': found a defense, allowed for a model "
+            "without gradients: none (say 'defenses: [none]' in the model's entry)"
+        )
+
+
+def _named(models: Source) -> str:
+    return " + ".join(f"{victim.model.title} / {victim.defense.title}" for victim in models)
+
+
+def described(row: Configuration, source: Source) -> str:
+    """Return for people what is crafted, and on what."""
+    on = f" on {_named(source)}" if source else ""
+    epsilon = getattr(row.attack, "epsilon", None)
+    size = "" if epsilon is None else f" ε={epsilon:g}"
+    return f"{row.entry.title}{size} {row.domain} {row.labels}{on}"
+
+
+MEASURED = (ClipMetric, ModelMetric)
+"""Metrics that have a value for each clip in a column of their own."""
+
+
+def no_meaning(metric: type[Metric], columns: Mapping[str, Any], *, differentiable: bool) -> str:
+    """Return why a metric has no meaning on a cell, as what it needs says; empty if it has one.
+
+    Args:
+        metric: the metric.
+        columns: the cell's key columns.
+        differentiable: whether the victim is.
+    """
+    clean = columns["attack"] == CLEAN
+    heard = issubclass(metric, MEASURED) or bool({"audio", "transcripts"} & metric.needs)
+    reasons = {
+        "clean row": clean and "attack" in metric.needs,
+        "not a transfer row": "source" in metric.needs and columns["access"] != "transfer",
+        "tells of the model, not of an attack": not clean and "clean" in metric.needs,
+        "features are no sound": heard and columns["delivery"] == "features",
+        "the model has no gradient": issubclass(metric, ModelMetric) and not differentiable,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def bf16_pays(device: str) -> bool:
@@ -163,6 +232,7 @@ class JobBook:
     device: str
     jobs: dict[str, Job] = field(default_factory=dict)
     _trained: dict[tuple[int, str, str, str], str] = field(default_factory=dict)
+    _fingerprints: dict[str, str] = field(default_factory=dict)
 
     def _add(self, job: Job) -> str:
         return self.jobs.setdefault(job.key, job).key
@@ -180,20 +250,27 @@ class JobBook:
         defense_params = validated(defense_class, defense.params, f"defense '{defense.title}'")
         built = build(defense_class, defense_params, f"defense '{defense.title}'")
         _refuse_features(victim, built)
+        _refuse_descent(victim)
+        params = validated(MODELS.get(model.name), model.params, f"model '{model.title}'")
+        # Before the model's files are hashed, which may fetch them: what is not installed is told at once.
+        code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner_attacks(built))
         spec = {
-            "model": {
-                "name": model.name,
-                "params": validated(MODELS.get(model.name), model.params, f"model '{model.title}'"),
-            },
+            "model": {"name": model.name, "params": params, **self._contents(model.name, params)},
             "defense": {"name": defense.name, "params": defense_params},
             "training": self._training(model).model_dump(mode="json"),
             "fold": fold,
             "seed": seed,
             "device": torch.device(self.device).type,
         }
-        code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner_attacks(built))
         title = f"train {model.title} / {defense.title}, fold {fold}"
         return Job("train", spec, {"prepared": self.corpus.prepared[seed]}, code, title)
+
+    def _contents(self, name: str, params: dict[str, Any]) -> dict[str, str]:
+        """Return the fingerprint of a model's files under ``contents``, if it has any; each is hashed once."""
+        place = json.dumps([name, params], sort_keys=True)
+        if place not in self._fingerprints:
+            self._fingerprints[place] = MODELS.get(name).fingerprint(params)
+        return {"contents": self._fingerprints[place]} if self._fingerprints[place] else {}
 
     def _training(self, model: ModelEntry) -> Training:
         merged = self.suite.training.model_dump() | model.training
@@ -205,47 +282,82 @@ class JobBook:
             return training
         return training.model_copy(update={"precision": "bf16" if bf16_pays(self.device) else "fp32"})
 
-    def craft(self, seed: int, fold: str, row: Configuration, source: Victim | None) -> str:
-        """Return the key of crafted examples; ``source`` is None for blind attacks on sound."""
+    def craft(self, seed: int, fold: str, row: Configuration, source: Source) -> str:
+        """Return the key of crafted examples; ``source`` is empty for blind attacks on sound."""
         spec = {
             "attack": {"name": row.entry.name, "params": row.params},
             "domain": row.domain,
             "labels": row.labels,
+            "objective": row.entry.objective,
             "batch_size": self.suite.batch_size,
             "fold": fold,
             "seed": seed,
             "device": torch.device(self.device).type,
         }
-        inputs = {"prepared": self.corpus.prepared[seed]}
-        if source is not None:
-            inputs["source"] = self.train(seed, fold, source)
-        code = _code("craft", attacks=[row.entry.name, *inner_attacks(row.attack)])
-        on = f" on {source.model.title} / {source.defense.title}" if source else ""
-        epsilon = getattr(row.attack, "epsilon", None)
-        size = "" if epsilon is None else f" ε={epsilon:g}"
-        title = f"craft {row.entry.title}{size} {row.domain} {row.labels}{on}, fold {fold}"
-        return self._add(Job("craft", spec, inputs, code, title))
+        inputs = {"prepared": self.corpus.prepared[seed], **self._models(seed, fold, "source", source)}
+        attacks = [row.entry.name, *inner_attacks(row.attack)]
+        title = f"{described(row, source)}, fold {fold}"
+        if isinstance(row.attack, LearnedAttack):
+            learn = Job("learn", spec, inputs, _code("learn", attacks=attacks), f"learn {title}")
+            inputs = {**inputs, "network": self._add(learn)}
+        return self._add(Job("craft", spec, inputs, _code("craft", attacks=attacks), f"craft {title}"))
 
-    def predict(self, seed: int, fold: str, crafted: str, trained: str, victim: Victim, delivery: Delivery) -> str:
-        """Return the key of a victim's logits on crafted examples."""
+    def _models(self, seed: int, fold: str, role: str, models: Source) -> dict[str, str]:
+        """Return role → key of trained models: ``role`` for the first, ``role.1`` and so on for the others."""
+        keys = [self.train(seed, fold, victim) for victim in models]
+        return {f"{role}.{number}" if number else role: key for number, key in enumerate(keys)}
+
+    def predict(self, seed: int, fold: str, crafted: str, victim: Source, delivery: Delivery) -> str:
+        """Return the key of a victim's logits on crafted examples; of several models the averaged ones."""
         device = torch.device(self.device).type
         spec = {"delivery": delivery, "batch_size": self.suite.batch_size, "fold": fold, "device": device}
-        inputs = {"prepared": self.corpus.prepared[seed], "crafted": crafted, "victim": trained}
-        title = f"judge {victim.model.title} / {victim.defense.title} on {self._short(crafted)}"
+        inputs = {
+            "prepared": self.corpus.prepared[seed],
+            "crafted": crafted,
+            **self._models(seed, fold, "victim", victim),
+        }
+        title = f"judge {_named(victim)} on {self._short(crafted)}"
         return self._add(Job("predict", spec, inputs, _code("predict"), title))
 
-    def measure(self, seed: int, fold: str, crafted: str) -> dict[str, str]:
-        """Return metric title → key of what each clip metric measured."""
-        inputs = {"prepared": self.corpus.prepared[seed], "crafted": crafted}
+    def examine(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
+        """Return metric title → key of what each metric that asks the victim itself found in a cell."""
+        seed, device = columns["seed"], torch.device(self.device).type
         found = {}
-        for entry in self.suite.metrics:
-            if issubclass(METRICS.get(entry.name), ClipMetric):
-                params = validated(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
-                spec = {"metric": {"name": entry.name, "params": params}, "fold": fold}
-                title = f"measure {entry.title} of {self._short(crafted)}"
-                code = _code("measure", METRICS.get(entry.name).packages, metrics=[entry.name])
-                found[entry.title] = self._add(Job("measure", spec, inputs, code, title))
+        for entry in self._meant(ModelMetric, columns, victim):
+            params = validated(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
+            spec = {
+                "metric": {"name": entry.name, "params": params},
+                "batch_size": self.suite.batch_size,
+                "fold": fold,
+                "device": device,
+            }
+            inputs = {
+                "prepared": self.corpus.prepared[seed],
+                "crafted": crafted,
+                "victim": self.train(seed, fold, victim),
+            }
+            title = f"measure {entry.title} of {_named((victim,))} on {self._short(crafted)}"
+            found[entry.title] = self._add(Job("examine", spec, inputs, _code("examine", metrics=[entry.name]), title))
         return found
+
+    def measure(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
+        """Return metric title → key of what each clip metric measured in a cell."""
+        inputs = {"prepared": self.corpus.prepared[columns["seed"]], "crafted": crafted}
+        found = {}
+        for entry in self._meant(ClipMetric, columns, victim):
+            params = validated(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
+            spec = {"metric": {"name": entry.name, "params": params}, "fold": fold}
+            title = f"measure {entry.title} of {self._short(crafted)}"
+            code = _code("measure", metrics=[entry.name])
+            found[entry.title] = self._add(Job("measure", spec, inputs, code, title))
+        return found
+
+    def _meant(self, kind: type[Any], columns: Mapping[str, Any], victim: Victim) -> Iterator[PluginEntry]:
+        """Yield the suite's metrics of a kind that have a meaning on a cell."""
+        for entry in self.suite.metrics:
+            metric = METRICS.get(entry.name)
+            if issubclass(metric, kind) and not no_meaning(metric, columns, differentiable=victim.differentiable):
+                yield entry
 
     def transcribe(self, seed: int, fold: str, crafted: str) -> str | None:
         """Return the key of the transcripts; None if no metric needs any, or no transcriber is there."""
@@ -262,7 +374,7 @@ class JobBook:
         }
         inputs = {"prepared": self.corpus.prepared[seed], "crafted": crafted}
         title = f"transcribe {self._short(crafted)}"
-        code = _code("transcribe", engine.packages, transcribers=[self.speech.name])
+        code = _code("transcribe", transcribers=[self.speech.name])
         local = engine.model_dump(mode="json", include=set(engine.places))
         return self._add(Job("transcribe", spec, inputs, code, title, local))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,21 +12,28 @@ from typing import Any
 from advser.attacks.base import Attack
 from advser.errors import InputError
 from advser.job import Job
-from advser.jobs import Configuration, Corpus, JobBook, Speech, Victim
+from advser.jobs import Configuration, Corpus, JobBook, Source, Speech, Victim, described, source_columns
 from advser.metrics.base import ClipMetric
 from advser.newcomers import is_newcomer
 from advser.parameters import build, validated
-from advser.plugins import ATTACKS, METRICS, MODELS
-from advser.results import EXAMPLES_SCHEMA
+from advser.plugins import ATTACKS, METRICS
+from advser.results import EXAMPLES_SCHEMA, KEYS
 from advser.suite import AttackEntry, PluginEntry, Suite
 from advser.threat import Access, Delivery, Labels, ThreatModel
+from advser.worst import columns_of, members
 
-FILTERS = ("seed", "fold", "model", "defense", "attack", "domain", "delivery", "labels", "access", "source_model",
-           "source_defense")  # fmt: skip
+FILTERS = (
+    "part", "seed", "fold", "model", "defense", "attack", "domain", "delivery", "labels", "access", "source_model",
+    "source_defense",
+)  # fmt: skip
 """What ``--only`` can select by."""
 
-CLEAN_FILTERS = ("seed", "fold", "model", "defense")
+CLEAN_FILTERS = ("part", "seed", "fold", "model", "defense")
 """Those that select clean cells too; the others speak of attacks."""
+
+
+class NothingSelectedError(InputError):
+    """``--only`` leaves no cell of a suite, or of one of its parts."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class FoldKeys:
     clean_predicted: str
     source_predicted: str | None
     measured: Mapping[str, str]
+    examined: Mapping[str, str]
     transcribed: str | None
     clean_transcribed: str | None
 
@@ -55,11 +62,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite worked out: jobs by key (each after those that it reads) and cells."""
+    """A suite worked out.
+
+    Attributes:
+        suite: the suite.
+        jobs: by key, each after those that it reads.
+        cells: what the results will have figures of.
+        notes: what was asked for and is left out, in sentences.
+    """
 
     suite: Suite
     jobs: Mapping[str, Job]
     cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(suite: Suite, corpus: Corpus, speech: Speech, only: Mapping[str, str], device: str) -> Plan:
@@ -74,8 +89,9 @@ def make_plan(suite: Suite, corpus: Corpus, speech: Speech, only: Mapping[str, s
         device: the torch device that models run on.
 
     Raises:
-        InputError: if a plugin is unknown, its parameters are wrong, an entry asks for what does not exist, two
-            entries ask for the same, or no cell matches ``only``.
+        InputError: if a plugin is unknown or needs what is not installed, its parameters are wrong, an entry asks for
+            what does not exist or two entries ask for the same.
+        NothingSelectedError: if no cell matches ``only``.
     """
     return _Planner(suite, corpus, only, JobBook(suite, corpus, speech, device)).plan()
 
@@ -112,7 +128,7 @@ def _check_distinct(rows: Sequence[Configuration]) -> None:
     seen = set()
     for row in rows:
         for delivery in row.deliveries:
-            place = (row.entry.title, json.dumps(row.params, sort_keys=True), row.domain, delivery, row.labels)
+            place = (row.entry.title, row.text, row.domain, delivery, row.labels)
             if place in seen:
                 raise InputError(f"attacks: found {' '.join(place)} twice, allowed: once (a label tells two apart)")
             seen.add(place)
@@ -133,16 +149,57 @@ class _Planner:
             _check_metric(entry)
         rows = [row for entry in self.suite.attacks for row in self._rows(entry)]
         _check_distinct(rows)
-        cells = [cell for seed in self.suite.seeds for cell in self._cells(seed, rows)]
+        impossible = self._impossible(rows)
+        named = [found for seed in self.suite.seeds for found in self._cells(seed, rows)]
+        cells = [cell for _, cell in named]
         # A clean cell is there for the sake of others: alone it must have been asked for.
         if not any(self._selected(cell.columns) for cell in cells):
             asked = " ".join(f"{key}={glob}" for key, glob in self.only.items())
-            raise InputError(
+            raise NothingSelectedError(
                 f"--only {asked}: no cell of suite '{self.suite.name}' matches (attacks: "
                 f"{', '.join(dict.fromkeys(row.entry.title for row in rows))}; models: "
                 f"{', '.join(model.title for model in self.suite.models)})"
             )
-        return Plan(self.suite, self.book.jobs, tuple(cells))
+        self._check_keys(named)
+        notes = tuple(f"Left out: {reason}." for reason in impossible)
+        return Plan(self.suite, self.book.jobs, tuple(cells), notes)
+
+    def _impossible(self, rows: Sequence[Configuration]) -> list[str]:
+        """Return why no model of the suite can be attacked as an entry asks, whatever is selected of it.
+
+        Raises:
+            InputError: if it is so for all entries.
+        """
+        possible = [(row.entry, row.domain) for row in rows if any(True for _ in self._places(row))]
+        reasons = [self._needs(row) for row in rows if (row.entry, row.domain) not in possible]
+        if rows and not possible:
+            raise InputError(reasons[0])
+        return list(dict.fromkeys(reasons))
+
+    def _needs(self, row: Configuration) -> str:
+        needs = ["a spectrogram"] if row.attack.needs_spectrogram or row.domain == "spectrogram" else []
+        needs += ["gradients"] if row.attack.access == "white-box" else []
+        return (
+            f"attack '{row.entry.title}' in the {row.domain} domain: found no model to craft it on (models: "
+            f"{', '.join(model.title for model in self.suite.models)}), allowed: with {' and '.join(needs)}"
+        )
+
+    def _check_keys(self, cells: Sequence[tuple[str, Cell]]) -> None:
+        """Refuse two cells, or rows for the worst of several, that the results could not tell apart."""
+        named = [(name, cell.columns) for name, cell in cells]
+        for declared in self.suite.worst:
+            name = f"worst case {declared.name}"
+            found = members((cell for _, cell in cells), declared)
+            named += [(name, columns_of(together, declared)) for together in found]
+        seen: dict[tuple[Any, ...], str] = {}
+        for name, columns in named:
+            place = tuple(columns[key] for key in KEYS)
+            if place in seen:
+                raise InputError(
+                    f"cells: found '{seen[place]}' and '{name}' on {columns['model']} / {columns['defense']} under the "
+                    "same keys, allowed: keys of their own (a label or a name tells two apart)"
+                )
+            seen[place] = name
 
     @cached_property
     def _victims(self) -> list[Victim]:
@@ -167,7 +224,7 @@ class _Planner:
                 raise InputError(f"folds: found '{fold}', allowed: {', '.join(self.corpus.folds)}")
         folds = [fold for fold in chosen if self._selected({"fold": fold})]
         if not folds:
-            raise InputError(f"--only fold={self.only['fold']}: no such fold (folds: {', '.join(chosen)})")
+            raise NothingSelectedError(f"--only fold={self.only['fold']}: no such fold (folds: {', '.join(chosen)})")
         return folds
 
     def _rows(self, entry: AttackEntry) -> list[Configuration]:
@@ -186,43 +243,66 @@ class _Planner:
                 rows.append(Configuration(entry, attack, complete, domain, given))
         return rows
 
-    def _cells(self, seed: int, rows: list[Configuration]) -> Iterator[Cell]:
+    def _cells(self, seed: int, rows: list[Configuration]) -> Iterator[tuple[str, Cell]]:
+        """Yield the selected cells, each after what it is called in messages."""
         for victim in self._victims:
-            clean = self._columns(seed, victim, self._clean, "audio", None)
+            clean = self._columns(seed, victim, self._clean, "audio", ())
             if self._selected({key: clean[key] for key in CLEAN_FILTERS if key in clean}):
-                yield self._cell(seed, victim, self._clean, "audio", None)
-        for row, victim in itertools.product(rows, self._victims):
-            for delivery in row.deliveries:
-                for source in self._sources(victim, row, delivery):
-                    if self._selected(self._columns(seed, victim, row, delivery, source)):
-                        yield self._cell(seed, victim, row, delivery, source)
+                yield described(self._clean, ()), self._cell(seed, victim, self._clean, "audio", ())
+        for row in rows:
+            for victim, delivery, source in self._places(row):
+                if self._selected(self._columns(seed, victim, row, delivery, source)):
+                    yield described(row, source), self._cell(seed, victim, row, delivery, source)
+
+    def _places(self, row: Configuration) -> Iterator[tuple[Victim, Delivery, Source]]:
+        """Yield whom an attack is judged on, how, and what it is crafted on."""
+        for victim, delivery in itertools.product(self._victims, row.deliveries):
+            for source in self._sources(victim, row, delivery):
+                yield victim, delivery, source
 
     @cached_property
     def _clean(self) -> Configuration:
         return self._rows(AttackEntry(name="none"))[0]
 
-    def _sources(self, victim: Victim, row: Configuration, delivery: Delivery) -> Iterator[Victim | None]:
+    def _sources(self, victim: Victim, row: Configuration, delivery: Delivery) -> Iterator[Source]:
         """Yield what the examples are crafted on: the victim itself (nothing, for blind sound), then other models."""
         if row.blind and row.domain == "waveform":
-            yield None
+            yield ()
             return
         others = [other for other in self._victims if other != victim] if row.entry.transfer and not row.blind else []
-        for source in (victim, *others):
+        named = [(victim,), *((other,) for other in others), *self._surrogates(row.entry)]
+        # A group of one may be the victim itself, or one of the others.
+        for source in (source for number, source in enumerate(named) if source not in named[:number]):
             # Features fit another model only if its front end is the same; sound fits any model.
-            fits = delivery == "audio" or source.model == victim.model
-            if fits and (row.domain == "waveform" or MODELS.get(source.model.name).spectrogram):
+            fits = delivery == "audio" or source[0].model == victim.model
+            in_reach = row.attack.access != "white-box" or all(member.differentiable for member in source)
+            perturbed = row.domain == "waveform" or all(member.spectrogram for member in source)
+            # The features of an ensemble, which are its members', are no spectrogram.
+            seen = not row.attack.needs_spectrogram or (len(source) == 1 and source[0].spectrogram)
+            if fits and in_reach and perturbed and seen and (victim not in source or source == (victim,)):
                 yield source
 
+    def _surrogates(self, entry: AttackEntry) -> list[Source]:
+        """Return the groups of models that an entry names; `victim not in source` keeps a group off its members."""
+        named = {f"{victim.model.title}/{victim.defense.title}": victim for victim in self._victims}
+        named |= {victim.model.title: victim for victim in self._victims if victim.defense.name == "none"}
+        for name in itertools.chain.from_iterable(entry.surrogates):
+            if name not in named:
+                raise InputError(
+                    f"attack '{entry.title}': surrogates: found '{name}', allowed: {', '.join(sorted(named))}"
+                )
+        if entry.surrogates and entry.domain != ["waveform"]:
+            raise InputError(f"attack '{entry.title}': surrogates: found domain {entry.domain}, allowed: waveform")
+        return [tuple(named[name] for name in group) for group in entry.surrogates]
+
     def _columns(
-        self, seed: int, victim: Victim, row: Configuration, delivery: Delivery, source: Victim | None
+        self, seed: int, victim: Victim, row: Configuration, delivery: Delivery, source: Source
     ) -> dict[str, Any]:
         suite = self.suite
-        access: Access = row.attack.access if source in (victim, None) else "transfer"
-        crafted_on = {"source_model": "", "source_defense": ""}
-        if source is not None and not row.blind:
-            crafted_on = source.source_columns
+        access: Access = row.attack.access if source in ((victim,), ()) else "transfer"
         return {
             "suite": suite.name,
+            "part": suite.part,
             "corpus": suite.corpus.title,
             "task": suite.task,
             "protocol": suite.protocol,
@@ -230,32 +310,31 @@ class _Planner:
             "seed": seed,
             **victim.columns,
             **row.columns(ThreatModel(row.domain, delivery, row.labels, access)),
-            **crafted_on,
+            **source_columns(() if row.blind else source),
         }
 
-    def _cell(self, seed: int, victim: Victim, row: Configuration, delivery: Delivery, source: Victim | None) -> Cell:
-        folds = [self._fold(seed, fold, victim, row, delivery, source) for fold in self._folds]
-        return Cell(self._columns(seed, victim, row, delivery, source), tuple(folds))
+    def _cell(self, seed: int, victim: Victim, row: Configuration, delivery: Delivery, source: Source) -> Cell:
+        columns = self._columns(seed, victim, row, delivery, source)
+        return Cell(columns, tuple(self._fold(fold, columns, victim, row, source) for fold in self._folds))
 
     def _fold(
-        self, seed: int, fold: str, victim: Victim, row: Configuration, delivery: Delivery, source: Victim | None
+        self, fold: str, columns: Mapping[str, Any], victim: Victim, row: Configuration, source: Source
     ) -> FoldKeys:
-        trained = self.book.train(seed, fold, victim)
+        seed, delivery = columns["seed"], columns["delivery"]
         crafted = self.book.craft(seed, fold, row, source)
-        clean = self.book.craft(seed, fold, self._clean, None)
+        clean = self.book.craft(seed, fold, self._clean, ())
         heard = delivery == "audio"
         return FoldKeys(
             fold=fold,
             prepared=self.corpus.prepared[seed],
             crafted=crafted,
-            predicted=self.book.predict(seed, fold, crafted, trained, victim, delivery),
-            clean_predicted=self.book.predict(seed, fold, clean, trained, victim, "audio"),
+            predicted=self.book.predict(seed, fold, crafted, (victim,), delivery),
+            clean_predicted=self.book.predict(seed, fold, clean, (victim,), "audio"),
             source_predicted=(
-                self.book.predict(seed, fold, crafted, self.book.train(seed, fold, source), source, delivery)
-                if source is not None and source != victim
-                else None
+                self.book.predict(seed, fold, crafted, source, delivery) if source not in ((victim,), ()) else None
             ),
-            measured=self.book.measure(seed, fold, crafted) if heard else {},
+            measured=self.book.measure(fold, crafted, victim, columns),
+            examined=self.book.examine(fold, crafted, victim, columns),
             transcribed=self.book.transcribe(seed, fold, crafted) if heard else None,
             clean_transcribed=self.book.transcribe(seed, fold, clean) if heard else None,
         )

@@ -16,7 +16,8 @@ from typing import Any
 def provenance() -> dict[str, Any]:
     """Return what ``run.json`` says of the circumstances, as plain data.
 
-    Keys: ``advser`` (version), ``python``, ``packages`` (name → version of every dependency), ``git`` (``commit`` and
+    Keys: ``advser`` (version), ``python``, ``packages`` (name → version of every dependency, and of those of
+    extras that are installed), ``git`` (``commit`` and
     ``dirty`` of the AdvSER checkout that the current directory is in; None if it is in none), ``host`` (``system``,
     ``machine``, ``processor``, ``cores``, ``memory_gib``; not its name).
     """
@@ -33,12 +34,13 @@ def _packages() -> dict[str, str]:
     found = {}
     for requirement in requires("advser") or []:
         name = re.match(r"[\w.-]+", requirement)
-        if name is None or "extra ==" in requirement:
+        if name is None:
             continue
         try:
             found[name[0]] = version(name[0])
         except PackageNotFoundError:
-            found[name[0]] = "not installed"
+            if "extra ==" not in requirement:
+                found[name[0]] = "not installed"
     return dict(sorted(found.items()))
 
 

@@ -23,10 +23,18 @@ import pyarrow.parquet as pq
 from advser.errors import InputError
 from advser.store import replacing
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Version 2 added the key ``part``, and to the examples what the victim's detector says."""
+
 TABLE_FILE: Final = "results.parquet"
 EXAMPLES_FILE: Final = "examples.parquet"
 RUN_FILE: Final = "run.json"
+SAMPLES_FOLDER: Final = "samples"
+"""Where a few clips of every cell are, as `advser.samples` writes them."""
+
+SAMPLES_INDEX: Final = "index.json"
+"""The file in it that tells what each of them is."""
+
 
 Status = Literal["ok", "failed", "not-applicable"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -36,6 +44,7 @@ CLEAN: Final = "none"
 
 _KEY_FIELDS: Final = [
     pa.field("suite", pa.string()),
+    pa.field("part", pa.string()),
     pa.field("corpus", pa.string()),
     pa.field("task", pa.string()),
     pa.field("protocol", pa.string()),
@@ -90,6 +99,8 @@ EXAMPLES_SCHEMA: Final = pa.schema(
         pa.field("source_prediction", pa.int64()),
         pa.field("loss", pa.float64()),
         pa.field("margin", pa.float64()),
+        pa.field("detection", pa.float64()),
+        pa.field("clean_detection", pa.float64()),
         pa.field("transcript", pa.string()),
         pa.field("text", pa.string()),
         pa.field("word_errors", pa.float64()),
@@ -106,7 +117,9 @@ EXAMPLES_SCHEMA: Final = pa.schema(
 )
 """Columns of the examples. ``label`` and the predictions are class numbers (−1: there is none); ``seconds``,
 ``forwards`` and ``backwards`` are the cost of crafting the clip; ``audio_key`` is the store's key of the sound that
-was judged. NaN: not measured. Further columns of numbers hold what clip metrics measured (``snr``, ``pesq``, …)."""
+was judged; ``detection`` and ``clean_detection`` are the logits of the victim's detector (above 0: taken for
+adversarial). NaN: not measured, or no detector. Further columns of numbers hold what clip metrics measured (``snr``,
+``pesq``, …)."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +178,10 @@ class Results:
         if not directory.is_dir():
             raise InputError(f"results {directory}: no such folder, allowed: a folder that `advser run` wrote")
         run = _read_run(directory / RUN_FILE)
-        table = _read_parquet(directory / TABLE_FILE)
+        table = _upgraded(_read_parquet(directory / TABLE_FILE), TABLE_SCHEMA, run)
         examples = directory / EXAMPLES_FILE
         try:
-            return cls(table, _read_parquet(examples) if examples.exists() else no_examples(), run)
+            return cls(table, _read_examples(examples, run), run)
         except InputError as error:
             raise InputError(f"results {directory}: {error}") from None
 
@@ -180,6 +193,19 @@ class Results:
         with replacing(directory / RUN_FILE) as path:
             text = json.dumps({**self.run, "schema": SCHEMA_VERSION}, indent=2, ensure_ascii=False, allow_nan=False)
             path.write_text(text + "\n", encoding="utf-8")
+
+
+_ADDED_IN_2: Final[dict[str, Any]] = {"part": "", "detection": np.nan, "clean_detection": np.nan}
+
+
+def _upgraded(frame: pd.DataFrame, schema: pa.Schema, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table of an older schema with the columns that were added since."""
+    added = _ADDED_IN_2 if run["schema"] < 2 else {}
+    return frame.assign(**{name: value for name, value in added.items() if name in schema.names and name not in frame})
+
+
+def _read_examples(path: Path, run: Mapping[str, Any]) -> pd.DataFrame:
+    return _upgraded(_read_parquet(path), EXAMPLES_SCHEMA, run) if path.exists() else no_examples()
 
 
 def no_examples() -> pd.DataFrame:

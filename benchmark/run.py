@@ -6,26 +6,30 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from advser.corpora.protocols import speaker_independent
+from advser.declarations import check
 from advser.errors import InputError
 from advser.job import Job, Outcome, Task
 from advser.jobs import Corpus, Speech, prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
-from advser.plan import Plan, make_plan
+from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
 from advser.registry import code_fingerprint, load_plugin_file, plugin_names
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
+from advser.samples import write_samples
 from advser.score import Scorer
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
@@ -62,13 +66,39 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run that is planned and not yet carried out."""
+class Planned:
+    """One part of a suite, or all of one that has no parts: planned, and not yet carried out."""
 
     plan: Plan
     speech: Speech
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is planned and not yet carried out.
+
+    Attributes:
+        suite: the suite as it is run.
+        parts: what is planned of it.
+        waiting: the jobs to do.
+        notes: what every board of the run must say.
+    """
+
+    suite: Suite
+    parts: tuple[Planned, ...]
     waiting: tuple[Job, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """All jobs by key, those that are in the store too."""
+        return {key: job for part in self.parts for key, job in part.plan.jobs.items()}
+
+    @property
+    def cells(self) -> int:
+        """How many rows the results will have, those for the worst of several attacks aside."""
+        return sum(len(part.plan.cells) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -101,18 +131,60 @@ def prepare(request: Request) -> Prepared:
             raise InputError(
                 f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
             )
-    suite = with_newcomers(load(request.suite, request.changes))
+    suite = load(request.suite, request.changes)
+    if not request.changes:
+        check(suite)
+    suite = _with_newcomers(suite)
     for folder in (request.store, _out(request, suite)):
         _writable(folder)
     store = Store(request.store)
     store.sweep()
+    parts = _planned(suite, request, store)
+    jobs = {key: job for part in parts for key, job in part.plan.jobs.items()}
+    notes = (*_cuts(request), *dict.fromkeys(_told(parts)))
+    return Prepared(suite, parts, tuple(missing(jobs, store)), notes)
+
+
+def _with_newcomers(suite: Suite) -> Suite:
+    if not suite.parts:
+        return with_newcomers(suite)
+    return suite.model_copy(update={"parts": {name: with_newcomers(part) for name, part in suite.parts.items()}})
+
+
+def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...]:
+    """Plan all parts of which ``--only`` leaves something."""
+    names = [setting.part for setting in suite.settings]
+    chosen = [setting for setting in suite.settings if fnmatchcase(setting.part, request.only.get("part", "*"))]
+    if not chosen:
+        raise InputError(f"--only part={request.only['part']}: no such part (parts: {', '.join(names)})")
+    parts: list[Planned] = []
+    nothing: list[NothingSelectedError] = []
+    for setting in chosen:
+        try:
+            parts.append(_plan_one(setting, request, store))
+        except NothingSelectedError as error:
+            nothing.append(error)
+    if not parts:
+        raise nothing[0]
+    return tuple(parts)
+
+
+def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     directory = _directory(suite, request.data)
     keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
     speech = _speech(suite, prepared.language, prepared.sentences, request.workers.device)
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
-    return Prepared(plan, speech, (*_cuts(request), *_notes(suite, speech, directory)), tuple(missing(plan, store)))
+    return Planned(plan, speech, (*_notes(suite, speech, directory), *plan.notes))
+
+
+def _told(parts: Sequence[Planned]) -> Iterator[str]:
+    """Yield the notes of all parts; one that holds for some of them only says for which."""
+    for part in parts:
+        for note in part.notes:
+            here = [other.plan.suite.part for other in parts if note in other.notes]
+            yield note if len(here) == len(parts) else f"{', '.join(here)}: {note}"
 
 
 def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
@@ -121,37 +193,40 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     If the folder already holds the results of the same artefacts, made by the same code, they are read instead.
     """
     start = time.time()
-    directory, state = _out(request, prepared.plan.suite), _state(prepared)
+    directory, state = _out(request, prepared.suite), _state(prepared)
     if not prepared.waiting and (found := _as_before(directory, state)) is not None:
         return Report(found, directory, 0, (), written=False)
     store = Store(request.store)
     progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
-    cached = len(prepared.plan.jobs) - len(prepared.waiting)
+    cached = len(prepared.jobs) - len(prepared.waiting)
     outcomes = run_jobs(prepared.waiting, cached, store, request.workers, progress)
     # A job whose input failed is told as failed without being tried.
     computed = sum(outcome.seconds > 0 for outcome in outcomes)
     failed = {outcome.key: outcome for outcome in outcomes if outcome.status == "failed"}
-    table, examples = Scorer(prepared.plan, store, failed, prepared.speech).score()
+    scored = [Scorer(part.plan, store, failed, part.speech).score() for part in prepared.parts]
+    table = pd.concat([table for table, _ in scored], ignore_index=True)
+    examples = pd.concat([examples for _, examples in scored], ignore_index=True)
     reasons: dict[str, Outcome] = {}
     for outcome in failed.values():
         if outcome.reason not in reasons or outcome.trace:
             reasons[outcome.reason] = outcome
     run = provenance() | {
-        "suite": prepared.plan.suite.model_dump(mode="json"),
+        "suite": prepared.suite.model_dump(mode="json"),
         "notes": list(prepared.notes),
         "state": state,
-        "metrics": _described(prepared.plan.suite),
+        "metrics": {name: shown for part in prepared.parts for name, shown in _described(part.plan.suite).items()},
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [path.name for path in request.workers.plugins],
-        "transcriber": _transcriber(prepared.speech),
-        "jobs": {"total": len(prepared.plan.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
+        "transcribers": {part.plan.suite.part: _transcriber(part.speech) for part in prepared.parts},
+        "jobs": {"total": len(prepared.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
         "failures": [asdict(outcome) for outcome in reasons.values()],
     }
     results = Results(table, examples, run)
     # The page is written last: without it the folder does not count as finished, so no old board outlives new results.
     (directory / PAGE).unlink(missing_ok=True)
     results.save(directory)
+    write_samples([part.plan for part in prepared.parts], store, examples, directory)
     return Report(results, directory, computed, tuple(reasons.values()))
 
 
@@ -166,18 +241,19 @@ def _described(suite: Suite) -> dict[str, dict[str, Any]]:
     found = {}
     for entry in suite.metrics:
         metric = METRICS.get(entry.name)
-        found[entry.title] = {"title": metric.title, "unit": metric.unit, "decimals": metric.decimals}
+        found[entry.title] = {"title": entry.label or metric.title, "unit": metric.unit, "decimals": metric.decimals}
     return found
 
 
 def _state(prepared: Prepared) -> str:
     """Hash what the results folder is made from: the cells' artefacts, suite, notes, and the code from there on."""
-    suite = prepared.plan.suite
     code = [code_fingerprint(module) for module in ("advser.score", "advser.leaderboards.write")]
-    code += [METRICS.fingerprint(entry.name) for entry in suite.metrics]
+    metrics = {entry.name for part in prepared.parts for entry in part.plan.suite.metrics}
+    code += [METRICS.fingerprint(name) for name in sorted(metrics)]
     code += [template.read_text(encoding="utf-8") for template in _templates()]
-    cells = [asdict(cell) for cell in prepared.plan.cells]
-    return digest({"cells": cells, "suite": suite.model_dump(mode="json"), "notes": prepared.notes, "code": code})
+    cells = [asdict(cell) for part in prepared.parts for cell in part.plan.cells]
+    suite = prepared.suite.model_dump(mode="json")
+    return digest({"cells": cells, "suite": suite, "notes": prepared.notes, "code": code})
 
 
 def _templates() -> list[Traversable]:
@@ -217,7 +293,10 @@ def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
         CORPORA.get(name)
         if not directory.is_dir():
             raise InputError(f"--data {name}={directory}: not a directory")
-    return data.get(suite.corpus.name)
+    name = suite.corpus.name
+    if name in data:
+        return data[name]
+    return build(CORPORA.get(name), suite.corpus.params, f"corpus '{name}'").fetch()
 
 
 def _prepare_corpus(job: Job, store: Store) -> str:

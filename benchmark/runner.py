@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from advser.errors import InputError
 from advser.job import Job, Outcome
-from advser.plan import Plan
 from advser.store import Store
 from advser.worker import execute
 
@@ -60,9 +59,9 @@ class Workers:
     plugins: tuple[Path, ...] = ()
 
 
-def missing(plan: Plan, store: Store) -> list[Job]:
-    """Return the plan's jobs whose artefact is not in the store, or is damaged there."""
-    return [job for key, job in plan.jobs.items() if not store.discard_if_damaged(key)]
+def missing(jobs: Mapping[str, Job], store: Store) -> list[Job]:
+    """Return the jobs, of ``jobs`` by key, whose artefact is not in the store, or is damaged there."""
+    return [job for key, job in jobs.items() if not store.discard_if_damaged(key)]
 
 
 def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, progress: Progress) -> list[Outcome]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -16,18 +16,19 @@ from safetensors.torch import load_file
 
 from advser.errors import ContractError
 from advser.job import Outcome
-from advser.jobs import Speech
-from advser.metrics.base import ClipMetric, Metric
+from advser.jobs import MEASURED, Speech, no_meaning
+from advser.metrics.base import Metric
 from advser.metrics.statistics import Interval, bootstrap
 from advser.models.base import Outputs
 from advser.parameters import build
 from advser.plan import Cell, FoldKeys, Plan
-from advser.plugins import METRICS
+from advser.plugins import METRICS, MODELS
 from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact, Store
 from advser.target import cross_entropy, margin
+from advser.worst import choices, columns_of, members, taken
 
 TRANSCRIPT_COLUMNS = ("transcript", "word_errors", "words", "char_errors", "chars")
 
@@ -41,7 +42,11 @@ class Status:
 
 
 OK = Status("ok", "")
+
 NOTHING: Final[dict[str, Any]] = {"value": None, "reason": None}
+
+Measured = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By the metric's title, what was found of each clip: ``value``, ``reason`` and, if it has no meaning, ``counts``."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class _Unmeasured:
     without_meaning: Mapping[str, str]
 
 
-def _unmeasured(measured: Mapping[str, list[dict[str, Any]]]) -> _Unmeasured:
+def _unmeasured(measured: Measured) -> _Unmeasured:
     failed, without, masks = {}, {}, {}
     for title, found in measured.items():
         meant = [one.get("counts", True) for one in found]
@@ -92,6 +97,7 @@ class Scorer:
             entry.title: build(METRICS.get(entry.name), entry.params, f"metric '{entry.name}'")
             for entry in plan.suite.metrics
         }
+        self._models = {entry.title: entry.name for entry in plan.suite.models}
         self._read = lru_cache(maxsize=None)(self._read_columns)
         self._stored = lru_cache(maxsize=None)(self._get)
 
@@ -100,15 +106,39 @@ class Scorer:
         rows: list[dict[str, Any]] = []
         examples: list[pd.DataFrame] = []
         for cell in self._plan.cells:
-            clips, unmeasured = self._examples(cell)
+            clips, measured = self._examples(cell)
             examples.append(clips.assign(**cell.columns))
-            classes = len(self._prepared(cell.folds[0].prepared).classes)
-            for title, metric in self._metrics.items():
-                state = self._applicable(metric, cell)
-                state = self._present(metric, title, cell) if state == OK else state
-                figure = self._figure(title, metric, clips, classes, state, unmeasured)
-                rows.append({**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure})
+            rows += self._rows(cell, clips, measured)
+        for declared in self._plan.suite.worst:
+            for cells in members(self._plan.cells, declared):
+                columns = columns_of(cells, declared)
+                clips, measured = self._worst(cells)
+                examples.append(clips.assign(**columns))
+                rows += self._rows(Cell(columns, cells[0].folds), clips, measured, of=cells)
         return pd.DataFrame(rows), pd.concat(examples, ignore_index=True)
+
+    def _rows(
+        self, cell: Cell, clips: pd.DataFrame, measured: Measured, of: Sequence[Cell] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a row a metric; ``of`` are the cells that ``cell`` is the worst of."""
+        unmeasured = _unmeasured(measured)
+        classes = len(self._prepared(cell.folds[0].prepared).classes)
+        for title, metric in self._metrics.items():
+            state = self._applicable(metric, cell)
+            for part in of or (cell,):
+                state = self._present(metric, title, part) if state == OK else state
+            state = _detected(metric, clips) if state == OK else state
+            figure = self._figure(title, metric, clips, classes, state, unmeasured)
+            if of and figure["status"] == "ok":
+                figure["reason"] = "; ".join(filter(None, [f"worst of {len(of)}, clip by clip", figure["reason"]]))
+            yield {**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure}
+
+    def _worst(self, cells: Sequence[Cell]) -> tuple[pd.DataFrame, Measured]:
+        """Return the worst row of each clip over several cells of one victim, and what was measured of it there."""
+        examples, measured = zip(*(self._examples(cell) for cell in cells), strict=True)
+        chosen = choices(examples)
+        found = {title: [measured[which][title][clip] for clip, which in enumerate(chosen)] for title in measured[0]}
+        return taken(examples, chosen), found
 
     def _figure(
         self, title: str, metric: Metric, clips: pd.DataFrame, classes: int, state: Status, unmeasured: _Unmeasured
@@ -136,7 +166,7 @@ class Scorer:
     def _interval(
         self, metric: Metric, title: str, clips: pd.DataFrame, classes: int, uncounted: npt.NDArray[np.bool_] | None
     ) -> Interval:
-        examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, ClipMetric) else clips
+        examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, MEASURED) else clips
         statistics = np.asarray(metric.statistics(examples, classes), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
             raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
@@ -147,14 +177,9 @@ class Scorer:
 
     def _applicable(self, metric: Metric, cell: Cell) -> Status:
         """Tell whether the metric has a meaning on the cell at all."""
-        columns = cell.columns
-        if "attack" in metric.needs and columns["attack"] == "none":
-            return Status("not-applicable", "clean row")
-        if "source" in metric.needs and columns["access"] != "transfer":
-            return Status("not-applicable", "not a transfer row")
-        heard = isinstance(metric, ClipMetric) or {"audio", "transcripts"} & metric.needs
-        if heard and columns["delivery"] == "features":
-            return Status("not-applicable", "features are no sound")
+        victim = MODELS.get(self._models[cell.columns["model"]])
+        if reason := no_meaning(type(metric), cell.columns, differentiable=victim.differentiable):
+            return Status("not-applicable", reason)
         if "transcripts" in metric.needs and self._speech.transcriber is None:
             return Status("not-applicable", self._speech.reason)
         return OK
@@ -179,14 +204,14 @@ class Scorer:
             keys += [fold.predicted, fold.clean_predicted if against_clean else None]
         if "source" in metric.needs:
             keys.append(fold.source_predicted)
-        if isinstance(metric, ClipMetric):
-            keys.append(fold.measured[title])
+        if isinstance(metric, MEASURED):
+            keys.append({**fold.measured, **fold.examined}[title])
         if "transcripts" in metric.needs:
             keys += [fold.transcribed, fold.clean_transcribed if against_clean else None]
         return [key for key in keys if key is not None]
 
-    def _examples(self, cell: Cell) -> tuple[pd.DataFrame, _Unmeasured]:
-        """Return the clips of all folds of a cell, and what was not measured of them."""
+    def _examples(self, cell: Cell) -> tuple[pd.DataFrame, Measured]:
+        """Return the clips of all folds of a cell, and what was measured of them."""
         parts: list[pd.DataFrame] = []
         measured: dict[str, list[dict[str, Any]]] = {}
         for fold in cell.folds:
@@ -203,20 +228,22 @@ class Scorer:
                 **self._costs(fold),
                 **self._transcripts(fold),
             }
-            for title, key in fold.measured.items():
+            for title, key in {**fold.measured, **fold.examined}.items():
                 found = self._read(key, "values.json") or [NOTHING] * len(rows)
                 columns[title] = [np.nan if one["value"] is None else one["value"] for one in found]
                 measured.setdefault(title, []).extend(found)
             parts.append(pd.DataFrame(columns))
-        return pd.concat(parts, ignore_index=True), _unmeasured(measured)
+        return pd.concat(parts, ignore_index=True), measured
 
     def _predictions(self, fold: FoldKeys, targets: Any) -> dict[str, Any]:
-        logits = self._logits(fold.predicted)
-        clean = self._logits(fold.clean_predicted)
-        source = self._logits(fold.source_predicted)
+        judged, unattacked = self._said(fold.predicted), self._said(fold.clean_predicted)
+        logits, clean = judged.get("logits"), unattacked.get("logits")
+        source = self._said(fold.source_predicted).get("logits")
         columns: dict[str, Any] = {
             "clean_prediction": -1 if clean is None else clean.argmax(1).numpy(),
             "source_prediction": -1 if source is None else source.argmax(1).numpy(),
+            "detection": judged["detections"].numpy() if "detections" in judged else np.nan,
+            "clean_detection": unattacked["detections"].numpy() if "detections" in unattacked else np.nan,
         }
         if logits is None:
             return {**columns, "prediction": -1, "loss": np.nan, "margin": np.nan}
@@ -229,9 +256,10 @@ class Scorer:
             "margin": -margin(outputs, labels).numpy(),
         }
 
-    def _logits(self, key: str | None) -> torch.Tensor | None:
+    def _said(self, key: str | None) -> dict[str, torch.Tensor]:
+        """Return what a model said of the clips: its logits, and its detector's; nothing if there is no such job."""
         artefact = self._artefact(key)
-        return None if artefact is None else load_file(artefact.path(LOGITS))["logits"]
+        return {} if artefact is None else load_file(artefact.path(LOGITS))
 
     def _costs(self, fold: FoldKeys) -> dict[str, Any]:
         artefact = self._artefact(fold.crafted)
@@ -264,3 +292,10 @@ class Scorer:
 
     def _prepared(self, key: str) -> Prepared:
         return load_prepared(self._store.get(key))
+
+
+def _detected(metric: Metric, clips: pd.DataFrame) -> Status:
+    """Tell whether the victim has the detector that the metric is about."""
+    if "detections" in metric.needs and clips["detection"].isna().all():
+        return Status("not-applicable", "the victim has no detector")
+    return OK

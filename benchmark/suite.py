@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,8 +13,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from advser.errors import InputError
+from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
-from advser.threat import Delivery, Domain
+from advser.threat import Delivery, Domain, Norm
 from advser.training import Training
 
 
@@ -28,6 +30,9 @@ def _labels(value: Any) -> Any:
 
 GivenLabels = Literal["true", "predicted", "soft"]
 """The labels that a suite can give to an attack. Blind attacks are given none, whatever the suite says."""
+
+Objective = Literal["cross-entropy", "margin", "evasion"]
+"""The loss that an attack ascends: `advser.target.OBJECTIVES`."""
 
 Domains = Annotated[list[Domain], BeforeValidator(_listed), Field(min_length=1)]
 Deliveries = Annotated[list[Delivery], BeforeValidator(_listed), Field(min_length=1)]
@@ -81,13 +86,39 @@ class AttackEntry(PluginEntry):
         domain: what is perturbed.
         delivery: how a spectrogram attack is judged; ``features``, ``audio`` (re-synthesised) or both.
         labels: which labels the attack is given; ignored by blind attacks.
+        objective: the loss that it ascends; ``evasion`` goes for the victim's detector of adversarial input too.
         transfer: whether every other model of the suite is also attacked with the examples.
+        surrogates: groups of models, each as ``MODEL`` or ``MODEL/DEFENSE``; the examples are also crafted on each
+            group's averaged decision, and judged on the models outside of it. In the waveform domain.
     """
 
     domain: Domains = ["waveform"]
     delivery: Deliveries = ["audio"]
     labels: LabelSources = ["true"]
+    objective: Objective = "cross-entropy"
     transfer: bool = False
+    surrogates: list[Annotated[list[str], Field(min_length=1)]] = []
+
+
+class WorstCase(_Schema):
+    """A row for the worst of several attacks, clip by clip: a clip counts with the attack of the lowest margin.
+
+    Attributes:
+        name: how the boards call it.
+        attacks: titles of the attacks; none: all that are not controls.
+        domain, delivery: of the cells that are taken together.
+        epsilon: the largest budget of these cells; none: any.
+        norm: of the budgets of these cells; cells without a budget have none.
+        labels: which labels these cells were crafted with; none: any.
+    """
+
+    name: str = "worst-case"
+    attacks: list[str] | None = None
+    domain: Domain = "waveform"
+    delivery: Delivery = "audio"
+    epsilon: float | None = None
+    norm: Norm = "linf"
+    labels: LabelSources | None = None
 
 
 class Newcomer(_Schema):
@@ -99,11 +130,16 @@ class Newcomer(_Schema):
     labels: LabelSources = ["true"]
 
 
+INHERITED_NOT = ("parts", "exhibits")
+"""Keys of a suite that are not those of each of its parts too."""
+
+
 class Suite(_Schema):
-    """What a run combines: every model × defense × attack on one corpus.
+    """What a run combines: every model × defense × attack on one corpus, or on each of several parts.
 
     Attributes:
         name: names the results folder.
+        part: which part of the named suite this is; empty if it has none.
         title: heading of the boards.
         about: what a reader of the boards must know, in a sentence or two.
         corpus: the corpus.
@@ -119,11 +155,16 @@ class Suite(_Schema):
         transcriber: a speech recogniser; ``auto`` chooses, ``none`` leaves word error rates out; both without params.
         batch_size: clips crafted and judged at once.
         bootstrap: resamples for intervals.
+        worst: rows for the worst of several attacks.
+        samples: how many clips of each fold's cells are written as sound, to look at and listen to.
+        parts: name → what differs there from the keys above; the suite is then run once for each, and not as it is.
+        exhibits: tables and figures beside the boards.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str = ""
     about: str = ""
+    part: str = ""
     corpus: PluginEntry
     task: str = "emotion"
     classes: list[str] | None = None
@@ -139,6 +180,48 @@ class Suite(_Schema):
     transcriber: PluginEntry = PluginEntry(name="auto")
     batch_size: int = Field(32, ge=1)
     bootstrap: int = Field(2000, ge=1)
+    worst: list[WorstCase] = []
+    samples: int = Field(0, ge=0)
+    parts: dict[str, Suite] = {}
+    exhibits: list[Exhibit] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_inherit(cls, data: Any) -> Any:
+        if not (isinstance(data, dict) and isinstance(data.get("parts"), dict)):
+            return data
+        common = {key: value for key, value in data.items() if key not in INHERITED_NOT}
+        return {**data, "parts": {name: _part(common, name, changes) for name, changes in data["parts"].items()}}
+
+    @property
+    def settings(self) -> list[Suite]:
+        """The parts, or the suite itself if it has none: what is planned, run and scored."""
+        return list(self.parts.values()) or [self]
+
+    @model_validator(mode="after")
+    def _exhibits_are_unique(self) -> Self:
+        names = [name_of(exhibit) for exhibit in self.exhibits]
+        for name in names:
+            if names.count(name) > 1 or name in BOARD_NAMES:
+                raise ValueError(f"exhibits: the name '{name}' is taken; each needs its own")
+        return self
+
+    @model_validator(mode="after")
+    def _a_title_means_one_metric(self) -> Self:
+        meant: dict[str, PluginEntry] = {}
+        for entry in (entry for setting in self.settings for entry in setting.metrics):
+            if meant.setdefault(entry.title, entry) != entry:
+                raise ValueError(f"metrics: '{entry.title}' means two things in two parts; give one a label")
+        return self
+
+    @model_validator(mode="after")
+    def _worst_cases_are_told_apart(self) -> Self:
+        taken = {"none", *(attack.title for attack in self.attacks)}
+        places = [worst.model_dump(exclude={"attacks"}) for worst in self.worst]
+        for worst, place in zip(self.worst, places, strict=True):
+            if worst.name in taken or places.count(place) > 1:
+                raise ValueError(f"worst: '{worst.name}' is taken; each needs a name or a place of its own")
+        return self
 
     @model_validator(mode="after")
     def _titles_are_unique(self) -> Self:
@@ -175,6 +258,26 @@ class Suite(_Schema):
         return self
 
 
+BOARD_NAMES = ("attacks", "defenses", "models", "transfer")
+"""Names that exhibits cannot have, because boards have them."""
+
+
+def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
+    """Return the data of a part: the suite's, with the changes; those of ``training`` key by key."""
+    if isinstance(changes, Suite):
+        return changes
+    if not isinstance(changes, dict):
+        raise ValueError(f"parts.{name}: found {changes!r}, allowed: a mapping of keys")
+    if taken := [key for key in (*INHERITED_NOT, "name", "part") if key in changes]:
+        raise ValueError(f"parts.{name}: found {taken[0]}, allowed: any other key of a suite")
+    training = {**_plain(common.get("training")), **_plain(changes.get("training"))}
+    return {**common, **changes, "part": name, **({"training": training} if training else {})}
+
+
+def _plain(training: Any) -> dict[str, Any]:
+    return training.model_dump() if isinstance(training, Training) else training or {}
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice and reads 1e-3 as a number, as YAML 1.2 does."""
 
@@ -204,7 +307,8 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
 
     Args:
         name: a shipped suite's name, or the path of a YAML file.
-        changes: texts ``key.path=value``; a list's entry is meant by its number, label or name, and values are YAML.
+        changes: texts ``key.path=value``; a list's entry is meant by its number, label or name, ``vanilla-*`` means all
+            whose label or name it matches; values are YAML.
 
     Raises:
         InputError: if it is missing, is no YAML, or does not fit the schema.
@@ -216,6 +320,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
         raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: found {type(data).__name__}, allowed: a mapping of keys")
+    data = _separate(data)
     for change in changes:
         _apply(data, change)
     try:
@@ -245,6 +350,13 @@ def _text(name: str) -> tuple[str, str]:
         raise InputError(f"suite {path}: unreadable: {error}") from None
 
 
+def _separate(data: Any) -> Any:
+    """Return a copy in which what YAML aliases share is there once for each place, so that a change stays in one."""
+    if isinstance(data, dict):
+        return {key: _separate(value) for key, value in data.items()}
+    return [_separate(value) for value in data] if isinstance(data, list) else data
+
+
 def _apply(data: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path:
@@ -253,16 +365,59 @@ def _apply(data: dict[str, Any], change: str) -> None:
         value = yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
     except yaml.YAMLError:
         raise InputError(f"--set {change}: the value is not YAML") from None
-    *parents, last = path.split(".")
-    place: Any = data
-    for depth, part in enumerate(parents):
-        place = _child(place, parents[:depth], part, change)
-    if isinstance(place, list):
-        place[_position(place, parents, last, change)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+    parts = path.split(".")
+    _inherit(data, parts, change)
+    for place, last, above in _places(data, parts, change):
+        if isinstance(place, list):
+            place[_position(place, above, last, change)] = value
+        elif isinstance(place, dict):
+            place[last] = value
+        else:
+            raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+
+
+def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
+    """Write into the parts of the suite that a path leads into what they have from it, where the path goes on."""
+    match parts:
+        case ["parts", name, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
+            for found in _entries(data["parts"], ["parts"], name, change):
+                if isinstance(part := data["parts"].get(found), dict):
+                    part.setdefault(key, _separate(data[key]))
+        case _:
+            pass
+
+
+def _places(data: Any, parts: Sequence[str], change: str) -> Iterator[tuple[Any, str, Sequence[str]]]:
+    """Yield what holds the key that a path ends with, the key, and the path above it; ``*`` stands for any text."""
+    *parents, last = parts
+    reached: list[tuple[Any, list[str]]] = [(data, [])]
+    for part in parents:
+        reached = [
+            (_child(place, above, name, change), [*above, name])
+            for place, above in reached
+            for name in _entries(place, above, part, change)
+        ]
+    for place, above in reached:
+        for name in _entries(place, above, last, change):
+            yield place, name, above
+
+
+def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[str]:
+    """Return what a part of a path stands for: itself, or with ``*`` in it all entries whose name it matches."""
+    if "*" not in part:
+        return [part]
+    names = list(place) if isinstance(place, dict) else _names(place) if isinstance(place, list) else []
+    hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
+    if not hits:
+        found = ", ".join(names) or "none"
+        raise InputError(f"--set {change}: no entry of '{'.'.join(above)}' matches '{part}' (found: {found})")
+    return [names[number] if isinstance(place, dict) else str(number) for number in hits]
+
+
+def _names(entries: Sequence[Any]) -> list[str]:
+    return [
+        str(entry.get("label") or entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries
+    ]
 
 
 def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
@@ -277,9 +432,7 @@ def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
 
 
 def _position(entries: list[Any], above: Sequence[str], part: str, change: str) -> int:
-    names = [
-        str(entry.get("label") or entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries
-    ]
+    names = _names(entries)
     if part.isdigit() and int(part) < len(entries):
         return int(part)
     if names.count(part) > 1:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from advser.errors import AccessError
-from advser.models.base import EmotionModel, Outputs
+from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.threat import Access, Domain
 
 Loss = Callable[[Outputs, Tensor], Tensor]
@@ -27,11 +27,33 @@ def cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
 def margin(outputs: Outputs, labels: Tensor) -> Tensor:
     """Highest logit among the other classes less that of the label (B,): above 0 where the clip is misread.
 
-    Works from two classes up. Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f6.
+    Labels are classes (B,) or probabilities (B, C), which count as the most probable class. Works from two classes up.
+    Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f6.
     """
+    labels = classes(labels)
     own = outputs.logits.gather(1, labels[:, None]).squeeze(1)
     others = outputs.logits.scatter(1, labels[:, None], -torch.inf)
     return others.amax(1) - own
+
+
+def classes(labels: Tensor) -> Tensor:
+    """Return labels as classes (B,): of probabilities (B, C), the most probable one."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
+
+
+def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
+    """Cross-entropy less ``weight`` (at least 0) times softplus(d) (B,): of an attack that knows the detector.
+
+    d is the detector's logit, so softplus(d) its cross-entropy of the answer "clean". A model without a detector has
+    none to evade: the loss is then the cross-entropy. Attacks on classifier and detector at once: Carlini & Wagner,
+    "Adversarial examples are not easily detected", 2017.
+    """
+    loss = cross_entropy(outputs, labels)
+    return loss if outputs.detection is None else loss - weight * functional.softplus(outputs.detection)
+
+
+OBJECTIVES: Final[dict[str, Loss]] = {"cross-entropy": cross_entropy, "margin": margin, "evasion": evasion}
+"""What a suite can have an attack ascend."""
 
 
 class Target:
@@ -43,6 +65,7 @@ class Target:
     A blind attack may stand before no model at all (None).
 
     Attributes:
+        lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
         objective: the loss that attacks ascend.
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         forwards: forward passes so far, per clip (B,).
@@ -59,6 +82,7 @@ class Target:
         objective: Loss = cross_entropy,
         mask: Tensor | None = None,
     ) -> None:
+        self.lengths = lengths
         self.domain = domain
         self.access = access
         self.objective = objective
@@ -66,7 +90,6 @@ class Target:
         self.forwards = torch.zeros(len(lengths), dtype=torch.long)
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
-        self._lengths = lengths
         self._rows = torch.arange(len(lengths))
         self._restore = ExitStack()
 
@@ -91,10 +114,17 @@ class Target:
         A clip may occur more than once, as for an average over random transformations.
         """
         mask = None if self.mask is None else self.mask[rows]
-        part = Target(self._model, self._lengths[rows], self.domain, self.access, objective=self.objective, mask=mask)
+        part = Target(self._model, self.lengths[rows], self.domain, self.access, objective=self.objective, mask=mask)
         part.forwards, part.backwards = self.forwards, self.backwards
         part._rows = self._rows[rows.cpu()]
         return part
+
+    @property
+    def frontend(self) -> FrontEnd:
+        """The model's front end, for an attack that must know its frames and bands. White-box only."""
+        self._grant("frontend", "white-box")
+        assert self._model is not None
+        return self._model.frontend
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits (B, C). Needs access to scores."""
@@ -128,6 +158,32 @@ class Target:
         self._count(self.backwards)
         return losses.detach(), gradient if self.mask is None else gradient * self.mask
 
+    def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.
+
+        Both are (B, bands, frames); the gradient is 0 in frames that stem from no sound. One forward and one backward
+        pass. For attacks on waveforms that go on from the features by themselves. White-box only.
+
+        Raises:
+            AccessError: also if the domain is not the waveform, or the model's features are no spectrogram.
+        """
+        self._grant("feature gradient", "white-box")
+        assert self._model is not None
+        if self.domain != "waveform":
+            raise AccessError(f"feature gradient: domain is '{self.domain}', needed: waveform")
+        if not self._model.spectrogram:
+            raise AccessError(f"feature gradient: {type(self._model).__name__} has no spectrogram, needed: one")
+        with torch.no_grad():
+            features = self._model.inputs(x, self.lengths, "spectrogram")
+            sounding = self._model.frontend.mask(x, self.lengths)
+        self._count(self.forwards)
+        with torch.enable_grad():
+            variable = features.detach().clone().requires_grad_()
+            losses = self.objective(self._model.outputs(variable, self.lengths, "spectrogram"), labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), variable)
+        self._count(self.backwards)
+        return features, gradient * sounding
+
     @torch.no_grad()
     def loss(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
         """Return each clip's loss (B,), by default the ``objective``: one forward pass. Needs access to scores."""
@@ -141,7 +197,7 @@ class Target:
     def _forward(self, x: Tensor) -> Outputs:
         assert self._model is not None, "only blind attacks stand before no model"
         self._count(self.forwards)
-        return self._model.outputs(x, self._lengths, self.domain)
+        return self._model.outputs(x, self.lengths, self.domain)
 
     def _count(self, passes: Tensor) -> None:
         # A clip may be asked for several times at once (`at`), which indexed addition would count as one.

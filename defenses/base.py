@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
+from advser.attacks.learned import LearnedAttack
 from advser.audio import sound_mask
 from advser.errors import InputError
 from advser.models.base import EmotionModel
@@ -37,6 +38,11 @@ class AttackReference(BaseModel):
                 params = validated(plugin, data.get("params") or {}, f"attack '{data['name']}'")
             except InputError as error:
                 raise ValueError(str(error)) from None
+            if issubclass(plugin, LearnedAttack):
+                raise ValueError(
+                    f"name: found '{data['name']}', whose network is trained against a finished model; allowed in a "
+                    "defense: an attack that crafts at once"
+                )
             return {**data, "params": params}
         return data
 
@@ -77,9 +83,20 @@ class TrainingBatch:
 class Defense(Parameters, ABC):
     """A way to train, and optionally to use, a model that is to withstand attacks; its fields are its parameters."""
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions, beside those of the training stage, whose versions decide what it makes of a model."""
+
     @abstractmethod
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the training objective (a scalar) of one batch; ``step`` counts from 0. The model is training."""
+
+    def extend(self, model: EmotionModel) -> EmotionModel:
+        """Return the untrained model with the defense's own modules in it; by default the model itself.
+
+        Called before training, and again before a checkpoint is loaded: what is added is in the checkpoint, and gets
+        its shapes from the model and from the defense's parameters alone.
+        """
+        return model
 
     def wrap(self, model: EmotionModel) -> EmotionModel:
         """Return the trained model with any processing at test time around it; by default the model itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,6 +13,8 @@ from advser.models.base import EmotionModel
 
 class Undefended(Defense):
     """Plain training on clean data by cross-entropy."""
+
+    citation: ClassVar[str] = "control; no source"
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the mean cross-entropy."""

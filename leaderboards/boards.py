@@ -61,8 +61,9 @@ def models(results: Results) -> Board:
     """Return the board with a row a model and defense: clean, and the lowest UAR in each place that was attacked.
 
     The lowest is taken over all cells of the place, whatever their budget, controls and transferred examples included;
-    the attack that it stems from stands beside it, and since these differ no figure is marked as the best. It is not
-    the worst case clip by clip. Where cells have no figure a footnote says that it is an upper bound.
+    the attack that it stems from stands beside it, and since these differ no figure is marked as the best. Clip by
+    clip the worst case is taken only in rows that the suite declares so (`advser.suite.WorstCase`). Where cells have no
+    figure a footnote says that it is an upper bound.
     """
     found = rows(results)
     defended = groups(found, (*SETTING, "defense"))
@@ -80,8 +81,7 @@ def models(results: Results) -> Board:
     attacked = [row for row in found if not row.clean]
     for place in dict.fromkeys(row.values(("domain", "delivery")) for row in attacked):
         there = [row for row in attacked if row.values(("domain", "delivery")) == place]
-        expected = {_kind(row) for row in there if not row.transfer}
-        worst = [_worst([row for row in team if row in there], expected) for team in teams]
+        worst = [_worst([row for row in team if row in there], _expected(there, team[0])) for team in teams]
         title = configuration(there[0])[0]
         column = _uar_column(results, ("lowest", title), key=f"lowest {title} UAR")
         columns.append(replace(column, best=""))
@@ -125,6 +125,11 @@ def _uar_column(results: Results, title: tuple[str, ...], key: str = "") -> Colu
 
 def _uar_of(team: Sequence[Row], kind: tuple[object, ...]) -> Cell:
     return next((row.figure("uar") for row in team if _kind(row) == kind), MISSING)
+
+
+def _expected(there: Sequence[Row], head: Row) -> set[tuple[object, ...]]:
+    """Return the attacks that a place has in the setting of ``head``."""
+    return {_kind(row) for row in there if not row.transfer and row.values(SETTING) == head.values(SETTING)}
 
 
 def _worst(there: Sequence[Row], expected: set[tuple[object, ...]]) -> tuple[Cell, str]:

@@ -13,7 +13,7 @@ from advser.errors import InputError
 from advser.leaderboards.board import MISSING, Cell
 from advser.results import CLEAN, KEYS, Results
 
-SETTING = ("suite", "corpus", "task", "protocol", "split", "seed")
+SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
 
 NORM_NAMES = {"linf": "L∞", "l2": "L2"}
@@ -58,8 +58,8 @@ class Row:
 
     @property
     def transfer(self) -> bool:
-        """Whether the examples were crafted on another model."""
-        return bool(self.keys["access"] == "transfer")
+        """Whether the examples were crafted on another model, the same for all clips."""
+        return bool(self.keys["access"] == "transfer" and self.keys["source_model"])
 
     def figure(self, metric: str) -> Cell:
         """Return a metric's figure; `MISSING` if the results do not have it."""
@@ -104,7 +104,7 @@ def rows(results: Results) -> list[Row]:
     found: dict[tuple[Any, ...], Row] = {}
     for record in results.table.to_dict("records"):
         keys = {key: None if pd.isna(record[key]) else record[key] for key in KEYS}
-        row = found.setdefault(tuple(keys.values()), Row(keys, _params(keys)))
+        row = found.setdefault(tuple(keys.values()), Row(keys, parameters(keys)))
         row.cells[record["metric"]] = Cell(
             record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
             record["status"], record["reason"],
@@ -114,7 +114,12 @@ def rows(results: Results) -> list[Row]:
     return _ordered(named)
 
 
-def _params(keys: dict[str, Any]) -> dict[str, Any]:
+def parameters(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the attack's parameters of a cell's keys.
+
+    Raises:
+        InputError: if they are not the JSON text of a mapping.
+    """
     try:
         params = json.loads(keys["params"] or "{}")
     except ValueError:

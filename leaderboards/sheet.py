@@ -108,12 +108,12 @@ def _column(board: Board, column: Column, numbers: dict[str, int]) -> list[Shown
 
 
 def _field(cell: Cell, column: Column, best: bool, numbers: dict[str, int]) -> Shown:
-    if cell.status == "missing":
-        return Shown(MISSING_MARK)
     if cell.status == "not-applicable":
         return Shown(NOT_APPLICABLE_MARK)
     remark = _remark(cell)
     footnote = numbers.setdefault(remark, len(numbers) + 1) if remark else 0
+    if cell.status == "missing":
+        return Shown(MISSING_MARK, footnote)
     if cell.status == "failed":
         return Shown(FAILED_MARK, footnote)
     text = _number(cell.value, column.decimals)
@@ -141,7 +141,8 @@ def _remark(cell: Cell) -> str:
 
 def _marks(board: Board) -> dict[str, str]:
     cells = [cell for column in board.columns if column.measured for cell in board.frame[column.key]]
-    statuses = {cell.status for cell in cells}
+    # What is missing for a reason has a footnote that tells it.
+    statuses = {cell.status for cell in cells if cell.status != "missing" or not cell.reason}
     reasons = dict.fromkeys(" ".join(c.reason.split()) for c in cells if c.status == "not-applicable" and c.reason)
     marks = {}
     if "missing" in statuses:

@@ -74,7 +74,7 @@ def _one_line(failure: Any) -> str:
 
 
 def _heading(path: Path) -> str:
-    return path.stem.replace("-", " ")
+    return path.stem.replace("-", " ").replace("_", ", ")
 
 
 def _embedded(path: Path) -> str:

@@ -19,6 +19,8 @@ OWN = {
     "uar": "white-box: UAR of the source itself",
 }
 """Metric of a matrix → how its diagonal is footnoted."""
+JOINED = " + "
+"""What stands between the models of an ensemble, and between their defenses."""
 CONTROL = "share of the clips that the model reads rightly when clean and wrongly under the control"
 
 
@@ -37,9 +39,11 @@ def transfer(results: Results) -> Board:
 
     Rows are the models that the examples were crafted on, columns those that they were judged on. The diagonal holds
     the white-box attack's own figure, with a footnote: success among the clips read rightly when clean, or UAR. The
-    first row of UAR is clean; controls with the same budget come next, for what is no transfer.
+    first row of UAR is clean; controls with the same budget come next, for what is no transfer. Ensembles, and models
+    that nothing was judged on, come last, without a diagonal. The worst of several attacks is no transfer from any one.
     """
-    found = rows(results)
+    worst = _worst_cases(results)
+    found = [row for row in rows(results) if row.values(("part", "attack")) not in worst]
     handed_on = [row for row in found if row.transfer]
     involved = {row.values(VICTIM) for row in handed_on} | {row.values(SOURCE) for row in handed_on}
     victims = [group[0] for group in groups(found, VICTIM) if group[0].values(VICTIM) in involved]
@@ -90,13 +94,30 @@ def _matrix(
         on = {row.values(VICTIM): _alone(setting, row, metric, CONTROL) for row in control}
         cells = tuple(on.get(victim.values(VICTIM), MISSING) for victim in victims)
         yield _Line(section, f"({control[0].text('attack')})", (*keys, metric, control[0].text("attack"), ""), cells)
-    for source in victims:
-        crafted = [row for row in group if row.values(SOURCE) == source.values(VICTIM)]
-        if crafted:
-            on = {row.values(VICTIM): row.figure(metric) for row in crafted}
-            on |= {source.values(VICTIM): _own(setting, own, source, metric)}
+    sources = {crafted[0].values(SOURCE): crafted for crafted in groups(group, SOURCE)}
+    judged = {victim.values(VICTIM): victim for victim in victims}
+    others = {source: _as_victim(crafted[0]) for source, crafted in sources.items() if source not in judged}
+    for source, head in (judged | others).items():
+        if source in sources:
+            on = {row.values(VICTIM): row.figure(metric) for row in sources[source]}
+            on |= {source: _own(setting, own, head, metric)} if source in judged else {}
             cells = tuple(on.get(victim.values(VICTIM), MISSING) for victim in victims)
-            yield _Line(section, victim_text(source, victims), (*keys, metric, *source.values(VICTIM)), cells)
+            name = victim_text(head, [*victims, *others.values()])
+            yield _Line(section, name, (*keys, metric, *source), cells)
+
+
+def _worst_cases(results: Results) -> set[tuple[object, ...]]:
+    """Return part and name of the rows for the worst of several attacks, as the run's suite declares them."""
+    suite = results.run.get("suite", {})
+    parts = (suite.get("parts") or {}).values() or [suite]
+    return {(part.get("part", ""), worst["name"]) for part in parts for worst in part.get("worst", [])}
+
+
+def _as_victim(row: Row) -> Row:
+    """Return the source of a row as a row of the source itself; defenses of an ensemble that are the same once."""
+    model, defense = row.values(SOURCE)
+    defenses = set(defense.split(JOINED))
+    return replace(row, keys={**row.keys, "model": model, "defense": min(defenses) if len(defenses) == 1 else defense})
 
 
 def _controls(setting: Sequence[Row], attack: Row) -> list[list[Row]]:

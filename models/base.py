@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,18 @@ from advser.threat import Domain
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of a batch: ``logits`` (B, C) and ``embedding`` (B, D), the input of the last layer."""
+    """What a model says of a batch.
+
+    Attributes:
+        logits: (B, C), one a class.
+        embedding: (B, D), the input of the last layer.
+        detection: (B,), logits of the input's being adversarial; None of a model without a detector, or if features
+            are given that are no spectrogram.
+    """
 
     logits: Tensor
     embedding: Tensor
+    detection: Tensor | None = None
 
 
 class FrontEnd(nn.Module, ABC):
@@ -71,8 +79,21 @@ class EmotionModel(nn.Module, ABC):
     spectrogram: ClassVar[bool] = True
     """Whether the features are a spectrogram, so that attacks in the spectrogram domain apply."""
 
+    differentiable: ClassVar[bool] = True
+    """Whether a gradient reaches the sound; if not, `fit` trains the model and no white-box attack is crafted on it."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions, beside those of the training stage, whose versions decide what it computes."""
+
     frontend: FrontEnd
     head: nn.Module
+    detector: nn.Module | None
+    """From features (B, bands, frames), or, if these are no `spectrogram`, from the waveform (B, T), and from lengths
+    (B,) in samples, to logits (B,) of the input's being adversarial; None unless a defense adds one."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.detector = None
 
     @abstractmethod
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
@@ -81,6 +102,18 @@ class EmotionModel(nn.Module, ABC):
         ``lengths`` (B,) are the clips' lengths in samples; a model whose front end gives a fixed number of frames
         need not look at them, any other must not let a clip's padding change its embedding.
         """
+
+    @classmethod
+    def fingerprint(cls, params: Mapping[str, Any]) -> str:
+        """Hash what decides the model beside code and complete parameters, as a checkpoint's file; empty: nothing."""
+        return ""
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Train on (waveform (B, T), lengths (B,), labels (B,)) batches; only of a model that is not `differentiable`.
+
+        Called after the front end's `FrontEnd.fit`; what is learned goes to buffers or weights of fixed shapes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained by gradient descent")
 
     def inputs(self, waveform: Tensor, lengths: Tensor, domain: Domain) -> Tensor:
         """Return what an attacker in ``domain`` perturbs: the waveform itself, or its features."""
@@ -93,7 +126,9 @@ class EmotionModel(nn.Module, ABC):
         """Classify ``x``: waveforms (B, T), or features as the front end gives them, according to ``domain``."""
         features = self.frontend(x, lengths) if domain == "waveform" else x
         embedding = self.embed(features, lengths)
-        return Outputs(self.head(embedding), embedding)
+        seen = features if self.spectrogram else x if domain == "waveform" else None
+        detection = None if self.detector is None or seen is None else self.detector(seen, lengths)
+        return Outputs(self.head(embedding), embedding, detection)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C) of ``waveform`` (B, T) with ``lengths`` (B,) in samples."""

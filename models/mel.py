@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from advser.audio import sound_mask
+from advser.audio import SAMPLE_RATE, sound_mask
 from advser.errors import InputError
 from advser.models.base import FrontEnd
 from advser.torchaudio import functional
@@ -54,6 +54,10 @@ class MelFrontEnd(FrontEnd):
 
     The sources of both front ends name no mel scale; it is Slaney's with area normalisation, the default of librosa.
 
+    Attributes:
+        rate, n_fft, hop: sampling rate in Hz, and length and distance of frames in samples at that rate.
+        centres: frequency at which each band's filter peaks (bands,), Hz.
+
     Args:
         frames: frames that the classifier sees.
         rate: sampling rate, Hz.
@@ -73,6 +77,7 @@ class MelFrontEnd(FrontEnd):
     std: Tensor
     window: Tensor
     bank: Tensor
+    centres: Tensor
 
     def __init__(
         self,
@@ -92,6 +97,7 @@ class MelFrontEnd(FrontEnd):
         self.register_buffer("window", window, persistent=False)
         bank = mel_bank(rate, self.n_fft, bands, low, high)
         self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("centres", band_centres(bands, low, high), persistent=False)
 
     @abstractmethod
     def _hear(self, waveform: Tensor, lengths: Tensor) -> Sound:
@@ -139,6 +145,15 @@ class MelFrontEnd(FrontEnd):
         """Return (B, 1, frames), true where a frame stems from sound."""
         counts = self._count(self._hear(waveform, lengths).lengths)
         return self._pick(counts, random=False).valid[:, None]
+
+    def positions(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return the sample at 16 kHz (B, frames) that each frame of the features is centred on, in evaluation mode.
+
+        Copies of one frame have one position; that of a frame without sound (see `mask`) means nothing.
+        """
+        sound = self._hear(waveform, lengths)
+        index = self._pick(self._count(sound.lengths), random=False).index
+        return (sound.starts[:, None] + index * self.hop) * SAMPLE_RATE // self.rate
 
     def resynthesise(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> Tensor:
         """Return sound (B, T) whose features are near ``features``, with the phase of ``waveform``.
@@ -215,3 +230,14 @@ def mel_bank(rate: int, n_fft: int, bands: int, low: float, high: float) -> Tens
     return functional.melscale_fbanks(  # type: ignore[no-any-return]
         n_fft // 2 + 1, low, high, bands, round(2 * highest), norm="slaney", mel_scale="slaney"
     ).T.contiguous()
+
+
+def band_centres(bands: int, low: float, high: float) -> Tensor:
+    """Return the frequencies (bands,) in Hz at which the filters of `mel_bank` peak: evenly spaced in mel.
+
+    Slaney's scale is linear, 200 / 3 Hz a mel, up to 1000 Hz, and logarithmic above, a factor of 6.4 in 27 mel.
+    """
+    edges = torch.tensor([low, high], dtype=torch.float64)
+    first, last = torch.where(edges < 1000, edges * 3 / 200, 15 + 27 * (edges / 1000).log() / math.log(6.4)).tolist()
+    mel = torch.linspace(first, last, bands + 2, dtype=torch.float64)[1:-1]
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27)).float()

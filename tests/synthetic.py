@@ -24,8 +24,8 @@ METRICS = {
 }
 VICTIMS = [(model, defense) for model in ("cnn4", "emodb-cnn") for defense in ("none", "vanilla")]
 BASE = {
-    "suite": "made-up", "corpus": "emodb", "task": "emotion", "protocol": "5pair", "split": "test", "seed": 0,
-    "source_model": "", "source_defense": "",
+    "suite": "made-up", "part": "", "corpus": "emodb", "task": "emotion", "protocol": "5pair", "split": "test",
+    "seed": 0, "source_model": "", "source_defense": "",
 }  # fmt: skip
 
 
@@ -147,9 +147,10 @@ def example(**changes: Any) -> dict[str, Any]:
     row = {
         **BASE, **CLEAN, "model": "cnn4", "defense": "none", "fold": "1", "clip": "03a01Fa", "speaker": "03",
         "label": 0, "prediction": 1, "clean_prediction": 0, "source_prediction": -1, "loss": 0.5, "margin": -0.1,
-        "transcript": None, "text": "Der Lappen liegt auf dem Eisschrank.", "word_errors": np.nan,
-        "clean_word_errors": np.nan, "words": np.nan, "char_errors": np.nan, "clean_char_errors": np.nan,
-        "chars": np.nan, "seconds": 0.1, "forwards": 10.0, "backwards": 10.0, "audio_key": "ab" * 32, "pesq": 4.1,
+        "detection": np.nan, "clean_detection": np.nan, "transcript": None,
+        "text": "Der Lappen liegt auf dem Eisschrank.", "word_errors": np.nan, "clean_word_errors": np.nan,
+        "words": np.nan, "char_errors": np.nan, "clean_char_errors": np.nan, "chars": np.nan,
+        "seconds": 0.1, "forwards": 10.0, "backwards": 10.0, "audio_key": "ab" * 32, "pesq": 4.1,
     }  # fmt: skip
     assert set(KEYS) <= set(row)
     return {**row, **changes}

@@ -178,6 +178,52 @@ def test_transfer_is_a_matrix_with_the_white_box_attack_on_its_diagonal(made: Re
     assert len(board.frame) == 1 + 4 + 1 + 1 + 4
 
 
+def handed_on(made: Results, victims: list[tuple[str, str]], **keys: object) -> pd.DataFrame:
+    """The transferred cells from one source, as if they were another attack's or source's."""
+    table = made.table[(made.table["access"] == "transfer") & (made.table["source_model"] == "cnn4")]
+    table = table[table["source_defense"] == "none"].assign(**keys)
+    return table[[victim in victims for victim in zip(table["model"], table["defense"], strict=True)]]
+
+
+@pytest.mark.parametrize(
+    ("defenses", "name"), [("none + none", "cnn4 + vgg16 · none"), ("none + vanilla", "cnn4 + vgg16 · none + vanilla")]
+)
+def test_an_ensemble_has_a_line_without_a_diagonal(made: Results, defenses: str, name: str) -> None:
+    victims = [("emodb-cnn", "none"), ("emodb-cnn", "vanilla")]
+    further = handed_on(made, victims, source_model="cnn4 + vgg16", source_defense=defenses)
+    board = transfer(Results(pd.concat([made.table, further]), no_examples(), made.run))
+    lines = board.frame[board.index["source_model"] == "cnn4 + vgg16"]
+    assert lines["source"].tolist() == [name, name]
+    assert len(board.frame) == len(transfer(made).frame) + 2
+    for (_, line), metric in zip(lines.iterrows(), ("transfer-rate", "uar"), strict=True):
+        for model, defense in synthetic.VICTIMS:
+            cell = line[f"on {model} {defense}"]
+            judged = (model, defense) in victims
+            assert cell.status == ("ok" if judged else "missing")
+            if judged:
+                where = {"model": model, "defense": defense, "access": "transfer"}
+                assert cell.value == value(made, metric, **where, source_model="cnn4", source_defense="none")
+
+
+def test_a_source_that_nothing_was_judged_on_has_a_line(made: Results) -> None:
+    board = transfer(select(made, {"model": "emodb-cnn"}))
+    assert {"cnn4 · none", "cnn4 · vanilla", "emodb-cnn · none"} <= set(board.frame["source"])
+
+
+@pytest.mark.parametrize("source", [{"source_model": "", "source_defense": ""}, {}], ids=["several", "one"])
+@pytest.mark.parametrize("part", ["", "fair"])
+def test_the_worst_of_several_attacks_is_not_on_the_transfer_board(
+    made: Results, source: dict[str, str], part: str
+) -> None:
+    worst = handed_on(made, [("emodb-cnn", "none")], attack="worst-case", params="{}", **source)
+    declared: dict[str, object] = {"worst": [{"name": "worst-case"}], "part": part}
+    suite = {**made.run["suite"], "parts": {part: declared}} if part else {**made.run["suite"], **declared}
+    table = pd.concat([made.table, worst]).assign(part=part)
+    board = transfer(Results(table, no_examples(), {**made.run, "suite": suite}))
+    assert "worst-case" not in set(board.index["attack"])
+    assert board.frame["source"].tolist() == transfer(made).frame["source"].tolist()
+
+
 def test_boards_without_rows(made: Results) -> None:
     assert transfer(select(made, {"access": "blind"})).frame.empty
 

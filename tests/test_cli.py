@@ -93,13 +93,19 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
         (["list", "colours"], ["colours", "attacks"]),
         (["show", "attack", "fgms"], ["did you mean 'fgsm'"]),
         (["board", "missing"], ["missing"]),
-        (["board", "missing", "--by", "colour"], ["colour", "attacks"]),
+        (["board", "missing", "--by", "colour"], ["results missing", "no such folder"]),
     ],
     ids=lambda value: (
         " ".join(value) if isinstance(value, list) and value[0] in ("run", "list", "show", "board") else ""
     ),
 )
-def test_bad_input_ends_with_one_line_and_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+def test_bad_input_ends_with_one_line_and_code_2(
+    arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A corpus that can be fetched must be neither in the cache nor within reach.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
     assert_refused(advser(*arguments, cwd=tmp_path), *words)
 
 

@@ -49,13 +49,22 @@ def test_every_corpus_describes_itself(name):
     assert corpus.licence
     assert len(corpus.language) == 2
     assert corpus.findings(None) == () if name == "demo" else True
+    assert corpus.citation or name in ("folder", "hub")
 
 
-@pytest.mark.parametrize("name", ["emodb", "folder"])
-def test_a_missing_directory_is_refused_by_name(name, tmp_path):
+@pytest.mark.parametrize("name", [name for name in CORPORA if name != "demo"])
+def test_a_missing_directory_is_refused_by_name_and_where_to_get_it(name, tmp_path):
     corpus = build(CORPORA.get(name), {}, name)
-    refused(lambda: corpus.read(None), f"--data {name}=DIR")
+    for action in (corpus.read, corpus.files, corpus.digest):
+        refused(lambda action=action: action(None), f"--data {name}=DIR", corpus.source)
     refused(lambda: corpus.read(tmp_path / "absent"), name, "absent", "not found")
+    refused(lambda: corpus.read(tmp_path), str(tmp_path))
+    assert corpus.source or name == "folder"
+
+
+@pytest.mark.parametrize("name", [name for name in CORPORA if name != "emodb"])
+def test_only_what_may_be_fetched_is(name):
+    assert build(CORPORA.get(name), {}, name).fetch() is None
 
 
 def test_the_language_of_a_one_language_corpus_is_fixed():
@@ -96,6 +105,10 @@ class TestFolder:
     def test_a_wrong_table_is_refused(self, tmp_path, table, fragments):
         write_folder(tmp_path, table, "a.wav")
         refused(lambda: Folder().read(tmp_path), "metadata.csv", *fragments)
+
+    def test_the_table_may_give_an_official_split(self, tmp_path):
+        write_folder(tmp_path, "file,label,split\na.wav,x,train\nb.wav,y,dev\n", "a.wav", "b.wav")
+        assert list(Folder().read(tmp_path)["split"]) == ["train", "dev"]
 
     def test_a_missing_table_is_refused(self, tmp_path):
         refused(lambda: Folder().read(tmp_path), "metadata.csv", "not found", "file, label")
@@ -163,6 +176,11 @@ class TestDecode:
         two_clips(tmp_path)
         soundfile.write(tmp_path / "b.wav", TONE[:1600], SAMPLE_RATE)
         assert decode(Folder().read(tmp_path))[1].lengths.tolist() == [8000, 1600]
+
+    def test_unusable_embedded_sound_is_named_by_its_clip(self, tmp_path):
+        dataset = Folder().read(two_clips(tmp_path))
+        broken = dataset.map(lambda row: {"audio": {"bytes": b"not sound", "path": None}})
+        refused(lambda: decode(broken), "2 of 2 clips unusable", "a.wav: unreadable", "b.wav: unreadable")
 
     def test_ten_unusable_files_are_named_and_the_rest_counted(self, tmp_path):
         names = [f"{number:02}.wav" for number in range(13)]
@@ -276,6 +294,27 @@ class TestEmoDBItself:
             counts = rows["label"].iloc[list(fold.test)].value_counts()
             assert len(counts) == 7
             assert counts.min() >= 5
+
+    def test_two_chosen_emotions_make_a_task(self, emodb_directory):
+        rows, clips, classes = decode(EmoDB().read(emodb_directory), chosen=["anger", "sadness"])
+        assert classes == ("anger", "sadness")
+        assert rows["target"].value_counts().to_dict() == {0: 127, 1: 62}
+        assert len(clips) == 189
+        assert len(folds("5pair", rows, EmoDB.speaker_pairs)) == 5
+
+    def test_gender_is_a_task_of_speaker_independent_folds(self, emodb_directory):
+        rows, _, classes = decode(EmoDB().read(emodb_directory), "gender")
+        assert classes == ("f", "m")
+        assert rows["target"].value_counts().to_dict() == {0: 302, 1: 233}
+        assert {len(set(rows["target"].iloc[list(fold.test)])) for fold in folds("5fold", rows)} == {2}
+
+    def test_speaker_is_a_task_of_random_folds_alone(self, emodb_directory):
+        rows, _, classes = decode(EmoDB().read(emodb_directory), "speaker", ["03", "08", "09", "10"])
+        assert classes == ("03", "08", "09", "10")
+        (fold,) = folds("random75-5-20", rows)
+        assert (len(fold.train), len(fold.validation), len(fold.test)) == (140, 9, 39)
+        for protocol in ("5pair", "5fold", "loso"):
+            refused(lambda protocol=protocol: folds(protocol, rows, EmoDB.speaker_pairs), "'speaker'", "random75-5-20")
 
     def test_loso_has_ten_folds(self, decoded):
         made = folds("loso", decoded[0], EmoDB.speaker_pairs)

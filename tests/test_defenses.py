@@ -7,9 +7,11 @@ import copy
 import pytest
 import torch
 import toys
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
+from advser.attacks.learned import LearnedAttack
 from advser.defenses.adversarial_training import Similarity, Vanilla
 from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
 from advser.defenses.undefended import Undefended
@@ -26,10 +28,12 @@ EVERYWHERE = [
     for name in DEFENSES
     for kind, domain in toys.PLACES
 ]
+LEARNED = [name for name in ATTACKS if issubclass(ATTACKS.get(name), LearnedAttack)]
 BY_ATTACK = [
     pytest.param(plugin, name, domain, id=f"{plugin.__name__}-{name}-{domain}")
     for plugin in ADVERSARIAL
     for name in ATTACKS
+    if name not in LEARNED
     for domain in ATTACKS.get(name).domains
 ]
 
@@ -54,8 +58,8 @@ def own_fgsm(made: EmotionModel, batch: TrainingBatch, epsilon: float) -> Tensor
 
 @pytest.mark.parametrize(("name", "kind", "domain"), EVERYWHERE)
 def test_every_defense_keeps_its_contract(name: str, kind: type[EmotionModel], domain: Domain) -> None:
-    made = toys.model(kind)
     defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name), domain=domain), name)
+    made = defense.extend(toys.model(kind)).train()
     batch = toys.training_batch(made)
     before = {field: value.clone() for field, value in vars(batch).items() if isinstance(value, Tensor)}
     loss = defense.loss(made, batch, 0)
@@ -75,13 +79,35 @@ def test_every_defense_leaves_a_usable_model(name: str) -> None:
     made = toys.model(toys.Convolutional)
     defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name)), name)
     waveform, lengths, _ = toys.sounds()
-    wrapped = defense.wrap(made).eval()
+    wrapped = defense.wrap(defense.extend(made)).eval()
     assert wrapped(waveform, lengths).shape == (len(waveform), toys.CLASSES)
     assert (
         wrapped.outputs(wrapped.inputs(waveform, lengths, "spectrogram"), lengths, "spectrogram")
         .logits.isfinite()
         .all()
     )
+
+
+@pytest.mark.parametrize(("name", "kind", "domain"), EVERYWHERE)
+def test_what_a_defense_adds_survives_a_checkpoint_and_leaves_the_classifier_alone(
+    name: str, kind: type[EmotionModel], domain: Domain
+) -> None:
+    defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name), domain=domain), name)
+    plain = toys.model(kind).eval()
+    extended = defense.extend(copy.deepcopy(plain)).eval()
+    waveform, lengths, _ = toys.sounds()
+    said, expected = extended.outputs(waveform, lengths, "waveform"), plain.outputs(waveform, lengths, "waveform")
+    assert torch.equal(said.logits, expected.logits)
+    assert torch.equal(said.embedding, expected.embedding)
+    assert torch.equal(extended.inputs(waveform, lengths, domain), plain.inputs(waveform, lengths, domain))
+    assert (extended.spectrogram, extended.differentiable) == (plain.spectrogram, plain.differentiable)
+    checkpoint = load(save({key: value.contiguous() for key, value in extended.state_dict().items()}))
+    read = defense.extend(toys.model(kind, seed=1)).eval()
+    read.load_state_dict(checkpoint)
+    again = read.outputs(waveform, lengths, "waveform")
+    assert torch.equal(again.logits, said.logits)
+    assert (again.detection is None) == (said.detection is None)
+    assert said.detection is None or torch.equal(again.detection, said.detection)
 
 
 @pytest.mark.parametrize("name", list(DEFENSES))
@@ -107,6 +133,14 @@ def test_any_attack_can_be_trained_against(plugin: type[Defense], attack: str, d
     torch.manual_seed(0)
     assert loss.isfinite()
     assert loss.item() != clean_only.loss(made, batch, 0).item()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("plugin", ADVERSARIAL)
+def test_an_attack_that_needs_a_finished_model_is_refused(plugin: type[Defense], name: str) -> None:
+    reference = {"name": name, "params": toys.row(ATTACKS.get(name), epsilon=0.01)}
+    with pytest.raises(InputError, match=f"name: found '{name}', .*; allowed in a defense: "):
+        validated(plugin, {"attack": reference}, "defense")
 
 
 def test_undefended_is_the_mean_cross_entropy() -> None:

@@ -6,11 +6,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 import pytest
 import synthetic
+from pydantic import ValidationError
 
-from advser.leaderboards.curves import EPSILON, STEPS, panels
-from advser.leaderboards.figures import draw, write_figures
+from advser.exhibits import Profile
+from advser.leaderboards.board import Cell
+from advser.leaderboards.curves import EPSILON, STEPS, Curve, Panel, panels
+from advser.leaderboards.figures import draw, look, write_figures
 from advser.leaderboards.rows import rows
 from advser.results import Results, select
 
@@ -98,3 +102,69 @@ def test_controls_are_dashed_and_grey(made: Results) -> None:
 
 def test_one_budget_gives_no_figure(made: Results, tmp_path: Path) -> None:
     assert write_figures(select(made, {"epsilon": "0.001"}), tmp_path) == []
+
+
+def of_many(made: Results, parts: tuple[str, ...], defenses: int, places: tuple[str, ...]) -> Results:
+    table = made.table[made.table["defense"].eq("none") & made.table["metric"].eq("uar")]
+    table = table[table["domain"].isin(places) | table["attack"].eq("none")]
+    copies = [
+        table.assign(part=part, defense=f"defense-{number:02}") for part in parts for number in range(defenses)
+    ]  # fmt: skip
+    return Results(pd.concat(copies, ignore_index=True), made.examples, made.run)
+
+
+def size(path: Path) -> tuple[int, int]:
+    width, height = struct.unpack(">II", path.read_bytes()[16:24])
+    return int(width), int(height)
+
+
+def test_each_part_has_a_figure_and_a_long_one_is_continued(made: Results, tmp_path: Path) -> None:
+    many = of_many(made, ("fair", "as_published"), 14, ("waveform", "spectrogram"))
+    many = select(many, {"labels": "true", "access": "white-box"})
+    written = [path for path in write_figures(many, tmp_path) if path.suffix == ".png"]
+    assert [path.stem for path in written if "epsilon" in path.stem] == [
+        "uar-against-epsilon-fair", "uar-against-epsilon-fair_2",
+        "uar-against-epsilon-as-published", "uar-against-epsilon-as-published_2",
+    ]  # fmt: skip
+    assert max(size(path)[1] for path in written) < 4800
+
+
+def test_models_stand_abreast_where_there_is_one_place_of_attack(made: Results, tmp_path: Path) -> None:
+    small = of_many(made, ("",), 13, ("waveform",))
+    (picture,) = [path for path in write_figures(small, tmp_path) if path.suffix == ".png"]
+    assert picture.stem == "uar-against-epsilon"
+    width, height = size(picture)
+    assert height < 2.1 * width
+    axes = draw(panels(rows(small), "uar", EPSILON), "UAR").axes
+    assert len(axes) == 13
+    assert sum(bool(place.get_xlabel()) for place in axes) == 3
+
+
+def test_no_figure_has_a_name_that_exhibits_may_have(made: Results, tmp_path: Path) -> None:
+    many = of_many(made, ("", "fair"), 40, ("waveform",))
+    names = {path.stem for path in [*write_figures(many, tmp_path), *write_figures(made, tmp_path)]}
+    assert {"uar-against-epsilon", "wer-against-epsilon", "uar-against-steps", "uar-against-epsilon-fair_2"} <= names
+    for name in names:
+        with pytest.raises(ValidationError):
+            Profile(profile=name, title="One", metrics=["uar"])
+
+
+def test_no_two_curves_look_the_same() -> None:
+    assert len({tuple(sorted(look(number).items())) for number in range(24)}) == 24
+    curves = [
+        Curve(
+            f"attack-{number}, {labels}", f"attack-{number}", labels, False, ((0.1, Cell(0.5, 0.4, 0.6, 10, 0, "ok")),)
+        )
+        for number in range(24)
+        for labels in ("true", "predicted", "soft")
+    ]
+    lines = draw([Panel("one", "waveform", "ε", None, tuple(curves))], "UAR").axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(curves)
+
+
+def test_a_curve_looks_the_same_in_all_parts_of_a_figure(made: Results) -> None:
+    drawn = panels(rows(made), "uar", EPSILON)
+    alone = [panel for panel in drawn if panel.place != "waveform"][-1:]
+    colors = {line.get_label(): line.get_color() for line in draw(drawn, "UAR").axes[-1].get_lines()}
+    again = {line.get_label(): line.get_color() for line in draw(alone, "UAR", "2 of 2", drawn).axes[0].get_lines()}
+    assert again == colors

@@ -150,7 +150,13 @@ def trained(store: Store, prepared: Artefact) -> Artefact:
 def crafted(store: Store, prepared: Artefact, trained: Artefact | None, name: str, **changes) -> Artefact:
     """Craft with one attack; ``changes`` go to the spec, ``params`` to the attack."""
     params = changes.pop("params", {})
-    spec = {"attack": {"name": name, "params": params}, "domain": "waveform", "labels": "true", "batch_size": 16}
+    spec = {
+        "attack": {"name": name, "params": params},
+        "domain": "waveform",
+        "labels": "true",
+        "objective": "cross-entropy",
+        "batch_size": 16,
+    }
     spec |= {"fold": "fold1", "seed": 0, **changes}
     inputs = {"prepared": prepared} | ({"source": trained} if trained else {})
     return do(store, craft, spec, **inputs)

@@ -15,6 +15,7 @@ from advser.audio import SAMPLE_RATE, read
 from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import Metric
 from advser.metrics.cost import Backwards, Forwards, Seconds
+from advser.metrics.detection import DetectorAUC, DetectorEER
 from advser.metrics.intelligibility import ESTOI, STOI
 from advser.metrics.normalisation import normalise
 from advser.metrics.quality import PESQ, SNR
@@ -54,6 +55,9 @@ OUTCOME = {
     "seconds": [0.5, 0.5, 0.25, 0.25, 1.0],
     "forwards": [10, 10, 10, 10, 0],
     "backwards": [10, 10, 10, 10, 5],
+    "fold": ["1", "1", "1", "2", "2"],
+    "detection": [2.0, 0.0, 1.0, 15.0, 11.0],
+    "clean_detection": [0.0, 0.0, -1.0, 10.0, 12.0],
 }
 
 
@@ -65,6 +69,8 @@ OUTCOME = {
         (Loss(), 2.0),
         (AttackSuccess(), 2 / 5),
         (TransferRate(), 1 / 2),
+        (DetectorAUC(), (3 * (3 + 2 + 3) / 9 + 2 * (2 + 1) / 4) / 5),
+        (DetectorEER(), (3 * 2 / 9 + 2 * 1 / 2) / 5),
         (Seconds(), 0.5),
         (Forwards(), 8.0),
         (Backwards(), 9.0),
@@ -82,11 +88,12 @@ def test_transfer_rate_without_a_qualifying_clip_is_undefined():
 @pytest.mark.parametrize(
     ("metric", "column"),
     [(UAR(), "prediction"), (Accuracy(), "prediction"), (AttackSuccess(), "clean_prediction"),
-     (TransferRate(), "source_prediction")],
+     (TransferRate(), "source_prediction"), (DetectorAUC(), "detection"), (DetectorEER(), "clean_detection")],
     ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )  # fmt: skip
 def test_a_missing_prediction_is_a_failed_clip(metric, column):
-    examples = pd.DataFrame({**OUTCOME, column: [-1, *OUTCOME[column][1:]]})
+    missing = np.nan if "detection" in column else -1
+    examples = pd.DataFrame({**OUTCOME, column: [missing, *OUTCOME[column][1:]]})
     failed = np.isnan(metric.statistics(examples, 3)).any(axis=1)
     assert failed.tolist() == [True, False, False, False, False]
 
@@ -105,6 +112,7 @@ def test_where_metrics_have_no_meaning():
     assert {name for name, kinds in needs.items() if "audio" in kinds} >= {"snr", "pesq", "stoi", "estoi"}
     assert {name for name, kinds in needs.items() if "source" in kinds} == {"transfer-rate"}
     assert {"snr", "attack-success", "wer-change", "cer-change"} <= {n for n, k in needs.items() if "attack" in k}
+    assert {name for name, kinds in needs.items() if "detections" in kinds} == {"detector-auc", "detector-eer"}
     assert "attack" not in needs["pesq"] | needs["stoi"] | needs["wer"] | needs["uar"]
     assert {name for name, kinds in needs.items() if "transcripts" in kinds} == {
         "wer",

@@ -20,8 +20,8 @@ from advser.jobs import Corpus, Speech, prepare_job
 from advser.metrics.base import ClipMetric
 from advser.newcomers import with_newcomers
 from advser.parameters import parameter
-from advser.plan import Plan, make_plan
-from advser.plugins import ATTACKS, METRICS, MODELS
+from advser.plan import NothingSelectedError, Plan, make_plan
+from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.registry import code_fingerprint
 from advser.suite import Suite
 
@@ -51,6 +51,16 @@ class Nested(Attack):
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
         return self.inner.build().perturb(target, x, labels, generator)
+
+
+class Lacking(Waveform):
+    """A model that needs what is not installed, and fetches an encoder."""
+
+    packages: ClassVar[tuple[str, ...]] = ("not-there",)
+
+    @classmethod
+    def fingerprint(cls, params: Mapping[str, Any]) -> str:
+        raise AssertionError("fetched an encoder")
 
 
 class Overwrites(ClipMetric):
@@ -127,7 +137,8 @@ def test_every_victim_meets_every_attack_and_no_job_is_planned_twice() -> None:
         "train": 3 * 4,
         "craft": 3 * (1 + 1 + 4 * 4),
         "predict": 3 * 4 * (1 + 4 + 1),
-        "measure": 3 * 2,
+        # A ratio to what was perturbed has no meaning on the clean cell.
+        "measure": 3 * 1,
     }
     assert len(keys_of(made)) == len(made.cells)
 
@@ -199,6 +210,78 @@ def test_a_model_without_a_spectrogram_hears_spectrogram_attacks_and_crafts_none
     assert sources == []
 
 
+CHAIN_RULE = {"name": "chain-rule", "params": {"steps": 1}}
+
+
+def test_an_attack_that_needs_a_spectrogram_is_crafted_on_models_that_have_one_alone() -> None:
+    surrogates = [["tiny"], ["raw"], ["tiny", "cnn4"]]
+    made = plan(models=["tiny", "cnn4", "raw"], attacks=[{**CHAIN_RULE, "transfer": True, "surrogates": surrogates}])
+    found = sorted(places(made, "model", "source_model"))
+    assert found == [(model, source) for model in ("cnn4", "raw", "tiny") for source in ("cnn4", "tiny")]
+
+
+@pytest.mark.parametrize(
+    ("attack", "needs"),
+    [
+        (CHAIN_RULE, r"waveform domain: .*\(models: raw\), allowed: with a spectrogram and gradients"),
+        ({**FGSM, **IN_FEATURES}, "spectrogram domain: .*with a spectrogram and gradients"),
+        ({**NOISE, **IN_FEATURES}, "spectrogram domain: .*with a spectrogram$"),
+    ],
+    ids=["needs one", "perturbs one", "blind"],
+)
+def test_an_attack_without_a_model_for_it_is_left_out_and_told_or_refused_if_alone(
+    attack: dict[str, Any], needs: str
+) -> None:
+    with pytest.raises(InputError, match=f"^attack '{attack['name']}' in the {needs}") as caught:
+        plan(models=["raw"], attacks=[attack])
+    assert not isinstance(caught.value, NothingSelectedError)
+    assert "\n" not in str(caught.value)
+    told = plan(models=["raw"], attacks=[NOISE, attack])
+    assert told.notes == (f"Left out: {caught.value}.",)
+    assert set(places(told, "attack", "domain")) == {("noise", "waveform")}
+    # Selected or not, it has a place.
+    assert len(plan(suite(models=["tiny", "raw"], attacks=[NOISE, attack]), {"model": "raw"}).cells) == 2
+
+
+def test_a_source_that_is_named_twice_is_one_source() -> None:
+    surrogates = [["tiny"], ["cnn4"], ["tiny"], ["tiny", "cnn4"]]
+    made = plan(models=["tiny", "cnn4", "raw"], attacks=[{**FGSM, "transfer": True, "surrogates": surrogates}])
+    found = Counter(places(made, "model", "source_model"))
+    singles = {(victim, source): 1 for victim in ("tiny", "cnn4", "raw") for source in ("tiny", "cnn4", "raw")}
+    assert found == singles | {("raw", "tiny + cnn4"): 1}
+    alone = plan(models=["tiny", "cnn4"], attacks=[{**FGSM, "surrogates": [["tiny"]]}])
+    assert places(alone, "model", "source_model") == [("tiny", "tiny"), ("cnn4", "cnn4"), ("cnn4", "tiny")]
+
+
+def test_the_defenses_of_an_ensemble_are_told_one_by_one() -> None:
+    groups = [["tiny", "cnn4/vanilla", "vgg16"], ["tiny", "cnn4", "vgg16/vanilla"]]
+    models = ["tiny", "cnn4", "vgg16", "raw"]
+    in_sound = {"name": "vanilla", "params": {"attack": FGSM, "domain": "waveform"}}
+    made = plan(models=models, defenses=["none", in_sound], attacks=[{**FGSM, "surrogates": groups}], folds=["fold1"])
+    found = {defense for model, defense in places(made, "source_model", "source_defense") if "+" in model}
+    assert found == {"none + vanilla + none", "none + none + vanilla"}
+    assert len(keys_of(made)) == len(made.cells)
+
+
+def test_cells_that_results_could_not_tell_apart_are_refused_before_anything_runs() -> None:
+    models = [{"name": "tiny", "label": label} for label in ("a", "b", "a + b", "victim")]
+    defenses = [{"name": "none", "label": label} for label in ("none", "none + none")]
+    with pytest.raises(InputError, match=r"^cells: found '.*' and '.*' on a / none") as caught:
+        plan(
+            models=models, defenses=defenses, attacks=[{**FGSM, "transfer": True, "surrogates": [["a/none", "b/none"]]}]
+        )
+    assert "\n" not in str(caught.value)
+    for source in ("on a + b / none + none'", "on a / none + b / none'"):
+        assert source in str(caught.value)
+
+
+def test_worst_cases_that_come_to_the_same_are_refused_before_anything_runs() -> None:
+    worst = [{"name": "worst", "epsilon": epsilon} for epsilon in (0.06, 0.1)]
+    with pytest.raises(InputError, match=r"^cells: found 'worst case worst' and 'worst case worst' on tiny / none"):
+        plan(attacks=[FGSM], worst=worst)
+    assert len(plan(attacks=[FGSM], worst=worst[:1]).cells) == 2
+
+
 def test_training_on_a_spectrogram_needs_a_model_that_has_one() -> None:
     with pytest.raises(InputError, match=r"defense 'vanilla': domain: found 'spectrogram'.*model 'raw'.*waveform"):
         plan(models=["tiny", "raw"], defenses=[VANILLA])
@@ -256,8 +339,13 @@ def test_a_victim_that_is_left_out_is_still_a_source() -> None:
     assert ("cnn4", "none", "transfer") in sources
 
 
+def test_a_fold_that_one_part_lacks_selects_nothing_of_it() -> None:
+    with pytest.raises(NothingSelectedError, match=r"--only fold=random: no such fold \(folds: fold1, fold2, fold3\)"):
+        plan(suite(), {"fold": "random"})
+
+
 def test_only_a_known_column_selects() -> None:
-    with pytest.raises(InputError, match=r"--only colour: .*allowed: seed, fold, model"):
+    with pytest.raises(InputError, match=r"--only colour: .*allowed: part, seed, fold, model"):
         plan(suite(), {"colour": "red"})
 
 
@@ -368,3 +456,59 @@ def test_the_code_of_every_attack_involved_is_in_the_key() -> None:
     for job in (train, craft):
         assert job.code["attacks:fgsm"] == code_fingerprint("advser.attacks.gradient_sign")
         assert "attacks:nested" in job.code
+
+
+def examined(made: Plan) -> Counter[tuple[str, str]]:
+    """Attack and metric of the jobs that ask a victim."""
+    titles = {key: cell.columns["attack"] for cell in made.cells for key in cell.folds[0].examined.values()}
+    return Counter(
+        (titles[key], job.spec["metric"]["name"]) for key, job in made.jobs.items() if job.stage == "examine"
+    )
+
+
+def test_a_victim_is_asked_only_where_the_answer_has_a_meaning() -> None:
+    made = plan(attacks=[{**FGSM}], metrics=["uar", "snr", "alignment", "gradient-mass"], folds=["fold1"])
+    assert examined(made) == {("none", "gradient-mass"): 1, ("fgsm", "alignment"): 1}
+    assert stages(made)["measure"] == 1
+
+
+def test_the_packages_of_every_plugin_involved_are_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, name, package in (
+        (ATTACKS, "nested", "jinja2"),
+        (ATTACKS, "fgsm", "typer"),
+        (ATTACKS, "generator", "pooch"),
+        (DEFENSES, "vanilla", "rich"),
+        (METRICS, "alignment", "pyyaml"),
+    ):
+        monkeypatch.setattr(kind.get(name), "packages", (package,))
+    nested = {"name": "nested", "params": {"inner": FGSM}, "domain": ["waveform"]}
+    generator = {"name": "generator", "params": {"epsilon": 0.01}}
+    made = plan(defenses=[VANILLA], attacks=[nested, generator], metrics=["uar", "alignment"], folds=["fold1"])
+    found: dict[str, set[str]] = {}
+    for job in made.jobs.values():
+        packages = {name.removeprefix("package:") for name in job.code if name.startswith("package:")}
+        found.setdefault(f"{job.stage} {job.spec.get('attack', {}).get('name', '')}".strip(), set()).update(packages)
+    assert {"jinja2", "typer"} <= found["craft nested"]
+    assert "pooch" in found["learn generator"] & found["craft generator"]
+    assert {"rich", "typer"} <= found["train"]
+    assert "pyyaml" in found["examine"]
+    assert not {"jinja2", "typer", "pooch", "rich", "pyyaml"} & (found["craft none"] | found["predict"])
+
+
+def test_attacks_say_which_packages_decide_what_they_make() -> None:
+    for name, package in {"art": "adversarial-robustness-toolbox", "chain-rule": "scipy"}.items():
+        assert ATTACKS.get(name).packages == (package,)
+    assert ATTACKS.get("hopskipjump").packages == ATTACKS.get("art").packages
+
+
+def test_what_is_not_installed_is_told_with_its_extra_before_anything_is_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(MODELS._decorated, "lacking", Lacking)
+    listed = ["not-there-at-all>=1; extra == 'other'", 'not-there[all]>=2.6; extra == "encoders"']
+    monkeypatch.setattr("advser.fingerprints.requires", lambda _: listed)
+    with pytest.raises(InputError, match=r"^not-there: not installed, .*: pip install 'advser\[encoders\]'$"):
+        plan(models=["lacking"])
+    monkeypatch.setattr("advser.fingerprints.requires", lambda _: [])
+    with pytest.raises(InputError, match=r"pip install 'not-there'$"):
+        plan(models=["lacking"])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from commandline import advser
 
 from advser.results import EXAMPLES_FILE, Results
 from advser.suite import Suite, load
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
+PAGES = [ROOT / "README.md"]
 FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 folders = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 
@@ -38,9 +39,10 @@ def test_a_published_folder_holds_no_sound_and_no_clips(folder: Path) -> None:
     assert not (folder / EXAMPLES_FILE).exists()
 
 
-def test_the_readme_shows_what_its_command_prints() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"`advser (board leaderboards/published/[^`]*)`", readme)
-    done = advser(*shlex.split(command), cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in readme
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_shows_what_its_commands_print(page: Path) -> None:
+    cog = Path(sys.executable).parent / "cog"
+    options = ["--check", "--diff", "-I", "docs", "-p", "from pages import board"]
+    done = subprocess.run([cog, *options, page], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nto mend it: tox -e pages"
+    assert "[[[cog" in page.read_text(encoding="utf-8")

@@ -352,3 +352,11 @@ def test_code_without_a_file_has_no_fingerprint(registry: Registry[object]) -> N
     assert str(registry.origin("typed")) == "?:0"
     with pytest.raises(InputError, match="module typed_into_a_notebook: its Python source is not found"):
         registry.fingerprint("typed")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, registry in REGISTRIES.items() for name in registry])
+def test_every_plugin_is_described_and_names_its_source(kind: str, name: str) -> None:
+    found = REGISTRIES[kind].get(name)
+    assert found.__doc__
+    # These read whatever the user has.
+    assert found.citation or (kind, name) in {("corpora", "folder"), ("corpora", "hub")}

@@ -18,6 +18,7 @@ from advser.provenance import provenance
 from advser.results import EXAMPLES_SCHEMA, KEYS, SCHEMA_VERSION, TABLE_SCHEMA, Results, no_examples, select
 
 RUN = {"notes": ["a note"], "failures": []}
+PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
 
 
 def table(**changes: object) -> pd.DataFrame:
@@ -74,6 +75,27 @@ def test_values_and_texts_come_back_as_they_were(
     made = Results(table(value=value, epsilon=epsilon, reason=text), no_examples(), RUN)
     made.save(directory)
     assert_frame_equal(Results.load(directory).table, made.table, check_exact=True)
+
+
+def test_results_of_an_older_schema_get_the_columns_that_were_added_since(saved: Path) -> None:
+    for file in ("results.parquet", "examples.parquet"):
+        frame = pd.read_parquet(saved / file)
+        frame.drop(columns={"part", "detection", "clean_detection"} & {*frame}).to_parquet(saved / file)
+    with pytest.raises(InputError, match="no column part"):
+        Results.load(saved)
+    (saved / "run.json").write_text(json.dumps({**RUN, "schema": 1}))
+    made = Results.load(saved)
+    assert set(made.table["part"]) == set(made.examples["part"]) == {""}
+    assert made.examples[["detection", "clean_detection"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in PUBLISHED.glob("*/run.json")), ids=lambda one: one.name
+)
+def test_published_results_can_still_be_read(folder: Path) -> None:
+    made = Results.load(folder)
+    assert len(made.table)
+    assert made.examples.empty
 
 
 def test_published_results_have_no_examples(saved: Path) -> None:

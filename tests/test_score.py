@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 
 from advser.errors import MeasurementError
 from advser.job import Outcome
@@ -26,7 +27,7 @@ from advser.score import Scorer
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import load_prepared
 from advser.store import Store
-from advser.suite import Suite
+from advser.suite import Suite, WorstCase
 from advser.transcribers.base import Transcriber
 from advser.worker import execute
 
@@ -80,8 +81,12 @@ SUITE = {
     "protocol": "3pair",
     "folds": ["fold1"],
     "training": {"iterations": 5, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
-    "models": ["tiny", {"name": "tiny", "label": "other", "training": {"iterations": 4}}],
-    "defenses": ["none"],
+    "models": [
+        {"name": "tiny", "defenses": ["none"]},
+        {"name": "tiny", "label": "other", "training": {"iterations": 4}, "defenses": ["none"]},
+        {"name": "tiny", "label": "guarded", "defenses": ["detector"]},
+    ],
+    "defenses": ["none", {"name": "detector", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}}],
     "attacks": [
         {"name": "fgsm", "transfer": True, "params": {"epsilon": 0.02}},
         {"name": "fgsm", "domain": "spectrogram", "delivery": "features", "params": {"epsilon": 0.06}},
@@ -92,6 +97,8 @@ SUITE = {
         "loss",
         "attack-success",
         "transfer-rate",
+        "detector-auc",
+        "detector-eer",
         "snr",
         "wer",
         "wer-change",
@@ -203,6 +210,36 @@ def test_loss_and_margin_are_those_of_the_logits(run: Run) -> None:
     assert ((examples["margin"] > 0) == (examples["prediction"] == examples["label"])).all()
 
 
+@pytest.mark.parametrize(
+    ("source", "domain"), [("guarded", "waveform"), ("guarded", "spectrogram"), ("tiny", "waveform")]
+)
+def test_what_a_detector_says_is_scored(run: Run, source: str, domain: str) -> None:
+    cell = run.cell("guarded", source, domain)
+    (fold,) = cell.folds
+    said, clean = (load_file(run.store.get(key).path(LOGITS)) for key in (fold.predicted, fold.clean_predicted))
+    examples = rows(run.examples, cell)
+    np.testing.assert_array_equal(examples["detection"], said["detections"])
+    np.testing.assert_array_equal(examples["clean_detection"], clean["detections"])
+    assert not said["detections"].equal(clean["detections"])
+    clips = len(examples)
+    scores = np.concatenate([examples["clean_detection"], examples["detection"]])
+    found = figures(run.table, cell)
+    assert found.loc["detector-auc", "value"] == pytest.approx(roc_auc_score([0] * clips + [1] * clips, scores))
+    assert found.loc["detector-eer", "status"] == "ok"
+    assert found.loc["detector-auc", ["n", "n_failed"]].tolist() == [clips, 0]
+
+
+def test_detection_has_no_meaning_without_a_detector_or_an_attack(run: Run) -> None:
+    table = run.table[run.table["metric"].isin(["detector-auc", "detector-eer"])]
+    told = table.set_index(["model", "attack"])[["status", "reason"]]
+    assert set(map(tuple, told.xs("none", level="attack").to_numpy())) == {("not-applicable", "clean row")}
+    for victim in ("tiny", "other"):
+        reasons = set(map(tuple, told.loc[[(victim, "fgsm")]].to_numpy()))
+        assert reasons == {("not-applicable", "the victim has no detector")}
+        assert run.examples.loc[run.examples["model"] == victim, ["detection", "clean_detection"]].isna().all(axis=None)
+    assert set(told.loc[("guarded", "fgsm"), "status"]) == {"ok"}
+
+
 def test_a_metric_with_a_fault_is_a_failed_row_and_the_others_go_on(run: Run) -> None:
     for cell in run.plan.cells:
         found = figures(run.table, cell)
@@ -307,6 +344,43 @@ def test_a_clip_on_which_a_measure_has_no_meaning_counts_neither_way(run: Run, t
     path.write_text(json.dumps([nothing] * len(values)))
     found = figures(Scorer(run.plan, store, {}, run.speech).score()[0], cell).loc["snr"]
     assert (found["status"], found["reason"]) == ("not-applicable", "nothing was perturbed")
+
+
+def worst(run: Run, store: Store, plan: Plan | None = None) -> pd.DataFrame:
+    """The figures of the worst of all attacks on the sound, on the victim ``tiny``."""
+    plan = plan or run.plan
+    suite = plan.suite.model_copy(update={"worst": [WorstCase()]})
+    table, _ = Scorer(replace(plan, suite=suite), store, {}, run.speech).score()
+    return table[(table["attack"] == "worst-case") & (table["model"] == "tiny")].set_index("metric")
+
+
+def test_clips_that_could_not_be_measured_are_told_of_the_worst_case_too(run: Run) -> None:
+    found, single = worst(run, run.store), figures(run.table, run.cell("tiny", "tiny"))
+    for title in ("length-long", "length-none"):
+        for key in ("n_failed", "status"):
+            assert found.loc[title, key] == single.loc[title, key]
+    assert found.loc["length-long", "reason"] == f"worst of 3, clip by clip; {single.loc['length-long', 'reason']}"
+    assert found.loc["length-none", "reason"] == single.loc["length-none", "reason"]
+    assert found.loc["length-double", ["n_failed", "reason"]].tolist() == [0, "worst of 3, clip by clip"]
+    assert found.loc["length-long", "value"] == pytest.approx(single.loc["length-long", "value"])
+
+
+def test_what_was_not_measured_is_that_of_each_clips_worst_attack(run: Run, tmp_path: Path) -> None:
+    cells = [run.cell("tiny", source) for source in ("tiny", "other", "guarded")]
+    margins = np.stack([rows(run.examples, cell)["margin"].to_numpy() for cell in cells])
+    chosen = margins.argmin(axis=0)
+    assert 0 < (chosen == 0).sum() < len(chosen)
+    store = Store(tmp_path / "store")
+    shutil.copytree(run.store.root, store.root)
+    path = store.get(cells[0].folds[0].measured["snr"]).path("values.json")
+    broken = {"value": None, "reason": "broken"}
+    path.write_text(json.dumps([broken] * len(chosen)))
+    found = worst(run, store).loc["snr"]
+    assert (found["n_failed"], found["n"]) == ((chosen == 0).sum(), (chosen != 0).sum())
+    assert found["reason"].endswith(f"; {(chosen == 0).sum()} clips failed, most often: broken")
+    path.write_text(json.dumps([broken | {"counts": False}] * len(chosen)))
+    found = worst(run, store).loc["snr"]
+    assert (found["n_failed"], found["n"]) == (0, (chosen != 0).sum())
 
 
 def test_without_a_transcriber_word_error_rates_do_not_apply(run: Run) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from advser.declarations import check
 from advser.errors import InputError
 from advser.suite import load, shipped
 
@@ -50,6 +51,8 @@ def test_yaml_truth_values_and_exponents_are_read_as_meant(small: Path) -> None:
         ("models.tiny.training.batch_size=4", lambda suite: suite.models[0].training == {"batch_size": 4}),
         ("folds=[fold1]", lambda suite: suite.folds == ["fold1"]),
         ("seeds=[1, 2]", lambda suite: suite.seeds == [1, 2]),
+        ("attacks.f*.params.epsilon=0.5", lambda suite: suite.attacks[0].params == {"epsilon": 0.5}),
+        ("models.*.training.batch_size=4", lambda suite: suite.models[0].training == {"batch_size": 4}),
     ],
 )
 def test_set_changes_one_value(small: Path, change: str, found) -> None:
@@ -64,6 +67,7 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("training.epochs=3", "unknown key 'training.epochs'"),
         ("colour=red", "unknown key 'colour'"),
         ("attacks.pgd.params.epsilon=1", "no entry 'pgd' .found: fgsm"),
+        ("attacks.p*.params.epsilon=1", r"no entry of 'attacks' matches 'p\*' .found: fgsm"),
         ("name", "no '='"),
         ("name.first=x", "'first' has no keys above it"),
         ("models=[tiny, tiny]", "'tiny' is listed twice"),
@@ -128,3 +132,98 @@ def test_a_transcriber_that_is_named_has_parameters(small: Path) -> None:
 def test_an_unknown_suite_names_the_shipped_ones() -> None:
     with pytest.raises(InputError, match="demo"):
         load("no-such-suite")
+
+
+def test_parts_inherit_the_suite_and_change_keys_of_it(small: Path) -> None:
+    changes = [
+        "parts={published: {protocol: random}, fair: {training: {iterations: 7}, title: Fair}}",
+        "training={batch_size: 8, iterations: 9}",
+    ]
+    suite = load(str(small), changes)
+    published, fair = suite.settings
+    assert (published.part, published.protocol, published.training.iterations) == ("published", "random", 9)
+    assert (fair.part, fair.protocol, fair.title) == ("fair", suite.protocol, "Fair")
+    assert (fair.training.iterations, fair.training.batch_size) == (7, 8)
+    assert {part.name for part in suite.settings} == {suite.name}
+    assert load(str(small)).settings == [load(str(small))]
+
+
+TABLE = "{table: one, title: One, rows: [{title: a, published: [1.0]}], columns: [{title: [b], metric: uar}]}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("parts={fair: 3}", "parts.fair: found 3, allowed: a mapping"),
+        ("parts={fair: {name: other}}", "parts.fair: found name, allowed: any other key"),
+        ("parts={fair: {colour: red}}", "unknown key 'parts.fair.colour'"),
+        ("exhibits=[{tabel: one}]", "one of the keys table, curves, profile, pictures"),
+        (f"exhibits=[{TABLE}, {TABLE}]", "the name 'one' is taken"),
+        (f"exhibits=[{TABLE.replace('table: one', 'table: attacks')}]", "the name 'attacks' is taken"),
+        (f"exhibits=[{TABLE.replace('[1.0]', '[1.0, 2.0]')}]", "row 'a' has 2 published values, allowed: 1"),
+        (f"exhibits=[{TABLE.replace('metric: uar', 'metric: uar, where: {epsilon: $eps}')}]", "row 'a' gives no eps"),
+    ],
+)
+def test_wrong_parts_and_exhibits_are_refused(small: Path, change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(str(small), [change])
+
+
+SHARED = """
+name: shared
+corpus: demo
+protocol: 3pair
+models: [{name: tiny, params: {frames: 32}}]
+defenses: [none]
+metrics: [uar]
+parts:
+  one: {attacks: &same [{name: fgsm, params: {epsilon: 0.1}}]}
+  two: {attacks: *same}
+"""
+
+
+def test_a_change_in_one_part_stays_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text(SHARED)
+    changes = ["parts.one.attacks.fgsm.params.epsilon=0.2", "parts.one.models.tiny.params.frames=64"]
+    suite = load(str(path), changes)
+    assert [part.attacks[0].params["epsilon"] for part in suite.settings] == [0.2, 0.1]
+    assert [part.models[0].params["frames"] for part in suite.settings] == [64, 32]
+    assert suite.models[0].params["frames"] == 32
+    every = load(str(path), ["parts.*.models.tiny.params.frames=48"])
+    assert [part.models[0].params["frames"] for part in every.settings] == [48, 48]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("worst=[{name: fgsm}]", "'fgsm' is taken"),
+        ("worst=[{name: none}]", "'none' is taken"),
+        ("worst=[{name: worst}, {name: worst}]", "'worst' is taken"),
+        ("parts={a: {metrics: [{name: uar, label: x}]}, b: {metrics: [{name: error, label: x}]}}", "'x' means two"),
+    ],
+)
+def test_names_that_would_collide_are_refused(small: Path, change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(str(small), [change])
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_what_a_shipped_suite_shows_is_in_it(name: str) -> None:
+    check(load(name))
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("worst=[{attacks: [fgms]}]", "worst-case: attacks: found 'fgms', allowed: fgsm"),
+        (f"exhibits=[{TABLE.replace('uar', 'aur')}]", "exhibit one: metric: found 'aur', allowed: uar"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], where: {colour: red}}]", "exhibit c: key: found 'colour'"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], series: [modle]}]", "exhibit c: key: found 'modle'"),
+        ("exhibits=[{profile: c, title: C, metrics: [uar], where: {attack: pgd}}]", "exhibit c: attack: found 'pgd'"),
+        (f"exhibits=[{TABLE.replace('title: a', 'title: a, where: {part: fair}')}]", "exhibit one: part: found 'fair'"),
+    ],
+)
+def test_what_no_cell_can_belong_to_is_refused(small: Path, declared: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(load(str(small), [declared]))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs
-from advser.target import Target, margin
+from advser.target import OBJECTIVES, Target, margin
 from advser.threat import Access, Domain
 
 QUESTIONS = {
@@ -173,3 +173,16 @@ def test_margin_is_above_0_exactly_where_the_clip_is_misread(classes: int) -> No
     values = margin(Outputs(logits, logits), labels)
     assert torch.equal(values > 0, logits.argmax(1) != labels)
     assert 0 < (values > 0).sum() < 50
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_takes_soft_labels(objective: str) -> None:
+    made = toys.model(toys.Linear)
+    x, lengths, labels = toys.sounds()
+    soft = functional.one_hot(labels, toys.CLASSES) * 0.8 + 0.2 / toys.CLASSES
+    with Target(made, lengths, "waveform", objective=OBJECTIVES[objective]) as target:
+        loss, gradient = target.loss_and_gradient(x, soft)
+        assert loss.shape == labels.shape
+        assert gradient.abs().sum() > 0
+        if objective == "margin":
+            assert torch.equal(loss, target.loss(x, labels))

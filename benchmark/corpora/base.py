@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,6 +25,9 @@ class Corpus(Parameters, ABC):
 
     title: ClassVar[str]
     licence: ClassVar[str]
+    source: ClassVar[str] = ""
+    """Where a copy is had, or asked for; empty where nothing is to be had."""
+
     language: str
     """ISO 639-1 code of what is spoken (a ``Literal`` where a corpus has one language)."""
 
@@ -52,26 +56,43 @@ class Corpus(Parameters, ABC):
         """
         return ()
 
+    def fetch(self) -> Path | None:
+        """Return a folder with the corpus on this machine, downloaded if it is not there yet.
+
+        Asked when no directory is given. None: nothing is fetched, because the corpus is embedded, licensed, or the
+        user's own.
+
+        Raises:
+            InputError: if it cannot be downloaded, or what was downloaded is not the corpus.
+        """
+        return None
+
     def digest(self, directory: Path | None) -> str:
         """Hash the contents of `files` and their places in ``directory``."""
         files = self.files(directory)
         return contents_digest(files, directory or files[0].parent)
 
 
-def existing(directory: Path | None, corpus: str) -> Path:
+def existing(directory: Path | None, corpus: str, source: str = "") -> Path:
     """Return ``directory`` if it is one.
 
+    Args:
+        directory: what was given.
+        corpus: the name in the registry.
+        source: as `Corpus.source`.
+
     Raises:
-        InputError: if none was given for ``corpus`` (its name in the registry), or there is none at that path.
+        InputError: if none was given, or there is none at that path.
     """
     if directory is None:
-        raise InputError(f"corpus '{corpus}': no directory given; say where it is with --data {corpus}=DIR")
+        place = f" (to be had: {source})" if source else ""
+        raise InputError(f"corpus '{corpus}': no directory given; say where it is with --data {corpus}=DIR{place}")
     if not directory.is_dir():
         raise InputError(f"corpus '{corpus}': {directory}: not found or not a directory")
     return directory
 
 
-def shortlist(items: list[str], most: int = 10) -> str:
+def shortlist(items: Sequence[str], most: int = 10) -> str:
     """Join the first ``most`` items for a one-line message, and give the number of the others."""
     rest = len(items) - most
     return "; ".join(items[:most]) + (f"; and {rest} more" if rest > 0 else "")

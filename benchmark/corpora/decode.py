@@ -78,9 +78,9 @@ def decode(
     rows["target"] = rows[TASKS[task]].map(classes.index).astype(np.int64)
     clips: list[Pcm] = []
     unusable: list[str] = []
-    for audio in dataset.select(kept)["audio"]:
+    for clip, audio in zip(rows["clip"], dataset.select(kept)["audio"], strict=True):
         try:
-            clips.append(_checked(audio))
+            clips.append(_checked(clip, audio))
         except InputError as error:
             unusable.append(" ".join(str(error).split()))
     if unusable:
@@ -88,9 +88,11 @@ def decode(
     return rows, Clips.pack(clips), classes
 
 
-def _checked(audio: dict[str, Any]) -> Pcm:
-    name = str(audio["path"])
-    samples, rate = read(Path(name) if audio["bytes"] is None else audio["bytes"], name)
+def _checked(clip: str, audio: dict[str, Any]) -> Pcm:
+    embedded = audio["bytes"] is not None
+    # The path of embedded sound leads nowhere, and several may have the same.
+    name = clip if embedded else str(audio["path"])
+    samples, rate = read(audio["bytes"] if embedded else Path(name), name)
     if len(samples) < SHORTEST * rate:
         raise InputError(f"{name}: too short ({len(samples) / rate:.3f} s; at least {SHORTEST} s)")
     pcm = to_pcm(resample(samples, rate))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
-
-import soundfile
+from typing import ClassVar, Final, Literal
 
 from advser.audio import SAMPLE_RATE
-from advser.corpora.base import Corpus, existing, shortlist
-from advser.corpora.rows import Row, to_dataset
+from advser.corpora.fetch import fetched
+from advser.corpora.filenames import FileNameCorpus
+from advser.corpora.rows import Row
 from advser.errors import InputError
 from advser.parameters import parameter
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 LABELS: Final = {
     "W": "anger",
@@ -55,12 +51,22 @@ CLIPS: Final = {
 NAME: Final = re.compile(rf"({'|'.join(GENDERS)})({'|'.join(TEXTS)})([{''.join(LABELS)}])[a-z]\.wav")
 """Speaker, text, emotion letter, version: ``03a01Fa.wav``."""
 
+ADDRESS: Final = "http://emodb.bilderbar.info/download/download.zip"
+"""The official archive."""
 
-class EmoDB(Corpus):
+MEMBER: Final = re.compile(rf"(?:[^/]+/)*wav/{NAME.pattern}")
+"""What of the archive is unpacked: the sound, without label files and listening-test scores."""
+
+DIGEST: Final = "2b7bbf812d2fd75e9440d60b31f73c45f2950d15dd6b3c7c4fa100b39c1fe640"
+"""Of the 535 official sound files in ``wav``: `advser.contents.contents_digest` of the folder that holds it."""
+
+
+class EmoDB(FileNameCorpus):
     """Berlin Database of Emotional Speech: ten speakers, ten German sentences, seven emotions, 535 clips."""
 
     title: ClassVar[str] = "Berlin EmoDB"
     licence: ClassVar[str] = "free for research, as distributed by TU Berlin; not redistributed here"
+    source: ClassVar[str] = ADDRESS
     citation: ClassVar[str] = (
         "F. Burkhardt, A. Paeschke, M. Rolfes, W. Sendlmeier, B. Weiss: A Database of German Emotional Speech. "
         "Interspeech 2005, 1517-1520."
@@ -72,74 +78,43 @@ class EmoDB(Corpus):
         ("12", "16"),
         ("15", "08"),
     )
+    name: ClassVar[str] = "emodb"
+    pattern: ClassVar[re.Pattern[str]] = NAME
+    naming: ClassVar[str] = (
+        f"names such as 03a01Fa.wav: speaker {'|'.join(GENDERS)}, text {'|'.join(TEXTS)}, "
+        f"emotion {'|'.join(LABELS)}, version letter"
+    )
+    official: ClassVar[int] = sum(CLIPS.values())
+    rate: ClassVar[int | None] = SAMPLE_RATE
+    channels: ClassVar[int | None] = 1
 
     language: Literal["de"] = parameter("de", about="ISO 639-1 code of what is spoken")
 
-    def read(self, directory: Path | None) -> Dataset:
-        """Return the clips of ``wav/``, sorted by name; every entry of `findings` is also given as a warning.
+    def fetch(self) -> Path:
+        """Return the corpus in the user's cache; download the official archive (40 MB) if it is not there.
 
-        Args:
-            directory: what the archive unpacked to, its ``wav`` folder, or the folder that holds it as ``emodb``.
+        Every sound file is checked against the official one.
 
         Raises:
-            InputError: if there is no ``wav`` folder or it has no clips, or files in it are not the corpus's.
+            InputError: as `advser.corpora.fetch.fetched`.
         """
-        for finding in self.findings(directory):
-            warnings.warn(f"corpus 'emodb': {finding}", stacklevel=2)
-        return to_dataset([_row(path) for path in self.files(directory)])
+        return fetched(self.name, ADDRESS, MEMBER, DIGEST)
 
-    def files(self, directory: Path | None) -> list[Path]:
-        """Return the clips, sorted by name; errors as in `read`."""
-        folder = _wav_folder(existing(directory, "emodb"))
-        # Hidden files are left by desktops and by archives made on macOS.
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        extra = [path.name for path in found if not NAME.fullmatch(path.name)]
-        if extra:
-            raise InputError(
-                f"corpus 'emodb': {folder}: {len(extra)} extra file(s): {shortlist(extra)} (allowed: names such as "
-                f"03a01Fa.wav: speaker {'|'.join(GENDERS)}, text {'|'.join(TEXTS)}, emotion {'|'.join(LABELS)}, "
-                "version letter)"
-            )
-        if not found:
-            raise InputError(f"corpus 'emodb': {folder}: empty; the official archive has {sum(CLIPS.values())} clips")
-        return found
+    def folders(self, root: Path) -> list[Path]:
+        """Return the ``wav`` folder: of the unpacked archive, of ``emodb`` below ``root``, or ``root`` itself."""
+        for folder in (root / "wav", root / "emodb" / "wav"):
+            if folder.is_dir():
+                return [folder]
+        if root.name == "wav" or any(NAME.fullmatch(path.name) for path in root.iterdir()):
+            return [root]
+        raise InputError(f"corpus 'emodb': {root}: folder 'wav' not found; the official archive unpacks to it")
 
-    def findings(self, directory: Path | None) -> tuple[str, ...]:
-        """Tell which speakers lack clips or have too many, and which files are not 16 kHz mono."""
-        files = self.files(directory)
-        counts = Counter(path.name[:2] for path in files)
-        uneven = [f"speaker {who} {counts[who]} of {count}" for who, count in CLIPS.items() if counts[who] != count]
-        odd = [described for path in files if (described := _odd_format(path))]
-        return (
-            *(
-                [f"not the official {sum(CLIPS.values())} clips but {len(files)}: {', '.join(uneven)}"]
-                if uneven
-                else []
-            ),
-            *([f"{len(odd)} file(s) not 16 kHz mono (converted): {shortlist(odd)}"] if odd else []),
-        )
+    def row(self, path: Path, parts: re.Match[str]) -> Row:
+        """Return the row of a clip."""
+        speaker, text, letter = parts.groups()
+        return Row(path.stem, path, LABELS[letter], speaker, GENDERS[speaker], TEXTS[text])
 
-
-def _wav_folder(directory: Path) -> Path:
-    for folder in (directory / "wav", directory / "emodb" / "wav"):
-        if folder.is_dir():
-            return folder
-    if directory.name == "wav" or any(NAME.fullmatch(path.name) for path in directory.iterdir()):
-        return directory
-    raise InputError(f"corpus 'emodb': {directory}: folder 'wav' not found; the official archive unpacks to it")
-
-
-def _odd_format(path: Path) -> str:
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError:
-        return ""  # decoding reports it, with all others that are unusable
-    right = info.samplerate == SAMPLE_RATE and info.channels == 1
-    return "" if right else f"{path.name}: {info.samplerate} Hz, {info.channels} channel(s)"
-
-
-def _row(path: Path) -> Row:
-    parts = NAME.fullmatch(path.name)
-    assert parts is not None
-    speaker, text, letter = parts.groups()
-    return Row(path.stem, path, LABELS[letter], speaker, GENDERS[speaker], TEXTS[text])
+    def gaps(self, names: Sequence[str]) -> list[str]:
+        """Tell which speakers lack clips or have too many."""
+        counts = Counter(name[:2] for name in names)
+        return [f"speaker {who} {counts[who]} of {count}" for who, count in CLIPS.items() if counts[who] != count]

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Folder(Corpus):
     """A directory with recordings and a ``metadata.csv``.
 
-    Columns of the table: ``file`` (relative to the directory) and ``label``; optional ``speaker``, ``text`` and
-    ``gender`` (``f``, ``m`` or empty). Without speakers only the ``random`` protocol can split it.
+    Columns of the table: ``file`` (relative to the directory) and ``label``; optional ``speaker``, ``text``,
+    ``gender`` (``f``, ``m`` or empty) and ``split`` (``train``, ``validation`` or ``test``, for the ``official``
+    protocols). Without speakers only the speaker-dependent protocols can split it.
     """
 
     title: ClassVar[str] = "Folder of recordings"

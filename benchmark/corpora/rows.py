@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METADATA = "metadata.csv"
 REQUIRED = ("file", "label")
-FIELDS = (*REQUIRED, "speaker", "text", "gender")
+FIELDS = (*REQUIRED, "speaker", "text", "gender", "split")
 GENDERS = ("f", "m", "")
 
 
@@ -119,4 +119,4 @@ def _row(directory: Path, values: dict[str, str], where: str) -> Row:
     path = (directory / file).resolve()
     if not path.is_relative_to(directory.resolve()):
         raise InputError(f"{where}: file '{file}' lies outside {directory}; only paths inside it are allowed")
-    return Row(file, path, label, values.get("speaker", ""), gender, values.get("text", ""))
+    return Row(file, path, label, values.get("speaker", ""), gender, values.get("text", ""), values.get("split", ""))

@@ -12,15 +12,18 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from torch import Tensor
 
 from advser.audio import Samples
+from advser.models.base import EmotionModel
 from advser.parameters import Parameters
 
 Array = npt.NDArray[np.float64]
-Need = Literal["predictions", "audio", "transcripts", "costs", "source", "attack"]
+Need = Literal["predictions", "audio", "transcripts", "costs", "source", "attack", "clean", "detections"]
 """What a metric reads: predictions; judged sound; transcripts; the cost of crafting; the predictions of another
-source model (transfer rows only); and ``attack``: it compares with the clean clip (its prediction, its transcript),
-and so has no meaning on clean rows."""
+source model (transfer rows only); ``attack``: it compares with the clean clip (its prediction, its transcript), and
+so has no meaning on clean rows; ``clean``: it tells of the victim alone, and has a meaning on clean rows only;
+``detections``: the logits of the victim's detector of adversarial input, which few victims have."""
 
 
 class Metric(Parameters, ABC):
@@ -39,6 +42,8 @@ class Metric(Parameters, ABC):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"predictions"})
     decimals: ClassVar[int] = 3
+
+    citation: ClassVar[str] = "the definition above; no source"
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions decide the figure."""
@@ -83,5 +88,33 @@ class ClipMetric(Metric):
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
         """Return the value and a one for each clip."""
-        values = examples[self.column].to_numpy(np.float64)
-        return np.stack([values, np.where(np.isnan(values), np.nan, 1.0)], axis=1)
+        return mean_of(examples, self.column)
+
+
+class ModelMetric(Metric):
+    """A metric that asks the victim about each clip, as its gradient; the figure is the mean over clips.
+
+    It is computed from judged sound, of victims that are differentiable.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"audio"})
+
+    column: ClassVar[str]
+    """As of `ClipMetric`."""
+
+    undefined: ClassVar[str]
+    """Why a clip may have no value (`measure` returned NaN)."""
+
+    @abstractmethod
+    def measure(self, model: EmotionModel, clean: Tensor, judged: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """Measure a batch: waveforms (B, T) before and after the attack, lengths and true classes (B,) → (B,)."""
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
+        """Return the value and a one for each clip."""
+        return mean_of(examples, self.column)
+
+
+def mean_of(examples: pd.DataFrame, column: str) -> Array:
+    """Return the statistics (N, 2) of a mean over clips: each value and a one; NaN where there is none."""
+    values = examples[column].to_numpy(np.float64)
+    return np.stack([values, np.where(np.isnan(values), np.nan, 1.0)], axis=1)

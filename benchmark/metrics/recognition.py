@@ -69,6 +69,18 @@ class Accuracy(Metric):
         return ratio(label == prediction, np.ones_like(label), label, prediction)
 
 
+class Error(Metric):
+    """Share of clips read wrongly: 1 − accuracy."""
+
+    title: ClassVar[str] = "Error"
+    higher_is_better: ClassVar[bool] = False
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
+        """Return (N, 2): whether the clip is misread, and a one."""
+        label, prediction = integers(examples, "label"), integers(examples, "prediction")
+        return ratio(prediction != label, np.ones_like(label), label, prediction)
+
+
 class Loss(Metric):
     """Mean cross-entropy of the true label, in nats."""
 

@@ -3,19 +3,23 @@
 STAGES = {
     "prepare": "advser.stages.prepare:prepare",
     "train": "advser.stages.train:train",
+    "learn": "advser.stages.learn:learn",
     "craft": "advser.stages.craft:craft",
     "predict": "advser.stages.judge:predict",
     "measure": "advser.stages.judge:measure",
     "transcribe": "advser.stages.judge:transcribe",
+    "examine": "advser.stages.examine:examine",
 }
 """Stage name → function from a `Task` to an artefact."""
 
 PACKAGES = {
     "prepare": ("soundfile", "torch", "torchaudio"),
     "train": ("torch", "torchaudio"),
+    "learn": ("torch", "torchaudio"),
     "craft": ("torch", "torchaudio"),
     "predict": ("torch", "torchaudio"),
     "measure": (),
     "transcribe": ("jiwer",),
+    "examine": ("torch", "torchaudio"),
 }
 """Stage name → distributions whose versions decide its result."""

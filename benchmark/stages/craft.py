@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from advser.attacks.base import Attack
+from advser.attacks.learned import LearnedAttack
 from advser.audio import Clips, Pcm, batches_by_length, round_within, sound_mask, to_pcm
 from advser.errors import ContractError
 from advser.job import Task
@@ -25,12 +26,14 @@ from advser.parameters import build
 from advser.plugins import ATTACKS
 from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
-from advser.stages.train import load_model
-from advser.target import Target
+from advser.stages.train import load_models
+from advser.target import OBJECTIVES, Loss, Target, cross_entropy
 from advser.threat import Budget, Domain, Labels, admit
 
 FEATURES = "features.safetensors"
 COSTS = "costs.safetensors"
+NETWORK = "network.safetensors"
+"""The weights of an attack that has a network of its own."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,23 @@ class Crafted:
 
 @dataclass(frozen=True)
 class Harness:
-    """Runs one attack on one source model (None for blind attacks on waveforms)."""
+    """Runs one attack on one source model.
+
+    Attributes:
+        attack: the attack.
+        model: what it is crafted on; None for blind attacks on waveforms.
+        domain: what is perturbed.
+        labels: which labels it is given.
+        objective: the loss that it ascends.
+        network: the trained network of a `LearnedAttack`; None while it is trained.
+    """
 
     attack: Attack
     model: EmotionModel | None
     domain: Domain
     labels: Labels
+    objective: Loss = cross_entropy
+    network: nn.Module | None = None
 
     @property
     def budget(self) -> Budget | None:
@@ -71,9 +85,9 @@ class Harness:
             x, mask = self.inputs(waveform, lengths)
             labels = self._labels(x, lengths, targets)
         state = _random_states()
-        with Target(self.model, lengths, self.domain, self.attack.access, mask=mask) as target:
+        with self._target(lengths, mask) as target:
             start = _now(x)
-            perturbed = self.attack.perturb(target, x.clone(), labels, generator)
+            perturbed = self._perturb(target, x.clone(), labels, generator)
             seconds = (_now(x) - start) / len(lengths)
         if _random_states() != state:
             raise ContractError(
@@ -85,6 +99,20 @@ class Harness:
             audio = _cut(perturbed, lengths) if in_sound else self._sound(waveform, lengths, perturbed)
             features = None if in_sound else perturbed.cpu()
         return Crafted(audio, features, seconds, target.forwards, target.backwards)
+
+    def _perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        if isinstance(self.attack, LearnedAttack):
+            assert self.network is not None
+            return self.attack.apply(self.network, x)
+        return self.attack.perturb(target, x, labels, generator)
+
+    def _target(self, lengths: Tensor, mask: Tensor) -> Target:
+        return Target(self.model, lengths, self.domain, self.attack.access, objective=self.objective, mask=mask)
+
+    def before(self, waveform: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Target, Tensor, Tensor]:
+        """Return the target before a batch, what is perturbed, and the labels that the attack is given."""
+        x, mask = self.inputs(waveform, lengths)
+        return self._target(lengths, mask), x, self._labels(x, lengths, targets)
 
     def inputs(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is perturbed of a clean batch, and the mask that broadcasts to it, false in padding."""
@@ -147,6 +175,19 @@ def _cut(waveform: Tensor, lengths: Tensor) -> list[Pcm]:
     return [to_pcm(row[:length].numpy()) for row, length in zip(waveform.cpu(), lengths.tolist(), strict=True)]
 
 
+def harness_of(task: Task) -> Harness:
+    """Return what runs the attack of a job: on its source, of which there may be none, or several as an ensemble."""
+    spec = task.spec
+    attack = build(ATTACKS.get(spec["attack"]["name"]), spec["attack"]["params"], f"attack '{spec['attack']['name']}'")
+    source = load_models(task.inputs, "source", task.device) if "source" in task.inputs else None
+    network = None
+    if isinstance(attack, LearnedAttack) and "network" in task.inputs:
+        network = attack.network()
+        network.load_state_dict(load_file(task.inputs["network"].path(NETWORK)))
+        network = network.to(task.device).eval().requires_grad_(requires_grad=False)
+    return Harness(attack, source, spec["domain"], spec["labels"], OBJECTIVES[spec["objective"]], network)
+
+
 def craft(task: Task) -> None:
     """Attack all test clips of a fold, write what came out, read it back, and verify the budget on it."""
     prepared = load_prepared(task.inputs["prepared"])
@@ -154,9 +195,7 @@ def craft(task: Task) -> None:
     indices = list(prepared.folds[spec["fold"]].test)
     clean = prepared.clips.select(indices)
     targets = torch.from_numpy(prepared.targets[indices])
-    attack = build(ATTACKS.get(spec["attack"]["name"]), spec["attack"]["params"], f"attack '{spec['attack']['name']}'")
-    source = load_model(task.inputs["source"], task.device) if "source" in task.inputs else None
-    harness = Harness(attack, source, spec["domain"], spec["labels"])
+    harness = harness_of(task)
     done: dict[int, tuple[Crafted, int]] = {}
     for number, rows in enumerate(batches_by_length(clean.lengths, spec["batch_size"])):
         waveform, lengths = clean.batch(rows)

@@ -21,13 +21,14 @@ from advser.plugins import METRICS, TRANSCRIBERS
 from advser.seeds import seed_from
 from advser.stages.craft import FEATURES
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
-from advser.stages.train import load_model
+from advser.stages.train import load_models
+from advser.threat import Domain
 
 LOGITS = "logits.safetensors"
 
 
 def predict(task: Task) -> None:
-    """Write the victim's logits (N, C) on the stored sound, or on the stored features.
+    """Write the victim's logits (N, C) on the stored sound, or on the stored features, and its detector's (N,), if any.
 
     A victim that draws at random (a randomised defense) draws the same at every run.
     """
@@ -37,31 +38,31 @@ def predict(task: Task) -> None:
 
 
 def _predict(task: Task) -> None:
-    victim = load_model(task.inputs["victim"], task.device)
+    victim = load_models(task.inputs, "victim", task.device)
     by_features = task.spec["delivery"] == "features"
+    domain: Domain = "spectrogram" if by_features else "waveform"
     features = load_file(task.inputs["crafted"].path(FEATURES))["features"] if by_features else None
-    sound = _clean(task) if by_features else _judged(task)
-    rows: dict[int, Tensor] = {}
+    sound = clean_clips(task) if by_features else judged_clips(task)
+    found: dict[str, dict[int, Tensor]] = {"logits": {}, "detections": {}}
     for batch in batches_by_length(sound.lengths, task.spec["batch_size"]):
         waveform, lengths = sound.batch(batch)
-        if features is None:
-            logits = victim(waveform.to(task.device), lengths.to(task.device))
-        else:
-            x = features[batch].to(task.device)
-            logits = victim.outputs(x, lengths.to(task.device), "spectrogram").logits
-        rows |= dict(zip(batch, logits.float().cpu(), strict=True))
-    stacked = torch.stack([rows[row] for row in range(len(sound))])
-    if not stacked.isfinite().all():
+        x = waveform if features is None else features[batch]
+        outputs = victim.outputs(x.to(task.device), lengths.to(task.device), domain)
+        found["logits"] |= zip(batch, outputs.logits.float().cpu(), strict=True)
+        if outputs.detection is not None:
+            found["detections"] |= zip(batch, outputs.detection.float().cpu(), strict=True)
+    stacked = {name: torch.stack([rows[row] for row in range(len(sound))]) for name, rows in found.items() if rows}
+    if not all(values.isfinite().all() for values in stacked.values()):
         raise ContractError("the model's logits are not finite")
-    save_file({"logits": stacked}, task.into / LOGITS)
+    save_file(stacked, task.into / LOGITS)
 
 
 def measure(task: Task) -> None:
     """Write one metric of each stored clip against the clean one: a value, or the reason why there is none."""
     metric = build(METRICS.get(task.spec["metric"]["name"]), task.spec["metric"]["params"], task.spec["metric"]["name"])
     assert isinstance(metric, ClipMetric)
-    clean = _clean(task)
-    judged = _judged(task)
+    clean = clean_clips(task)
+    judged = judged_clips(task)
     found = [_measured(metric, clean[index], judged[index]) for index in range(len(clean))]
     (task.into / "values.json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -86,7 +87,7 @@ def transcribe(task: Task) -> None:
     prepared = load_prepared(task.inputs["prepared"])
     if engine.fingerprint(prepared.language) != task.spec["model"]:
         raise ContractError(f"this worker's {spec['name']} has another model; give all workers the same")
-    judged = _judged(task)
+    judged = judged_clips(task)
     texts = prepared.rows["text"].iloc[list(prepared.folds[task.spec["fold"]].test)]
     heard = engine.transcribe(judged, prepared.language, prepared.sentences)
     found = [
@@ -96,13 +97,19 @@ def transcribe(task: Task) -> None:
     (task.into / "transcripts.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def _judged(task: Task) -> Clips:
+def judged_clips(task: Task) -> Clips:
+    """Return the stored sound of a job's crafted clips.
+
+    Raises:
+        NotApplicableError: if the source's features cannot be turned back into sound.
+    """
     path = task.inputs["crafted"].path(AUDIO)
     if not path.exists():
         raise NotApplicableError("this model's features cannot be turned back into sound")
     return load_clips(path)
 
 
-def _clean(task: Task) -> Clips:
+def clean_clips(task: Task) -> Clips:
+    """Return the unperturbed test clips of a job's fold."""
     prepared = load_prepared(task.inputs["prepared"])
     return prepared.clips.select(prepared.folds[task.spec["fold"]].test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import ContractError
 from advser.job import Task
 from advser.models.base import EmotionModel
+from advser.models.ensemble import Ensemble
 from advser.parameters import arguments, build
 from advser.plugins import DEFENSES, MODELS
 from advser.stages.prepare import Prepared, load_prepared
@@ -69,10 +70,19 @@ def build_defense(spec: dict[str, Any]) -> Defense:
 def load_model(artefact: Artefact, device: str) -> EmotionModel:
     """Return a trained model, in evaluation mode, frozen, with its defense's processing at test time around it."""
     spec = artefact.json("model.json")
-    model = build_model(spec["model"], spec["classes"])
+    defense = build_defense(spec["defense"])
+    model = defense.extend(build_model(spec["model"], spec["classes"]))
     model.load_state_dict(load_file(artefact.path(WEIGHTS)))
-    wrapped = build_defense(spec["defense"]).wrap(model)
+    wrapped = defense.wrap(model)
     return wrapped.to(device, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)  # type: ignore[call-overload, no-any-return]
+
+
+def load_models(inputs: Mapping[str, Artefact], role: str, device: str) -> EmotionModel:
+    """Return the trained model of a role, or, if there are several (``role``, ``role.1``, …), their ensemble."""
+    members = [
+        load_model(artefact, device) for name, artefact in sorted(inputs.items()) if name.partition(".")[0] == role
+    ]
+    return members[0] if len(members) == 1 else Ensemble(members).eval()
 
 
 def train(task: Task) -> None:
@@ -92,12 +102,17 @@ def _fit(prepared: Prepared, spec: Any, device: str) -> tuple[EmotionModel, list
     training = Training.model_validate(spec["training"])
     fold = prepared.folds[spec["fold"]]
     indices = list(fold.train) + (list(fold.validation) if training.fit_on == "train+validation" else [])
-    model = build_model(spec["model"], len(prepared.classes))
+    defense = build_defense(spec["defense"])
+    model = defense.extend(build_model(spec["model"], len(prepared.classes)))
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH)
-    batches = ([indices[row] for row in rows] for rows in order)
+    batches = [[indices[row] for row in rows] for rows in order]
     model.frontend.fit(_on(device, prepared.clips.batch(rows)) for rows in batches)
-    return _loop(model, build_defense(spec["defense"]), prepared, indices, training, spec, device)
+    if not model.differentiable:
+        targets = torch.from_numpy(prepared.targets).to(device)
+        model.fit((*_on(device, prepared.clips.batch(rows)), targets[rows]) for rows in batches)
+        return model, []
+    return _loop(model, defense, prepared, indices, training, spec, device)
 
 
 def _on(device: str, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

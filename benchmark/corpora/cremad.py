@@ -1,0 +1,149 @@
+"""Crowd-sourced Emotional Multimodal Actors Dataset (CREMA-D)."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Final, Literal
+
+from advser.audio import SAMPLE_RATE
+from advser.corpora.base import existing
+from advser.corpora.filenames import FileNameCorpus, first_with
+from advser.corpora.rows import Row
+from advser.errors import InputError
+from advser.parameters import parameter
+
+LABELS: Final = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happiness",
+    "NEU": "neutral",
+    "SAD": "sadness",
+}
+"""Third part of a file name → the emotion that the actor was asked to show."""
+
+TEXTS: Final = {
+    "DFA": "Don't forget a jacket.",
+    "IEO": "It's eleven o'clock.",
+    "IOM": "I'm on my way to the meeting.",
+    "ITH": "I think I have a doctor's appointment.",
+    "ITS": "I think I've seen this before.",
+    "IWL": "I would like a new alarm clock.",
+    "IWW": "I wonder what this is about.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "TAI": "The airplane is almost full.",
+    "TIE": "That is exactly what happened.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
+}
+"""Second part of a file name → sentence."""
+
+ACTORS: Final = tuple(str(actor) for actor in range(1001, 1092))
+
+SILENT: Final = "1076_MTI_SAD_XX"
+"""The clip without sound, as the corpus's own README says."""
+
+DEMOGRAPHICS: Final = "VideoDemographics.csv"
+GENDERS: Final = {"Male": "m", "Female": "f"}
+
+POINTER: Final = b"version https://git-lfs"
+"""Begins a file that Git LFS has not yet replaced by the sound."""
+
+
+class CREMAD(FileNameCorpus):
+    """CREMA-D: 91 actors (48 men, 43 women), twelve English sentences, six emotions, 7441 clips with sound."""
+
+    title: ClassVar[str] = "CREMA-D"
+    licence: ClassVar[str] = "Open Database License 1.0; contents under the Database Contents License 1.0"
+    source: ClassVar[str] = "git lfs clone https://github.com/CheyneyComputerScience/CREMA-D"
+    citation: ClassVar[str] = (
+        "H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: CREMA-D: Crowd-sourced Emotional "
+        "Multimodal Actors Dataset. IEEE Transactions on Affective Computing 5(4), 377-390, 2014."
+    )
+    caveat: ClassVar[str] = f"CREMA-D without {SILENT}, which holds no sound: 7441 of 7442 clips."
+    name: ClassVar[str] = "cremad"
+    pattern: ClassVar[re.Pattern[str]] = re.compile(
+        # Copies from before October 2022 have one 1040_ITH_SAD_X.wav.
+        rf"({'|'.join(ACTORS)})_({'|'.join(TEXTS)})_({'|'.join(LABELS)})_(?:LO|MD|HI|XX?)\.wav"
+    )
+    naming: ClassVar[str] = (
+        f"names such as 1001_DFA_ANG_XX.wav: actor 1001 to 1091, sentence {'|'.join(TEXTS)}, "
+        f"emotion {'|'.join(LABELS)}, level LO|MD|HI|XX"
+    )
+    official: ClassVar[int] = 7441
+    rate: ClassVar[int | None] = SAMPLE_RATE
+    channels: ClassVar[int | None] = 1
+
+    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
+
+    def folders(self, root: Path) -> list[Path]:
+        """Return ``AudioWAV`` of the repository that was cloned to ``root`` or to ``CREMA-D`` below it."""
+        found = first_with(root, (".", "CREMA-D"), "AudioWAV")
+        if not found:
+            raise InputError(f"corpus 'cremad': {root}: folder 'AudioWAV' not found; the repository has it")
+        return found
+
+    def skipped(self, path: Path) -> bool:
+        """Tell whether it is the clip without sound."""
+        return path.stem == SILENT
+
+    def clips(self, directory: Path | None) -> list[Path]:
+        """Return the sound files, sorted.
+
+        Raises:
+            InputError: as `FileNameCorpus.clips`, or if they are pointers of Git LFS.
+        """
+        found = super().clips(directory)
+        with found[0].open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise InputError(f"corpus 'cremad': {found[0]}: found a Git LFS pointer, not sound; run git lfs pull")
+        return found
+
+    def rows(self, directory: Path | None) -> list[Row]:
+        """Return a row for each of `clips`, in their order; the genders are those of ``VideoDemographics.csv``.
+
+        Raises:
+            InputError: as `clips`, or if the table is unreadable.
+        """
+        genders = _genders(self._table(directory))
+        return [replace(row, gender=genders.get(row.speaker, "")) for row in super().rows(directory)]
+
+    def row(self, path: Path, parts: re.Match[str]) -> Row:
+        """Return the row of a clip, without the gender."""
+        actor, text, emotion = parts.groups()
+        return Row(path.stem, path, LABELS[emotion], actor, text=TEXTS[text])
+
+    def files(self, directory: Path | None) -> list[Path]:
+        """Return the sound files and, if it is there, the table of genders; errors as in `clips`."""
+        table = self._table(directory)
+        return sorted([*self.clips(directory), *([table] if table.is_file() else [])])
+
+    def gaps(self, names: Sequence[str]) -> list[str]:
+        """Tell which actors are missing."""
+        found = {name[:4] for name in names}
+        return [f"no clip of actor {actor}" for actor in ACTORS if actor not in found]
+
+    def findings(self, directory: Path | None) -> tuple[str, ...]:
+        """Tell also whether the genders are unknown."""
+        table = self._table(directory)
+        unknown = [] if table.is_file() else [f"{DEMOGRAPHICS} not found beside AudioWAV, so the genders are unknown"]
+        return (*super().findings(directory), *unknown)
+
+    def _table(self, directory: Path | None) -> Path:
+        return self.folders(existing(directory, self.name, self.source))[0].with_name(DEMOGRAPHICS)
+
+
+def _genders(table: Path) -> dict[str, str]:
+    if not table.is_file():
+        return {}
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return {row["ActorID"]: GENDERS[row["Sex"]] for row in csv.DictReader(file)}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"corpus 'cremad': {table}: unreadable: {error}; allowed: columns ActorID and Sex (Male or Female)"
+        ) from None

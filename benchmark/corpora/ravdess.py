@@ -1,0 +1,80 @@
+"""Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS): the audio-only speech."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import ClassVar, Final, Literal
+
+from advser.corpora.filenames import FileNameCorpus, first_with
+from advser.corpora.rows import Row
+from advser.errors import InputError
+from advser.parameters import parameter
+
+LABELS: Final = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happiness",
+    "04": "sadness",
+    "05": "anger",
+    "06": "fear",
+    "07": "disgust",
+    "08": "surprise",
+}
+"""Third part of a file name → label."""
+
+TEXTS: Final = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+"""Fifth part of a file name → statement."""
+
+ACTORS: Final = tuple(f"{actor:02}" for actor in range(1, 25))
+"""Odd numbers are men, even ones women."""
+
+OFFICIAL: Final = frozenset(
+    f"03-01-{emotion}-{intensity}-{text}-{repetition}-{actor}.wav"
+    for emotion, intensity, text, repetition, actor in product(LABELS, ("01", "02"), TEXTS, ("01", "02"), ACTORS)
+    if (emotion, intensity) != ("01", "02")  # neutral has one intensity
+)
+
+
+class RAVDESS(FileNameCorpus):
+    """RAVDESS, audio-only speech: 24 actors, two English statements, eight emotions, 1440 clips."""
+
+    title: ClassVar[str] = "RAVDESS (speech)"
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    source: ClassVar[str] = "https://zenodo.org/records/1188976, Audio_Speech_Actors_01-24.zip"
+    citation: ClassVar[str] = (
+        "S. R. Livingstone, F. A. Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
+        "PLoS ONE 13(5): e0196391, 2018."
+    )
+    name: ClassVar[str] = "ravdess"
+    pattern: ClassVar[re.Pattern[str]] = re.compile(
+        rf"03-01-({'|'.join(LABELS)})-(?:01|02)-({'|'.join(TEXTS)})-(?:01|02)-({'|'.join(ACTORS)})\.wav"
+    )
+    naming: ClassVar[str] = (
+        "names such as 03-01-05-01-02-01-12.wav: audio-only 03, speech 01, emotion 01 to 08, intensity 01|02, "
+        "statement 01|02, repetition 01|02, actor 01 to 24"
+    )
+    official: ClassVar[int] = len(OFFICIAL)
+    rate: ClassVar[int | None] = 48_000
+
+    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
+
+    def folders(self, root: Path) -> list[Path]:
+        """Return ``Actor_01`` and so on, in ``root`` or its folder of the archive's name."""
+        found = first_with(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*")
+        if not found:
+            raise InputError(f"corpus 'ravdess': {root}: folder 'Actor_01' not found; the archive unpacks to 24 such")
+        return found
+
+    def row(self, path: Path, parts: re.Match[str]) -> Row:
+        """Return the row of a clip."""
+        emotion, text, actor = parts.groups()
+        return Row(path.stem, path, LABELS[emotion], actor, "m" if int(actor) % 2 else "f", TEXTS[text])
+
+    def gaps(self, names: Sequence[str]) -> list[str]:
+        """Tell which clips are missing, and which there should not be."""
+        found = set(names)
+        missing = [f"{name} is missing" for name in sorted(OFFICIAL - found)]
+        return missing + [f"{name} is none of them" for name in sorted(found - OFFICIAL)]

@@ -1,0 +1,100 @@
+"""The worst of several attacks, clip by clip: a clip counts as right only if it is right under every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from advser.jobs import source_columns
+from advser.results import CLEAN
+from advser.suite import WorstCase
+from advser.threat import Access, Labels
+
+if TYPE_CHECKING:
+    from advser.plan import Cell
+
+PLACE = ("suite", "part", "corpus", "task", "protocol", "split", "seed", "model", "defense")
+"""The keys that the cells taken together have in common."""
+
+ACCESS: Final[tuple[Access, ...]] = ("white-box", "scores", "decisions", "transfer", "blind")
+"""From the most that an attacker sees of the victim to nothing."""
+
+LABELS: Final[tuple[Labels, ...]] = ("true", "soft", "predicted", "none")
+"""From the most that an attacker knows of the clip's class to nothing."""
+
+
+def members(cells: Iterable[Cell], declared: WorstCase) -> Iterator[list[Cell]]:
+    """Yield the cells of each victim that a worst case is taken over: crafted on it or on others, controls left out."""
+    victims: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        if _belongs(cell, declared):
+            victims.setdefault(tuple(cell.columns[key] for key in PLACE), []).append(cell)
+    yield from victims.values()
+
+
+def _belongs(cell: Cell, declared: WorstCase) -> bool:
+    columns = cell.columns
+    named = columns["attack"] in declared.attacks if declared.attacks is not None else columns["access"] != "blind"
+    small = declared.epsilon is None or (columns["epsilon"] is not None and columns["epsilon"] <= declared.epsilon)
+    alike = columns["epsilon"] is None or columns["norm"] == declared.norm
+    given = declared.labels is None or columns["labels"] in declared.labels
+    there = (columns["domain"], columns["delivery"]) == (declared.domain, declared.delivery)
+    return columns["attack"] != CLEAN and named and small and alike and given and there
+
+
+def columns_of(cells: Sequence[Cell], declared: WorstCase) -> dict[str, Any]:
+    """Return the key columns of the row for the worst of ``cells``.
+
+    Access and labels are those of the cell whose attacker had the most. There is a budget if every cell has one: the
+    largest. The source is told if all cells have the same.
+    """
+    first = cells[0].columns
+    budgets = [cell.columns["epsilon"] for cell in cells]
+    bounded = None not in budgets
+    nothing = source_columns(())
+    sources = [{key: cell.columns[key] for key in nothing} for cell in cells]
+    return {
+        **{key: first[key] for key in PLACE},
+        "attack": declared.name,
+        "params": "{}",
+        "domain": declared.domain,
+        "delivery": declared.delivery,
+        "labels": _foremost(LABELS, [cell.columns["labels"] for cell in cells]),
+        "access": _foremost(ACCESS, [cell.columns["access"] for cell in cells]),
+        "norm": declared.norm if bounded else "",
+        "epsilon": max(budgets) if bounded else None,
+        "epsilon_unit": first["epsilon_unit"] if bounded else "",
+        **(sources[0] if all(source == sources[0] for source in sources) else nothing),
+    }
+
+
+def _foremost(order: Iterable[str], found: Collection[str]) -> str:
+    return next(value for value in order if value in found)
+
+
+def choices(examples: Sequence[pd.DataFrame]) -> npt.NDArray[np.intp]:
+    """Return, for each clip (N,), which of several cells' examples has its lowest margin, the first of equal ones.
+
+    Args:
+        examples: the examples of each cell, with the same clips in the same order.
+
+    Raises:
+        ValueError: if the clips differ.
+    """
+    for other in examples[1:]:
+        if not other["clip"].equals(examples[0]["clip"]):
+            raise ValueError("the cells were judged on different clips")
+    margins = pd.concat([one["margin"].reset_index(drop=True) for one in examples], axis=1)
+    # A clip without a margin was not judged: it cannot be the worst, unless no attack has one.
+    lowest: npt.NDArray[np.intp] = margins.fillna(float("inf")).to_numpy().argmin(axis=1)
+    return lowest
+
+
+def taken(examples: Sequence[pd.DataFrame], chosen: npt.NDArray[np.intp]) -> pd.DataFrame:
+    """Return each clip's row of the examples that are chosen for it (`choices`)."""
+    rows: list[pd.DataFrame] = [examples[which].iloc[[clip]] for clip, which in enumerate(chosen)]
+    return pd.concat(rows, ignore_index=True)

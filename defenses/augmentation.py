@@ -1,0 +1,45 @@
+"""Training on noisy copies: the baselines that Ren et al. 2020 compare adversarial training with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from advser.defenses.base import Defense, TrainingBatch
+from advser.models.base import EmotionModel
+from advser.parameters import parameter
+from advser.threat import Domain, admit
+
+
+class NoiseAugmentation(Defense):
+    """Training on each clip and on a noisy copy of it: ½ L(x, y) + ½ L(x + σ n, y), n white and Gaussian.
+
+    The copy is drawn anew at each step. Noisy sound is 0 in the padding, clipped to [−1, 1], and goes through the front
+    end again. The weights are those of vanilla adversarial training at α = ½: the two differ in x′ alone. FGSM's ±ε has
+    the root mean square ε, so that σ = ε spends the same energy. The source gives no σ.
+    """
+
+    citation: ClassVar[str] = (
+        "Ren, Baird, Han, Zhang, Schuller: Generating and protecting against adversarial attacks for deep speech-based "
+        "emotion recognition models, ICASSP 2020, baselines with noise in the raw audio and in the spectrogram"
+    )
+
+    sigma: float = parameter(
+        unit="full-scale or z", about="standard deviation σ of the noise; σ = ε matches FGSM", ge=0
+    )
+    domain: Domain = parameter("spectrogram", about="what the noise is added to")
+
+    def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
+        """Return the mean cross-entropy of the clips and of their noisy copies."""
+        clean = model.outputs(batch.features, batch.lengths, "spectrogram")
+        noisy = model.outputs(self._noisy(model, batch), batch.lengths, self.domain)
+        losses = [functional.cross_entropy(outputs.logits, batch.labels) for outputs in (clean, noisy)]
+        return (losses[0] + losses[1]) / 2
+
+    def _noisy(self, model: EmotionModel, batch: TrainingBatch) -> Tensor:
+        x = batch.inputs(self.domain)
+        noise = torch.randn(x.shape, generator=batch.generator, device=x.device, dtype=x.dtype)
+        return admit(x + self.sigma * noise, x, batch.mask(model, self.domain), self.domain, None)

@@ -1,0 +1,93 @@
+"""A detector of adversarial input beside a classifier that is trained plainly."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from advser.audio import sound_mask
+from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
+from advser.models.base import EmotionModel
+from advser.models.tiny import block
+from advser.parameters import parameter
+from advser.target import Target
+from advser.threat import Domain
+
+
+class Detector(Defense):
+    """A detector of adversarial input, trained on clips x and on x′ crafted from them against the classifier.
+
+    The classifier's loss is the cross-entropy on x alone. The detector's is the mean binary cross-entropy over x
+    (clean) and x′ (adversarial), and moves none of the classifier's weights. The detector reads the spectrogram, or the
+    sound itself if the model has no spectrogram (`DetectorNetwork`). An attack that knows it is to be tried too: one
+    with the objective ``evasion`` (`advser.target.evasion`).
+
+    A checkpoint that is chosen by validation may date from the warm-up, in which the detector learns nothing.
+    """
+
+    citation: ClassVar[str] = (
+        "Metzen, Genewein, Fischer, Bischoff: On detecting adversarial perturbations, ICLR 2017; named as future work "
+        "by Ren et al., ICASSP 2020"
+    )
+
+    attack: AttackReference = parameter(about="the attack that crafts x′, against the model's own decisions")
+    domain: Domain = parameter("spectrogram", about="where x′ is crafted")
+    warmup: int = parameter(0, unit="steps", about="steps before the detector is trained", ge=0)
+
+    def extend(self, model: EmotionModel) -> EmotionModel:
+        """Add the untrained detector."""
+        model.detector = DetectorNetwork()
+        return model
+
+    def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
+        """Return the sum of both losses (a scalar); during warm-up, the classifier's."""
+        # Past the detector: its batch normalisation is to see clean and adversarial clips in equal parts.
+        logits = model.head(model.embed(batch.features, batch.lengths))
+        loss = functional.cross_entropy(logits, batch.labels)
+        return loss if step < self.warmup else loss + self._detection_loss(model, batch)
+
+    def _detection_loss(self, model: EmotionModel, batch: TrainingBatch) -> Tensor:
+        assert model.detector is not None, "the model was not extended"
+        pair = [batch.inputs(self.domain), craft(model, batch, self.attack.build(), self.domain)]
+        seen = torch.cat([self._seen(model, x, batch.lengths) for x in pair])
+        adversarial = torch.arange(2, device=seen.device).repeat_interleave(len(batch.lengths))
+        detection = model.detector(seen, batch.lengths.repeat(2))
+        return functional.binary_cross_entropy_with_logits(detection.float(), adversarial.float())
+
+    def _seen(self, model: EmotionModel, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the detector reads of ``x``, without a gradient to the front end."""
+        if self.domain == "spectrogram" or not model.spectrogram:
+            return x.detach()
+        # In evaluation mode, so that x′ leaves running statistics alone and x is cut like x′.
+        with torch.no_grad(), Target(model, lengths, self.domain):
+            return model.inputs(x, lengths, "spectrogram")
+
+
+class DetectorNetwork(nn.Module):
+    """Three convolutions 3×3 of stride 2, the mean over bands and time, one linear layer; 4,865 parameters.
+
+    Sound is read as a spectrogram of a single band. Padding of sound makes no difference.
+    """
+
+    def __init__(self, maps: int = 16) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([block(1, maps), block(maps, maps), block(maps, maps)])
+        self.last = nn.Linear(maps, 1)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits (B,) of a spectrogram (B, bands, frames), or of waveforms (B, T), being adversarial.
+
+        ``lengths`` (B,) are the clips' in samples.
+        """
+        counts = lengths if x.ndim == 2 else torch.full_like(lengths, x.shape[2])
+        inside = sound_mask(counts, x.shape[-1])[:, None, None]
+        maps = x.reshape(len(x), 1, -1, x.shape[-1])
+        for layer in self.blocks:
+            inside = inside[..., ::2]
+            maps = layer(maps) * inside
+        mean = maps.sum((2, 3)) / (inside.sum(3) * maps.shape[2]).squeeze(1)
+        logits: Tensor = self.last(mean)
+        return logits.squeeze(1)

@@ -1,0 +1,174 @@
+"""Figures that a suite declares: a paper's curves and profiles, measured and published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from advser.exhibits import Curves, Profile, PublishedCurve
+from advser.leaderboards.board import Cell
+from advser.leaderboards.exhibits import exhibits, picked, told_apart, value_of
+from advser.leaderboards.figures import COLORS, STYLE, finished, look, panelled, save, shorten_ticks
+from advser.leaderboards.rows import SETTING, Row, rows
+from advser.results import Results
+
+_PANEL: Final = (3.3, 2.4)
+"""Width and height of a panel, inches."""
+
+_VICTIM: Final = (*SETTING, "model", "defense")
+"""Keys that the cells of one curve have in common, the clean one among them."""
+
+_AXIS_NAMES: Final = {"epsilon": "ε"}
+_WORDING: Final = {
+    "seed": "seed {}",
+    "defense": "defense {}",
+    "delivery": "judged as {}",
+    "labels": "{} labels",
+    "epsilon": "ε = {:g}",
+    "source_model": "crafted on {}",
+    "source_defense": "crafted on defense {}",
+}
+_PUBLISHED_MARKERS: Final = "x+*1234|"
+_PUBLISHED_COLORS: Final = ("black", "#6b6b6b")
+_HATCHES: Final = ("", "//", "..", "xx")
+"""Of bars, for when the colours begin anew."""
+
+
+def write_exhibit_figures(results: Results, directory: Path) -> list[Path]:
+    """Write the declared curves and profiles as SVG and PNG; return the paths. One without figures is left out."""
+    written: list[Path] = []
+    found = rows(results)
+    with matplotlib.rc_context(STYLE):
+        for declared in exhibits(results):
+            if isinstance(declared, Curves) and (figure := curves(results, found, declared)):
+                written += save(figure, directory, declared.curves)
+            if isinstance(declared, Profile) and (figure := profile(results, found, declared)):
+                written += save(figure, directory, declared.profile)
+    return written
+
+
+def curves(results: Results, found: Sequence[Row], declared: Curves) -> Figure | None:
+    """Draw declared curves: a row of panels for each value of ``panels``, a column a metric; None if there is nothing.
+
+    Bands are 95 % intervals; black markers without a line are published values. No curve goes through cells of several
+    victims, nor through several cells at one x: what tells these apart makes curves of its own.
+    """
+    chosen = [row for row in picked(found, declared.where) if isinstance(value_of(row, declared.x), int | float)]
+    if not chosen:
+        return None
+    groups = _grouped(chosen, declared.panels)
+    series = _unambiguous(chosen, declared)
+    names = list(dict.fromkeys(_name(row, series) for row in chosen))
+    titles = list(dict.fromkeys(curve.title for curve in declared.published))
+    width, height = _PANEL
+    figure = panelled(len(groups), width * len(declared.metrics), height)
+    axes = figure.subplots(len(groups), len(declared.metrics), sharex=True, sharey="col", squeeze=False)
+    for (panel, members), line in zip(groups.items(), axes, strict=True):
+        for metric, place in zip(declared.metrics, line, strict=True):
+            for name, of_series in _grouped(members, series).items():
+                clean = _clean(found, of_series[0], metric) if declared.clean else None
+                _curve(place, name, names.index(name), _points(of_series, declared.x, metric, clean))
+            for curve in declared.published:
+                if curve.metric == metric and curve.panel in ("", panel):
+                    _published(place, curve, titles.index(curve.title))
+            shown = results.metric(metric)
+            place.set_ylabel(f"{shown.title} ({shown.unit})" if shown.unit else shown.title)
+            place.set_title(panel)
+            shorten_ticks(place)
+    # Not before all panels are drawn: it fixes the upper end that they share.
+    for place in axes.flat:
+        place.set_ylim(bottom=0)
+    for place in axes[-1]:
+        place.set_xlabel(declared.x_label or _AXIS_NAMES.get(declared.x, declared.x.removeprefix("params.")))
+    return finished(figure, axes.flat, declared.title)
+
+
+def _unambiguous(chosen: Sequence[Row], declared: Curves) -> list[str]:
+    """Return the keys of a curve: those declared, and what else tells victims, or cells at the same x, apart."""
+    shown = [*declared.panels, *declared.series]
+    victim = told_apart(chosen, shown, _VICTIM)
+    return [*declared.series, *victim, *told_apart(chosen, [*shown, *victim, declared.x])]
+
+
+def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure | None:
+    """Draw declared metrics side by side, with 95 % intervals: a group of bars for each series.
+
+    What tells several cells of a series apart makes groups of its own.
+    """
+    chosen = [
+        row
+        for row in picked(found, declared.where)
+        if any(row.figure(metric).status == "ok" for metric in declared.metrics)
+    ]
+    series = [*declared.series, *told_apart(chosen, declared.series)]
+    drawn = {_name(row, series): [row.figure(metric) for metric in declared.metrics] for row in chosen}
+    if not drawn:
+        return None
+    width, height = _PANEL
+    figure = panelled(1, 2 * width, height)
+    axes = figure.subplots(1, 1, squeeze=False)
+    place: Axes = axes[0][0]
+    positions = np.arange(len(declared.metrics))
+    width = 0.8 / len(drawn)
+    for number, (name, cells) in enumerate(drawn.items()):
+        values = [cell.value for cell in cells]
+        errors = [[cell.value - cell.low for cell in cells], [cell.high - cell.value for cell in cells]]
+        shift = (number - (len(drawn) - 1) / 2) * width
+        turns, color = divmod(number, len(COLORS))
+        place.bar(
+            positions + shift, values, width, yerr=errors, color=COLORS[color], hatch=_HATCHES[turns % len(_HATCHES)],
+            edgecolor="white", linewidth=0, label=name, error_kw={"linewidth": 0.8},
+        )  # fmt: skip
+    place.set_xticks(positions, [results.metric(metric).title for metric in declared.metrics])
+    place.set_xlabel(declared.x_label)
+    place.set_ylabel(declared.y_label)
+    return finished(figure, axes.flat, declared.title)
+
+
+def _grouped(found: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in found:
+        groups.setdefault(_name(row, keys), []).append(row)
+    return groups
+
+
+def _name(row: Row, keys: Sequence[str]) -> str:
+    values = [(key, value_of(row, key)) for key in keys]
+    return ", ".join(
+        f"{key.removeprefix('params.')}={value}" if key.startswith("params.") else _WORDING.get(key, "{}").format(value)
+        for key, value in values
+        if value not in (None, "", "none") or key == "defense"
+    )
+
+
+def _clean(found: Sequence[Row], like: Row, metric: str) -> Cell | None:
+    cells = [row.figure(metric) for row in found if row.clean and row.values(_VICTIM) == like.values(_VICTIM)]
+    return next((cell for cell in cells if cell.status == "ok"), None)
+
+
+def _points(members: Sequence[Row], x: str, metric: str, clean: Cell | None) -> list[tuple[float, Cell]]:
+    points = {float(value_of(row, x)): row.figure(metric) for row in members}
+    at_zero = {} if clean is None else {0.0: clean}
+    return sorted((at_zero | points).items(), key=lambda point: point[0])
+
+
+def _curve(place: Axes, name: str, number: int, points: Sequence[tuple[float, Cell]]) -> None:
+    x, cells = [x for x, _ in points], [cell for _, cell in points]
+    drawn = look(number)
+    place.plot(x, [cell.value for cell in cells], **drawn, markersize=4, linewidth=1.4, label=name)
+    low, high = [cell.low for cell in cells], [cell.high for cell in cells]
+    place.fill_between(x, low, high, color=drawn["color"], alpha=0.13, linewidth=0)
+
+
+def _published(place: Axes, curve: PublishedCurve, number: int) -> None:
+    turns, marker = divmod(number, len(_PUBLISHED_MARKERS))
+    place.plot(
+        curve.x, curve.y, color=_PUBLISHED_COLORS[turns % len(_PUBLISHED_COLORS)], linestyle="none",
+        marker=_PUBLISHED_MARKERS[marker], markersize=6, label=curve.title, zorder=3,
+    )  # fmt: skip

@@ -1,0 +1,289 @@
+"""Encoders that were pretrained on unlabelled speech: wav2vec 2.0, HuBERT, WavLM and data2vec, from transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from advser.audio import SAMPLE_RATE, sound_mask
+from advser.contents import contents_digest
+from advser.errors import InputError
+from advser.models.base import EmotionModel, FrontEnd
+
+FAMILIES: Final = ("data2vec-audio", "hubert", "wav2vec2", "wavlm")
+"""The ``model_type`` of the encoders that can be used."""
+
+NEEDED: Final = {
+    "config.json": ("config.json",),
+    "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
+    "model.safetensors": ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
+}
+"""What an encoder consists of, and the files that it may be in; of each there must be one. None can run code."""
+
+FILES: Final = tuple(pattern for patterns in NEEDED.values() for pattern in patterns)
+"""What is fetched, read and hashed."""
+
+
+class Utterance(FrontEnd):
+    """The sound itself (B, 1, T), zero after each clip's end; if ``normalises``, with mean 0 and variance 1 per clip.
+
+    The variance has 1e-7 added to it, as transformers' feature extractor has it.
+    """
+
+    def __init__(self, *, normalises: bool) -> None:
+        super().__init__()
+        self.normalises = normalises
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, 1, T) of ``waveform`` (B, T)."""
+        inside = sound_mask(lengths, waveform.shape[1])
+        sound = waveform * inside
+        if self.normalises:
+            count = lengths[:, None]
+            sound = (sound - sound.sum(1, keepdim=True) / count) * inside
+            sound = sound / (sound.square().sum(1, keepdim=True) / count + 1e-7).sqrt()
+        return sound[:, None]
+
+    def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, 1, T), true before each clip's end."""
+        return sound_mask(lengths, waveform.shape[1])[:, None]
+
+
+class Pretrained(EmotionModel):
+    """A pretrained speech encoder of the transformers library and one linear layer on its mean over time.
+
+    Embedding: (B, hidden size), the mean over a clip's frames (of 20 ms in the published encoders) of the last
+    transformer layer's output, or of the ``layer``-th's. What is frozen stays in evaluation mode, also in training.
+    Dropout is as the encoder's configuration has it; SpecAugment, which draws from numpy's global generator, and layer
+    drop, which leaves weights without a gradient, are off.
+
+    Weights are read from safetensors only: a checkpoint that has but pickled ones is refused, and code of a checkpoint
+    is never run. A name is looked up in Hugging Face's cache and downloaded if it is not there (never if the
+    environment variable ``HF_HUB_OFFLINE`` is 1). The encoder is read anew wherever the model is loaded, so that a
+    local folder must be at the same place on every worker.
+    """
+
+    citation: ClassVar[str] = (
+        "encoders: Baevski et al.: wav2vec 2.0, NeurIPS 2020; Hsu et al.: HuBERT, TASLP 29, 2021; Chen et al.: WavLM, "
+        "JSTSP 16, 2022; Baevski et al.: data2vec, ICML 2022; head: Yang et al.: SUPERB, Interspeech 2021, sec. 2.2"
+    )
+    spectrogram: ClassVar[bool] = False
+
+    packages: ClassVar[tuple[str, ...]] = ("transformers", "safetensors")
+    """Distributions, beside those of the stage, whose versions decide what it computes."""
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        encoder: Annotated[
+            str, Field(min_length=1, description="name on the Hugging Face Hub, or local folder")
+        ] = "facebook/wav2vec2-base-960h",
+        revision: Annotated[str, Field(description="of a name: commit hash, tag or branch")] = "main",
+        freeze: Annotated[
+            Literal["encoder", "convolutions", "nothing"],
+            Field(description="what keeps its weights: the whole encoder, or its convolutions on the sound"),
+        ] = "encoder",
+        layer: Annotated[
+            int | None,
+            Field(ge=0, description="transformer layer whose output is used; 0: the first's input; none: the last"),
+        ] = None,
+    ) -> None:
+        super().__init__()
+        folder = located(encoder, revision)
+        self.encoder, normalises = _loaded(folder)
+        if layer is not None:
+            _cut(self.encoder, layer, str(folder))
+        self.frontend = Utterance(normalises=normalises)
+        self.head = nn.Linear(self.encoder.config.hidden_size, classes)
+        self._frozen: tuple[nn.Module, ...] = {
+            "encoder": (self.encoder,),
+            "convolutions": (self.encoder.feature_extractor,),
+            "nothing": (),
+        }[freeze]
+        for part in self._frozen:
+            part.eval().requires_grad_(requires_grad=False)
+
+    @classmethod
+    def fingerprint(cls, params: Mapping[str, Any]) -> str:
+        """Hash the encoder's files, which decide the model beside its parameters; a name is fetched if need be.
+
+        Raises:
+            InputError: as the constructor, if there is no such encoder.
+        """
+        folder = located(params["encoder"], params["revision"])
+        return contents_digest((path for pattern in FILES for path in folder.glob(pattern)), folder)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but of what is frozen."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Return embeddings (B, hidden size) of features (B, 1, T); a clip shorter than one frame is padded to it."""
+        shortest = _samples(self.encoder.config)
+        sound = pad(features[:, 0], (0, max(shortest - features.shape[2], 0)))
+        lengths = lengths.clamp_min(shortest)
+        batches = self._batches(lengths)
+        pooled = torch.cat([self._pooled(sound[rows, : int(lengths[rows].max())], lengths[rows]) for rows in batches])
+        return pooled[torch.cat(batches).argsort()]
+
+    def _batches(self, lengths: Tensor) -> list[Tensor]:
+        """Return which clips (indices) may be padded to a common length: all, or only those of equal length.
+
+        An attention mask keeps padding out of attention, and the library out of one convolution; but not out of group
+        normalisation, whose statistics run over time, nor out of what follows the first of several convolutions or
+        a normalisation before it.
+        """
+        config = self.encoder.config
+        leaks = (
+            config.model_type == "data2vec-audio"
+            or config.feat_extract_norm == "group"
+            or getattr(config, "conv_pos_batch_norm", False)
+        )
+        if not leaks:
+            return [torch.arange(len(lengths), device=lengths.device)]
+        return [(lengths == length).nonzero().squeeze(1) for length in set(lengths.tolist())]
+
+    def _pooled(self, sound: Tensor, lengths: Tensor) -> Tensor:
+        inside = sound_mask(lengths, sound.shape[1])
+        states: Tensor = self.encoder(sound, attention_mask=None if inside.all() else inside.long()).last_hidden_state
+        frames = _frames(self.encoder.config, lengths)
+        inside = sound_mask(frames, states.shape[1])[:, :, None]
+        return states.masked_fill(~inside, 0).sum(1) / frames[:, None]
+
+
+def located(encoder: str, revision: str) -> Path:
+    """Return the folder with an encoder's files: a local one, or that in Hugging Face's cache, filled if need be.
+
+    Raises:
+        InputError: if it is neither, nor to be fetched, or lacks something that is `NEEDED`.
+    """
+    folder = Path(encoder) if Path(encoder).is_dir() else _snapshot(encoder, revision)
+    if lacking := _lacking(folder):
+        raise InputError(
+            f"model 'pretrained': encoder: found '{encoder}' ({revision}) without {', '.join(lacking)}, allowed: a "
+            "folder or revision with all that transformers' save_pretrained writes; pickled weights are never read"
+        )
+    return folder
+
+
+def _lacking(folder: Path) -> list[str]:
+    """Return what an encoder's folder should have and has not."""
+    return [name for name, patterns in NEEDED.items() if not any(True for one in patterns for _ in folder.glob(one))]
+
+
+def _snapshot(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = list(FILES)
+    try:
+        # What is cached first: every job of a run then reads the same files, and none asks the network.
+        cached = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+        if not _lacking(cached):
+            return cached
+    except (OSError, ValueError):
+        pass
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model 'pretrained': encoder: found '{name}' ({revision}), allowed: a folder, or a name on the Hugging "
+            f"Face Hub that is cached or can be fetched ({_one_line(error)})"
+        ) from error
+
+
+def _transformers() -> ModuleType:
+    # transformers imports torchaudio, which beside a CPU build of torch must be repaired first.
+    import advser.torchaudio  # noqa: F401
+
+    try:
+        import transformers
+    except ImportError as error:
+        raise InputError(
+            "model 'pretrained': found no library transformers, allowed: what is installed by "
+            "pip install 'advser[transformers]'"
+        ) from error
+    return transformers
+
+
+def _loaded(folder: Path) -> tuple[Any, bool]:
+    """Return the encoder in float32 and in evaluation mode, and whether it wants its input normalised."""
+    transformers = _transformers()
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with _quiet(transformers):
+            config = transformers.AutoConfig.from_pretrained(folder, **local)
+            if config.model_type not in FAMILIES:
+                raise ValueError(f"model_type: found '{config.model_type}', allowed: {', '.join(FAMILIES)}")
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **local)
+            if extractor.sampling_rate != SAMPLE_RATE:
+                raise ValueError(f"sampling_rate: found {extractor.sampling_rate} Hz, allowed: {SAMPLE_RATE} Hz")
+            config.update({"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "add_adapter": False})
+            encoder, report = transformers.AutoModel.from_pretrained(
+                folder, config=config, use_safetensors=True, output_loading_info=True, **local
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise InputError(f"model 'pretrained': {folder}: cannot be loaded: {_one_line(error)}") from error
+    if report["missing_keys"]:
+        raise InputError(
+            f"model 'pretrained': {folder}: the weights lack {min(report['missing_keys'])} and "
+            f"{len(report['missing_keys']) - 1} more, allowed: all of a {config.model_type} encoder"
+        )
+    return encoder.float(), bool(extractor.do_normalize)
+
+
+@contextmanager
+def _quiet(transformers: ModuleType) -> Iterator[None]:
+    """Keep the library from reporting progress, and which weights an encoder leaves unused, at every loading."""
+    log = transformers.utils.logging
+    level, shows_progress = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if shows_progress:
+            log.enable_progress_bar()
+
+
+def _cut(encoder: Any, layer: int, where: str) -> None:
+    """Remove the transformer layers above ``layer``, and the normalisation that belongs to the last one's output."""
+    depth = len(encoder.encoder.layers)
+    if layer > depth:
+        raise InputError(f"model 'pretrained': layer: found {layer}, allowed with {where}: at most {depth}")
+    encoder.encoder.layers = encoder.encoder.layers[:layer]
+    if layer < depth and getattr(encoder.config, "do_stable_layer_norm", False):
+        encoder.encoder.layer_norm = nn.Identity()
+
+
+def _frames(config: Any, lengths: Tensor) -> Tensor:
+    """Return how many frames (B,) the convolutions make of ``lengths`` (B,) samples."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        lengths = (lengths - kernel) // stride + 1
+    return lengths
+
+
+def _samples(config: Any) -> int:
+    """Return the samples of one frame, the shortest sound that an encoder takes."""
+    samples = 1
+    for kernel, stride in reversed([*zip(config.conv_kernel, config.conv_stride, strict=True)]):
+        samples = (samples - 1) * stride + kernel
+    return int(samples)
+
+
+def _one_line(error: BaseException) -> str:
+    return shorten(str(error), 300, placeholder=" …") or type(error).__name__

@@ -1,0 +1,71 @@
+"""The front end of models that read the sound itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advser.audio import SAMPLE_RATE, sound_mask
+from advser.models.base import FrontEnd
+
+Scale = Annotated[
+    Literal["standard", "unit"],
+    Field(description="of the sound: standard deviations of the training data, or [0, 1], which is (x + 1) / 2"),
+]
+
+Seconds = Annotated[
+    float,
+    Field(
+        ge=0.04,
+        description="of a longer clip the beginning is taken; rounded to 40 ms",
+        json_schema_extra={"unit": "s"},
+    ),
+]
+
+STEP: Final = SAMPLE_RATE // 25
+"""Samples that lengths are rounded to: 40 ms."""
+
+
+class RawSound(FrontEnd):
+    """The first ``seconds`` of the sound (B, 1, T), rescaled; after each clip's end it is ``silence``.
+
+    Sound is taken to have the mean 0, so that silence stays 0 in standard deviations. On the scale [0, 1] it is 0.5.
+
+    Args:
+        seconds: the longest sound that is returned.
+        scale: ``standard``: divided by the training data's standard deviation; ``unit``: (x + 1) / 2.
+    """
+
+    std: Tensor
+
+    def __init__(self, seconds: float, scale: Scale = "standard") -> None:
+        super().__init__()
+        self.samples = round(seconds * SAMPLE_RATE / STEP) * STEP
+        self.scale = scale
+        self.silence = 0.5 if scale == "unit" else 0.0
+        self.register_buffer("std", torch.ones(()))
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, 1, T) of ``waveform`` (B, T), of which at most ``samples`` are kept."""
+        sound = waveform[:, : self.samples]
+        sound = (sound * sound_mask(lengths, sound.shape[1]))[:, None]
+        return (sound + 1) / 2 if self.scale == "unit" else sound / self.std
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the standard deviation over all samples of all clips; of nothing but silence it is left at 1."""
+        energy, samples = 0.0, 0
+        for waveform, lengths in batches:
+            sound = waveform * sound_mask(lengths, waveform.shape[1])
+            energy += float(sound.double().square().sum())
+            samples += int(lengths.sum())
+        if energy > 0:
+            self.std.fill_((energy / samples) ** 0.5)
+
+    def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, 1, T), true before each clip's end."""
+        return sound_mask(lengths, min(waveform.shape[1], self.samples))[:, None]

@@ -1,0 +1,306 @@
+"""Exhibits: tables and figures that a suite declares, from made-up results."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import synthetic
+from commandline import advser
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pydantic import TypeAdapter, ValidationError
+
+from advser.errors import InputError
+from advser.exhibits import Curves, Exhibit, Profile
+from advser.leaderboards import exhibit_figures
+from advser.leaderboards.exhibit_figures import write_exhibit_figures
+from advser.leaderboards.exhibits import tables, told_apart
+from advser.leaderboards.render import render
+from advser.leaderboards.rows import rows
+from advser.leaderboards.write import write_all
+from advser.results import Results
+
+TABLE: dict[str, Any] = {
+    "table": "paper",
+    "title": "Table 1",
+    "stub": "training",
+    "published": "Ren 2020",
+    "where": {"model": "cnn4"},
+    "rows": [
+        {
+            "title": "single",
+            "section": "A",
+            "where": {"defense": "none"},
+            "given": {"eps": 0.06},
+            "published": [0.8, None],
+        },
+        {"title": "vanilla", "section": "B", "where": {"defense": "vanilla"}, "given": {"eps": 0.02}},
+    ],
+    "columns": [
+        {"title": ["UAR", "real"], "metric": "uar", "where": {"attack": "none"}},
+        {
+            "title": ["UAR", "fake"],
+            "metric": "uar",
+            "where": {"attack": "fgsm", "labels": "true", "epsilon": "$eps", "domain": "spectrogram"},
+        },
+    ],
+}
+CURVES: dict[str, Any] = {
+    "curves": "fig-1",
+    "title": "Figure 1",
+    "x": "params.steps",
+    "metrics": ["uar", "accuracy"],
+    "panels": ["model"],
+    "series": ["defense"],
+    "where": {"attack": "ifgsm", "domain": "spectrogram", "delivery": "features", "epsilon": 0.06},
+    "published": [{"title": "paper", "metric": "uar", "x": [0, 10], "y": [0.7, 0.1]}],
+}
+PROFILE: dict[str, Any] = {
+    "profile": "fig-2",
+    "title": "Figure 2",
+    "metrics": ["uar", "accuracy"],
+    "where": {"attack": "none", "defense": "none"},
+}
+
+
+def declaring(*exhibits: dict[str, Any]) -> Results:
+    return synthetic.results(suite={"name": "made-up", "exhibits": list(exhibits)})
+
+
+def with_seeds(results: Results) -> Results:
+    """The same cells of two seeds; the second's figures are lower by .1."""
+    second = results.table.assign(seed=1, **{key: results.table[key] - 0.1 for key in ("value", "ci_low", "ci_high")})
+    return Results(pd.concat([results.table, second], ignore_index=True), results.examples, results.run)
+
+
+def drawn(results: Results, declared: dict[str, Any]) -> Figure:
+    figure = (
+        exhibit_figures.curves(results, rows(results), Curves.model_validate(declared))
+        if "curves" in declared
+        else exhibit_figures.profile(results, rows(results), Profile.model_validate(declared))
+    )
+    assert figure is not None
+    return figure
+
+
+def lines_of(axes: Axes) -> dict[str, list[float]]:
+    return {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in axes.get_lines()}
+
+
+def value(results: Results, **where: Any) -> float:
+    table = results.table[results.table["metric"] == "uar"]
+    for key, wanted in where.items():
+        table = table[table[key] == wanted]
+    assert len(table) == 1
+    return float(table["value"].iloc[0])
+
+
+def test_a_table_shows_each_cell_beside_what_was_published() -> None:
+    results = declaring(TABLE)
+    board = tables(results)["paper"]
+    cells = {key: board.frame[key].tolist() for key in board.frame}
+    clean = {"model": "cnn4", "attack": "none"}
+    attacked = {"model": "cnn4", "attack": "fgsm", "labels": "true", "domain": "spectrogram"}
+    assert [cell.value for cell in cells["UAR real"]] == [
+        value(results, **clean, defense="none"),
+        value(results, **clean, defense="vanilla"),
+    ]
+    assert [cell.value for cell in cells["UAR fake"]] == [
+        value(results, **attacked, defense="none", epsilon=0.06),
+        value(results, **attacked, defense="vanilla", epsilon=0.02),
+    ]
+    assert cells["UAR real Ren 2020"] == ["0.800", ""]
+    assert "UAR fake Ren 2020" not in cells
+    assert board.sections == ("A", "B")
+    for kind in ("terminal", "markdown", "latex", "csv", "html"):
+        assert "0.800" in render(board, kind)
+
+
+def test_what_the_results_lack_is_missing_and_a_table_of_nothing_is_left_out() -> None:
+    lacking = {
+        **TABLE,
+        "rows": [*TABLE["rows"], {"title": "other", "where": {"defense": "other"}, "given": {"eps": 1}}],
+    }
+    board = tables(declaring(lacking))["paper"]
+    assert board.frame["UAR real"].iloc[2].status == "missing"
+    assert tables(declaring({**TABLE, "where": {"model": "other"}})) == {}
+
+
+def test_an_unknown_key_is_refused() -> None:
+    column = {"title": ["x"], "metric": "uar", "where": {"colour": "red"}}
+    with pytest.raises(InputError, match=r"found key 'colour', allowed: params\.NAME, suite"):
+        tables(declaring({**TABLE, "columns": [column], "rows": [TABLE["rows"][1]]}))
+
+
+def test_a_field_for_several_cells_is_missing_and_a_footnote_tells_why(tmp_path: Path) -> None:
+    columns = [
+        TABLE["columns"][0],
+        {"title": ["steps"], "metric": "uar",
+         "where": {"attack": "ifgsm", "epsilon": 0.06, "delivery": "features"}},
+    ]  # fmt: skip
+    results = declaring({**TABLE, "columns": columns})
+    board = tables(results)["paper"]
+    assert [cell.reason for cell in board.frame["steps"]] == ["2 cells, told apart by params.steps"] * 2
+    assert {cell.status for cell in board.frame["steps"]} == {"missing"}
+    assert {cell.status for cell in board.frame["UAR real"]} == {"ok"}
+    for kind in ("terminal", "markdown", "latex", "html", "csv"):
+        text = render(board, kind)
+        assert "2 cells, told apart by params.steps" in text
+        assert "not among the results" not in text
+    both = with_seeds(results)
+    both.save(tmp_path)
+    shown = advser("board", str(tmp_path), "--by", "paper", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "2 cells, told apart by seed" in shown.stdout
+    assert "4 cells, told apart by seed, params.steps" in shown.stdout
+    write_all(both, tmp_path)
+    assert (tmp_path / "boards" / "paper.csv").is_file()
+
+
+def test_what_tells_cells_apart_is_named_without_what_follows_from_it() -> None:
+    found = rows(with_seeds(synthetic.results()))
+    attacked = [row for row in found if row.keys["attack"] == "fgsm" and row.keys["model"] == "cnn4"]
+    # The budget is a parameter too, and the victim its own source.
+    assert told_apart(attacked) == ["seed", "defense", "labels", "epsilon"]
+    assert told_apart(attacked, given=["seed", "epsilon"]) == ["defense", "labels"]
+    assert told_apart(attacked[:1]) == []
+
+
+def test_each_curve_begins_with_the_clean_cell_of_its_own_victim() -> None:
+    results = declaring(CURVES)
+    figure = drawn(results, CURVES)
+    for model, axes in (("cnn4", figure.axes[0]), ("emodb-cnn", figure.axes[2])):
+        begins = {name: y[0] for name, y in lines_of(axes).items() if name != "paper"}
+        assert begins == {
+            f"defense {defense}": value(results, model=model, defense=defense, attack="none")
+            for defense in ("none", "vanilla")
+        }
+
+
+def test_no_panel_is_cut_off_where_the_first_one_ends() -> None:
+    high = {"title": "high", "metric": "uar", "panel": "emodb-cnn", "x": [0.0], "y": [5.0]}
+    figure = drawn(declaring(CURVES), {**CURVES, "published": [high]})
+    assert all(max(y) <= axes.get_ylim()[1] for axes in figure.axes for y in lines_of(axes).values())
+    assert {axes.get_ylim()[0] for axes in figure.axes} == {0.0}
+
+
+def test_a_curve_for_several_victims_or_seeds_becomes_several_curves() -> None:
+    results = with_seeds(declaring(CURVES))
+    where = {**CURVES["where"], "domain": "waveform", "delivery": "audio", "access": "white-box"}
+    del where["epsilon"]
+    declared = {**CURVES, "x": "epsilon", "metrics": ["uar"], "panels": [], "series": [], "where": where}
+    found = lines_of(drawn(results, {**declared, "published": []}).axes[0])
+    budgets = (0.0005, 0.001, 0.002)
+    assert found == {
+        f"seed {seed}, {model}, defense {defense}": [
+            value(results, seed=seed, model=model, defense=defense, attack="none"),
+            *(
+                value(results, seed=seed, model=model, defense=defense, attack="ifgsm", access="white-box", epsilon=one)
+                for one in budgets
+            ),
+        ]
+        for seed in (0, 1)
+        for model, defense in synthetic.VICTIMS
+    }
+
+
+def test_bars_for_several_seeds_become_several_groups() -> None:
+    results = with_seeds(declaring(PROFILE))
+    bars = drawn(results, PROFILE).axes[0].containers
+    heights = {str(group.get_label()): float(group[0].get_height()) for group in bars if hasattr(group, "patches")}
+    assert heights == {
+        f"{model}, seed {seed}": value(results, seed=seed, model=model, defense="none", attack="none")
+        for seed in (0, 1)
+        for model in ("cnn4", "emodb-cnn")
+    }
+
+
+def test_published_values_are_points_with_a_marker_of_their_own_in_all_panels() -> None:
+    published = [
+        {"title": "A", "metric": "uar", "panel": "cnn4", "x": [0, 10], "y": [0.7, 0.1]},
+        {"title": "B", "metric": "uar", "panel": "cnn4", "x": [0, 10], "y": [0.6, 0.2]},
+        {"title": "B", "metric": "uar", "panel": "emodb-cnn", "x": [0, 10], "y": [0.5, 0.3]},
+        {"title": "A", "metric": "accuracy", "x": [0, 10], "y": [0.5, 0.3]},
+    ]
+    figure = drawn(declaring(CURVES), {**CURVES, "published": published})
+    lines = [line for axes in figure.axes for line in axes.get_lines() if line.get_label() in ("A", "B")]
+    assert len(lines) == 5
+    assert {line.get_linestyle() for line in lines} == {"None"}
+    markers = {str(line.get_label()): line.get_marker() for line in lines}
+    assert markers["A"] != markers["B"]
+    assert all(line.get_marker() == markers[str(line.get_label())] for line in lines)
+    legend = figure.legends[0]
+    keys = [line.get_marker() for line in legend.get_lines()]
+    names = [text.get_text() for text in legend.get_texts()]
+    assert {"A": markers["A"], "B": markers["B"]}.items() <= dict(zip(names, keys, strict=True)).items()
+
+
+@pytest.mark.parametrize("kind", ["curves", "profile", "pictures"])
+def test_a_figure_may_not_be_called_like_one_that_every_run_has(kind: str) -> None:
+    exhibit: TypeAdapter[Any] = TypeAdapter(Exhibit)
+    more = {} if kind == "pictures" else {"metrics": ["uar"]}
+    for taken in ("uar-against-epsilon", "wer-against-steps", "uar-against-epsilon-fair"):
+        with pytest.raises(ValidationError, match=f"found '{taken}', allowed: any name that does not begin like"):
+            exhibit.validate_python({kind: taken, "title": "One", **more})
+    for free in ("figure-uar-against-epsilon", "loss-against-steps", "uar-against-epsilons"):
+        exhibit.validate_python({kind: free, "title": "One", **more})
+    exhibit.validate_python({**TABLE, "table": "uar-against-epsilon"})
+
+
+def modules(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            yield from ((path.name, name) for name in names if name.split(".")[0] == "advser")
+
+
+def test_boards_and_figures_need_the_results_alone() -> None:
+    folder = Path(exhibit_figures.__file__).parent
+    allowed = {"errors", "exhibits", "leaderboards", "results", "store"}
+    assert [(file, name) for file, name in modules(folder) if name.split(".")[1] not in allowed] == []
+
+
+def test_what_stands_along_the_axes_is_neither_cut_nor_run_together() -> None:
+    where = {"domain": "waveform", "defense": "none", "access": "white-box"}
+    title = "A paper's points, whose name is so long that three of them side by side are wider than the figure"
+    published = [{**CURVES["published"][0], "title": f"{title} {number}", "x": [0, 0.002]} for number in range(3)]
+    declared = {**CURVES, "x": "epsilon", "metrics": ["uar", "accuracy", "wer"], "panels": ["model"],
+                "series": ["attack"], "where": where, "published": published}  # fmt: skip
+    figure = drawn(declaring(), declared)
+    figure.draw_without_rendering()
+    boxes = [
+        label.get_window_extent()
+        for axes in figure.axes[-3:]
+        for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if axes.get_xlim()[0] <= place <= axes.get_xlim()[1]
+    ]
+    assert len(boxes) >= 9
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.x1
+
+
+def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
+    nothing = {**CURVES, "curves": "empty", "where": {"attack": "pgd"}}
+    paths = write_exhibit_figures(declaring(CURVES, PROFILE, nothing), tmp_path)
+    assert sorted(path.name for path in paths) == ["fig-1.png", "fig-1.svg", "fig-2.png", "fig-2.svg"]
+    before = (tmp_path / "fig-1.svg").read_bytes()
+    write_exhibit_figures(declaring(CURVES), tmp_path)
+    assert (tmp_path / "fig-1.svg").read_bytes() == before
+
+
+def test_exhibits_stand_beside_the_boards_in_the_folder_and_on_the_page(tmp_path: Path) -> None:
+    write_all(declaring(TABLE, CURVES), tmp_path)
+    assert (tmp_path / "boards" / "paper.tex").is_file()
+    page = (tmp_path / "index.html").read_text()
+    assert "Table 1" in page
+    assert "fig 1" in page

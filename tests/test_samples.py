@@ -1,0 +1,80 @@
+"""The clips that a run writes as sound, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from commandline import advser
+
+from advser.results import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX, Results
+
+SUITE = """
+name: heard
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+training: {iterations: 20, batch_size: 8, learning_rate: 2e-3}
+models: [{name: tiny, params: {frames: 32}}]
+defenses: [none]
+attacks:
+  - {name: noise, params: {epsilon: 0.001}}
+  - {name: fgsm, params: {epsilon: 0.02}}
+  - {name: fgsm, label: fgsm-again, params: {epsilon: 0.02}}
+metrics: [uar]
+transcriber: none
+samples: 99
+worst: [{name: worst}]
+"""
+
+
+def run(folder: Path, *more: str) -> None:
+    done = advser("run", "heard.yaml", "--store", "store", "--out", "out", *more, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heard")
+    (folder / "heard.yaml").write_text(SUITE)
+    run(folder)
+    return folder
+
+
+def entries(place: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((place / "out" / SAMPLES_FOLDER / SAMPLES_INDEX).read_text())
+    return found
+
+
+def sounds(place: Path) -> set[str]:
+    return {path.name for path in (place / "out" / SAMPLES_FOLDER).glob("*.flac")}
+
+
+def test_a_cells_samples_are_its_own_clips_each_once(place: Path) -> None:
+    clips = Results.load(place / "out").examples
+    assert set(clips["attack"]) == {"none", "noise", "fgsm", "fgsm-again", "worst"}
+    found = pd.DataFrame(entries(place))
+    assert not found.duplicated([*KEYS, "clip"]).any()
+    alone = clips[clips["attack"] != "worst"].set_index(["attack", "clip"])
+    written = found.set_index(["attack", "clip"])
+    assert set(written.index) == set(alone.index)
+    right = alone["prediction"] == alone["label"]
+    assert right.to_dict() == (written["prediction"] == written["label"]).to_dict()
+
+
+def test_the_folder_holds_the_samples_of_this_run_alone(place: Path) -> None:
+    folder = place / "out" / SAMPLES_FOLDER
+    stale, others = "0123456789ab-7.flac", {"mine.flac", "notes.txt"}
+    for name in (stale, *others):
+        (folder / name).write_text("")
+    before = sounds(place)
+    run(place, "--set", "samples=3")
+    found = pd.DataFrame(entries(place))
+    assert found.groupby("attack")["clip"].nunique().to_dict() == dict.fromkeys(found["attack"], 3)
+    assert sounds(place) == {*found["original"], *found["judged"], "mine.flac"}
+    assert len(sounds(place)) < len(before)
+    run(place, "--set", "samples=0")
+    assert {path.name for path in folder.iterdir()} == others
