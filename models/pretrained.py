@@ -216,7 +216,8 @@ def _transformers() -> ModuleType:
             "model 'pretrained': found no library transformers, allowed: what is installed by "
             "pip install 'advser[transformers]'"
         ) from error
-    return transformers
+    library: ModuleType = transformers
+    return library
 
 
 def _loaded(folder: Path) -> tuple[Any, bool]:
