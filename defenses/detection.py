@@ -11,7 +11,7 @@ from torch.nn import functional
 from advser.audio import sound_mask
 from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
 from advser.models.base import EmotionModel
-from advser.models.tiny import block
+from advser.models.strided import block
 from advser.parameters import parameter
 from advser.target import Target
 from advser.threat import Domain

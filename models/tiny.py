@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
 from advser.models.frontends import LogMel
-
-
-def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return convolution 3×3 of stride 2, batch normalisation and ReLU: halves height and width."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
+from advser.models.strided import block
 
 
 class Tiny(EmotionModel):

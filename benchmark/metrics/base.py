@@ -37,8 +37,8 @@ class Metric(Parameters, ABC):
     """Column heading."""
 
     unit: ClassVar[str] = ""
-    higher_is_better: ClassVar[bool]
-    """For the one who wants the model to be right, the sound good and the transcript true."""
+    higher_is_better: ClassVar[bool | None]
+    """For the one who wants the model to be right, the sound good and the transcript true; None: neither is better."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"predictions"})
     decimals: ClassVar[int] = 3

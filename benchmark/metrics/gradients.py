@@ -25,7 +25,7 @@ class Alignment(ModelMetric):
     """
 
     title: ClassVar[str] = "Alignment"
-    higher_is_better: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool | None] = None
     needs: ClassVar[frozenset[Need]] = frozenset({"audio", "attack"})
     column: ClassVar[str] = "alignment"
     undefined: ClassVar[str] = "the perturbation or the gradient is 0"
@@ -54,7 +54,7 @@ class GradientMass(ModelMetric):
     )
 
     title: ClassVar[str] = "Gradient mass"
-    higher_is_better: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool | None] = None
     needs: ClassVar[frozenset[Need]] = frozenset({"audio", "clean"})
     column: ClassVar[str] = "gradient_mass"
     undefined: ClassVar[str] = "the gradient is 0"
