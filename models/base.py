@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,7 +40,10 @@ class FrontEnd(nn.Module, ABC):
     """Whether perturbed features can be turned back into sound (`resynthesise`)."""
 
     varies_in_training: ClassVar[bool] = False
-    """Whether training mode draws random numbers (a random crop), so that features must not be cached."""
+    """Whether training mode draws random numbers (a random crop)."""
+
+    kept: ClassVar[bool] = False
+    """Whether training may keep what `analyse` returns of a clip, and call `assemble` each time it comes round."""
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -52,6 +55,14 @@ class FrontEnd(nn.Module, ABC):
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set the normalisation statistics from (waveform, lengths) batches of training data."""
+
+    def analyse(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Return of each clip what `assemble` makes its features from: all that is costly, and nothing random."""
+        return list(self(waveform, lengths))
+
+    def assemble(self, analyses: Sequence[Tensor]) -> Tensor:
+        """Return the features of the clips that were analysed: what `forward` returns of their sound."""
+        return torch.stack(list(analyses))
 
     def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return a tensor that broadcasts to the features, true where they stem from sound, false in padding."""

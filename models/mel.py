@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from advser.audio import SAMPLE_RATE, sound_mask
 from advser.errors import InputError
@@ -69,6 +70,7 @@ class MelFrontEnd(FrontEnd):
     """
 
     resynthesises: ClassVar[bool] = True
+    kept: ClassVar[bool] = True
 
     nepers: ClassVar[float]
     """Amplitude change in nepers that one unit of the level stands for."""
@@ -114,6 +116,17 @@ class MelFrontEnd(FrontEnd):
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return features (B, bands, frames) in standard deviations of ``waveform`` (B, T) on [−1, 1]."""
         return self._features(waveform, lengths, random=self.training)
+
+    def analyse(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Return of each clip the level of all its frames (bands, N)."""
+        level, counts = self._levels(waveform, lengths)
+        return [clip[:, :count].clone() for clip, count in zip(level, counts.tolist(), strict=True)]
+
+    def assemble(self, analyses: Sequence[Tensor]) -> Tensor:
+        """Return features (B, bands, frames) of analysed clips, in standard deviations."""
+        counts = torch.tensor([level.shape[1] for level in analyses], device=analyses[0].device)
+        level = pad_sequence([level.T for level in analyses], batch_first=True).transpose(1, 2)
+        return self._normalised(level, self._pick(counts, random=self.training))
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -189,12 +202,18 @@ class MelFrontEnd(FrontEnd):
         return pad(difference, (0, samples - difference.shape[1]))
 
     def _features(self, waveform: Tensor, lengths: Tensor, *, random: bool) -> Tensor:
+        level, counts = self._levels(waveform, lengths)
+        return self._normalised(level, self._pick(counts, random=random))
+
+    def _levels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the level (B, bands, N) of all frames, and how many are each clip's own (B,)."""
         # Mixed precision is for the classifier: a mel bank in bfloat16 would round the level to 0.4 %.
         with torch.autocast(waveform.device.type, enabled=False):
             sound = self._hear(waveform, lengths)
             counts = self._count(sound.lengths)
-            level = self._level(self._spectrum(sound.samples), counts)
-        pick = self._pick(counts, random=random)
+            return self._level(self._spectrum(sound.samples), counts), counts
+
+    def _normalised(self, level: Tensor, pick: Pick) -> Tensor:
         index = pick.index[:, None].expand(-1, level.shape[1], -1)
         return ((level.gather(2, index) - self.mean) / self.std) * pick.valid[:, None]
 

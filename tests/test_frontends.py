@@ -251,6 +251,21 @@ def test_evaluation_draws_no_random_numbers(make: Make, long: Tensor) -> None:
 
 
 @both
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_features_from_kept_analyses_are_those_from_the_sound(
+    make: Make, clips: list[Tensor], long: Tensor, training: bool
+) -> None:
+    frontend = fitted(make, [*clips, long])
+    kept = [analysis for clip in [*clips, long] for analysis in frontend.analyse(*collate([clip]))]
+    batch = collate([*clips, long])
+    frontend.train(training)
+    torch.manual_seed(5)
+    heard = frontend(*batch)
+    torch.manual_seed(5)
+    torch.testing.assert_close(frontend.assemble(kept), heard, rtol=0, atol=1e-3)
+
+
+@both
 def test_mixed_precision_does_not_touch_features(make: Make, clips: list[Tensor]) -> None:
     frontend = fitted(make, clips)
     with torch.autocast("cpu", dtype=torch.bfloat16):

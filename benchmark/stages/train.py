@@ -32,7 +32,7 @@ EVALUATION_BATCH = 32
 
 @dataclass
 class _Features:
-    """The front end's output for a training batch, cached where the front end draws nothing at random."""
+    """The front end's output for clips, of which it is kept what the front end lets be kept."""
 
     model: EmotionModel
     clips: Clips
@@ -40,20 +40,17 @@ class _Features:
     cache: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(self, indices: Sequence[int], waveform: Tensor, lengths: Tensor) -> Tensor:
-        if any(weight.requires_grad for weight in self.model.frontend.parameters()):
-            learned: Tensor = self.model.frontend(waveform, lengths)
-            return learned
-        if self.model.frontend.varies_in_training or not self.model.spectrogram:
-            with torch.no_grad():
-                features: Tensor = self.model.frontend(waveform, lengths)
-            return features
-        missing = [index for index in indices if index not in self.cache]
-        if missing:
-            batch, sizes = self.clips.batch(missing)
-            with torch.no_grad():
-                made = self.model.frontend(batch.to(self.device), sizes.to(self.device))
-            self.cache.update(zip(missing, made, strict=True))
-        return torch.stack([self.cache[index] for index in indices])
+        frontend = self.model.frontend
+        learned = any(weight.requires_grad for weight in frontend.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learned):
+            if learned or not frontend.kept:
+                features: Tensor = frontend(waveform, lengths)
+                return features
+            missing = [index for index in indices if index not in self.cache]
+            if missing:
+                made = frontend.analyse(*_on(self.device, self.clips.batch(missing)))
+                self.cache.update(zip(missing, made, strict=True))
+            return frontend.assemble([self.cache[index] for index in indices])
 
 
 def build_model(spec: dict[str, Any], classes: int) -> EmotionModel:
@@ -151,7 +148,7 @@ def _loop(
             entry = {"step": step + 1, "training_loss": float(np.mean(losses))}
             losses.clear()
             if validation:
-                entry |= _evaluate(model, prepared, validation, device)
+                entry |= _evaluate(model, prepared, validation, features)
                 if isinstance(schedule, ReduceLROnPlateau):
                     schedule.step(entry["validation_loss"])
                 if training.select == "best" and (best is None or entry["validation_uar"] > best[0]):
@@ -197,13 +194,15 @@ def _sample(indices: list[int], training: Training, seed: int) -> Iterator[list[
 
 
 @torch.no_grad()
-def _evaluate(model: EmotionModel, prepared: Prepared, indices: list[int], device: str) -> dict[str, float]:
+def _evaluate(model: EmotionModel, prepared: Prepared, indices: list[int], features: _Features) -> dict[str, float]:
     """Return loss and UAR (over the classes present) on the validation clips."""
     model.eval()
     logits = torch.zeros(len(indices), len(prepared.classes))
     for rows in batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH):
-        waveform, lengths = _on(device, prepared.clips.batch([indices[row] for row in rows]))
-        logits[rows] = model(waveform, lengths).float().cpu()
+        chosen = [indices[row] for row in rows]
+        waveform, lengths = _on(features.device, prepared.clips.batch(chosen))
+        seen = features(chosen, waveform, lengths)
+        logits[rows] = model.outputs(seen, lengths, "spectrogram").logits.float().cpu()
     targets = torch.from_numpy(prepared.targets[indices])
     right = (logits.argmax(1) == targets).double()
     recalls = [right[targets == label].mean() for label in sorted(set(targets.tolist()))]
