@@ -195,6 +195,9 @@ class Results:
             path.write_text(text + "\n", encoding="utf-8")
 
 
+_NEITHER_MAY_BE_BETTER: Final = "higher_is_better"
+"""The one column beside texts and numbers that may be empty: of a metric that has no better direction."""
+
 _ADDED_IN_2: Final[dict[str, Any]] = {"part": "", "detection": np.nan, "clean_detection": np.nan}
 
 
@@ -272,7 +275,7 @@ def _conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{file}: column {field.name}: {reason}, allowed: {field.type}") from None
-        if array.null_count and not pa.types.is_floating(field.type):
+        if array.null_count and not (pa.types.is_floating(field.type) or field.name == _NEITHER_MAY_BE_BETTER):
             raise InputError(f"{file}: column {field.name}: found empty values, allowed: {field.type}")
         columns[field.name] = array.to_pandas()
     return pd.DataFrame(columns, columns=schema.names)

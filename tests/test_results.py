@@ -62,6 +62,12 @@ def test_examples_keep_further_numbers_and_absent_texts_are_empty(saved: Path) -
     assert np.isnan(examples["pesq"].iloc[1])
 
 
+@pytest.mark.parametrize("better", [True, False, None])
+def test_a_metric_may_have_no_better_direction(tmp_path: Path, better: bool | None) -> None:
+    Results(table(higher_is_better=better), no_examples(), RUN).save(tmp_path)
+    assert Results.load(tmp_path).table["higher_is_better"].tolist() == [better]
+
+
 @settings(max_examples=12)
 @given(
     value=st.floats(allow_nan=False),
