@@ -22,16 +22,16 @@ class AtrousCNN(nn.Module):
     """Convolutions of width 3 along time, each with twice the dilation of the one before and a shortcut around it.
 
     From waveforms (B, T), each scaled to a peak of 1, to (B, T). The output at a sample depends on
-    2 · 2^layers − 1 samples around it.
+    2 · 2^layers − 1 samples around it. No layer has a bias, so that silence stays silence.
     """
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
-        self.first = nn.Conv1d(1, channels, 1)
+        self.first = nn.Conv1d(1, channels, 1, bias=False)
         self.body = nn.ModuleList(
-            nn.Conv1d(channels, channels, 3, dilation=2**layer, padding=2**layer) for layer in range(layers)
+            nn.Conv1d(channels, channels, 3, dilation=2**layer, padding=2**layer, bias=False) for layer in range(layers)
         )
-        self.last = nn.Conv1d(channels, 1, 1)
+        self.last = nn.Conv1d(channels, 1, 1, bias=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return (B, T)."""
