@@ -1,20 +1,110 @@
-"""What the pages show of published results: cog runs it and writes the output between its markers (`tox -e pages`)."""
+"""What the pages show of published results: cog runs it and writes the output between its markers (`tox -e pages`).
+
+No measured number on a page is typed: a page has boards (`board`), sentences with figures in them (`told`), the command
+that made both (`command`), and figures (`figure`).
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
+import textwrap
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from advser.leaderboards.board import Cell
+from advser.leaderboards.exhibits import picked
+from advser.leaderboards.layout import metric_column
+from advser.leaderboards.rows import Row, rows
+from advser.results import Results
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = "leaderboards/published"
+FIELD = re.compile(r"\{([a-z][^\s{}]*)((?:\s+[\w.]+=[^\s{}]+)*)\}")
 
 
-def board(arguments: str) -> str:
+def board(arguments: str, *, notes: bool = True) -> str:
     """Return the command ``advser board ARGUMENTS`` and, below it, the Markdown that it prints.
+
+    Without ``notes``, those that hold for the whole run are left out: `command` has them.
 
     Raises:
         CalledProcessError: if it fails.
     """
     command = f"board {arguments} --format markdown"
     line = [Path(sys.executable).parent / "advser", *shlex.split(command)]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)  # noqa: S603 (the pages' own commands)
-    return f"`advser {command}`:\n\n{done.stdout.strip()}"
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S603 (the pages' own)
+    lines = done.stdout.strip().splitlines()
+    if not notes:
+        known = {f"- {note}" for note in Results.load(ROOT / shlex.split(arguments)[0]).notes}
+        lines = [shown for shown in lines if shown not in known]
+    return f"`advser {command}`:\n\n" + "\n".join(lines).strip()
+
+
+def command(name: str) -> str:
+    """Return the command that made a published folder, on what, and the run's notes: from its ``run.json``."""
+    run = Results.load(ROOT / PUBLISHED / name).run
+    sphinx = any(part["name"] == "pocketsphinx" for part in run["transcribers"].values())
+    recogniser = "ADVSER_SPHINX_DIR=DIR " if sphinx else ""
+    corpus = run["suite"]["corpus"]["name"]
+    changes = [f"--set {shlex.quote(change)}" for change in run["set"]]
+    line = " \\\n    ".join([f"{recogniser}advser run {name} --data {corpus}=DIR", *changes])
+    host = f"{run['host']['cores']} CPU cores, torch {run['packages']['torch']}"
+    told = "\n".join(f"- {note}" for note in run["notes"])
+    return f"```\n{line}\n```\n\nCommit `{run['git']['commit'][:12]}`, {host}. Of the whole run:\n\n{told}"
+
+
+def told(name: str, text: str) -> str:
+    """Return ``text`` with a published folder's figures in place of fields, as a wrapped paragraph.
+
+    A field is ``{METRIC KEY=VALUE …}``, such as ``{accuracy part=fair attack=none}``, with keys as in a suite's
+    exhibits; the figure is followed by its interval.
+
+    Raises:
+        ValueError: if a field picks no cell, or several, or one without a figure.
+    """
+    results = Results.load(ROOT / PUBLISHED / name)
+    filled = FIELD.sub(lambda match: _figure(name, results, match[1], match[2]), " ".join(text.split()))
+    return textwrap.fill(filled, 118, break_long_words=False, break_on_hyphens=False)
+
+
+def figure(name: str, stem: str, about: str) -> str:
+    """Return a figure of a published folder, as a page in ``docs/papers`` links it.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = ROOT / PUBLISHED / name / "figures" / f"{stem}.png"
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return f"![{about}](../../{path.relative_to(ROOT).as_posix()})"
+
+
+def _figure(name: str, results: Results, metric: str, where: str) -> str:
+    selection: dict[str, Any] = {}
+    for pair in where.split():
+        key, _, value = pair.partition("=")
+        selection[key] = value if key == "labels" else yaml.safe_load(value)
+    cells = picked(_rows(name), selection)
+    if len(cells) != 1:
+        raise ValueError(f"{name}: {metric}{where} picks {len(cells)} cells, allowed: 1")
+    cell = cells[0].figure(metric)
+    if cell.status != "ok":
+        raise ValueError(f"{name}: {metric}{where} is {cell.status}: {cell.reason}")
+    return _text(cell, metric_column(results, metric).decimals)
+
+
+@cache
+def _rows(name: str) -> list[Row]:
+    return rows(Results.load(ROOT / PUBLISHED / name))
+
+
+def _text(cell: Cell, decimals: int) -> str:
+    figures = [cell.value, cell.low, cell.high]
+    value, low, high = (f"{number:.{decimals}f}".replace("-", "−") for number in figures)
+    return value if low == "nan" else f"{value} [{low}, {high}]"

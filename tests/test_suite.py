@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from advser.declarations import check
 from advser.errors import InputError
-from advser.suite import load, shipped
+from advser.suite import Suite, load, shipped
 
 SMALL = """
 name: small
@@ -32,6 +33,12 @@ def small(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_suite_fits_the_schema(name: str) -> None:
     assert load(name).name == name
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_suite_that_was_written_out_reads_back_as_it_was(name: str) -> None:
+    suite = load(name, ["training.iterations=7"])
+    assert Suite.model_validate(json.loads(suite.model_dump_json())) == suite
 
 
 def test_yaml_truth_values_and_exponents_are_read_as_meant(small: Path) -> None:
@@ -156,6 +163,7 @@ TABLE = "{table: one, title: One, rows: [{title: a, published: [1.0]}], columns:
     [
         ("parts={fair: 3}", "parts.fair: found 3, allowed: a mapping"),
         ("parts={fair: {name: other}}", "parts.fair: found name, allowed: any other key"),
+        ("parts={fair: {parts: {deep: {}}}}", "parts.fair: found parts, allowed: any other key"),
         ("parts={fair: {colour: red}}", "unknown key 'parts.fair.colour'"),
         ("exhibits=[{tabel: one}]", "one of the keys table, curves, profile, pictures"),
         (f"exhibits=[{TABLE}, {TABLE}]", "the name 'one' is taken"),
