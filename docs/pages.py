@@ -63,7 +63,7 @@ def told(name: str, text: str) -> str:
     """Return ``text`` with a published folder's figures in place of fields, as a wrapped paragraph.
 
     A field is ``{METRIC KEY=VALUE …}``, such as ``{accuracy part=fair attack=none}``, with keys as in a suite's
-    exhibits; the figure is followed by its interval.
+    exhibits; the figure is followed by its interval. ``{clips KEY=VALUE …}`` is how many clips count.
 
     Raises:
         ValueError: if a field picks no cell, or several, or one without a figure.
@@ -93,6 +93,8 @@ def _figure(name: str, results: Results, metric: str, where: str) -> str:
     cells = picked(_rows(name), selection)
     if len(cells) != 1:
         raise ValueError(f"{name}: {metric}{where} picks {len(cells)} cells, allowed: 1")
+    if metric == "clips":
+        return str(cells[0].figure("accuracy").n)
     cell = cells[0].figure(metric)
     if cell.status != "ok":
         raise ValueError(f"{name}: {metric}{where} is {cell.status}: {cell.reason}")
