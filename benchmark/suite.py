@@ -269,7 +269,7 @@ def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
     if not isinstance(changes, dict):
         raise ValueError(f"parts.{name}: found {changes!r}, allowed: a mapping of keys")
     # A suite that was written out, as in ``run.json``, has in each part what the part has anyway.
-    own = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
+    own: dict[str, Any] = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
     if taken := [key for key, value in own.items() if changes.get(key, value) != value]:
         raise ValueError(f"parts.{name}: found {taken[0]}, allowed: any other key of a suite")
     training = {**_plain(common.get("training")), **_plain(changes.get("training"))}
