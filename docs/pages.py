@@ -25,7 +25,7 @@ from advser.results import Results
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = "leaderboards/published"
-FIELD = re.compile(r"\{([a-z][^\s{}]*)((?:\s+[\w.]+=[^\s{}]+)*)\}")
+FIELD = re.compile(r"\{([a-z0-9][^\s{}]*)((?:\s+[\w.]+=[^\s{}]+)*)\}")
 
 
 def board(arguments: str, *, notes: bool = True) -> str:
