@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -47,14 +48,17 @@ def defenses(results: Results) -> Board:
     teams = groups(found, (*SETTING, "model", "defense"))
     columns = [Column("defense", ("defense",), measured=False)]
     frame: dict[str, list[object]] = {"defense": [team[0].text("defense") for team in teams]}
+    sharing = Counter(configuration(example) for example in kinds.values())
     for kind, example in kinds.items():
-        column = _uar_column(results, configuration(example))
+        title = configuration(example)
+        # Where victims differ in access, as a network and one without gradients, one attack is two.
+        column = _uar_column(results, title if sharing[title] == 1 else (*title, example.text("access")))
         columns.append(column)
         frame[column.key] = [_uar_of(team, kind) for team in teams]
     heads = [team[0] for team in teams]
     index = (*SETTING, "model", "defense")
-    title = "UAR of every defense, clean and under attack"
-    return assemble("defenses", title, columns, frame, heads, ("model",), index, reader_notes(results, found))
+    about = "UAR of every defense, clean and under attack"
+    return assemble("defenses", about, columns, frame, heads, ("model",), index, reader_notes(results, found))
 
 
 def models(results: Results) -> Board:

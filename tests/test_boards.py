@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import synthetic
@@ -129,6 +131,16 @@ def test_models_names_the_attack_of_the_lowest_figure_of_each_place(made: Result
     assert board.frame["lowest waveform UAR"][row].value == worst["value"]
     assert f"{worst['epsilon']:g} FS" in board.frame["lowest waveform by"][row]
     assert worst["attack"] in board.frame["lowest waveform by"][row]
+
+
+def test_one_attack_with_different_access_to_its_victims_has_a_column_for_each(made: Results) -> None:
+    table = made.table.copy()
+    some = (table["attack"] == "ifgsm") & (table["model"] == "cnn4") & (table["access"] == "white-box")
+    table.loc[some, "access"] = "scores"
+    board = defenses(replace(made, table=table))
+    titles = [column.title for column in board.columns]
+    assert len({column.key for column in board.columns}) == len(titles)
+    assert {"scores", "white-box"} <= {title[-1] for title in titles}
 
 
 def test_a_single_model_has_its_defenses_under_each_other(made: Results) -> None:
