@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
-from advser.leaderboards.board import Cell
 from advser.leaderboards.exhibits import picked
 from advser.leaderboards.layout import metric_column
 from advser.leaderboards.rows import Row, rows
+from advser.leaderboards.sheet import figure_text
 from advser.results import Results
 
 ROOT = Path(__file__).parents[1]
@@ -48,15 +48,15 @@ def board(arguments: str, *, notes: bool = True) -> str:
 
 def command(name: str) -> str:
     """Return the command that made a published folder, on what, and the run's notes: from its ``run.json``."""
-    run = Results.load(ROOT / PUBLISHED / name).run
+    run = _results(name).run
     sphinx = any(part["name"] == "pocketsphinx" for part in run["transcribers"].values())
     recogniser = "ADVSER_SPHINX_DIR=DIR " if sphinx else ""
     corpus = run["suite"]["corpus"]["name"]
     changes = [f"--set {shlex.quote(change)}" for change in run["set"]]
     line = " \\\n    ".join([f"{recogniser}advser run {name} --data {corpus}=DIR", *changes])
     host = f"{run['host']['cores']} CPU cores, torch {run['packages']['torch']}"
-    told = "\n".join(f"- {note}" for note in run["notes"])
-    return f"```\n{line}\n```\n\nCommit `{run['git']['commit'][:12]}`, {host}. Of the whole run:\n\n{told}"
+    notes = "\n".join(f"- {note}" for note in run["notes"])
+    return f"```\n{line}\n```\n\nCommit `{run['git']['commit'][:12]}`, {host}. Of the whole run:\n\n{notes}"
 
 
 def told(name: str, text: str) -> str:
@@ -68,8 +68,7 @@ def told(name: str, text: str) -> str:
     Raises:
         ValueError: if a field picks no cell, or several, or one without a figure.
     """
-    results = Results.load(ROOT / PUBLISHED / name)
-    filled = FIELD.sub(lambda match: _figure(name, results, match[1], match[2]), " ".join(text.split()))
+    filled = FIELD.sub(lambda match: _figure(name, match[1], match[2]), " ".join(text.split()))
     return textwrap.fill(filled, 118, break_long_words=False, break_on_hyphens=False)
 
 
@@ -85,7 +84,7 @@ def figure(name: str, stem: str, about: str) -> str:
     return f"![{about}](../../{path.relative_to(ROOT).as_posix()})"
 
 
-def _figure(name: str, results: Results, metric: str, where: str) -> str:
+def _figure(name: str, metric: str, where: str) -> str:
     selection: dict[str, Any] = {}
     for pair in where.split():
         key, _, value = pair.partition("=")
@@ -98,15 +97,14 @@ def _figure(name: str, results: Results, metric: str, where: str) -> str:
     cell = cells[0].figure(metric)
     if cell.status != "ok":
         raise ValueError(f"{name}: {metric}{where} is {cell.status}: {cell.reason}")
-    return _text(cell, metric_column(results, metric).decimals)
+    return figure_text(cell, metric_column(_results(name), metric).decimals, interval=True)
+
+
+@cache
+def _results(name: str) -> Results:
+    return Results.load(ROOT / PUBLISHED / name)
 
 
 @cache
 def _rows(name: str) -> list[Row]:
-    return rows(Results.load(ROOT / PUBLISHED / name))
-
-
-def _text(cell: Cell, decimals: int) -> str:
-    figures = [cell.value, cell.low, cell.high]
-    value, low, high = (f"{number:.{decimals}f}".replace("-", "−") for number in figures)
-    return value if low == "nan" else f"{value} [{low}, {high}]"
+    return rows(_results(name))

@@ -116,10 +116,15 @@ def _field(cell: Cell, column: Column, best: bool, numbers: dict[str, int]) -> S
         return Shown(MISSING_MARK, footnote)
     if cell.status == "failed":
         return Shown(FAILED_MARK, footnote)
-    text = _number(cell.value, column.decimals)
-    if column.interval and not math.isnan(cell.low):
-        text += f" [{_number(cell.low, column.decimals)}, {_number(cell.high, column.decimals)}]"
-    return Shown(text, footnote, best)
+    return Shown(figure_text(cell, column.decimals, interval=column.interval), footnote, best)
+
+
+def figure_text(cell: Cell, decimals: int, *, interval: bool) -> str:
+    """Return a measured figure as boards show it, with its interval if that is wanted and there is one."""
+    text = _number(cell.value, decimals)
+    if interval and not math.isnan(cell.low):
+        text += f" [{_number(cell.low, decimals)}, {_number(cell.high, decimals)}]"
+    return text
 
 
 def _number(value: float, decimals: int) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import LogMel
+from advser.models.frontends import Frames, LogMel
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -41,9 +41,7 @@ class CNN4(EmotionModel):
             float,
             Field(gt=0, description="factor on the 64, 128, 256, 512 maps"),
         ] = 1.0,
-        frames: Annotated[
-            int, Field(ge=16, description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})
-        ] = 373,
+        frames: Annotated[Frames, Field(ge=16)] = 373,
     ) -> None:
         super().__init__()
         maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512))]

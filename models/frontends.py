@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -18,6 +19,9 @@ def resampler(source: int, target: int) -> nn.Module:
     module = transforms.Resample(source, target)
     module.register_buffer("kernel", module.kernel, persistent=False)
     return module  # type: ignore[no-any-return]
+
+
+Frames = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
 
 
 class LogMel(MelFrontEnd):

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import LogMel
+from advser.models.frontends import Frames, LogMel
 
 COUNTS: Final = (3, 4, 6, 3)
 """Bottlenecks of each stage."""
@@ -79,9 +79,7 @@ class ResNet50(EmotionModel):
             float,
             Field(gt=0, description="factor on the 64, 128, 256, 512 maps inside the bottlenecks"),
         ] = 1.0,
-        frames: Annotated[
-            int, Field(ge=32, description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})
-        ] = 373,
+        frames: Annotated[Frames, Field(ge=32)] = 373,
     ) -> None:
         super().__init__()
         maps = [max(1, round(width * full)) for full in (64, 128, 256, 512)]

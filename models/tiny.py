@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import LogMel
+from advser.models.frontends import Frames, LogMel
 from advser.models.strided import block
 
 
@@ -25,9 +25,7 @@ class Tiny(EmotionModel):
         self,
         classes: int,
         *,
-        frames: Annotated[
-            int, Field(ge=8, description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})
-        ] = 96,
+        frames: Annotated[Frames, Field(ge=8)] = 96,
     ) -> None:
         super().__init__()
         self.frontend = LogMel(frames)

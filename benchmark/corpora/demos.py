@@ -10,7 +10,6 @@ from typing import ClassVar, Final, Literal
 
 from advser.corpora.filenames import FileNameCorpus, first_with
 from advser.corpora.rows import Row
-from advser.errors import InputError
 from advser.parameters import parameter
 
 LABELS: Final = {
@@ -66,9 +65,8 @@ class DEMoS(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``DEMOS`` and, where it is there, ``NEU`` (neutral), in ``root`` or in ``wav_DEMoS`` below it."""
-        found = first_with(root, (".", "wav_DEMoS"), "DEMOS")
-        if not found:
-            raise InputError(f"corpus 'demos': {root}: folder 'DEMOS' not found; wav_DEMoS.zip unpacks to it and 'NEU'")
+        missing = f"corpus 'demos': {root}: folder 'DEMOS' not found; wav_DEMoS.zip unpacks to it and 'NEU'"
+        found = first_with(root, (".", "wav_DEMoS"), "DEMOS", missing)
         neutral = found[0].with_name("NEU")
         return [*found, *([neutral] if neutral.is_dir() else [])]
 

@@ -10,7 +10,6 @@ from typing import ClassVar, Final, Literal
 
 from advser.corpora.filenames import FileNameCorpus, first_with
 from advser.corpora.rows import Row
-from advser.errors import InputError
 from advser.parameters import parameter
 
 LABELS: Final = {
@@ -73,10 +72,8 @@ class EMOVO(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``f1`` to ``m3``, in ``root`` or in ``EMOVO`` below it."""
-        found = first_with(root, (".", "EMOVO"), "[fm][123]")
-        if not found:
-            raise InputError(f"corpus 'emovo': {root}: folder 'f1' not found; allowed: one for each of {SPEAKERS}")
-        return found
+        missing = f"corpus 'emovo': {root}: folder 'f1' not found; allowed: one for each of {SPEAKERS}"
+        return first_with(root, (".", "EMOVO"), "[fm][123]", missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""

@@ -138,10 +138,14 @@ class FileNameCorpus(Corpus):
         return "" if right else f"{path.name}: {info.samplerate} Hz, {info.channels} channel(s)"
 
 
-def first_with(root: Path, places: Sequence[str], inside: str) -> list[Path]:
-    """Return the folders ``inside`` (a glob) of the first of ``places`` below ``root`` that has any, sorted."""
+def first_with(root: Path, places: Sequence[str], inside: str, missing: str) -> list[Path]:
+    """Return the folders ``inside`` (a glob) of the first of ``places`` below ``root`` that has any, sorted.
+
+    Raises:
+        InputError: with the text ``missing`` if none has any.
+    """
     for place in places:
         found = sorted(path for path in (root / place).glob(inside) if path.is_dir())
         if found:
             return found
-    return []
+    raise InputError(missing)

@@ -10,7 +10,6 @@ from typing import ClassVar, Final, Literal
 
 from advser.corpora.filenames import FileNameCorpus, first_with
 from advser.corpora.rows import Row
-from advser.errors import InputError
 from advser.parameters import parameter
 
 LABELS: Final = {
@@ -63,10 +62,8 @@ class RAVDESS(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``Actor_01`` and so on, in ``root`` or its folder of the archive's name."""
-        found = first_with(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*")
-        if not found:
-            raise InputError(f"corpus 'ravdess': {root}: folder 'Actor_01' not found; the archive unpacks to 24 such")
-        return found
+        missing = f"corpus 'ravdess': {root}: folder 'Actor_01' not found; the archive unpacks to 24 such"
+        return first_with(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*", missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""
