@@ -17,6 +17,7 @@ from torch.nn.functional import one_hot
 
 from advser.attacks.base import Attack
 from advser.errors import InputError
+from advser.extras import not_installed
 from advser.parameters import parameter
 from advser.target import Target, classes
 from advser.threat import PCM_STEP, Access, Norm
@@ -80,7 +81,7 @@ class ART(ToolboxAttack):
     Work on sound and on spectrograms: AutoConjugateGradient, AutoProjectedGradientDescent, BasicIterativeMethod,
     BoundaryAttack, CarliniL2Method, CarliniLInfMethod, DeepFool, ElasticNet, FastGradientMethod, HopSkipJump,
     MomentumIterativeMethod, NewtonFool, ProjectedGradientDescent, SignOPTAttack, UniversalPerturbation (of each clip
-    alone). One forward pass a clip is spent on the number of classes. Needs the extra ``advser[art]``.
+    alone). One forward pass a clip is spent on the number of classes.
     """
 
     citation: ClassVar[str] = "Nicolae et al.: Adversarial Robustness Toolbox v1.0.0, arXiv 1807.01069"
@@ -125,7 +126,7 @@ class HopSkipJump(ToolboxAttack):
     The walk starts from the clip in the faintest of 100 uniform noises of growing amplitude that has it misread;
     without one, or if it is misread when clean, the clip stays as it is. Changes are whole steps of 2⁻¹⁵, as in 16-bit
     PCM: so near the boundary, sound that is rounded afterwards would often be read rightly again, and features
-    sometimes, by the rounding of float32 in a batch of another size. Needs the extra ``advser[art]``.
+    sometimes, by the rounding of float32 in a batch of another size.
     """
 
     citation: ClassVar[str] = (
@@ -201,10 +202,7 @@ def toolbox_class(name: str) -> type[Any]:
     try:
         from art.attacks import EvasionAttack, evasion
     except ImportError as error:
-        raise InputError(
-            f"attack '{name}': the package adversarial-robustness-toolbox is not installed, needed: "
-            "pip install 'advser[art]'"
-        ) from error
+        raise not_installed(f"attack '{name}'", "adversarial-robustness-toolbox") from error
     found = getattr(evasion, name, None)
     if not (isinstance(found, type) and issubclass(found, EvasionAttack)):
         raise ValueError(f"attack: found '{name}', allowed: a class in art.attacks.evasion")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from dataclasses import replace
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,12 +60,12 @@ def _console(*, errors: bool = False) -> Console:
     return Console(highlight=False, stderr=errors)
 
 
-def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+def _pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
     pairs = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals and value):
-            raise InputError(f"{option} {text}: allowed: KEY=VALUE")
+            raise InputError(f"{option} {text}: allowed: {form}")
         if key in pairs:
             raise InputError(f"{option} {text}: '{key}' is given twice")
         pairs[key] = value
@@ -95,7 +98,9 @@ def run(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs, do none.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the jobs, do none (a corpus that is not there is fetched).")
+    ] = False,
 ) -> None:
     """Run a suite and write its results and boards.
 
@@ -105,9 +110,9 @@ def run(
     from advser.runner import Workers
 
     console = _console()
-    where = {name: Path(path) for name, path in _pairs("--data", data).items()}
+    where = {name: Path(path) for name, path in _pairs("--data", data, "CORPUS=DIR").items()}
     pool = Workers(workers, scheduler, _device(device), tuple(path.absolute() for path in plugin))
-    request = Request(suite, store or _default_store(), where, out, changes, _pairs("--only", only), pool)
+    request = Request(suite, store or _default_store(), where, out, changes, _pairs("--only", only, "KEY=GLOB"), pool)
     prepared = prepare(request)
     if dry_run:
         _list_jobs(prepared, console)
@@ -130,11 +135,19 @@ def _device(device: Device) -> str:
 
 
 def _list_jobs(prepared: Prepared, console: Console) -> None:
-    waiting = {job.key for job in prepared.waiting}
-    for key, job in prepared.jobs.items():
-        state = "to do " if key in waiting else "cached"
-        console.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
-    console.print(f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do")
+    waiting = {job.key: job.stage for job in prepared.waiting}
+    listed: set[str] = set()
+    for part in prepared.parts:
+        if part.plan.suite.part:
+            console.print(f"part {part.plan.suite.part}", markup=False, soft_wrap=True)
+        for key, job in part.plan.jobs.items():
+            if key not in listed:
+                state = "to do " if key in waiting else "cached"
+                console.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
+        listed |= {*part.plan.jobs}
+    stages = Counter(waiting.values())
+    told = f" ({', '.join(f'{number} {stage}' for stage, number in stages.items())})" if waiting else ""
+    console.print(f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do{told}")
 
 
 def _report(report: Report, console: Console) -> None:
@@ -146,9 +159,13 @@ def _report(report: Report, console: Console) -> None:
         from advser.leaderboards.write import write_all
 
         write_all(report.results, report.directory)
+    said = report.results.notes
     for board in (*(build(report.results) for build in BOARDS.values()), *tables(report.results).values()):
-        console.print(render(board, "terminal"), markup=False, soft_wrap=True)
+        own = replace(board, notes=tuple(note for note in board.notes if note not in said))
+        console.print(render(own, "terminal"), markup=False, soft_wrap=True)
         console.print()
+    for note in said:
+        console.print(f"- {note}", markup=False, soft_wrap=True)
     console.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
     for failure in report.failures:
         _console(errors=True).print(f"failed: {failure.reason}", markup=False, soft_wrap=True)
@@ -172,22 +189,13 @@ def list_plugins(
         registry = REGISTRIES[kind]
         rows = [(name, registry.origin(name).summary) for name in registry]
     else:
-        raise InputError(f"list {kind}: allowed: {', '.join([*REGISTRIES, 'suites'])}")
+        allowed = [*REGISTRIES, "suites"]
+        guess = get_close_matches(kind, allowed, 1, cutoff=0.5)
+        hint = f"; did you mean '{guess[0]}'?" if guess else ""
+        raise InputError(f"list {kind}: allowed: {', '.join(allowed)}{hint}")
     width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         _console().print(f"{name:<{width}}  {summary}", markup=False, soft_wrap=True)
-
-
-FACTS = {
-    "title": "Title",
-    "access": "Access",
-    "domains": "Domains",
-    "packages": "Packages",
-    "licence": "Licence",
-    "source": "To be had",
-    "caveat": "Caveat",
-}
-"""What `show` tells of a plugin beside its docstring and parameters: attribute → heading."""
 
 
 @app.command()
@@ -201,6 +209,7 @@ def show(
 
     from tabulate import tabulate
 
+    from advser.facts import facts
     from advser.parameters import describe
     from advser.registry import load_plugin_file
 
@@ -218,12 +227,8 @@ def show(
     print_line = _console().print
     print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)
     print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
-    for fact, heading in FACTS.items():
-        if told := getattr(found, fact, ""):
-            text = ", ".join(told) if isinstance(told, tuple) else told
-            print_line(f"\n{heading}: {text}", markup=False, soft_wrap=True)
-    if getattr(found, "citation", ""):
-        print_line(f"\nSource: {found.citation}", markup=False, soft_wrap=True)
+    for heading, told in facts(found):
+        print_line(f"\n{heading}: {told}", markup=False, soft_wrap=True)
     rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(found)]
     if rows:
         table = tabulate(rows, headers=["parameter", "type", "default", "unit", "about"])
@@ -244,7 +249,7 @@ def board(
     from advser.leaderboards.render import render
     from advser.results import Results, select, with_metrics
 
-    chosen = select(Results.load(results), _pairs("--where", where))
+    chosen = select(Results.load(results), _pairs("--where", where, "KEY=GLOB"))
     if metrics:
         chosen = with_metrics(chosen, metrics.split(","))
     built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)

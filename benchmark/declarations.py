@@ -7,6 +7,7 @@ from typing import Any
 
 from advser.errors import InputError
 from advser.exhibits import Curves, Pictures, Profile, Selection, Table, name_of
+from advser.plugins import ATTACKS
 from advser.results import KEYS
 from advser.suite import Suite
 
@@ -29,7 +30,7 @@ def check(suite: Suite) -> None:
         "defense": {defense.title for setting in suite.settings for defense in setting.defenses},
         "attack": set(_attacks(suite)),
     }
-    known |= {"source_model": known["model"], "source_defense": known["defense"]}
+    known |= {"source_model": known["model"], "source_defense": known["defense"], PARAMETER: set(_parameters(suite))}
     metrics = {entry.title for setting in suite.settings for entry in setting.metrics}
     for exhibit in suite.exhibits:
         where = f"suite {suite.name}: exhibit {name_of(exhibit)}"
@@ -37,6 +38,8 @@ def check(suite: Suite) -> None:
             _allow(metric, metrics, f"{where}: metric")
         for selection in _selections(exhibit):
             _check_selection(selection, known, where)
+        if isinstance(exhibit, Pictures) and not any(setting.samples for setting in suite.settings):
+            raise InputError(f"{where}: found samples 0 in the suite, allowed with pictures: 1 or more")
     for setting in suite.settings:
         titles = [attack.title for attack in setting.attacks]
         for worst in setting.worst:
@@ -49,6 +52,12 @@ def _attacks(suite: Suite) -> Iterator[str]:
     for setting in suite.settings:
         yield from (attack.title for attack in setting.attacks)
         yield from (worst.name for worst in setting.worst)
+
+
+def _parameters(suite: Suite) -> Iterator[str]:
+    yield "objective"
+    for name in {*ATTACKS.decorated(), *(attack.name for setting in suite.settings for attack in setting.attacks)}:
+        yield from ATTACKS.get(name).model_fields
 
 
 def _metrics(exhibit: Declared) -> Iterable[str]:
@@ -69,7 +78,7 @@ def _selections(exhibit: Declared) -> Iterator[Selection]:
             yield from (row.where for row in exhibit.rows)
             yield from (column.where for column in exhibit.columns)
         case Curves():
-            yield dict.fromkeys([*exhibit.panels, *exhibit.series], "$")
+            yield dict.fromkeys([exhibit.x, *exhibit.panels, *exhibit.series], "$")
         case Profile():
             yield dict.fromkeys(exhibit.series, "$")
         case Pictures():
@@ -78,7 +87,9 @@ def _selections(exhibit: Declared) -> Iterator[Selection]:
 
 def _check_selection(selection: Selection, known: dict[str, set[str]], where: str) -> None:
     for key, value in selection.items():
-        if not key.startswith(PARAMETER):
+        if key.startswith(PARAMETER):
+            _allow(key.removeprefix(PARAMETER), known[PARAMETER], f"{where}: parameter")
+        else:
             _allow(key, KEYS, f"{where}: key")
         if key in known and not str(value).startswith("$"):
             # Several surrogates are joined.

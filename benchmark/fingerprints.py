@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 
-from advser.errors import InputError
+from advser.extras import not_installed
 from advser.plugins import REGISTRIES
 from advser.registry import code_fingerprint
 from advser.stages import PACKAGES, STAGES
@@ -30,29 +29,19 @@ def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
     for name in [*(f"package:{package}" for package in PACKAGES[stage]), *uses]:
         kind, _, used = name.partition(":")
         if kind == "package":
-            found[name] = _version(used)
+            found[name] = _version(used, f"stage '{stage}'")
             continue
         registry = REGISTRIES[kind]
         found[name] = registry.fingerprint(used)
         packages = (*registry.packages(used), *getattr(registry.get(used), "packages", ()))
-        found |= {f"package:{package}": _version(package) for package in packages}
+        needs = f"{registry.kind} '{used}'"
+        found |= {f"package:{package}": _version(package, needs) for package in packages}
     return found
 
 
 @cache
-def _version(distribution: str) -> str:
+def _version(distribution: str, whose: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:
-        raise InputError(
-            f"{distribution}: not installed, and a plugin of this run needs it: pip install '{_source(distribution)}'"
-        ) from None
-
-
-def _source(distribution: str) -> str:
-    """Return what to install to get a distribution: the first extra of AdvSER's that has it, else it itself."""
-    for requirement in requires("advser") or []:
-        extra = re.fullmatch(rf"{re.escape(distribution)}(?![\w.-]).*\bextra == ['\"]([\w-]+)['\"].*", requirement)
-        if extra is not None:
-            return f"advser[{extra[1]}]"
-    return distribution
+        raise not_installed(whose, distribution) from None

@@ -178,9 +178,11 @@ def _named(models: Source) -> str:
 def described(row: Configuration, source: Source) -> str:
     """Return for people what is crafted, and on what."""
     on = f" on {_named(source)}" if source else ""
-    epsilon = getattr(row.attack, "epsilon", None)
-    size = "" if epsilon is None else f" ε={epsilon:g}"
-    return f"{row.entry.title}{size} {row.domain} {row.labels}{on}"
+    fields = type(row.attack).model_fields
+    telling = {name: value for name, value in row.params.items() if name in fields and value != fields[name].default}
+    given = "".join(f" {'ε' if name == 'epsilon' else name}={value}" for name, value in telling.items())
+    labels = "" if row.blind else f" {row.labels} labels"
+    return f"{row.entry.title}{given} {row.domain}{labels}{on}"
 
 
 MEASURED = (ClipMetric, ModelMetric)
@@ -316,7 +318,7 @@ class JobBook:
             "crafted": crafted,
             **self._models(seed, fold, "victim", victim),
         }
-        title = f"judge {_named(victim)} on {self._short(crafted)}"
+        title = f"judge {_named(victim)} on {self._short(crafted)}, as {delivery}"
         return self._add(Job("predict", spec, inputs, _code("predict"), title))
 
     def examine(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:

@@ -258,6 +258,9 @@ class Suite(_Schema):
         return self
 
 
+SINGLE_PLUGINS = tuple(name for name, field in Suite.model_fields.items() if field.annotation is PluginEntry)
+"""Keys whose value is one plugin, which may be written as its bare name."""
+
 BOARD_NAMES = ("attacks", "defenses", "models", "transfer")
 """Names that exhibits cannot have, because boards have them."""
 
@@ -368,6 +371,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
     except yaml.YAMLError:
         raise InputError(f"--set {change}: the value is not YAML") from None
     parts = path.split(".")
+    _refuse_new_part(data, parts, change)
     _inherit(data, parts, change)
     for place, last, above in _places(data, parts, change):
         if isinstance(place, list):
@@ -376,6 +380,15 @@ def _apply(data: dict[str, Any], change: str) -> None:
             place[last] = value
         else:
             raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+
+
+def _refuse_new_part(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
+    match parts:
+        case ["parts", name, _, *_] if "*" not in name and name not in (data.get("parts") or {}):
+            found = ", ".join(data.get("parts") or {}) or "none"
+            raise InputError(f"--set {change}: no part '{name}' (found: {found})")
+        case _:
+            pass
 
 
 def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
@@ -429,7 +442,9 @@ def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
             place[index] = {"name": place[index]}
         return place[index]
     if isinstance(place, dict):
-        return place.setdefault(part, {})
+        if isinstance(found := place.setdefault(part, {}), str) and part in SINGLE_PLUGINS:
+            place[part] = {"name": found}
+        return place[part]
     raise InputError(f"--set {change}: '{part}' has no keys above it to stand in")
 
 

@@ -49,9 +49,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Axis:
-    """What is drawn against: its name, a row's x (None: not drawn), a row's curve, the attack's name, the label."""
+    """What is drawn against: its name and title, a row's x (None: not drawn), a row's curve, attack and axis label."""
 
     name: str
+    title: str
     x: Callable[[Row], float | None]
     curve: Callable[[Row], str]
     attack: Callable[[Row], str]
@@ -122,11 +123,12 @@ def _budget(row: Row) -> str:
 
 def _same_but_steps(row: Row) -> str:
     budget = f"ε = {row.text('epsilon')}" if row.text("epsilon") else ""
-    return _joined(str(row.keys["attack"]), _labels(row), budget)
+    return _joined(row.attack_but_for("steps"), _labels(row), budget)
 
 
 EPSILON: Final = Axis(
     "epsilon",
+    "the budget ε",
     x=lambda row: row.keys["epsilon"],
     curve=lambda row: _joined(row.attack, _labels(row)),
     attack=lambda row: row.attack,
@@ -136,9 +138,10 @@ EPSILON: Final = Axis(
 
 STEPS: Final = Axis(
     "steps",
+    "the number of steps",
     x=lambda row: row.params.get("steps"),
     curve=_same_but_steps,
     attack=_same_but_steps,
     label=lambda row: "steps",
 )
-"""Against the number of steps, a curve for each attack, kind of labels and budget."""
+"""Against the number of steps, a curve for each attack with its other parameters, kind of labels and budget."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,21 +56,24 @@ def write_exhibit_figures(results: Results, directory: Path) -> list[Path]:
 def curves(results: Results, found: Sequence[Row], declared: Curves) -> Figure | None:
     """Draw declared curves: a row of panels for each value of ``panels``, a column a metric; None if there is nothing.
 
+    A metric that none of the cells has a figure of is left out.
+
     Bands are 95 % intervals; black markers without a line are published values. No curve goes through cells of several
     victims, nor through several cells at one x: what tells these apart makes curves of its own.
     """
     chosen = [row for row in picked(found, declared.where) if isinstance(value_of(row, declared.x), int | float)]
-    if not chosen:
+    metrics = [metric for metric in declared.metrics if _measured(chosen, metric)]
+    if not metrics:
         return None
     groups = _grouped(chosen, declared.panels)
     series = _unambiguous(chosen, declared)
     names = list(dict.fromkeys(_name(row, series) for row in chosen))
     titles = list(dict.fromkeys(curve.title for curve in declared.published))
     width, height = _PANEL
-    figure = panelled(len(groups), width * len(declared.metrics), height)
-    axes = figure.subplots(len(groups), len(declared.metrics), sharex=True, sharey="col", squeeze=False)
+    figure = panelled(len(groups), width * len(metrics), height)
+    axes = figure.subplots(len(groups), len(metrics), sharex=True, sharey="col", squeeze=False)
     for (panel, members), line in zip(groups.items(), axes, strict=True):
-        for metric, place in zip(declared.metrics, line, strict=True):
+        for metric, place in zip(metrics, line, strict=True):
             for name, of_series in _grouped(members, series).items():
                 clean = _clean(found, of_series[0], metric) if declared.clean else None
                 _curve(place, name, names.index(name), _points(of_series, declared.x, metric, clean))
@@ -102,9 +105,7 @@ def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure
     What tells several cells of a series apart makes groups of its own.
     """
     chosen = [
-        row
-        for row in picked(found, declared.where)
-        if any(row.figure(metric).status == "ok" for metric in declared.metrics)
+        row for row in picked(found, declared.where) if any(_measured([row], metric) for metric in declared.metrics)
     ]
     series = [*declared.series, *told_apart(chosen, declared.series)]
     drawn = {_name(row, series): [row.figure(metric) for metric in declared.metrics] for row in chosen}
@@ -129,6 +130,10 @@ def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure
     place.set_xlabel(declared.x_label)
     place.set_ylabel(declared.y_label)
     return finished(figure, axes.flat, declared.title)
+
+
+def _measured(found: Iterable[Row], metric: str) -> bool:
+    return any(row.figure(metric).status == "ok" for row in found)
 
 
 def _grouped(found: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:

@@ -86,8 +86,9 @@ def _write_parts(results: Results, found: Sequence[Row], metric: str, axis: Axis
     for part, of_part in drawn.items():
         pages = _pages(of_part)
         for number, page in enumerate(pages, 1):
-            heading = [f"part {part}"] * bool(part) + [f"{number} of {len(pages)}"] * (len(pages) > 1)
-            figure = draw(page, results.metric(metric).title, ", ".join(heading), everything)
+            shown = results.metric(metric).title
+            aside = [f"part {part}"] * bool(part) + [f"{number} of {len(pages)}"] * (len(pages) > 1)
+            figure = draw(page, shown, ", ".join([f"{shown} against {axis.title}", *aside]), everything)
             # Parts' names are written without underscores, so that none reads like the number of a continued figure.
             name = f"{metric}-against-{axis.name}" + (f"-{re.sub('[^A-Za-z0-9]', '-', part)}" if part else "")
             written += save(figure, directory, f"{name}_{number}" if number > 1 else name)

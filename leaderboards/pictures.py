@@ -70,12 +70,17 @@ def _chosen(entries: list[dict[str, Any]], declared: Pictures) -> Mapping[str, A
 
 
 def draw(sample: Mapping[str, Any], folder: Path, title: str) -> Figure:
-    """Draw waveform and spectrogram (a row each) of the original, the attacked clip and their difference."""
+    """Draw waveform and spectrogram (a row each) of the original, the attacked clip and their difference.
+
+    The difference's waveform has an axis of its own, for it is far fainter than the sound; all spectrograms have the
+    same range.
+    """
     original, rate = soundfile.read(folder / sample["original"], dtype="float32")
     judged, _ = soundfile.read(folder / sample["judged"], dtype="float32")
     figure = Figure(figsize=(7.2, 3.6))
     figure.set_layout_engine("constrained")
-    axes = figure.subplots(2, 3, sharex=True, sharey="row", squeeze=False)
+    axes = figure.subplots(2, 3, sharex=True, squeeze=False)
+    axes[0][1].sharey(axes[0][0])
     headings = (
         f"original: {sample['clean_prediction']}",
         f"{sample['attack']}: {sample['prediction']}",
@@ -88,6 +93,8 @@ def draw(sample: Mapping[str, Any], folder: Path, title: str) -> Figure:
         axes[1][column].set_xlabel("s")
     axes[0][0].set_ylabel("full scale")
     axes[1][0].set_ylabel("kHz")
+    for place in (axes[0][1], *axes[1][1:]):
+        place.tick_params(labelleft=False)
     figure.suptitle(f"{title}: clip {sample['clip']}, {sample['label']}")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

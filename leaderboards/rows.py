@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -37,13 +37,13 @@ class Row:
     Attributes:
         keys: the cell's keys, as in the results; ``epsilon`` is None where there is no budget.
         params: the attack's parameters.
-        attack: the attack as boards call it: label and telling parameters, ``clean`` for the clean cell.
+        told: which of the parameters boards name the attack by.
         cells: metric → figure.
     """
 
     keys: dict[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
-    attack: str = ""
+    told: tuple[str, ...] = ()
     cells: dict[str, Cell] = field(default_factory=dict)
 
     @property
@@ -60,6 +60,19 @@ class Row:
     def transfer(self) -> bool:
         """Whether the examples were crafted on another model, the same for all clips."""
         return bool(self.keys["access"] == "transfer" and self.keys["source_model"])
+
+    @property
+    def attack(self) -> str:
+        """The attack as boards call it: label and telling parameters, ``clean`` for the clean cell."""
+        return self.attack_but_for()
+
+    def attack_but_for(self, *parameters: str) -> str:
+        """Return `attack` without some of its parameters."""
+        if self.clean:
+            return "clean"
+        names = [name for name in self.told if name not in parameters and self.params.get(name) is not None]
+        given = ", ".join(f"{name}={_short(self.params[name])}" for name in names)
+        return f"{self.keys['attack']} ({given})" if given else str(self.keys["attack"])
 
     def figure(self, metric: str) -> Cell:
         """Return a metric's figure; `MISSING` if the results do not have it."""
@@ -110,8 +123,7 @@ def rows(results: Results) -> list[Row]:
             record["status"], record["reason"],
         )  # fmt: skip
     telling = _telling_parameters(found.values())
-    named = [Row(row.keys, row.params, _attack_text(row, telling), row.cells) for row in found.values()]
-    return _ordered(named)
+    return _ordered([replace(row, told=telling[row.keys["attack"]]) for row in found.values()])
 
 
 def parameters(keys: dict[str, Any]) -> dict[str, Any]:
@@ -131,25 +143,18 @@ def parameters(keys: dict[str, Any]) -> dict[str, Any]:
 
 def _telling_parameters(found: Iterable[Row]) -> dict[str, tuple[str, ...]]:
     """Attack → the parameters to name it by: the number of steps, and all that differ between its cells."""
-    seen: dict[str, dict[str, set[str]]] = {}
+    of_attack: dict[str, list[Row]] = {}
     for row in found:
-        of_attack = seen.setdefault(row.keys["attack"], {})
-        for name, value in row.params.items():
-            of_attack.setdefault(name, set()).add(json.dumps(value, sort_keys=True))
-    return {
-        attack: tuple(
-            name for name, values in params.items() if name != "epsilon" and (name == "steps" or len(values) > 1)
-        )
-        for attack, params in seen.items()
-    }
+        of_attack.setdefault(row.keys["attack"], []).append(row)
+    return {attack: tuple(_telling(members)) for attack, members in of_attack.items()}
 
 
-def _attack_text(row: Row, telling: dict[str, tuple[str, ...]]) -> str:
-    if row.clean:
-        return "clean"
-    names = [name for name in telling[row.keys["attack"]] if row.params.get(name) is not None]
-    given = ", ".join(f"{name}={_short(row.params[name])}" for name in names)
-    return f"{row.keys['attack']} ({given})" if given else str(row.keys["attack"])
+def _telling(members: Sequence[Row]) -> Iterator[str]:
+    """Yield the number of steps and what differs, be it that some have it and some have not."""
+    for name in dict.fromkeys(name for row in members for name in row.params):
+        values = {json.dumps(row.params.get(name), sort_keys=True) for row in members}
+        if name == "steps" or (name != "epsilon" and len(values) > 1):
+            yield name
 
 
 def _short(value: Any) -> str:

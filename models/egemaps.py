@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.audio import SAMPLE_RATE, from_pcm, to_pcm
-from advser.errors import InputError
+from advser.extras import not_installed
 from advser.models.base import EmotionModel, FrontEnd
 
 FUNCTIONALS: Final = 88
@@ -133,7 +133,7 @@ def _opensmile() -> Any:
     try:
         from opensmile import FeatureLevel, FeatureSet, Smile
     except ImportError as error:
-        raise _missing("opensmile") from error
+        raise not_installed("model 'egemaps-svm'", "opensmile") from error
     return Smile(FeatureSet.eGeMAPSv02, FeatureLevel.Functionals)
 
 
@@ -141,13 +141,6 @@ def _linear_svc(c: float) -> Any:
     try:
         from sklearn.svm import LinearSVC
     except ImportError as error:
-        raise _missing("scikit-learn") from error
+        raise not_installed("model 'egemaps-svm'", "scikit-learn") from error
     # In its primal form the solver draws nothing at random.
     return LinearSVC(C=c, class_weight="balanced", dual=False, max_iter=10_000)
-
-
-def _missing(library: str) -> InputError:
-    return InputError(
-        f"model 'egemaps-svm': found no library {library}, allowed: what is installed by "
-        "pip install 'advser[opensmile]'"
-    )

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from advser.audio import SAMPLE_RATE, sound_mask
 from advser.contents import contents_digest
 from advser.errors import InputError
+from advser.extras import not_installed
 from advser.models.base import EmotionModel, FrontEnd
 
 FAMILIES: Final = ("data2vec-audio", "hubert", "wav2vec2", "wavlm")
@@ -187,6 +188,7 @@ def _lacking(folder: Path) -> list[str]:
 
 def _snapshot(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
     wanted = list(FILES)
     try:
@@ -198,6 +200,10 @@ def _snapshot(name: str, revision: str) -> Path:
         pass
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except HFValidationError:
+        raise InputError(
+            f"model 'pretrained': encoder: found '{name}', neither a folder nor a name such as facebook/wav2vec2-base"
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(
             f"model 'pretrained': encoder: found '{name}' ({revision}), allowed: a folder, or a name on the Hugging "
@@ -212,10 +218,7 @@ def _transformers() -> ModuleType:
     try:
         import transformers
     except ImportError as error:
-        raise InputError(
-            "model 'pretrained': found no library transformers, allowed: what is installed by "
-            "pip install 'advser[transformers]'"
-        ) from error
+        raise not_installed("model 'pretrained'", "transformers") from error
     library: ModuleType = transformers
     return library
 

@@ -190,6 +190,13 @@ def test_no_panel_is_cut_off_where_the_first_one_ends() -> None:
     assert {axes.get_ylim()[0] for axes in figure.axes} == {0.0}
 
 
+def test_a_metric_without_figures_has_no_panel_and_a_figure_without_metrics_is_not_drawn() -> None:
+    results = declaring()
+    assert len(drawn(results, CURVES).axes) == 2 * len(drawn(results, {**CURVES, "metrics": ["uar", "pesq"]}).axes)
+    declared = Curves.model_validate({**CURVES, "metrics": ["pesq"]})
+    assert exhibit_figures.curves(results, rows(results), declared) is None
+
+
 def test_a_curve_for_several_victims_or_seeds_becomes_several_curves() -> None:
     results = with_seeds(declaring(CURVES))
     where = {**CURVES["where"], "domain": "waveform", "delivery": "audio", "access": "white-box"}

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -82,6 +84,21 @@ def test_steps_are_an_axis_where_they_vary(made: Results) -> None:
     drawn = panels(rows(made), "uar", STEPS)
     assert {panel.place for panel in drawn} == {"spectrogram, judged as features"}
     assert {tuple(x for x, _ in curve.points) for panel in drawn for curve in panel.curves} == {(3.0, 10.0)}
+
+
+def test_no_curve_against_steps_goes_through_cells_of_other_parameters(made: Results) -> None:
+    again = made.table[made.table["params"].str.contains('"steps"')].copy()
+    again["params"] = [json.dumps({**json.loads(text), "alpha": 0.1}) for text in again["params"]]
+    drawn = panels(rows(replace(made, table=pd.concat([made.table, again], ignore_index=True))), "uar", STEPS)
+    names = {curve.name for panel in drawn for curve in panel.curves}
+    assert names == {
+        f"{attack}, true labels, ε = {epsilon} z"
+        for attack in ("ifgsm", "ifgsm (alpha=0.1)")
+        for epsilon in ("0.02", "0.06", "0.1")
+    }
+    for panel in drawn:
+        for curve in panel.curves:
+            assert len({x for x, _ in curve.points}) == len(curve.points)
 
 
 def test_the_legend_names_every_curve_once(made: Results) -> None:

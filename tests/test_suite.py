@@ -9,7 +9,7 @@ import pytest
 
 from advser.declarations import check
 from advser.errors import InputError
-from advser.suite import Suite, load, shipped
+from advser.suite import PluginEntry, Suite, load, shipped
 
 SMALL = """
 name: small
@@ -57,6 +57,7 @@ def test_yaml_truth_values_and_exponents_are_read_as_meant(small: Path) -> None:
         ("attacks.0.params.epsilon=0.5", lambda suite: suite.attacks[0].params["epsilon"] == 0.5),
         ("models.tiny.training.batch_size=4", lambda suite: suite.models[0].training == {"batch_size": 4}),
         ("folds=[fold1]", lambda suite: suite.folds == ["fold1"]),
+        ("corpus.params.a=b", lambda suite: suite.corpus == PluginEntry(name="demo", params={"a": "b"})),
         ("seeds=[1, 2]", lambda suite: suite.seeds == [1, 2]),
         ("attacks.f*.params.epsilon=0.5", lambda suite: suite.attacks[0].params == {"epsilon": 0.5}),
         ("models.*.training.batch_size=4", lambda suite: suite.models[0].training == {"batch_size": 4}),
@@ -96,6 +97,7 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("newcomers=[{domain: waveform, epsilon: 0.001, labels: none}]", "found 'none'"),
         ("transcriber={name: auto, params: {model: tiny}}", "transcriber.params: found .*'auto': none"),
         ("transcriber={name: none, params: {model: tiny}}", "transcriber.params: found .*'none': none"),
+        ("parts.typo.folds=[fold1]", r"no part 'typo' \(found: none\)"),
     ],
 )
 def test_a_bad_change_is_told_in_one_line(small: Path, change: str, message: str) -> None:
@@ -230,6 +232,9 @@ def test_what_a_shipped_suite_shows_is_in_it(name: str) -> None:
         ("exhibits=[{curves: c, title: C, metrics: [uar], series: [modle]}]", "exhibit c: key: found 'modle'"),
         ("exhibits=[{profile: c, title: C, metrics: [uar], where: {attack: pgd}}]", "exhibit c: attack: found 'pgd'"),
         (f"exhibits=[{TABLE.replace('title: a', 'title: a, where: {part: fair}')}]", "exhibit one: part: found 'fair'"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], x: params.stepz}]", "exhibit c: parameter: found 'stepz'"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], x: budget}]", "exhibit c: key: found 'budget'"),
+        ("exhibits=[{pictures: c, title: C}]", "exhibit c: found samples 0 in the suite"),
     ],
 )
 def test_what_no_cell_can_belong_to_is_refused(small: Path, declared: str, message: str) -> None:

@@ -49,8 +49,8 @@ class GradientMass(ModelMetric):
     """
 
     citation: ClassVar[str] = (
-        "Gong, Poellabauer: Crafting adversarial examples for computational paralinguistic applications, 2017, fig. 5 "
-        "(there the gradient itself is drawn)"
+        "Gong, Poellabauer: Crafting adversarial examples for speech paralinguistics applications, arXiv:1711.03280, "
+        "fig. 5 (there the gradient itself is drawn)"
     )
 
     title: ClassVar[str] = "Gradient mass"

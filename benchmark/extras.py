@@ -1,0 +1,29 @@
+"""The libraries that AdvSER's extras install: which one brings what, and what to say where one is missing."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import requires
+
+from advser.errors import InputError
+
+
+def extra_of(distribution: str) -> str:
+    """Return the first of AdvSER's extras that installs a distribution; empty if none does."""
+    for requirement in requires("advser") or []:
+        extra = re.fullmatch(rf"{re.escape(distribution)}(?![\w.-]).*\bextra == ['\"]([\w-]+)['\"].*", requirement)
+        if extra is not None:
+            return extra[1]
+    return ""
+
+
+def not_installed(whose: str, distribution: str) -> InputError:
+    """Return the error for what needs a distribution that is not installed, with the command that installs it.
+
+    Args:
+        whose: what needs it, as the error begins, such as ``model 'pretrained'``.
+        distribution: its name as pip knows it.
+    """
+    extra = extra_of(distribution)
+    remedy = f"pip install '.[{extra}]' in AdvSER's source folder" if extra else f"pip install '{distribution}'"
+    return InputError(f"{whose}: {distribution} is not installed, needed: {remedy}")
