@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter
 from dataclasses import replace
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,7 @@ import typer
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from advser.errors import AdvserError, InputError
+from advser.errors import AdvserError, InputError, did_you_mean
 from advser.plugins import REGISTRIES
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def run(
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the jobs, do none (a corpus that is not there is fetched).")
+        bool, typer.Option("--dry-run", help="List the jobs, do none; but the corpus is prepared.")
     ] = False,
 ) -> None:
     """Run a suite and write its results and boards.
@@ -135,19 +134,20 @@ def _device(device: Device) -> str:
 
 
 def _list_jobs(prepared: Prepared, console: Console) -> None:
-    waiting = {job.key: job.stage for job in prepared.waiting}
+    waiting = {job.key: job for job in prepared.waiting}
     listed: set[str] = set()
     for part in prepared.parts:
-        if part.plan.suite.part:
-            console.print(f"part {part.plan.suite.part}", markup=False, soft_wrap=True)
-        for key, job in part.plan.jobs.items():
-            if key not in listed:
-                state = "to do " if key in waiting else "cached"
-                console.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
-        listed |= {*part.plan.jobs}
-    stages = Counter(waiting.values())
-    told = f" ({', '.join(f'{number} {stage}' for stage, number in stages.items())})" if waiting else ""
-    console.print(f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do{told}")
+        new = {key: job for key, job in part.plan.jobs.items() if key not in listed}
+        if name := part.plan.suite.part:
+            console.print(f"part {name}" + ("" if new else ": nothing but what is listed above"), soft_wrap=True)
+        for key, job in new.items():
+            state = "to do " if key in waiting else "cached"
+            console.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
+        listed |= {*new}
+    kinds = Counter(job.title.partition(" ")[0] for job in waiting.values())
+    told = f" ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})" if waiting else ""
+    cells = f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do{told}"
+    console.print(cells, markup=False, soft_wrap=True)
 
 
 def _report(report: Report, console: Console) -> None:
@@ -165,7 +165,7 @@ def _report(report: Report, console: Console) -> None:
         console.print(render(own, "terminal"), markup=False, soft_wrap=True)
         console.print()
     for note in said:
-        console.print(f"- {note}", markup=False, soft_wrap=True)
+        console.print(note, markup=False)
     console.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
     for failure in report.failures:
         _console(errors=True).print(f"failed: {failure.reason}", markup=False, soft_wrap=True)
@@ -190,9 +190,7 @@ def list_plugins(
         rows = [(name, registry.origin(name).summary) for name in registry]
     else:
         allowed = [*REGISTRIES, "suites"]
-        guess = get_close_matches(kind, allowed, 1, cutoff=0.5)
-        hint = f"; did you mean '{guess[0]}'?" if guess else ""
-        raise InputError(f"list {kind}: allowed: {', '.join(allowed)}{hint}")
+        raise InputError(f"list {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
     width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         _console().print(f"{name:<{width}}  {summary}", markup=False, soft_wrap=True)
@@ -222,7 +220,8 @@ def show(
         return
     singular = {registry.kind: registry for registry in REGISTRIES.values()}
     if kind not in singular:
-        raise InputError(f"show {kind}: allowed: {', '.join([*singular, 'suite'])}")
+        allowed = [*singular, "suite"]
+        raise InputError(f"show {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
     found = singular[kind].get(name)
     print_line = _console().print
     print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)

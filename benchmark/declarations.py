@@ -30,16 +30,19 @@ def check(suite: Suite) -> None:
         "defense": {defense.title for setting in suite.settings for defense in setting.defenses},
         "attack": set(_attacks(suite)),
     }
-    known |= {"source_model": known["model"], "source_defense": known["defense"], PARAMETER: set(_parameters(suite))}
+    known |= {"source_model": known["model"], "source_defense": known["defense"]}
+    parameters = {*_parameters(suite)}
     metrics = {entry.title for setting in suite.settings for entry in setting.metrics}
     for exhibit in suite.exhibits:
         where = f"suite {suite.name}: exhibit {name_of(exhibit)}"
         for metric in _metrics(exhibit):
             _allow(metric, metrics, f"{where}: metric")
         for selection in _selections(exhibit):
-            _check_selection(selection, known, where)
-        if isinstance(exhibit, Pictures) and not any(setting.samples for setting in suite.settings):
-            raise InputError(f"{where}: found samples 0 in the suite, allowed with pictures: 1 or more")
+            _check_selection(selection, known, parameters, where)
+        if isinstance(exhibit, Pictures):
+            meant = [one for one in suite.settings if exhibit.where.get("part", one.part) == one.part]
+            if not any(setting.samples for setting in meant):
+                raise InputError(f"{where}: samples of the suite: found 0, allowed with pictures: 1 or more")
     for setting in suite.settings:
         titles = [attack.title for attack in setting.attacks]
         for worst in setting.worst:
@@ -56,7 +59,7 @@ def _attacks(suite: Suite) -> Iterator[str]:
 
 def _parameters(suite: Suite) -> Iterator[str]:
     yield "objective"
-    for name in {*ATTACKS.decorated(), *(attack.name for setting in suite.settings for attack in setting.attacks)}:
+    for name in {attack.name for setting in suite.settings for attack in setting.attacks}:
         yield from ATTACKS.get(name).model_fields
 
 
@@ -85,12 +88,12 @@ def _selections(exhibit: Declared) -> Iterator[Selection]:
             pass
 
 
-def _check_selection(selection: Selection, known: dict[str, set[str]], where: str) -> None:
+def _check_selection(selection: Selection, known: dict[str, set[str]], parameters: Collection[str], where: str) -> None:
     for key, value in selection.items():
         if key.startswith(PARAMETER):
-            _allow(key.removeprefix(PARAMETER), known[PARAMETER], f"{where}: parameter")
+            _allow(key.removeprefix(PARAMETER), parameters, f"{where}: parameter")
         else:
-            _allow(key, KEYS, f"{where}: key")
+            _allow(key, [*KEYS, f"{PARAMETER}NAME"], f"{where}: key")
         if key in known and not str(value).startswith("$"):
             # Several surrogates are joined.
             for name in str(value).split(" + "):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class AdvserError(Exception):
     """Base of every error that AdvSER raises on purpose."""
@@ -28,3 +31,9 @@ class MeasurementError(AdvserError):
 
 class NotApplicableError(AdvserError):
     """A measurement has no meaning here; the message is the reason shown in the results."""
+
+
+def did_you_mean(found: str, allowed: Sequence[str]) -> str:
+    """Return the end of a message that names what is nearest to ``found``; empty if nothing is near."""
+    near = get_close_matches(found, allowed, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -152,7 +152,7 @@ class Curves(_Schema):
 
     curves: FigureName
     title: str
-    x: str = "epsilon"
+    x: str = Field("epsilon", pattern=r"^(epsilon|params\..+)$")
     x_label: str = ""
     metrics: list[str] = Field(min_length=1)
     panels: list[str] = []
@@ -160,6 +160,16 @@ class Curves(_Schema):
     where: Selection = {}
     clean: bool = True
     published: list[PublishedCurve] = []
+
+    @model_validator(mode="after")
+    def _published_is_drawn(self) -> Self:
+        for curve in self.published:
+            if curve.metric not in self.metrics:
+                raise ValueError(
+                    f"exhibit {self.curves}: published '{curve.title}': metric: found '{curve.metric}', "
+                    f"allowed: {', '.join(self.metrics)}"
+                )
+        return self
 
 
 class Profile(_Schema):

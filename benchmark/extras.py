@@ -25,5 +25,5 @@ def not_installed(whose: str, distribution: str) -> InputError:
         distribution: its name as pip knows it.
     """
     extra = extra_of(distribution)
-    remedy = f"pip install '.[{extra}]' in AdvSER's source folder" if extra else f"pip install '{distribution}'"
-    return InputError(f"{whose}: {distribution} is not installed, needed: {remedy}")
+    remedy = f"pip install '.[{extra}]' (in AdvSER's source folder)" if extra else f"pip install '{distribution}'"
+    return InputError(f"{whose}: {distribution} is not installed; install it with: {remedy}")

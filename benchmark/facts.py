@@ -20,17 +20,16 @@ HEADINGS: Final = {
 }
 """Attribute of a plugin → heading."""
 
-_BETTER: Final = {True: "higher", False: "lower", None: "neither"}
+_BETTER: Final = {True: "higher", False: "lower", None: "neither is better"}
 
 
 def facts(plugin: type[Any]) -> Iterator[tuple[str, str]]:
     """Yield heading and text of what a plugin's class variables say; what it does not have is left out."""
     for attribute, heading in HEADINGS.items():
-        told = getattr(plugin, attribute, "")
-        if told and isinstance(told, str | tuple):
+        if told := getattr(plugin, attribute, ""):
             yield heading, told if isinstance(told, str) else ", ".join(told)
     if hasattr(plugin, "higher_is_better"):
-        yield "Better", _BETTER[plugin.higher_is_better]
+        yield "Better for the defender", _BETTER[plugin.higher_is_better]
     if packages := getattr(plugin, "packages", ()):
         yield "Packages", ", ".join(map(_with_extra, packages))
 

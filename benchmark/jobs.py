@@ -21,7 +21,7 @@ from advser.job import Job
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
-from advser.results import CLEAN
+from advser.results import CLEAN, value_text
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
 from advser.threat import Delivery, Domain, Labels, ThreatModel, unit_of
 from advser.training import Training
@@ -178,11 +178,16 @@ def _named(models: Source) -> str:
 def described(row: Configuration, source: Source) -> str:
     """Return for people what is crafted, and on what."""
     on = f" on {_named(source)}" if source else ""
-    fields = type(row.attack).model_fields
-    telling = {name: value for name, value in row.params.items() if name in fields and value != fields[name].default}
-    given = "".join(f" {'ε' if name == 'epsilon' else name}={value}" for name, value in telling.items())
+    told = {"ε" if name == "epsilon" else name: value for name, value in row.params.items() if _told(row.entry, name)}
+    told |= {} if row.entry.objective == "cross-entropy" else {"objective": row.entry.objective}
+    given = "".join(f" {name}={value_text(value)}" for name, value in told.items())
     labels = "" if row.blind else f" {row.labels} labels"
     return f"{row.entry.title}{given} {row.domain}{labels}{on}"
+
+
+def _told(entry: AttackEntry, parameter: str) -> bool:
+    """Tell whether a title names a parameter: what the suite sets, and the budget."""
+    return parameter == "epsilon" or parameter in entry.params
 
 
 MEASURED = (ClipMetric, ModelMetric)
@@ -264,7 +269,7 @@ class JobBook:
             "seed": seed,
             "device": torch.device(self.device).type,
         }
-        title = f"train {model.title} / {defense.title}, fold {fold}"
+        title = f"train {model.title} / {defense.title}, {self._run(seed, fold)}"
         return Job("train", spec, {"prepared": self.corpus.prepared[seed]}, code, title)
 
     def _contents(self, name: str, params: dict[str, Any]) -> dict[str, str]:
@@ -298,7 +303,7 @@ class JobBook:
         }
         inputs = {"prepared": self.corpus.prepared[seed], **self._models(seed, fold, "source", source)}
         attacks = [row.entry.name, *inner_attacks(row.attack)]
-        title = f"{described(row, source)}, fold {fold}"
+        title = f"{described(row, source)}, {self._run(seed, fold)}"
         if isinstance(row.attack, LearnedAttack):
             learn = Job("learn", spec, inputs, _code("learn", attacks=attacks), f"learn {title}")
             inputs = {**inputs, "network": self._add(learn)}
@@ -318,7 +323,7 @@ class JobBook:
             "crafted": crafted,
             **self._models(seed, fold, "victim", victim),
         }
-        title = f"judge {_named(victim)} on {self._short(crafted)}, as {delivery}"
+        title = f"judge {_named(victim)} as {delivery} on {self._short(crafted)}"
         return self._add(Job("predict", spec, inputs, _code("predict"), title))
 
     def examine(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
@@ -379,6 +384,9 @@ class JobBook:
         code = _code("transcribe", transcribers=[self.speech.name])
         local = engine.model_dump(mode="json", include=set(engine.places))
         return self._add(Job("transcribe", spec, inputs, code, title, local))
+
+    def _run(self, seed: int, fold: str) -> str:
+        return f"fold {fold}" + (f", seed {seed}" if len(self.suite.seeds) > 1 else "")
 
     def _short(self, crafted: str) -> str:
         return self.jobs[crafted].title.removeprefix("craft ")

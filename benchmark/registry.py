@@ -7,7 +7,6 @@ imported when it is asked for. Nothing of AdvSER's own is imported here except t
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib.util
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from advser.errors import InputError
+from advser.errors import InputError, did_you_mean
 
 T = TypeVar("T")
 
@@ -123,8 +122,7 @@ class Registry(Generic[T]):
     def _find(self, name: str) -> EntryPoint:
         announced = self._announced()
         if name not in announced:
-            near = difflib.get_close_matches(name, list(self), n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, list(self))
             raise InputError(f"unknown {self.kind} '{name}'{hint} (known: {', '.join(self)})")
         values = sorted({point.value for point in announced[name]})
         if len(values) > 1:
@@ -283,7 +281,7 @@ def imported_distributions(module: str) -> tuple[str, ...]:
 
 
 _DECIDES_NOTHING = frozenset(
-    f"advser.{name}" for name in ("errors", "job", "parameters", "plugins", "registry", "store")
+    f"advser.{name}" for name in ("errors", "extras", "job", "parameters", "plugins", "registry", "store")
 )
 """Modules that carry data and messages about and decide no result: rewording an error must not retrain a model."""
 

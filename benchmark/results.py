@@ -216,6 +216,15 @@ def no_examples() -> pd.DataFrame:
     return EXAMPLES_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
 
 
+def value_text(value: Any) -> str:
+    """Return a parameter's value as titles and boards show it: numbers in their shortest form, else JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return json.dumps(value, sort_keys=True)
+    return f"{value:g}"
+
+
 def select(results: Results, where: Mapping[str, str]) -> Results:
     """Return the cells whose keys match: key → glob over the key's text, as in ``{"model": "cnn*"}``.
 

@@ -131,10 +131,9 @@ def prepare(request: Request) -> Prepared:
             raise InputError(
                 f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
             )
-    suite = load(request.suite, request.changes)
+    suite = _with_newcomers(load(request.suite, request.changes))
     if not request.changes:
         check(suite)
-    suite = _with_newcomers(suite)
     for folder in (request.store, _out(request, suite)):
         _writable(folder)
     store = Store(request.store)

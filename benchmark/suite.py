@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from advser.changes import Loader, apply, separate
 from advser.errors import InputError
 from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
@@ -258,9 +257,6 @@ class Suite(_Schema):
         return self
 
 
-SINGLE_PLUGINS = tuple(name for name, field in Suite.model_fields.items() if field.annotation is PluginEntry)
-"""Keys whose value is one plugin, which may be written as its bare name."""
-
 BOARD_NAMES = ("attacks", "defenses", "models", "transfer")
 """Names that exhibits cannot have, because boards have them."""
 
@@ -283,24 +279,6 @@ def _plain(training: Any) -> dict[str, Any]:
     return training.model_dump() if isinstance(training, Training) else training or {}
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 1e-3 as a number, as YAML 1.2 does."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
-
-
 def shipped() -> list[str]:
     """Return the names of the suites that come with AdvSER."""
     folder = resources.files("advser.suites")
@@ -320,14 +298,14 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
     """
     where, text = _text(name)
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
+        data = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: found {type(data).__name__}, allowed: a mapping of keys")
-    data = _separate(data)
+    data = separate(data)
     for change in changes:
-        _apply(data, change)
+        apply(data, change)
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
@@ -353,108 +331,3 @@ def _text(name: str) -> tuple[str, str]:
         return f"suite {path}", path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"suite {path}: unreadable: {error}") from None
-
-
-def _separate(data: Any) -> Any:
-    """Return a copy in which what YAML aliases share is there once for each place, so that a change stays in one."""
-    if isinstance(data, dict):
-        return {key: _separate(value) for key, value in data.items()}
-    return [_separate(value) for value in data] if isinstance(data, list) else data
-
-
-def _apply(data: dict[str, Any], change: str) -> None:
-    path, equals, text = change.partition("=")
-    if not equals or not path:
-        raise InputError(f"--set {change}: found no '=', allowed: KEY=VALUE, e.g. training.iterations=100")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError:
-        raise InputError(f"--set {change}: the value is not YAML") from None
-    parts = path.split(".")
-    _refuse_new_part(data, parts, change)
-    _inherit(data, parts, change)
-    for place, last, above in _places(data, parts, change):
-        if isinstance(place, list):
-            place[_position(place, above, last, change)] = value
-        elif isinstance(place, dict):
-            place[last] = value
-        else:
-            raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
-
-
-def _refuse_new_part(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
-    match parts:
-        case ["parts", name, _, *_] if "*" not in name and name not in (data.get("parts") or {}):
-            found = ", ".join(data.get("parts") or {}) or "none"
-            raise InputError(f"--set {change}: no part '{name}' (found: {found})")
-        case _:
-            pass
-
-
-def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
-    """Write into the parts of the suite that a path leads into what they have from it, where the path goes on."""
-    match parts:
-        case ["parts", name, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
-            for found in _entries(data["parts"], ["parts"], name, change):
-                if isinstance(part := data["parts"].get(found), dict):
-                    part.setdefault(key, _separate(data[key]))
-        case _:
-            pass
-
-
-def _places(data: Any, parts: Sequence[str], change: str) -> Iterator[tuple[Any, str, Sequence[str]]]:
-    """Yield what holds the key that a path ends with, the key, and the path above it; ``*`` stands for any text."""
-    *parents, last = parts
-    reached: list[tuple[Any, list[str]]] = [(data, [])]
-    for part in parents:
-        reached = [
-            (_child(place, above, name, change), [*above, name])
-            for place, above in reached
-            for name in _entries(place, above, part, change)
-        ]
-    for place, above in reached:
-        for name in _entries(place, above, last, change):
-            yield place, name, above
-
-
-def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[str]:
-    """Return what a part of a path stands for: itself, or with ``*`` in it all entries whose name it matches."""
-    if "*" not in part:
-        return [part]
-    names = list(place) if isinstance(place, dict) else _names(place) if isinstance(place, list) else []
-    hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
-    if not hits:
-        found = ", ".join(names) or "none"
-        raise InputError(f"--set {change}: no entry of '{'.'.join(above)}' matches '{part}' (found: {found})")
-    return [names[number] if isinstance(place, dict) else str(number) for number in hits]
-
-
-def _names(entries: Sequence[Any]) -> list[str]:
-    return [
-        str(entry.get("label") or entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries
-    ]
-
-
-def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
-    if isinstance(place, list):
-        index = _position(place, above, part, change)
-        if isinstance(place[index], str):
-            place[index] = {"name": place[index]}
-        return place[index]
-    if isinstance(place, dict):
-        if isinstance(found := place.setdefault(part, {}), str) and part in SINGLE_PLUGINS:
-            place[part] = {"name": found}
-        return place[part]
-    raise InputError(f"--set {change}: '{part}' has no keys above it to stand in")
-
-
-def _position(entries: list[Any], above: Sequence[str], part: str, change: str) -> int:
-    names = _names(entries)
-    if part.isdigit() and int(part) < len(entries):
-        return int(part)
-    if names.count(part) > 1:
-        allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
-        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, allowed: {', '.join(allowed)}")
-    if part in names:
-        return names.index(part)
-    raise InputError(f"--set {change}: no entry '{part}' (found: {', '.join(names) or 'none'})")

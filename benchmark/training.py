@@ -16,11 +16,11 @@ class Training(BaseModel):
         batch_size: clips a step.
         iterations: number of steps.
         schedule: ``constant``; ``cosine`` (to 0 over all iterations); ``plateau`` (× 0.1 when the validation loss has
-            not fallen for ``patience`` evaluations).
+            not fallen for more than ``patience`` evaluations).
         patience: evaluations, for ``plateau``.
         fit_on: ``train``, or ``train+validation`` (then no clip is left to choose a checkpoint by).
         select: which checkpoint is kept: the ``last``, or the ``best`` by validation UAR.
-        evaluate_every: steps between evaluations on the validation speakers.
+        evaluate_every: steps between evaluations on the validation clips.
         precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it.
     """
 

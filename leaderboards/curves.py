@@ -123,7 +123,7 @@ def _budget(row: Row) -> str:
 
 def _same_but_steps(row: Row) -> str:
     budget = f"ε = {row.text('epsilon')}" if row.text("epsilon") else ""
-    return _joined(row.attack_but_for("steps"), _labels(row), budget)
+    return _joined(row.attack_without("steps"), _labels(row), budget)
 
 
 EPSILON: Final = Axis(
@@ -144,4 +144,6 @@ STEPS: Final = Axis(
     attack=_same_but_steps,
     label=lambda row: "steps",
 )
-"""Against the number of steps, a curve for each attack with its other parameters, kind of labels and budget."""
+"""Against the number of steps, a curve for each attack with its other parameters, kind of labels and budget.
+
+A suite that changes another parameter with each number of steps has no such curve."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib
 import numpy as np
@@ -16,7 +16,7 @@ from advser.leaderboards.board import Cell
 from advser.leaderboards.exhibits import exhibits, picked, told_apart, value_of
 from advser.leaderboards.figures import COLORS, STYLE, finished, look, panelled, save, shorten_ticks
 from advser.leaderboards.rows import SETTING, Row, rows
-from advser.results import Results
+from advser.results import Results, value_text
 
 _PANEL: Final = (3.3, 2.4)
 """Width and height of a panel, inches."""
@@ -56,12 +56,13 @@ def write_exhibit_figures(results: Results, directory: Path) -> list[Path]:
 def curves(results: Results, found: Sequence[Row], declared: Curves) -> Figure | None:
     """Draw declared curves: a row of panels for each value of ``panels``, a column a metric; None if there is nothing.
 
-    A metric that none of the cells has a figure of is left out.
+    Cells without a figure of any of the metrics are left out, and so are metrics that no cell has a figure of.
 
     Bands are 95 % intervals; black markers without a line are published values. No curve goes through cells of several
     victims, nor through several cells at one x: what tells these apart makes curves of its own.
     """
-    chosen = [row for row in picked(found, declared.where) if isinstance(value_of(row, declared.x), int | float)]
+    there = [row for row in picked(found, declared.where) if isinstance(value_of(row, declared.x), int | float)]
+    chosen = _with_figures(there, declared.metrics)
     metrics = [metric for metric in declared.metrics if _measured(chosen, metric)]
     if not metrics:
         return None
@@ -104,9 +105,7 @@ def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure
 
     What tells several cells of a series apart makes groups of its own.
     """
-    chosen = [
-        row for row in picked(found, declared.where) if any(_measured([row], metric) for metric in declared.metrics)
-    ]
+    chosen = _with_figures(picked(found, declared.where), declared.metrics)
     series = [*declared.series, *told_apart(chosen, declared.series)]
     drawn = {_name(row, series): [row.figure(metric) for metric in declared.metrics] for row in chosen}
     if not drawn:
@@ -132,6 +131,10 @@ def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure
     return finished(figure, axes.flat, declared.title)
 
 
+def _with_figures(found: Iterable[Row], metrics: Sequence[str]) -> list[Row]:
+    return [row for row in found if any(row.figure(metric).status == "ok" for metric in metrics)]
+
+
 def _measured(found: Iterable[Row], metric: str) -> bool:
     return any(row.figure(metric).status == "ok" for row in found)
 
@@ -145,11 +148,13 @@ def _grouped(found: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
 
 def _name(row: Row, keys: Sequence[str]) -> str:
     values = [(key, value_of(row, key)) for key in keys]
-    return ", ".join(
-        f"{key.removeprefix('params.')}={value}" if key.startswith("params.") else _WORDING.get(key, "{}").format(value)
-        for key, value in values
-        if value not in (None, "", "none") or key == "defense"
-    )
+    return ", ".join(_told(key, value) for key, value in values if value not in (None, "", "none") or key == "defense")
+
+
+def _told(key: str, value: Any) -> str:
+    if key.startswith("params."):
+        return f"{key.removeprefix('params.')}={value_text(value)}"
+    return _WORDING.get(key, "{}").format(value)
 
 
 def _clean(found: Sequence[Row], like: Row, metric: str) -> Cell | None:

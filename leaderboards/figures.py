@@ -83,10 +83,10 @@ def _write_parts(results: Results, found: Sequence[Row], metric: str, axis: Axis
     drawn = {part: panels([row for row in found if row.keys["part"] == part], metric, axis) for part in parts}
     everything = [panel for of_part in drawn.values() for panel in of_part]
     written: list[Path] = []
+    shown = results.metric(metric).title
     for part, of_part in drawn.items():
         pages = _pages(of_part)
         for number, page in enumerate(pages, 1):
-            shown = results.metric(metric).title
             aside = [f"part {part}"] * bool(part) + [f"{number} of {len(pages)}"] * (len(pages) > 1)
             figure = draw(page, shown, ", ".join([f"{shown} against {axis.title}", *aside]), everything)
             # Parts' names are written without underscores, so that none reads like the number of a continued figure.

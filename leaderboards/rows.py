@@ -11,7 +11,7 @@ import pandas as pd
 
 from advser.errors import InputError
 from advser.leaderboards.board import MISSING, Cell
-from advser.results import CLEAN, KEYS, Results
+from advser.results import CLEAN, KEYS, Results, value_text
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
@@ -37,13 +37,13 @@ class Row:
     Attributes:
         keys: the cell's keys, as in the results; ``epsilon`` is None where there is no budget.
         params: the attack's parameters.
-        told: which of the parameters boards name the attack by.
+        telling: which of the parameters boards name the attack by.
         cells: metric → figure.
     """
 
     keys: dict[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
-    told: tuple[str, ...] = ()
+    telling: tuple[str, ...] = ()
     cells: dict[str, Cell] = field(default_factory=dict)
 
     @property
@@ -64,14 +64,14 @@ class Row:
     @property
     def attack(self) -> str:
         """The attack as boards call it: label and telling parameters, ``clean`` for the clean cell."""
-        return self.attack_but_for()
+        return self.attack_without()
 
-    def attack_but_for(self, *parameters: str) -> str:
+    def attack_without(self, *parameters: str) -> str:
         """Return `attack` without some of its parameters."""
         if self.clean:
             return "clean"
-        names = [name for name in self.told if name not in parameters and self.params.get(name) is not None]
-        given = ", ".join(f"{name}={_short(self.params[name])}" for name in names)
+        names = [name for name in self.telling if name not in parameters and self.params.get(name) is not None]
+        given = ", ".join(f"{name}={value_text(self.params[name])}" for name in names)
         return f"{self.keys['attack']} ({given})" if given else str(self.keys["attack"])
 
     def figure(self, metric: str) -> Cell:
@@ -123,7 +123,7 @@ def rows(results: Results) -> list[Row]:
             record["status"], record["reason"],
         )  # fmt: skip
     telling = _telling_parameters(found.values())
-    return _ordered([replace(row, told=telling[row.keys["attack"]]) for row in found.values()])
+    return _ordered([replace(row, telling=telling[row.keys["attack"]]) for row in found.values()])
 
 
 def parameters(keys: dict[str, Any]) -> dict[str, Any]:
@@ -155,12 +155,6 @@ def _telling(members: Sequence[Row]) -> Iterator[str]:
         values = {json.dumps(row.params.get(name), sort_keys=True) for row in members}
         if name == "steps" or (name != "epsilon" and len(values) > 1):
             yield name
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return f"{value:g}"
 
 
 def _ordered(found: Sequence[Row]) -> list[Row]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import Frames, LogMel
+from advser.models.frontends import FrameCount, LogMel
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -41,7 +41,7 @@ class CNN4(EmotionModel):
             float,
             Field(gt=0, description="factor on the 64, 128, 256, 512 maps"),
         ] = 1.0,
-        frames: Annotated[Frames, Field(ge=16)] = 373,
+        frames: Annotated[FrameCount, Field(ge=16)] = 373,
     ) -> None:
         super().__init__()
         maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512))]

@@ -13,15 +13,15 @@ from advser.audio import SAMPLE_RATE, sound_mask
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd, Pick, Sound
 from advser.torchaudio import transforms
 
+FrameCount = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
+"""The length of a model's input, as its parameter ``frames``."""
+
 
 def resampler(source: int, target: int) -> nn.Module:
     """Return a module that resamples (B, T) from ``source`` to ``target`` Hz and stores nothing in checkpoints."""
     module = transforms.Resample(source, target)
     module.register_buffer("kernel", module.kernel, persistent=False)
     return module  # type: ignore[no-any-return]
-
-
-Frames = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
 
 
 class LogMel(MelFrontEnd):

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import Frames, LogMel
+from advser.models.frontends import FrameCount, LogMel
 
 COUNTS: Final = (3, 4, 6, 3)
 """Bottlenecks of each stage."""
@@ -79,7 +79,7 @@ class ResNet50(EmotionModel):
             float,
             Field(gt=0, description="factor on the 64, 128, 256, 512 maps inside the bottlenecks"),
         ] = 1.0,
-        frames: Annotated[Frames, Field(ge=32)] = 373,
+        frames: Annotated[FrameCount, Field(ge=32)] = 373,
     ) -> None:
         super().__init__()
         maps = [max(1, round(width * full)) for full in (64, 128, 256, 512)]

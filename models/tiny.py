@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import Frames, LogMel
+from advser.models.frontends import FrameCount, LogMel
 from advser.models.strided import block
 
 
@@ -25,7 +25,7 @@ class Tiny(EmotionModel):
         self,
         classes: int,
         *,
-        frames: Annotated[Frames, Field(ge=8)] = 96,
+        frames: Annotated[FrameCount, Field(ge=8)] = 96,
     ) -> None:
         super().__init__()
         self.frontend = LogMel(frames)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
-from advser.models.frontends import Frames, LogMel
+from advser.models.frontends import FrameCount, LogMel
 
 GROUPS: Final = (2, 2, 3, 3, 3)
 """Convolutions of each group, before its max-pooling."""
@@ -45,7 +45,7 @@ class VGG16(EmotionModel):
             float,
             Field(gt=0, description="factor on the 64, 128, 256, 512, 512 maps"),
         ] = 1.0,
-        frames: Annotated[Frames, Field(ge=32)] = 373,
+        frames: Annotated[FrameCount, Field(ge=32)] = 373,
     ) -> None:
         super().__init__()
         maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512, 512))]

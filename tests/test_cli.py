@@ -13,6 +13,24 @@ from commandline import advser
 
 from advser.plugins import REGISTRIES
 
+PARTS = """
+name: parts
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+seeds: [0, 1]
+models: [tiny]
+defenses: [none]
+transcriber: none
+metrics: [uar]
+parts:
+  one:
+    attacks: [{name: ifgsm, params: {epsilon: 0.001, steps: [10]}}]
+  two:
+    attacks: [{name: ifgsm, label: margin, objective: margin, params: {epsilon: 0.001}}]
+  three: {}
+"""
+
 SUITE = """
 name: small
 corpus: {corpus}
@@ -70,6 +88,21 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
     assert done.returncode == 0
     for text in ("gradient_sign.py:", "epsilon", "full-scale or z", "Kurakin", "steps"):
         assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("metric", "pesq", ["Unit: MOS-LQO", "Better for the defender: higher", "Packages: pesq"]),
+        ("metric", "gradient-mass", ["Better for the defender: neither"]),
+        ("corpus", "emodb", ["Licence: ", "To be had: http", "Layout: names such as 03a01Fa.wav"]),
+        ("model", "egemaps-svm", ["Packages: opensmile (extra 'opensmile')"]),
+        ("attack", "square", ["Access: scores", "Domains: waveform, spectrogram"]),
+    ],
+)
+def test_show_tells_what_a_plugin_of_a_kind_says_of_itself(kind: str, name: str, told: list[str]) -> None:
+    done = advser("show", kind, name)
+    assert [text for text in told if text not in done.stdout] == []
 
 
 @pytest.mark.parametrize(
@@ -171,6 +204,20 @@ def test_stereo_at_44100_hz_runs_and_a_dry_run_does_no_job(folder: Path, tmp_pat
     assert not (tmp_path / "results").exists()
     again = advser(*arguments, "--dry-run", cwd=tmp_path)
     assert again.stdout == done.stdout
+
+
+def test_a_dry_run_lists_each_job_once_by_part_with_what_the_suite_sets(tmp_path: Path) -> None:
+    suite = tmp_path / "parts.yaml"
+    suite.write_text(PARTS)
+    listed = advser("run", suite, "--dry-run", "--store", tmp_path / "store").stdout.splitlines()
+    assert [line for line in listed if line.startswith("part")] == [
+        "part one", "part two", "part three: nothing but what is listed above",
+    ]  # fmt: skip
+    titles = [line.split(maxsplit=3)[3] for line in listed if line.startswith("to do")]
+    assert len({*titles}) == len(titles)
+    assert "craft ifgsm ε=0.001 steps=10 waveform true labels on tiny / none, fold fold1, seed 1" in titles
+    assert "craft margin ε=0.001 objective=margin waveform true labels on tiny / none, fold fold1, seed 0" in titles
+    assert listed[-1].endswith(f"{len(titles)} to do (6 craft, 2 train, 6 judge)")
 
 
 def test_a_broken_plugin_file_is_named(tmp_path: Path) -> None:

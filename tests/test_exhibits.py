@@ -193,7 +193,7 @@ def test_no_panel_is_cut_off_where_the_first_one_ends() -> None:
 def test_a_metric_without_figures_has_no_panel_and_a_figure_without_metrics_is_not_drawn() -> None:
     results = declaring()
     assert len(drawn(results, CURVES).axes) == 2 * len(drawn(results, {**CURVES, "metrics": ["uar", "pesq"]}).axes)
-    declared = Curves.model_validate({**CURVES, "metrics": ["pesq"]})
+    declared = Curves.model_validate({**CURVES, "metrics": ["pesq"], "published": []})
     assert exhibit_figures.curves(results, rows(results), declared) is None
 
 

@@ -436,7 +436,7 @@ BASE = {"defenses": ["none", VANILLA], "attacks": [{**FGSM, "domain": ["waveform
         ({"folds": ["fold2"]}, set()),
     ],
     # Not by themselves: the order of a set differs between processes.
-    ids=lambda value: str(sorted(value)),
+    ids=lambda value: json.dumps(value, default=sorted),
 )
 def test_keys_change_when_results_would_and_not_with_names(changes: dict[str, Any], same: set[str]) -> None:
     one_fold = {**BASE, "folds": ["fold1"]}
@@ -508,7 +508,7 @@ def test_what_is_not_installed_is_told_with_its_extra_before_anything_is_fetched
     monkeypatch.setitem(MODELS._decorated, "lacking", Lacking)
     listed = ["not-there-at-all>=1; extra == 'other'", 'not-there[all]>=2.6; extra == "encoders"']
     monkeypatch.setattr("advser.extras.requires", lambda _: listed)
-    with pytest.raises(InputError, match=r"^model 'lacking': not-there is not installed, .* '\.\[encoders\]' in "):
+    with pytest.raises(InputError, match=r"^model 'lacking': not-there is not installed; .* '\.\[encoders\]' "):
         plan(models=["lacking"])
     monkeypatch.setattr("advser.extras.requires", lambda _: [])
     with pytest.raises(InputError, match=r"pip install 'not-there'$"):

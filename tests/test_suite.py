@@ -98,6 +98,11 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("transcriber={name: auto, params: {model: tiny}}", "transcriber.params: found .*'auto': none"),
         ("transcriber={name: none, params: {model: tiny}}", "transcriber.params: found .*'none': none"),
         ("parts.typo.folds=[fold1]", r"no part 'typo' \(found: none\)"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], x: budget}]", "exhibits.0.curves.x: .*found 'budget'"),
+        (
+            "exhibits=[{curves: c, title: C, metrics: [uar], published: [{title: p, metric: war, x: [0], y: [0]}]}]",
+            "metric: found 'war', allowed: uar",
+        ),
     ],
 )
 def test_a_bad_change_is_told_in_one_line(small: Path, change: str, message: str) -> None:
@@ -192,6 +197,16 @@ parts:
 """
 
 
+def test_a_change_in_a_part_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text(SHARED)
+    with pytest.raises(InputError, match=r"no part 'three' \(found: one, two\)"):
+        load(str(path), ["parts.three.folds=[fold1]"])
+    path.write_text(SHARED.replace("one:", "2017:"))
+    with pytest.raises(InputError, match=r"no part 'three' \(found: 2017, two\)"):
+        load(str(path), ["parts.three.folds=[fold1]"])
+
+
 def test_a_change_in_one_part_stays_in_it(tmp_path: Path) -> None:
     path = tmp_path / "shared.yaml"
     path.write_text(SHARED)
@@ -233,8 +248,7 @@ def test_what_a_shipped_suite_shows_is_in_it(name: str) -> None:
         ("exhibits=[{profile: c, title: C, metrics: [uar], where: {attack: pgd}}]", "exhibit c: attack: found 'pgd'"),
         (f"exhibits=[{TABLE.replace('title: a', 'title: a, where: {part: fair}')}]", "exhibit one: part: found 'fair'"),
         ("exhibits=[{curves: c, title: C, metrics: [uar], x: params.stepz}]", "exhibit c: parameter: found 'stepz'"),
-        ("exhibits=[{curves: c, title: C, metrics: [uar], x: budget}]", "exhibit c: key: found 'budget'"),
-        ("exhibits=[{pictures: c, title: C}]", "exhibit c: found samples 0 in the suite"),
+        ("exhibits=[{pictures: c, title: C}]", "exhibit c: samples of the suite: found 0"),
     ],
 )
 def test_what_no_cell_can_belong_to_is_refused(small: Path, declared: str, message: str) -> None:

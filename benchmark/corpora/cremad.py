@@ -82,8 +82,8 @@ class CREMAD(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``AudioWAV`` of the repository that was cloned to ``root`` or to ``CREMA-D`` below it."""
-        missing = f"corpus 'cremad': {root}: folder 'AudioWAV' not found; the repository has it"
-        return first_with(root, (".", "CREMA-D"), "AudioWAV", missing)
+        missing = "folder 'AudioWAV' not found; the repository has it"
+        return first_with(root, (".", "CREMA-D"), "AudioWAV", self.name, missing)
 
     def skipped(self, path: Path) -> bool:
         """Tell whether it is the clip without sound."""

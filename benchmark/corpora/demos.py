@@ -65,8 +65,8 @@ class DEMoS(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``DEMOS`` and, where it is there, ``NEU`` (neutral), in ``root`` or in ``wav_DEMoS`` below it."""
-        missing = f"corpus 'demos': {root}: folder 'DEMOS' not found; wav_DEMoS.zip unpacks to it and 'NEU'"
-        found = first_with(root, (".", "wav_DEMoS"), "DEMOS", missing)
+        missing = "folder 'DEMOS' not found; wav_DEMoS.zip unpacks to it and 'NEU'"
+        found = first_with(root, (".", "wav_DEMoS"), "DEMOS", self.name, missing)
         neutral = found[0].with_name("NEU")
         return [*found, *([neutral] if neutral.is_dir() else [])]
 

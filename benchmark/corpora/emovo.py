@@ -72,8 +72,8 @@ class EMOVO(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``f1`` to ``m3``, in ``root`` or in ``EMOVO`` below it."""
-        missing = f"corpus 'emovo': {root}: folder 'f1' not found; allowed: one for each of {SPEAKERS}"
-        return first_with(root, (".", "EMOVO"), "[fm][123]", missing)
+        missing = f"folder 'f1' not found; allowed: one for each of {SPEAKERS}"
+        return first_with(root, (".", "EMOVO"), "[fm][123]", self.name, missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""

@@ -138,14 +138,21 @@ class FileNameCorpus(Corpus):
         return "" if right else f"{path.name}: {info.samplerate} Hz, {info.channels} channel(s)"
 
 
-def first_with(root: Path, places: Sequence[str], inside: str, missing: str) -> list[Path]:
+def first_with(root: Path, places: Sequence[str], inside: str, corpus: str, missing: str) -> list[Path]:
     """Return the folders ``inside`` (a glob) of the first of ``places`` below ``root`` that has any, sorted.
 
+    Args:
+        root: what the user gave.
+        places: folders below it.
+        inside: glob of a folder's name.
+        corpus: name of the corpus, for the error.
+        missing: what the error says is not found, and where it comes from.
+
     Raises:
-        InputError: with the text ``missing`` if none has any.
+        InputError: if none has any.
     """
     for place in places:
         found = sorted(path for path in (root / place).glob(inside) if path.is_dir())
         if found:
             return found
-    raise InputError(missing)
+    raise InputError(f"corpus '{corpus}': {root}: {missing}")

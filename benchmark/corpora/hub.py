@@ -32,7 +32,7 @@ class Hub(Corpus):
 
     title: ClassVar[str] = "Hugging Face data set"
     licence: ClassVar[str] = "as its card says"
-    source: ClassVar[str] = "https://huggingface.co/datasets; or say --set corpus.params.name=OWNER/NAME"
+    source: ClassVar[str] = "https://huggingface.co/datasets, or give its parameter 'name'"
 
     language: str = parameter("en", about="ISO 639-1 code of what is spoken", pattern="^[a-z]{2}$")
     name: str = parameter("", about="owner/name on the Hub, which is downloaded if no directory is given")

@@ -182,8 +182,8 @@ class IEMOCAP(Corpus):
 
 def _sessions(directory: Path | None) -> list[Path]:
     root = existing(directory, "iemocap", IEMOCAP.source)
-    missing = f"corpus 'iemocap': {root}: folder 'Session1' not found; the archive unpacks to five such"
-    return first_with(root, (".", "IEMOCAP_full_release"), "Session[1-5]", missing)
+    missing = "folder 'Session1' not found; the archive unpacks to five such"
+    return first_with(root, (".", "IEMOCAP_full_release"), "Session[1-5]", "iemocap", missing)
 
 
 def _tables(session: Path, folder: str) -> list[Path]:

@@ -62,8 +62,8 @@ class RAVDESS(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``Actor_01`` and so on, in ``root`` or its folder of the archive's name."""
-        missing = f"corpus 'ravdess': {root}: folder 'Actor_01' not found; the archive unpacks to 24 such"
-        return first_with(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*", missing)
+        missing = "folder 'Actor_01' not found; the archive unpacks to 24 such"
+        return first_with(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*", self.name, missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""

@@ -1,0 +1,152 @@
+"""Changes to a suite from the command line, ``--set KEY=VALUE``, made in its YAML before it is validated.
+
+KEY is a path: names of keys, joined by full stops. An entry of a list is meant by its number, label or name;
+``vanilla-*`` means all entries whose label or name it matches. VALUE is YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import yaml
+
+from advser.errors import InputError
+
+BARE_NAMES: Final = ("corpus", "transcriber")
+"""Keys of a suite whose value is one plugin, which may be written as its bare name."""
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 1e-3 as a number, as YAML 1.2 does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping, as the base class does; a key that is there twice is an error."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def separate(data: Any) -> Any:
+    """Return a copy in which what YAML aliases share is there once for each place, so that a change stays in one."""
+    if isinstance(data, dict):
+        return {key: separate(value) for key, value in data.items()}
+    return [separate(value) for value in data] if isinstance(data, list) else data
+
+
+def apply(data: dict[str, Any], change: str) -> None:
+    """Make one change, KEY=VALUE, in a suite's data.
+
+    Raises:
+        InputError: if it is no such text, or leads nowhere.
+    """
+    path, equals, text = change.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set {change}: found no '=', allowed: KEY=VALUE, e.g. training.iterations=100")
+    try:
+        value = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError:
+        raise InputError(f"--set {change}: the value is not YAML") from None
+    parts = path.split(".")
+    if len(parts) > 2 and parts[0] == "parts" and isinstance(there := data.get("parts", {}), dict):
+        _refuse_new_part(there, parts[1], change)
+    _inherit(data, parts, change)
+    for place, last, above in _places(data, parts, change):
+        if isinstance(place, list):
+            place[_position(place, above, last, change)] = value
+        elif isinstance(place, dict):
+            place[last] = value
+        else:
+            raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+
+
+def _refuse_new_part(there: dict[Any, Any], part: str, change: str) -> None:
+    if "*" not in part and part not in there:
+        found = ", ".join(map(str, there)) or "none"
+        raise InputError(f"--set {change}: no part '{part}' (found: {found})")
+
+
+def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
+    """Write into the parts of the suite that a path leads into what they have from it, where the path goes on."""
+    match parts:
+        case ["parts", name, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
+            for found in _entries(data["parts"], ["parts"], name, change):
+                if isinstance(part := data["parts"].get(found), dict):
+                    part.setdefault(key, separate(data[key]))
+        case _:
+            pass
+
+
+def _places(data: Any, parts: Sequence[str], change: str) -> Iterator[tuple[Any, str, Sequence[str]]]:
+    """Yield what holds the key that a path ends with, the key, and the path above it; ``*`` stands for any text."""
+    *parents, last = parts
+    reached: list[tuple[Any, list[str]]] = [(data, [])]
+    for part in parents:
+        reached = [
+            (_child(place, above, name, change), [*above, name])
+            for place, above in reached
+            for name in _entries(place, above, part, change)
+        ]
+    for place, above in reached:
+        for name in _entries(place, above, last, change):
+            yield place, name, above
+
+
+def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[str]:
+    """Return what a part of a path stands for: itself, or with ``*`` in it all entries whose name it matches."""
+    if "*" not in part:
+        return [part]
+    keys = [str(key) for key in place] if isinstance(place, dict) else []
+    names = _names(place) if isinstance(place, list) else keys
+    hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
+    if not hits:
+        found = ", ".join(names) or "none"
+        raise InputError(f"--set {change}: no entry of '{'.'.join(above)}' matches '{part}' (found: {found})")
+    return [names[number] if isinstance(place, dict) else str(number) for number in hits]
+
+
+def _names(entries: Sequence[Any]) -> list[str]:
+    return [
+        str(entry.get("label") or entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries
+    ]
+
+
+def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
+    if isinstance(place, list):
+        index = _position(place, above, part, change)
+        if isinstance(place[index], str):
+            place[index] = {"name": place[index]}
+        return place[index]
+    if isinstance(place, dict):
+        if isinstance(found := place.setdefault(part, {}), str) and _takes_a_plugin(above, part):
+            place[part] = {"name": found}
+        return place[part]
+    raise InputError(f"--set {change}: '{part}' has no keys above it to stand in")
+
+
+def _takes_a_plugin(above: Sequence[str], part: str) -> bool:
+    in_a_suite = not above or (len(above) == 2 and above[0] == "parts")
+    return in_a_suite and part in BARE_NAMES
+
+
+def _position(entries: list[Any], above: Sequence[str], part: str, change: str) -> int:
+    names = _names(entries)
+    if part.isdigit() and int(part) < len(entries):
+        return int(part)
+    if names.count(part) > 1:
+        allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
+        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, allowed: {', '.join(allowed)}")
+    if part in names:
+        return names.index(part)
+    raise InputError(f"--set {change}: no entry '{part}' (found: {', '.join(names) or 'none'})")
