@@ -347,6 +347,17 @@ class JobBook:
             found[entry.title] = self._add(Job("examine", spec, inputs, _code("examine", metrics=[entry.name]), title))
         return found
 
+    def probe(self, seed: int, fold: str, victim: Victim) -> str:
+        """Return the key of what a trained model tells an audit of itself."""
+        spec = {
+            "fold": fold,
+            "fit_on": self._training(victim.model).fit_on,
+            "device": torch.device(self.device).type,
+        }
+        inputs = {"prepared": self.corpus.prepared[seed], "victim": self.train(seed, fold, victim)}
+        title = f"probe {_named((victim,))}, {self._run(seed, fold)}"
+        return self._add(Job("probe", spec, inputs, _code("probe", models=[victim.model.name]), title))
+
     def measure(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
         """Return metric title → key of what each clip metric measured in a cell."""
         inputs = {"prepared": self.corpus.prepared[columns["seed"]], "crafted": crafted}

@@ -61,6 +61,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What a trained model tells an audit of itself: the key columns that name it, and the artefact's key."""
+
+    columns: Mapping[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """A suite worked out.
 
@@ -68,12 +76,14 @@ class Plan:
         suite: the suite.
         jobs: by key, each after those that it reads.
         cells: what the results will have figures of.
+        probes: the trained models that an audit asks.
         notes: what was asked for and is left out, in sentences.
     """
 
     suite: Suite
     jobs: Mapping[str, Job]
     cells: tuple[Cell, ...]
+    probes: tuple[Probe, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -162,7 +172,16 @@ class _Planner:
             )
         self._check_keys(named)
         notes = tuple(f"Left out: {reason}." for reason in impossible)
-        return Plan(self.suite, self.book.jobs, tuple(cells), notes)
+        probes = tuple(self._probes(cells)) if self.suite.audit else ()
+        return Plan(self.suite, self.book.jobs, tuple(cells), probes, notes)
+
+    def _probes(self, cells: Sequence[Cell]) -> Iterator[Probe]:
+        """Yield the probe of each victim that is judged, on the first fold: the folds' models are of one kind."""
+        judged = {(cell.columns["seed"], cell.columns["model"], cell.columns["defense"]) for cell in cells}
+        for seed, victim in itertools.product(self.suite.seeds, self._victims):
+            if (seed, *victim.columns.values()) in judged:
+                columns = {"part": self.suite.part, "seed": seed, **victim.columns}
+                yield Probe(columns, self.book.probe(seed, self._folds[0], victim))
 
     def _impossible(self, rows: Sequence[Configuration]) -> list[str]:
         """Return why no model of the suite can be attacked as an entry asks, whatever is selected of it.

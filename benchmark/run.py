@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from advser.audit import CHECKS, Evidence, audit, evidence, meaning_of, name_of
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
 from advser.errors import InputError
@@ -33,6 +34,7 @@ from advser.samples import write_samples
 from advser.score import Scorer
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
+from advser.stages.probe import FINDINGS
 from advser.store import Store, digest
 from advser.suite import Suite, load
 from advser.transcribers.choice import choose
@@ -205,6 +207,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     scored = [Scorer(part.plan, store, failed, part.speech).score() for part in prepared.parts]
     table = pd.concat([table for table, _ in scored], ignore_index=True)
     examples = pd.concat([examples for _, examples in scored], ignore_index=True)
+    flags = audit(_evidence(prepared, examples, store))
     reasons: dict[str, Outcome] = {}
     for outcome in failed.values():
         if outcome.reason not in reasons or outcome.trace:
@@ -214,6 +217,10 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "notes": list(prepared.notes),
         "state": state,
         "metrics": {name: shown for part in prepared.parts for name, shown in _described(part.plan.suite).items()},
+        "audit": {
+            "checks": {name_of(check): meaning_of(check) for check in CHECKS},
+            "flags": [asdict(flag) for flag in flags],
+        },
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [path.name for path in request.workers.plugins],
@@ -227,6 +234,23 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     results.save(directory)
     write_samples([part.plan for part in prepared.parts], store, examples, directory)
     return Report(results, directory, computed, tuple(reasons.values()))
+
+
+def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store) -> Evidence:
+    plans = [part.plan for part in prepared.parts]
+    worst = [(plan.suite.part, declared.name) for plan in plans for declared in plan.suite.worst]
+    probes = [
+        (probe.columns, store.get(probe.key).json(FINDINGS))
+        for plan in plans
+        for probe in plan.probes
+        if probe.key in store
+    ]
+    classes = {plan.suite.part: _classes(plan, store) for plan in plans}
+    return evidence(examples, worst, probes, classes)
+
+
+def _classes(plan: Plan, store: Store) -> int:
+    return len(load_prepared(store.get(plan.cells[0].folds[0].prepared)).classes)
 
 
 def _transcriber(speech: Speech) -> dict[str, Any]:
@@ -246,7 +270,7 @@ def _described(suite: Suite) -> dict[str, dict[str, Any]]:
 
 def _state(prepared: Prepared) -> str:
     """Hash what the results folder is made from: the cells' artefacts, suite, notes, and the code from there on."""
-    code = [code_fingerprint(module) for module in ("advser.score", "advser.leaderboards.write")]
+    code = [code_fingerprint(module) for module in ("advser.score", "advser.audit", "advser.leaderboards.write")]
     metrics = {entry.name for part in prepared.parts for entry in part.plan.suite.metrics}
     code += [METRICS.fingerprint(name) for name in sorted(metrics)]
     code += [template.read_text(encoding="utf-8") for template in _templates()]

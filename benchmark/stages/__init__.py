@@ -9,6 +9,7 @@ STAGES = {
     "measure": "advser.stages.judge:measure",
     "transcribe": "advser.stages.judge:transcribe",
     "examine": "advser.stages.examine:examine",
+    "probe": "advser.stages.probe:probe",
 }
 """Stage name → function from a `Task` to an artefact."""
 
@@ -21,5 +22,6 @@ PACKAGES = {
     "measure": (),
     "transcribe": ("jiwer",),
     "examine": ("torch", "torchaudio"),
+    "probe": ("torch", "torchaudio"),
 }
 """Stage name → distributions whose versions decide its result."""

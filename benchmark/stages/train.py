@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
 from advser.audio import Clips, batches_by_length
+from advser.corpora.protocols import Fold
 from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import ContractError
 from advser.job import Task
@@ -98,7 +99,7 @@ def train(task: Task) -> None:
 def _fit(prepared: Prepared, spec: Any, device: str) -> tuple[EmotionModel, list[dict[str, float]]]:
     training = Training.model_validate(spec["training"])
     fold = prepared.folds[spec["fold"]]
-    indices = list(fold.train) + (list(fold.validation) if training.fit_on == "train+validation" else [])
+    indices = fitted_on(fold, training.fit_on)
     defense = build_defense(spec["defense"])
     model = defense.extend(build_model(spec["model"], len(prepared.classes)))
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,6 +111,11 @@ def _fit(prepared: Prepared, spec: Any, device: str) -> tuple[EmotionModel, list
         model.fit((*_on(device, prepared.clips.batch(rows)), targets[rows]) for rows in batches)
         return model, []
     return _loop(model, defense, prepared, indices, training, spec, device)
+
+
+def fitted_on(fold: Fold, fit_on: str) -> list[int]:
+    """Return the clips that a model of a fold is trained on, as `Training.fit_on` says."""
+    return [*fold.train, *(fold.validation if fit_on == "train+validation" else ())]
 
 
 def _on(device: str, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,148 @@
+"""What an audit asks a trained model itself, on a few clips: is it one function of the sound, what is its gradient worth?
+
+The models that these questions find out are described by Carlini et al., "On evaluating adversarial robustness", 2019,
+and by Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", ICML 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from advser.audio import sound_mask
+from advser.models.base import EmotionModel, FrontEnd
+from advser.target import Target, cross_entropy, margin
+from advser.threat import Budget, admit
+
+BUDGET: Final = 0.001
+"""ε of the probe for converged steps, full scale."""
+
+STEPS: Final = 10
+"""Steps that are doubled."""
+
+HUGE: Final = 0.5
+"""ε under which every clip must fall, full scale: the perturbation is louder than nearly all speech."""
+
+STRIDES: Final = (1e-6, 1e-5, 1e-4, 1e-3)
+"""Distances over which finite differences are taken, full scale; the one that fits best counts."""
+
+REPEATS: Final = 3
+"""Forward passes that must agree."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips: waveforms (B, T) on [−1, 1], lengths (B,) in samples, classes (B,)."""
+
+    waveform: Tensor
+    lengths: Tensor
+    labels: Tensor
+
+    def at(self, rows: Tensor) -> Batch:
+        """Return some of the clips (indices, or a mask)."""
+        return Batch(self.waveform[rows], self.lengths[rows], self.labels[rows])
+
+    def target(self, model: EmotionModel) -> Target:
+        """Return the target before the sound, white-box, with the margin as objective: it does not saturate."""
+        mask = sound_mask(self.lengths, self.waveform.shape[1])
+        return Target(model, self.lengths, "waveform", objective=margin, mask=mask)
+
+
+@torch.no_grad()
+def disagreement(model: EmotionModel, batch: Batch) -> float:
+    """Return the largest difference of a logit between repeated forward passes; 0 of a deterministic model."""
+    answers = torch.stack([model(batch.waveform, batch.lengths) for _ in range(REPEATS)])
+    return float((answers - answers[0]).abs().max())
+
+
+@torch.no_grad()
+def company(model: EmotionModel, batch: Batch) -> float:
+    """Return the largest difference of a logit between a clip alone and the clip in a batch."""
+    together = model(batch.waveform, batch.lengths)
+    alone = [model(batch.waveform[[row]], batch.lengths[[row]])[0] for row in range(len(batch.labels))]
+    return float((together - torch.stack(alone)).abs().max())
+
+
+@torch.no_grad()
+def probabilities(model: EmotionModel, batch: Batch) -> bool:
+    """Tell whether the outputs are probabilities: none negative, and each clip's sum 1."""
+    logits = model(batch.waveform, batch.lengths).double()
+    return bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-4).all())
+
+
+def changed_state(model: EmotionModel, batch: Batch) -> list[str]:
+    """Return the weights and buffers that a gradient and a forward pass in evaluation mode change; should be none."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with batch.target(model) as target:
+        target.decisions(batch.waveform)
+        if model.differentiable:
+            target.gradient(batch.waveform, batch.labels)
+    return [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+
+
+def without_gradient(model: EmotionModel, batch: Batch) -> float:
+    """Return the share of clips whose cross-entropy has a gradient that is 0 everywhere, or not finite."""
+    with batch.target(model) as target:
+        gradient = target.gradient(batch.waveform, batch.labels, cross_entropy).flatten(1)
+    return float((~gradient.isfinite().all(1) | (gradient == 0).all(1)).double().mean())
+
+
+def derivative_error(model: EmotionModel, batch: Batch) -> float:
+    """Return the median over clips of |f − a| / max(|f|, |a|), finite difference f against automatic derivative a.
+
+    Both are of the margin, in the direction of the gradient's sign; of each clip that of `STRIDES` counts at which they
+    agree best. 0: the gradient is the derivative; 1: it has nothing to do with it. NaN if no clip has a gradient.
+    """
+    with batch.target(model) as target:
+        gradient = target.gradient(batch.waveform, batch.labels)
+        direction = gradient.sign()
+        automatic = (gradient * direction).flatten(1).sum(1).double()
+        errors = []
+        for stride in STRIDES:
+            there = target.loss(batch.waveform + stride * direction, batch.labels).double()
+            back = target.loss(batch.waveform - stride * direction, batch.labels).double()
+            difference = (there - back) / (2 * stride)
+            errors.append((difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs()))
+    known = torch.stack(errors).nan_to_num(torch.inf).amin(0)[automatic > 0]
+    return float(known.median()) if len(known) else float("nan")
+
+
+def standing(model: EmotionModel, batch: Batch, epsilon: float, steps: int) -> float:
+    """Return the share of clips that every iterate of iterative FGSM on the margin leaves read rightly."""
+    budget = Budget("linf", epsilon, "full-scale")
+    upright = torch.ones_like(batch.labels, dtype=torch.bool)
+    x = batch.waveform
+    mask = sound_mask(batch.lengths, x.shape[1])
+    with batch.target(model) as target:
+        for _ in range(steps):
+            stepped = x + 2.5 * epsilon / steps * target.gradient(x, batch.labels).sign()
+            x = admit(stepped, batch.waveform, mask, "waveform", budget)
+            upright &= target.decisions(x) == batch.labels
+    return float(upright.double().mean())
+
+
+@torch.no_grad()
+def foreign_statistics(
+    frontend: FrontEnd, stored: dict[str, Tensor], training: Iterable[tuple[Tensor, Tensor]]
+) -> float:
+    """Return how far stored normalisation statistics are from those of the training clips, relative, at most 1.
+
+    Args:
+        frontend: a new front end like the model's; it is fitted.
+        stored: the trained front end's buffers.
+        training: (waveform, lengths) batches of the clips that the model was trained on.
+    """
+    before = {name: value.clone() for name, value in frontend.named_buffers()}
+    frontend.fit(training)
+    fitted = {name: value for name, value in frontend.named_buffers() if not torch.equal(value, before[name])}
+    differences = [_difference(stored[name].double(), value.double()) for name, value in fitted.items()]
+    return max(differences, default=0.0)
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    scale = torch.maximum(found.abs(), expected.abs()).amax().clamp_min(1e-12)
+    return float(((found - expected).abs() / scale).amax())

@@ -1,0 +1,99 @@
+"""What a trained model tells of itself when an audit asks (`advser.probes`), on a few clips of one fold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from advser import probes
+from advser.audio import batches_by_length
+from advser.job import Task
+from advser.models.base import EmotionModel
+from advser.probes import Batch
+from advser.stages.prepare import Prepared, load_prepared
+from advser.stages.train import EVALUATION_BATCH, WEIGHTS, build_model, fitted_on, load_model
+
+FINDINGS = "findings.json"
+
+CLIPS: Final = 12
+"""Clips that are asked about: the first test clips, evenly spread over the fold, that the model reads rightly."""
+
+LOOKED_AT: Final = 48
+"""Test clips among which they are looked for."""
+
+
+def probe(task: Task) -> None:
+    """Write what the probes found; null where a question has no meaning for the model."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = _found(task)
+    text = json.dumps({name: None if _nan(value) else value for name, value in found.items()}, indent=1)
+    (task.into / FINDINGS).write_text(text, encoding="utf-8")
+
+
+def _nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _found(task: Task) -> dict[str, Any]:
+    prepared = load_prepared(task.inputs["prepared"])
+    model = load_model(task.inputs["victim"], task.device)
+    looked_at = _spread(prepared, task.spec["fold"], task.device)
+    right = _right(model, looked_at)
+    asked = looked_at.at(right.nonzero()[:CLIPS, 0]) if right.any() else looked_at.at(torch.arange(1))
+    found: dict[str, Any] = {
+        "clips": int(right.sum().clamp_max(CLIPS)),
+        "disagreement": probes.disagreement(model, asked),
+        "company": probes.company(model, asked),
+        "probabilities": probes.probabilities(model, looked_at),
+        "changed": probes.changed_state(model, asked),
+        "foreign_statistics": _foreign_statistics(task, prepared),
+    }
+    if model.differentiable:
+        found |= {
+            "without_gradient": probes.without_gradient(model, asked),
+            "derivative_error": probes.derivative_error(model, asked),
+            "standing_huge": probes.standing(model, asked, probes.HUGE, probes.STEPS),
+            "standing": probes.standing(model, asked, probes.BUDGET, probes.STEPS),
+            "standing_doubled": probes.standing(model, asked, probes.BUDGET, 2 * probes.STEPS),
+        }
+    return found
+
+
+def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
+    test = list(prepared.folds[fold].test)
+    clips = test[:: -(-len(test) // LOOKED_AT)]
+    waveform, lengths = prepared.clips.batch(clips)
+    return Batch(waveform.to(device), lengths.to(device), torch.from_numpy(prepared.targets[clips]).to(device))
+
+
+@torch.no_grad()
+def _right(model: EmotionModel, batch: Batch) -> Tensor:
+    found = torch.zeros_like(batch.labels, dtype=torch.bool)
+    for rows in torch.arange(len(found)).split(CLIPS):
+        part = batch.at(rows)
+        found[rows] = model(part.waveform, part.lengths).argmax(1) == part.labels
+    return found
+
+
+def _foreign_statistics(task: Task, prepared: Prepared) -> float:
+    """Return how far the front end's statistics are from the training clips'; NaN of one that is trained itself."""
+    victim = task.inputs["victim"]
+    frontend = build_model(victim.json("model.json")["model"], len(prepared.classes)).frontend
+    if any(True for _ in frontend.parameters()):
+        return math.nan
+    prefix = "frontend."
+    stored = {name.removeprefix(prefix): value for name, value in load_file(victim.path(WEIGHTS)).items()}
+    return probes.foreign_statistics(frontend, stored, _training(prepared, task))
+
+
+def _training(prepared: Prepared, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
+    indices = fitted_on(prepared.folds[task.spec["fold"]], task.spec["fit_on"])
+    for rows in batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH):
+        yield prepared.clips.batch([indices[row] for row in rows])
