@@ -1,9 +1,9 @@
 """Sanity checks of a run: what makes its numbers look better, or its attacks stronger, than they are.
 
 Each check is one small function that yields flags; its name is the check's, and the first line of its docstring is what
-boards print as the flag's meaning. The checks follow Carlini et al., "On evaluating adversarial robustness", 2019, and Croce et al.,
-"RobustBench", 2021. What the harness refuses outright (budgets, padding, finiteness, global generators) needs no flag:
-such a cell has failed.
+boards print as the flag's meaning. The checks follow Carlini et al., "On evaluating adversarial robustness", 2019, and
+Croce et al., "RobustBench", 2021. What the harness refuses outright (budgets, padding, finiteness, global generators)
+needs no flag: such a cell has failed.
 """
 
 from __future__ import annotations
@@ -153,8 +153,9 @@ def evidence(
     """
     left_out = {*worst}
     cells = []
-    for values, clips in examples.groupby(list(KEYS), sort=False, dropna=False):
-        keys = {key: None if pd.isna(value) else value for key, value in zip(KEYS, values, strict=True)}
+    for _, clips in examples.groupby(list(KEYS), sort=False, dropna=False):
+        (first,) = clips[list(KEYS)].head(1).to_dict("records")
+        keys = {str(key): None if pd.isna(value) else value for key, value in first.items()}
         judged = (clips["prediction"] >= 0).all() and (clips["clean_prediction"] >= 0).all()
         if judged and (keys["part"], keys["attack"]) not in left_out:
             label = clips["label"].to_numpy()
@@ -263,9 +264,7 @@ def proxy_labels_beat_true_labels(found: Evidence) -> Iterator[Flag]:
                 for other in found.rivals(cell)
                 if other.keys["labels"] in ("predicted", "soft") and cell.same(other, "labels") and cell.alike(other)
             ]
-            yield from _beaten(
-                proxy_labels_beat_true_labels, cell, proxy, lambda other: f"{other.keys['labels']} labels"
-            )
+            yield from _beaten(proxy_labels_beat_true_labels, cell, proxy, _labels)
 
 
 def not_converged(found: Evidence) -> Iterator[Flag]:
@@ -308,6 +307,10 @@ def only_proxy_labels(found: Evidence) -> Iterator[Flag]:
 
 def _attack(cell: Cell) -> str:
     return str(cell.keys["attack"])
+
+
+def _labels(cell: Cell) -> str:
+    return f"{cell.keys['labels']} labels"
 
 
 def _source(cell: Cell) -> str:

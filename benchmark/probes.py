@@ -1,4 +1,4 @@
-"""What an audit asks a trained model itself, on a few clips: is it one function of the sound, what is its gradient worth?
+"""What an audit asks a trained model itself: is it one function of the sound, and what is its gradient worth?
 
 The models that these questions find out are described by Carlini et al., "On evaluating adversarial robustness", 2019,
 and by Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", ICML 2018.

@@ -275,8 +275,9 @@ def _state(prepared: Prepared) -> str:
     code += [METRICS.fingerprint(name) for name in sorted(metrics)]
     code += [template.read_text(encoding="utf-8") for template in _templates()]
     cells = [asdict(cell) for part in prepared.parts for cell in part.plan.cells]
+    probes = [probe.key for part in prepared.parts for probe in part.plan.probes]
     suite = prepared.suite.model_dump(mode="json")
-    return digest({"cells": cells, "suite": suite, "notes": prepared.notes, "code": code})
+    return digest({"cells": cells, "probes": probes, "suite": suite, "notes": prepared.notes, "code": code})
 
 
 def _templates() -> list[Traversable]:

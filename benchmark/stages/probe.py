@@ -76,7 +76,8 @@ def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
 @torch.no_grad()
 def _right(model: EmotionModel, batch: Batch) -> Tensor:
     found = torch.zeros_like(batch.labels, dtype=torch.bool)
-    for rows in torch.arange(len(found)).split(CLIPS):
+    for start in range(0, len(found), CLIPS):
+        rows = torch.arange(start, min(start + CLIPS, len(found)))
         part = batch.at(rows)
         found[rows] = model(part.waveform, part.lengths).argmax(1) == part.labels
     return found
