@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.stats import binom, binomtest
 
 from advser.results import CLEAN, KEYS
+from advser.stages.prepare import Prepared
 
 VICTIM: Final = ("part", "seed", "model", "defense")
 """Keys that name a trained model in a run."""
@@ -315,6 +316,24 @@ def _labels(cell: Cell) -> str:
 
 def _source(cell: Cell) -> str:
     return f"examples from {cell.keys['source_model']} / {cell.keys['source_defense']}"
+
+
+def split_findings(prepared: Prepared) -> Iterator[str]:
+    """Yield what test clips share with the clips that models are trained on: whole recordings, or sentences."""
+    sounds = [clip.tobytes() for clip in prepared.clips]
+    texts = prepared.rows["text"].tolist()
+    copies: set[int] = set()
+    spoken: list[bool] = []
+    for fold in prepared.folds.values():
+        seen = [*fold.train, *fold.validation]
+        heard, said = {sounds[row] for row in seen}, {texts[row] for row in seen} - {""}
+        copies |= {row for row in fold.test if sounds[row] in heard}
+        spoken += [texts[row] in said for row in fold.test]
+    if copies:
+        names = prepared.rows["clip"].iloc[sorted(copies)[:3]]
+        yield f"{len(copies)} test clips are in training too, sample by sample ({', '.join(names)}, …)."
+    if any(spoken):
+        yield f"{np.mean(spoken):.0%} of the test clips say a sentence that is in training too, by another take."
 
 
 def zero_gradients(found: Evidence) -> Iterator[Flag]:

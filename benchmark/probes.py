@@ -94,8 +94,8 @@ def without_gradient(model: EmotionModel, batch: Batch) -> float:
 def derivative_error(model: EmotionModel, batch: Batch) -> float:
     """Return the median over clips of |f − a| / max(|f|, |a|), finite difference f against automatic derivative a.
 
-    Both are of the margin, in the direction of the gradient's sign; of each clip that of `STRIDES` counts at which they
-    agree best. 0: the gradient is the derivative; 1: it has nothing to do with it. NaN if no clip has a gradient.
+    Both are of the margin, in the direction of the gradient's sign; that of `STRIDES` counts at which they agree best.
+    0: the gradient is the derivative; 1: it has nothing to do with it. NaN if no clip has a gradient.
     """
     with batch.target(model) as target:
         gradient = target.gradient(batch.waveform, batch.labels)
@@ -107,8 +107,8 @@ def derivative_error(model: EmotionModel, batch: Batch) -> float:
             back = target.loss(batch.waveform - stride * direction, batch.labels).double()
             difference = (there - back) / (2 * stride)
             errors.append((difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs()))
-    known = torch.stack(errors).nan_to_num(torch.inf).amin(0)[automatic > 0]
-    return float(known.median()) if len(known) else float("nan")
+    known = torch.stack(errors).nan_to_num(torch.inf)[:, automatic > 0]
+    return float(known.median(1).values.min()) if known.shape[1] else float("nan")
 
 
 def standing(model: EmotionModel, batch: Batch, epsilon: float, steps: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from advser.audit import CHECKS, Evidence, audit, evidence, meaning_of, name_of
+from advser.audit import CHECKS, Evidence, audit, evidence, meaning_of, name_of, split_findings
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
 from advser.errors import InputError
@@ -177,7 +177,8 @@ def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     speech = _speech(suite, prepared.language, prepared.sentences, request.workers.device)
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
-    return Planned(plan, speech, (*_notes(suite, speech, directory), *plan.notes))
+    shared = [f"Split: {finding}" for finding in split_findings(prepared)]
+    return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes))
 
 
 def _told(parts: Sequence[Planned]) -> Iterator[str]:

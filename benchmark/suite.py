@@ -259,7 +259,7 @@ class Suite(_Schema):
         return self
 
 
-BOARD_NAMES = ("attacks", "defenses", "models", "transfer")
+BOARD_NAMES = ("attacks", "defenses", "models", "transfer", "audit")
 """Names that exhibits cannot have, because boards have them."""
 
 

@@ -1,7 +1,7 @@
 """What the pages show of published results: cog runs it and writes the output between its markers (`tox -e pages`).
 
 No measured number on a page is typed: a page has boards (`board`), sentences with figures in them (`told`), the command
-that made both (`command`), and figures (`figure`).
+that made both (`command`), and figures (`figure`). The checks of the audit are listed from the code (`checks`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any
 
 import yaml
 
+from advser.audit import CHECKS, meaning_of, name_of
 from advser.leaderboards.exhibits import picked
+from advser.leaderboards.flags import Flags
 from advser.leaderboards.layout import metric_column
 from advser.leaderboards.rows import Row, rows
 from advser.leaderboards.sheet import figure_text
@@ -98,6 +100,13 @@ def _figure(name: str, metric: str, where: str) -> str:
     if cell.status != "ok":
         raise ValueError(f"{name}: {metric}{where} is {cell.status}: {cell.reason}")
     return figure_text(cell, metric_column(_results(name), metric).decimals, interval=True)
+
+
+def checks() -> str:
+    """Return the checks of the audit and what their flags mean, as a table."""
+    flags = Flags((), {name_of(check): meaning_of(check) for check in CHECKS})
+    lines = [f"| {flags.letter(check)} | {check} | {meaning} |" for check, meaning in flags.meanings.items()]
+    return "\n".join(["| flag | check | what it means |", "| --- | --- | --- |", *lines])
 
 
 @cache

@@ -1,0 +1,98 @@
+"""The audit's flags: a letter on the rows of the boards, and a board that tells what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any, Final
+
+import pandas as pd
+
+from advser.leaderboards.board import Board, Column
+from advser.leaderboards.layout import configuration
+from advser.leaderboards.rows import Row, rows
+from advser.results import Results
+
+COLUMN: Final = Column("flags", ("flags",), measured=False)
+"""The letters on a row."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of a run.
+
+    Attributes:
+        raised: each flag as `advser.audit.Flag` has it.
+        meanings: check → what its flag means; its letter follows from its place.
+    """
+
+    raised: Sequence[Mapping[str, Any]]
+    meanings: Mapping[str, str]
+
+    def letter(self, check: str) -> str:
+        """Return a check's letter, the same in every run of one version of AdvSER."""
+        return ascii_uppercase[[*self.meanings].index(check)]
+
+    def on(self, found: Iterable[Row]) -> list[str]:
+        """Return the checks whose flags stand on any of some rows, in the order of the audit."""
+        listed = list(found)
+        checks = {flag["check"] for flag in self.raised if any(_stands_on(flag["where"], row) for row in listed)}
+        return [check for check in self.meanings if check in checks]
+
+    def letters(self, found: Iterable[Row]) -> str:
+        """Return the letters of the flags that stand on any of some rows."""
+        return " ".join(map(self.letter, self.on(found)))
+
+    def notes(self, found: Iterable[Row]) -> list[str]:
+        """Return what the letters on some rows mean."""
+        return [f"Flag {self.letter(check)}: {_lowered(self.meanings[check])}" for check in self.on(found)]
+
+
+def flags(results: Results) -> Flags:
+    """Return the flags of a run; none of one that was made before there were audits."""
+    audit = results.run.get("audit", {})
+    return Flags(audit.get("flags", []), audit.get("checks", {}))
+
+
+def audited(results: Results) -> Board:
+    """Return the board of the audit: a line a flag, with the row or the model that it stands on, and what was found."""
+    raised, found = flags(results), rows(results)
+    lines = [
+        (raised.letter(flag["check"]), flag["check"].replace("-", " "), *_place(flag["where"], found), flag["detail"])
+        for check in raised.meanings
+        for flag in raised.raised
+        if flag["check"] == check and any(_stands_on(flag["where"], row) for row in found)
+    ]
+    names = ("flag", "check", "on", "found")
+    columns = tuple(Column(name, (name,), measured=False) for name in names)
+    return Board(
+        "audit",
+        "Audit: what to know of these figures before believing them",
+        columns,
+        pd.DataFrame(lines, columns=list(names), dtype=object),
+        pd.DataFrame(index=range(len(lines))),
+        ("",) * len(lines),
+        "",
+        (),
+        tuple(raised.notes(found)) or _silent(raised),
+    )
+
+
+def _silent(raised: Flags) -> tuple[str, ...]:
+    return ("This run was not audited.",) if not raised.meanings else (f"{len(raised.meanings)} checks found nothing.",)
+
+
+def _place(where: Mapping[str, Any], found: Sequence[Row]) -> tuple[str]:
+    row = next(row for row in found if _stands_on(where, row))
+    parts = [f"part {row.text('part')}"] * bool(row.text("part"))
+    attack = configuration(row) if "attack" in where else ()
+    return (", ".join([*parts, row.text("model"), f"defense {row.text('defense')}", *attack]),)
+
+
+def _stands_on(where: Mapping[str, Any], row: Row) -> bool:
+    return all(row.keys[key] == value for key, value in where.items())
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]

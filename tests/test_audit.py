@@ -1,0 +1,271 @@
+"""The audit: every check catches its own culprit, and is silent on what is honest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import toys
+from commandline import advser
+from torch import Tensor
+
+from advser import probes
+from advser.audit import CHECKS, VICTIM, Cell, Evidence, Flag, audit, meaning_of, name_of
+from advser.models.base import EmotionModel
+from advser.probes import Batch
+from advser.results import KEYS, Results
+
+CLIPS = 100
+NAMES = [name_of(check) for check in CHECKS]
+HONEST: dict[str, Any] = {
+    "clips": 12,
+    "disagreement": 0.0,
+    "company": 1e-6,
+    "probabilities": False,
+    "changed": [],
+    "foreign_statistics": 0.0,
+    "without_gradient": 0.0,
+    "derivative_error": 0.01,
+    "standing_huge": 0.0,
+    "standing": 0.5,
+    "standing_doubled": 0.42,
+}
+"""What an honest model tells of itself."""
+
+
+def cell(attack: str, falls: float, **keys: Any) -> Cell:
+    """A made-up cell in which the first ``falls`` of the clips fall; all are read rightly when clean."""
+    params = keys.pop("params", {})
+    usual = {
+        **dict.fromkeys(KEYS, ""), "attack": attack, "seed": 0, "model": "cnn4", "defense": "none",
+        "domain": "waveform", "delivery": "audio", "labels": "true", "access": "white-box", "norm": "linf",
+        "epsilon": 0.001,
+    }  # fmt: skip
+    fallen = np.arange(CLIPS) < round(falls * CLIPS)
+    return Cell({**usual, **keys}, params, fallen, np.ones(CLIPS, bool))
+
+
+NOISE = cell("noise", 0.1, access="blind", labels="none")
+FGSM = cell("fgsm", 0.6)
+IFGSM = cell("ifgsm", 0.8, params={"steps": 10})
+DEFENDED = cell("ifgsm", 0.4, defense="vanilla", params={"steps": 10})
+FAITHFUL = [
+    cell("none", 0.0, access="blind", labels="none", epsilon=None),
+    NOISE,
+    FGSM,
+    IFGSM,
+    cell("ifgsm", 0.82, params={"steps": 20}),
+    cell("ifgsm", 0.95, params={"steps": 10}, epsilon=0.002),
+    cell("ifgsm", 0.7, params={"steps": 10}, labels="predicted"),
+    cell("ifgsm", 0.3, params={"steps": 10}, access="transfer", source_model="vgg16", source_defense="none"),
+    cell("unbounded", 0.3, params={"steps": 1}, epsilon=None),
+    cell("unbounded", 0.9, params={"steps": 10}, epsilon=None),
+    DEFENDED,
+]
+"""The cells of an honest run."""
+
+
+def found(*more: Cell, **said: Any) -> list[Flag]:
+    """The flags of an honest run with a few further cells, whose model tells something else of itself."""
+    victim = {"part": "", "seed": 0, "model": "cnn4", "defense": "none"}
+    cells = [one for one in FAITHFUL if not any(one.same(other) and one.alike(other) for other in more)]
+    return audit(Evidence([*cells, *more], [(victim, HONEST | said)], {"": 7}))
+
+
+def test_an_honest_run_has_no_flag() -> None:
+    assert found() == []
+
+
+CELL_CULPRITS = {
+    "iterative-attack-weaker-than-single-step": [cell("lazy", 0.3, params={"steps": 10})],
+    "smaller-budget-stronger": [cell("fgsm", 0.4, epsilon=0.002)],
+    "transfer-beats-white-box": [
+        cell("ifgsm", 0.95, params={"steps": 10}, access="transfer", source_model="vgg16", source_defense="none")
+    ],
+    "noise-beats-attack": [cell("noise", 0.9, access="blind", labels="none")],
+    "proxy-labels-beat-true-labels": [cell("ifgsm", 0.95, params={"steps": 10}, labels="predicted")],
+    "not-converged": [cell("ifgsm", 0.9, params={"steps": 20})],
+    "undefended-twin-stands": [
+        cell("weak", 0.3, params={"steps": 10}, epsilon=0.0001),
+        cell("weak", 0.1, params={"steps": 10}, epsilon=0.0001, defense="vanilla"),
+    ],
+    "only-proxy-labels": [cell("fgsm", 0.5, model="vgg16", labels="predicted")],
+}
+MODEL_CULPRITS: dict[str, dict[str, Any]] = {
+    "zero-gradients": {"without_gradient": 0.25},
+    "false-gradient": {"derivative_error": 0.9},
+    "stands-under-huge-budget": {"standing_huge": 0.75},
+    "more-steps-fell-more": {"standing": 0.75, "standing_doubled": 0.25},
+    "draws-at-random": {"disagreement": 0.2, "company": 0.2},
+    "answers-depend-on-the-batch": {"company": 0.2},
+    "probabilities-for-logits": {"probabilities": True},
+    "state-changes-in-evaluation": {"changed": ["body.1.running_mean"]},
+    "statistics-from-elsewhere": {"foreign_statistics": 0.1},
+}
+
+
+def test_every_check_has_a_culprit_and_a_meaning() -> None:
+    assert {*CELL_CULPRITS, *MODEL_CULPRITS} == {*NAMES}
+    assert all(meaning_of(check).endswith(".") for check in CHECKS)
+
+
+@pytest.mark.parametrize("check", CELL_CULPRITS)
+def test_a_check_of_cells_catches_its_culprit_alone(check: str) -> None:
+    flags = found(*CELL_CULPRITS[check])
+    assert {flag.check for flag in flags} == {check}
+
+
+@pytest.mark.parametrize("check", MODEL_CULPRITS)
+def test_a_check_of_models_catches_its_culprit_alone(check: str) -> None:
+    flags = found(**MODEL_CULPRITS[check])
+    assert [flag.check for flag in flags] == [check]
+    assert {*flags[0].where} == {*VICTIM}
+
+
+def test_a_difference_of_a_few_clips_is_no_flag() -> None:
+    assert found(cell("fgsm", 0.59, epsilon=0.002), cell("ifgsm", 0.82, params={"steps": 10}, labels="predicted")) == []
+
+
+def test_what_a_model_without_gradients_cannot_tell_is_no_flag() -> None:
+    asked = ("without_gradient", "derivative_error", "standing_huge", "standing", "standing_doubled")
+    assert found(**dict.fromkeys(asked)) == []
+
+
+class Masked(toys.Linear):
+    """Rounds its features so coarsely that the gradient is 0 nearly everywhere: it only seems robust."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return super().embed((features * 20).round() / 20, lengths)
+
+
+class Pretended(toys.Linear):
+    """Has the gradient of another function than the one that it computes: the opposite one."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return super().embed(features - 2 * features.detach(), lengths)
+
+
+class Random(toys.Linear):
+    """Draws noise whenever it is asked."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return super().embed(features + torch.randn_like(features), lengths)
+
+
+class Peeking(toys.Linear):
+    """Compares a clip with the others in the batch."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        embedding = super().embed(features, lengths)
+        return embedding - embedding.mean(0)
+
+
+class Probabilities(toys.Linear):
+    """Calls probabilities logits."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        outputs = super().outputs(x, lengths, domain)
+        return replace(outputs, logits=outputs.logits.softmax(1))
+
+
+class Learning(toys.Linear):
+    """Counts what it hears, in evaluation too."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("heard", torch.zeros(()))
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        self.get_buffer("heard").add_(1)
+        return super().embed(features, lengths)
+
+
+class Scaled(toys.Frames):
+    """Frames divided by a deviation that is taken from the training clips."""
+
+    spread: Tensor
+    kept: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("spread", torch.ones(()))
+
+    def fit(self, batches: Any) -> None:
+        self.spread.copy_(torch.cat([waveform.flatten() for waveform, _ in batches]).std())
+
+
+def batch() -> Batch:
+    return Batch(*toys.sounds(8))
+
+
+PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any], Callable[[Any], bool]]] = {
+    "without_gradient": (Masked, probes.without_gradient, lambda share: share == 1),
+    "derivative_error": (Pretended, probes.derivative_error, lambda error: error > 0.5),
+    "standing": (Masked, lambda model, clips: probes.standing(model, clips, 0.5, 10), lambda share: share > 0),
+    "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
+    "company": (Peeking, probes.company, lambda size: size > 1e-3),
+    "probabilities": (Probabilities, probes.probabilities, bool),
+    "changed": (Learning, probes.changed_state, bool),
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_finds_its_culprit_out_and_nothing_in_honest_models(name: str) -> None:
+    culprit, ask, guilty = PROBES[name]
+    made = toys.model(culprit).eval()
+    clips = batch()
+    with torch.no_grad():
+        right = Batch(clips.waveform, clips.lengths, made(clips.waveform, clips.lengths).argmax(1))
+    assert guilty(ask(made, right))
+    for honest in toys.MODELS:
+        made = toys.model(honest).eval()
+        with torch.no_grad():
+            right = Batch(clips.waveform, clips.lengths, made(clips.waveform, clips.lengths).argmax(1))
+        assert not guilty(ask(made, right)), honest
+
+
+def test_statistics_of_other_clips_are_found_out() -> None:
+    training = [toys.sounds(8, seed=1)[:2]]
+    fitted = Scaled()
+    fitted.fit(iter(training))
+    stored = {name: value.clone() for name, value in fitted.named_buffers()}
+    assert probes.foreign_statistics(Scaled(), stored, iter(training)) == 0
+    assert probes.foreign_statistics(Scaled(), {"spread": stored["spread"] * 1.1}, iter(training)) > 0.05
+
+
+SUITE = """
+name: audited
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+models: [tiny]
+training: {iterations: 250, batch_size: 16, learning_rate: 2e-3, schedule: cosine, fit_on: train+validation}
+defenses: [none]
+transcriber: none
+metrics: [uar]
+attacks:
+  - {name: noise, params: {epsilon: 0.004}}
+  - {name: ifgsm, params: {epsilon: 0.004}}
+  - {name: chain-rule, params: {epsilon: 0.004, alpha: 0.001, steps: 10}}
+"""
+
+
+def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path) -> None:
+    (tmp_path / "audited.yaml").write_text(SUITE)
+    done = advser("run", "audited.yaml", "--store", "store", "--out", "out", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    flags = Results.load(tmp_path / "out").run["audit"]["flags"]
+    assert {(flag["check"], flag["where"].get("attack")) for flag in flags} == {("noise-beats-attack", "chain-rule")}
+    for line in advser("board", tmp_path / "out").stdout.splitlines():
+        if line.startswith("chain-rule"):
+            assert line.split()[-1] == "D"
+    board = advser("board", tmp_path / "out", "--by", "audit").stdout
+    assert "chain-rule" in board
+    assert "Flag D: more clips fall under noise of the same budget" in " ".join(board.split())
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["audit"]["checks"].keys() == {*NAMES}
