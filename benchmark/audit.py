@@ -408,7 +408,7 @@ def statistics_from_elsewhere(found: Evidence) -> Iterator[Flag]:
             yield _model(statistics_from_elsewhere, victim, f"relative difference {difference:.2g}")
 
 
-CHECKS: Final[tuple[Check, ...]] = (
+OF_ATTACKS: Final[tuple[Check, ...]] = (
     iterative_attack_weaker_than_single_step,
     smaller_budget_stronger,
     transfer_beats_white_box,
@@ -417,6 +417,10 @@ CHECKS: Final[tuple[Check, ...]] = (
     not_converged,
     undefended_twin_stands,
     only_proxy_labels,
+)
+"""Checks of what attacks came to."""
+
+OF_MODELS: Final[tuple[Check, ...]] = (
     zero_gradients,
     false_gradient,
     stands_under_huge_budget,
@@ -427,4 +431,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     state_changes_in_evaluation,
     statistics_from_elsewhere,
 )
+"""Checks of what trained models tell of themselves."""
+
+CHECKS: Final = (*OF_ATTACKS, *OF_MODELS)
 """All checks, in the order in which boards name them."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from advser.run import Prepared, Report
 
 EXIT_FAILED_CELLS = 3
+EXIT_FOUND = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -232,6 +233,37 @@ def show(
     if rows:
         table = tabulate(rows, headers=["parameter", "type", "default", "unit", "about"])
         print_line(f"\n{table}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    kind: Annotated[str, typer.Argument(help="attack, defense, model or metric.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name.")],
+    params: Annotated[list[str], typer.Option("--param", metavar="KEY=VALUE", help="A parameter; VALUE is YAML.")] = [],
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    plugin: Plugins = [],
+) -> None:
+    """Try a plugin in half a minute: contract, then the suite 'mock' with its audit.
+
+    Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
+    """
+    import yaml
+
+    from advser.check import check as found
+    from advser.registry import load_plugin_file
+
+    for path in plugin:
+        load_plugin_file(path)
+    given = {key: yaml.safe_load(value) for key, value in _pairs("--param", params, "KEY=VALUE").items()}
+    wrong = 0
+    for finding in found(kind, name, given, store or _default_store(), tuple(path.absolute() for path in plugin)):
+        wrong += bool(finding.wrong)
+        told = f"MEND   {finding.part}: {finding.wrong}" if finding.wrong else f"ok     {finding.part}"
+        _console().print(told, markup=False, soft_wrap=True)
+    origin = next(registry for registry in REGISTRIES.values() if registry.kind == kind).origin(name)
+    _console().print(f"{wrong} to mend or to explain in {origin}", markup=False, soft_wrap=True)
+    if wrong:
+        raise typer.Exit(EXIT_FOUND)
 
 
 @app.command()

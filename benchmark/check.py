@@ -1,0 +1,118 @@
+"""Tries one plugin: what its users are told, its contract, and a run of the suite ``mock`` with its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import yaml
+from rich.console import Console
+
+from advser import contract
+from advser.attacks.base import Attack
+from advser.audit import CHECKS, OF_ATTACKS, meaning_of, name_of
+from advser.contract import Finding
+from advser.errors import AdvserError, InputError
+from advser.parameters import validated
+from advser.plugins import ATTACKS, REGISTRIES
+from advser.run import Report, Request, carry_out, prepare
+from advser.runner import Workers
+from advser.suite import load
+
+SUITE: Final = "mock"
+CHECKS_OF: Final = {"attack": OF_ATTACKS, "defense": CHECKS, "model": CHECKS, "metric": ()}
+"""Kind of plugin → the checks of the audit that tell of it."""
+
+COLUMN: Final = {"attack": "attack", "defense": "defense", "model": "model", "metric": "metric"}
+"""Kind of plugin → the column of the results that names it."""
+
+
+def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins: tuple[Path, ...]) -> Iterator[Finding]:
+    """Yield what was found of a plugin, the quickest first.
+
+    Args:
+        kind: ``attack``, ``defense``, ``model`` or ``metric``.
+        name: in its registry.
+        params: its parameters; an attack's ``epsilon`` is chosen by the mock task.
+        store: the artefact store's root.
+        plugins: plugin files, loaded already, for the workers.
+
+    Raises:
+        InputError: if there is no such plugin, or its parameters are wrong.
+    """
+    if kind not in contract.CONTRACTS:
+        raise InputError(f"check {kind}: allowed: {', '.join(contract.CONTRACTS)}")
+    plugin = next(registry for registry in REGISTRIES.values() if registry.kind == kind).get(name)
+    given = {**params, **_budget(kind, plugin, "waveform")}
+    if kind != "model":
+        validated(plugin, given, f"{kind} '{name}'")
+    yield from contract.described(kind, name)
+    try:
+        yield from contract.CONTRACTS[kind](plugin, given)
+    except AdvserError as error:
+        yield Finding("contract", str(error))
+    except Exception as error:
+        yield Finding("contract", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    yield from _mock_run(kind, name, params, store, plugins)
+
+
+def _budget(kind: str, plugin: type[Any], domain: str) -> dict[str, float]:
+    if kind != "attack" or "epsilon" not in plugin.model_fields:
+        return {}
+    return {"epsilon": 0.004 if domain == "waveform" else 0.1}
+
+
+def _mock_run(
+    kind: str, name: str, params: Mapping[str, Any], store: Path, plugins: tuple[Path, ...]
+) -> Iterator[Finding]:
+    with TemporaryDirectory(prefix="advser-check-") as folder:
+        file = Path(folder) / f"{SUITE}.yaml"
+        file.write_text(yaml.safe_dump(_with(kind, name, dict(params))), encoding="utf-8")
+        request = Request(str(file), store, out=Path(folder) / "out", workers=Workers(plugins=plugins))
+        report = carry_out(request, prepare(request), Console(quiet=True))
+    yield from _judged(kind, name, report)
+
+
+def _with(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the mock suite as data, with the plugin in it."""
+    suite = load(SUITE).model_dump(mode="json")
+    entry = {"name": name, "params": params}
+    if kind == "attack":
+        plugin = ATTACKS.get(name)
+        own = [
+            _attack_entry(plugin, entry, attack["domain"], attack["params"]["epsilon"])
+            for attack in suite["attacks"]
+            if attack["name"] == "fgsm"
+            if attack["domain"][0] in plugin.domains
+        ]
+        return {**suite, "audit": False, "attacks": [*(one for one in suite["attacks"] if one["name"] != name), *own]}
+    listed = [one for one in suite[f"{kind}s"] if one["name"] != name]
+    return {**suite, "audit": kind != "metric", f"{kind}s": [entry] if kind == "model" else [*listed, entry]}
+
+
+def _attack_entry(
+    plugin: type[Attack], entry: dict[str, Any], domain: list[str], budgets: list[float]
+) -> dict[str, Any]:
+    budget = {"epsilon": budgets} if "epsilon" in plugin.model_fields else {}
+    return {
+        "name": entry["name"],
+        "params": {**entry["params"], **budget},
+        "domain": domain,
+        "delivery": ["features"] if domain == ["spectrogram"] else ["audio"],
+    }
+
+
+def _judged(kind: str, name: str, report: Report) -> Iterator[Finding]:
+    """Yield whether every cell of the plugin has its figures, and what the audit says of it."""
+    table = report.results.table
+    own = table[table[COLUMN[kind]] == name]
+    failed = own[own["status"] == "failed"]["reason"].drop_duplicates().tolist()
+    yield from (Finding("a run on the mock task", reason) for reason in failed or [""])
+    flags = [flag for flag in report.results.run["audit"]["flags"] if flag["where"].get(kind) == name]
+    told = {flag["check"]: flag["detail"] for flag in flags}
+    for audited in CHECKS_OF[kind]:
+        check_name = name_of(audited)
+        found = f"{meaning_of(audited)} ({told[check_name]})" if check_name in told else ""
+        yield Finding(f"audit: {check_name.replace('-', ' ')}", found)

@@ -1,0 +1,200 @@
+"""What a plugin's contract asks and a run does not show: held against a small model and a few clips, in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.attacks.learned import LearnedAttack
+from advser.audio import sound_mask
+from advser.corpora.decode import decode
+from advser.defenses.base import Defense, TrainingBatch
+from advser.metrics.base import ClipMetric, Metric
+from advser.models.base import EmotionModel
+from advser.parameters import arguments, build, describe
+from advser.plugins import CORPORA, MODELS, REGISTRIES
+from advser.target import Target
+from advser.threat import Domain
+
+CLIPS: Final = 6
+"""Clips that a plugin is tried on."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a plugin keeps one part of its contract.
+
+    Attributes:
+        part: what is asked of it, in a few words.
+        wrong: what is wrong, or an empty text.
+    """
+
+    part: str
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A few clips of the demo corpus: waveforms (B, T), lengths (B,), classes (B,), and how many classes there are."""
+
+    waveform: Tensor
+    lengths: Tensor
+    labels: Tensor
+    classes: int
+
+
+def clips() -> Clips:
+    """Return the first clips of the embedded corpus."""
+    rows, sound, classes = decode(build(CORPORA.get("demo"), {}, "corpus 'demo'").read(None), "emotion", None)
+    waveform, lengths = sound.batch(range(CLIPS))
+    return Clips(waveform, lengths, torch.tensor(rows["target"].to_numpy()[:CLIPS]), len(classes))
+
+
+def described(kind: str, name: str) -> Iterator[Finding]:
+    """Hold a plugin against what its users must be told: docstring, source, a line and a unit for each number."""
+    plugin = next(registry for registry in REGISTRIES.values() if registry.kind == kind).get(name)
+    yield Finding("docstring", "" if (plugin.__doc__ or "").strip() else "the class has none")
+    yield Finding("citation", "" if getattr(plugin, "citation", "") else "the class variable 'citation' is empty")
+    untold = [one.name for one in describe(plugin) if not one.about]
+    yield Finding("parameters", f"without a line about them: {', '.join(untold)}" if untold else "")
+
+
+def attack(plugin: type[Attack], params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Hold an attack against its contract, in each of its domains."""
+    some = clips()
+    for domain in plugin.domains:
+        made = build(plugin, dict(params), plugin.__name__)
+        if not isinstance(made, LearnedAttack):
+            yield from _attack_in(made, domain, some)
+
+
+def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
+    model = _small_model(some)
+    x = model.inputs(some.waveform, some.lengths, domain).detach()
+    given, labels, state = x.clone(), some.labels.clone(), _copied(model)
+    results = [_perturbed(made, model, given, labels, some.lengths, domain) for _ in range(2)]
+    yield Finding(f"{domain}: the same generator gives the same", _differs(*results))
+    yield Finding(f"{domain}: inputs stay as they are", _differs(given, x) or _differs(labels, some.labels))
+    changed = [name for name, value in _copied(model).items() if not torch.equal(value, state[name])]
+    yield Finding(f"{domain}: the model stays as it is", f"changed: {', '.join(changed)}" if changed else "")
+
+
+def _perturbed(made: Attack, model: EmotionModel, x: Tensor, labels: Tensor, lengths: Tensor, domain: Domain) -> Tensor:
+    mask = sound_mask(lengths, x.shape[1]) if domain == "waveform" else None
+    with Target(model, lengths, domain, made.access, mask=mask) as target:
+        return made.perturb(target, x, labels, torch.Generator().manual_seed(0))
+
+
+def defense(plugin: type[Defense], params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Hold a defense against its contract: a finite scalar that moves the weights, drawn from the batch's generator."""
+    some = clips()
+    made = build(plugin, dict(params), plugin.__name__)
+    losses = []
+    for _ in range(2):
+        model = made.extend(_small_model(some))
+        features = model.frontend(some.waveform, some.lengths)
+        generator = torch.Generator().manual_seed(0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loss = made.loss(
+                model.train(), TrainingBatch(some.waveform, some.lengths, some.labels, features, generator), 10**6
+            )
+        losses.append(loss)
+    scalar = loss.ndim == 0 and bool(torch.isfinite(loss))
+    yield Finding("the objective is a finite scalar", "" if scalar else f"found {loss.detach()}")
+    if not scalar:
+        return
+    yield Finding("the same generator gives the same", _differs(*losses))
+    loss.backward()  # type: ignore[no-untyped-call]
+    moved = any(weight.grad is not None and weight.grad.any() for weight in model.parameters())
+    yield Finding("the objective moves the weights", "" if moved else "no weight has a gradient")
+
+
+def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Hold a model against its contract: shapes, and clips that are judged alike however far they are padded."""
+    some = clips()
+    made = plugin(some.classes, **arguments(plugin, dict(params), plugin.__name__)).eval()
+    made.frontend.fit(iter([(some.waveform, some.lengths)]))
+    with torch.no_grad():
+        outputs = made.outputs(some.waveform, some.lengths, "waveform")
+        padded = torch.nn.functional.pad(some.waveform, (0, 4000))
+        longer = made.outputs(padded, some.lengths, "waveform")
+    expected = (CLIPS, some.classes)
+    right = outputs.logits.shape == expected
+    yield Finding("logits (B, C)", "" if right else f"found {tuple(outputs.logits.shape)}, expected {expected}")
+    flat = outputs.embedding.ndim == 2 and len(outputs.embedding) == CLIPS
+    yield Finding("embedding (B, D)", "" if flat else f"found {tuple(outputs.embedding.shape)}")
+    far = float((outputs.logits - longer.logits).abs().max())
+    yield Finding("padding makes no difference", f"logits differ by {far:.2g}" if far > 1e-3 else "")
+
+
+def metric(plugin: type[Metric], params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Hold a metric against its contract: the same again, whatever the order of clips, and best for untouched sound."""
+    made = build(plugin, dict(params), plugin.__name__)
+    if isinstance(made, ClipMetric):
+        yield from _clip_metric(made)
+        return
+    examples = _examples()
+    found = torch.from_numpy(made.statistics(examples.copy(), 4))
+    yield Finding("a row a clip", "" if len(found) == len(examples) else f"{len(found)} rows of {len(examples)} clips")
+    again = torch.from_numpy(made.statistics(examples.iloc[::-1].reset_index(drop=True), 4)).flip(0)
+    yield Finding("the order of the clips makes no difference", _differs(found.nan_to_num(), again.nan_to_num()))
+
+
+def _clip_metric(made: ClipMetric) -> Iterator[Finding]:
+    some = clips()
+    clean = some.waveform[0, : int(some.lengths[0])].numpy()
+    noisy = clean + np.float32(0.02) * torch.randn(len(clean), generator=torch.Generator().manual_seed(0)).numpy()
+    kept = clean.copy()
+    values = [float(made.measure(clean, noisy, 16_000)) for _ in range(2)]
+    yield Finding("the same clips give the same", "" if values[0] == values[1] else f"{values[0]} and {values[1]}")
+    yield Finding("clips stay as they are", "" if (clean == kept).all() else "the clean clip was changed")
+
+
+def _examples() -> pd.DataFrame:
+    """Return a made-up examples table with every column that metrics read."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = {name: torch.randint(4, (24,), generator=generator).numpy() for name in _CLASSES}
+    numbers = {name: torch.rand(24, generator=generator).double().numpy() for name in _NUMBERS}
+    counts = {name: torch.randint(1, 9, (24,), generator=generator).double().numpy() for name in _COUNTS}
+    speakers = [f"s{number % 4}" for number in range(24)]
+    return pd.DataFrame({**drawn, **numbers, **counts, "speaker": speakers, "fold": "fold1"})
+
+
+_CLASSES: Final = ("label", "prediction", "clean_prediction", "source_prediction")
+_NUMBERS: Final = ("loss", "margin", "detection", "clean_detection", "seconds", "forwards", "backwards")
+_COUNTS: Final = ("word_errors", "clean_word_errors", "words", "char_errors", "clean_char_errors", "chars")
+
+CONTRACTS: Final[dict[str, Callable[[type[Any], Mapping[str, Any]], Iterator[Finding]]]] = {
+    "attack": attack,
+    "defense": defense,
+    "model": model,
+    "metric": metric,
+}
+"""Kind of plugin → what holds it against its contract."""
+
+
+def _small_model(some: Clips) -> EmotionModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = MODELS.get("tiny")(some.classes)
+    made.frontend.fit(iter([(some.waveform, some.lengths)]))
+    return made
+
+
+def _copied(made: EmotionModel) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in made.state_dict().items()}
+
+
+def _differs(one: Tensor, other: Tensor) -> str:
+    if one.shape != other.shape:
+        return f"shapes {tuple(one.shape)} and {tuple(other.shape)}"
+    far = float((one.detach().double() - other.detach().double()).abs().max())
+    return f"differ by {far:.2g}" if far > 0 else ""
