@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
+from advser.attacks.reference import AttackReference
 from advser.corpora.protocols import speaker_independent
-from advser.defenses.base import AttackReference, Defense
+from advser.defenses.base import Defense
 from advser.errors import InputError
 from advser.fingerprints import fingerprints
 from advser.job import Job

@@ -14,7 +14,7 @@ from toys import Waveform
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
-from advser.defenses.base import AttackReference
+from advser.attacks.reference import AttackReference
 from advser.errors import InputError
 from advser.jobs import Corpus, Speech, prepare_job
 from advser.metrics.base import ClipMetric
