@@ -24,7 +24,7 @@ from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
 from advser.results import CLEAN, value_text
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
-from advser.threat import Delivery, Domain, Labels, ThreatModel, unit_of
+from advser.threat import Delivery, Domain, Labels, ThreatModel
 from advser.training import Training
 from advser.transcribers.base import Transcriber
 
@@ -118,7 +118,7 @@ class Configuration:
             **asdict(threat),
             "norm": budget.norm if budget else "",
             "epsilon": budget.epsilon if budget else None,
-            "epsilon_unit": unit_of(self.domain) if budget else "",
+            "epsilon_unit": budget.unit if budget else "",
         }
 
 
