@@ -20,8 +20,9 @@ class Attack(Parameters, ABC):
     A field called ``epsilon`` is the attack's budget, in the unit of the domain that the attack runs in: full scale
     for waveforms on [−1, 1], standard deviations of the training data for spectrograms. It is meant in the norm that
     a field or class variable called ``norm`` says, L∞ without one; in the norm ``relative-l2``, for waveforms alone,
-    its unit is the clip's own L2 norm. The harness projects what `perturb` returns to that budget, masks the padding, clips sound to [−1, 1], rounds it to 16-bit PCM, stores it,
-    and judges what it reads back; an attack need do none of this.
+    its unit is the clip's own L2 norm. The harness projects what `perturb` returns to that budget, masks the padding,
+    clips sound to [−1, 1], rounds it to 16-bit PCM, stores it, and judges what it reads back; an attack need do none
+    of this.
     """
 
     access: ClassVar[Access] = "white-box"

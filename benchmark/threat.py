@@ -40,6 +40,14 @@ def per_clip(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def scale(original: Tensor, norm: Norm) -> Tensor:
+    """Return what ε and step sizes are multiples of around each clip (B,): its L2 norm if relative to it, else 1."""
+    if norm != "relative-l2":
+        return original.new_ones(len(original))
+    length: Tensor = original.flatten(1).norm(dim=1)
+    return length
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """What the attacker stands on.
@@ -79,15 +87,9 @@ class Budget:
         if not self.epsilon >= 0:
             raise ValueError(f"epsilon: found {self.epsilon}, allowed: a number of at least 0")
 
-    def scale(self, original: Tensor) -> Tensor:
-        """Return what ε and step sizes are multiples of around each clip (B,): its norm if relative to it, else 1."""
-        if self.norm == "relative-l2":
-            return original.flatten(1).norm(dim=1)
-        return original.new_ones(len(original))
-
     def _bound(self, original: Tensor) -> Tensor:
         # Silence times an infinite bound is no number; silence stays silent.
-        return (self.scale(original) * self.epsilon).nan_to_num(nan=0.0, posinf=torch.inf)
+        return (scale(original, self.norm) * self.epsilon).nan_to_num(nan=0.0, posinf=torch.inf)
 
     def project(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``original``; both (B, …)."""
@@ -104,8 +106,8 @@ class Budget:
         flat = (perturbed - original).flatten(1)
         if self.norm == "linf":
             return flat.abs().amax(1)
-        length = flat.norm(dim=1)
-        return torch.where(length == 0, length, length / self.scale(original))
+        length: Tensor = flat.norm(dim=1)
+        return torch.where(length == 0, length, length / scale(original, self.norm))
 
     def exceeded(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Tell per clip whether the budget is exceeded, beyond what float32 arithmetic and PCM rounding explain.
@@ -121,7 +123,8 @@ class Budget:
             slack = slack + PCM_STEP / 2
         # What was rounded back to the original adds nothing.
         slack = slack * (delta != 0).sum(1).sqrt()
-        return ~(delta.norm(dim=1) <= self._bound(original) + slack)
+        within: Tensor = delta.norm(dim=1) <= self._bound(original) + slack
+        return ~within
 
 
 def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:

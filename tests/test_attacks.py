@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
+from typing import Any
 
 import foolbox
 import pytest
@@ -29,8 +30,17 @@ EVERYWHERE = [
     for labels in LABELS
     if domain in ATTACKS.get(name).domains and (kind.spectrogram or not ATTACKS.get(name).needs_spectrogram)
 ]
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
+    "apgd": {"steps": 5},
+    "apgd-targeted": {"steps": 4},
     "chain-rule": {"steps": 3},
+    "ensemble": {
+        "attacks": [
+            {"name": "apgd", "params": {"loss": "dlr", "steps": 3}},
+            {"name": "apgd-targeted", "params": {"steps": 2}},
+            {"name": "square", "params": {"queries": 10}},
+        ]
+    },
     "generator": {"steps": 3, "channels": 3, "layers": 3},
     "hopskipjump": {"queries": 100},
     "square": {"queries": 40},
