@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 import torch
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.best import Best
-from advser.attacks.reference import AttackReference
-from advser.errors import InputError
+from advser.attacks.reference import AttackReference, keeps_norm, with_budget
 from advser.parameters import parameter
-from advser.plugins import ATTACKS
 from advser.target import Target
 from advser.threat import Norm
 
@@ -24,9 +22,6 @@ USUAL: Final[tuple[dict[str, Any], ...]] = (
     {"name": "square"},
 )
 """What is run unless the suite says otherwise."""
-
-SHARED: Final = ("epsilon", "norm")
-"""Parameters that every attack has from the ensemble."""
 
 
 class Ensemble(Attack):
@@ -58,12 +53,11 @@ class Ensemble(Attack):
     def _share(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not isinstance(data.get("epsilon"), (int, float)):
             return data
-        shared = {"epsilon": data["epsilon"], "norm": data.get("norm", "linf")}
-        usual = [one for one in USUAL if _keeps(one["name"], shared["norm"])]
-        listed = data.get("attacks") or usual
+        norm = data.get("norm", "linf")
+        listed = data.get("attacks") or [one for one in USUAL if keeps_norm(one["name"], norm)]
         if not isinstance(listed, (list, tuple)):
             return data
-        return {**data, "attacks": tuple(_sharing(one, shared) for one in listed)}
+        return {**data, "attacks": tuple(with_budget(one, data["epsilon"], norm) for one in listed)}
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Run the attacks.
@@ -74,41 +68,7 @@ class Ensemble(Attack):
         best = Best(self, target, x, labels, target.objective)
         best.offer(torch.arange(len(x), device=x.device), x)
         for reference in self.attacks:
-            attack = reference.build()
-            if target.domain not in attack.domains:
-                raise InputError(
-                    f"attacks: found '{reference.name}', allowed in the domain {target.domain}: those that run there"
-                )
-            rows = best.standing
+            attack, rows = reference.build_for(target.domain), best.standing
             if len(rows):
                 best.offer(rows, attack.perturb(target.at(rows), x[rows], labels[rows], generator))
         return best.examples
-
-
-def _keeps(name: str, norm: str) -> bool:
-    """Tell whether an attack can have a budget in ``norm``; one that says no norm has L∞."""
-    plugin = ATTACKS.get(name)
-    return "norm" in plugin.model_fields or getattr(plugin, "norm", "linf") == norm
-
-
-def _sharing(one: Any, shared: dict[str, Any]) -> Any:
-    """Return an attack's reference, as data, with the parameters that it has from the ensemble.
-
-    Raises:
-        ValueError: if it says otherwise itself, or has its budget in another norm.
-    """
-    data = one.model_dump() if isinstance(one, BaseModel) else one
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str) or data["name"] not in ATTACKS:
-        return data
-    name, params = data["name"], dict(data.get("params") or {})
-    fields = ATTACKS.get(name).model_fields
-    if not _keeps(name, shared["norm"]):
-        raise ValueError(
-            f"attacks: found '{name}', allowed with norm {shared['norm']}: attacks that keep a budget in it"
-        )
-    for key in SHARED:
-        if params.get(key) not in (None, shared[key]):
-            raise ValueError(f"attacks: '{name}': {key}: found {params[key]}, allowed: the ensemble's, {shared[key]}")
-        if key in fields:
-            params[key] = shared[key]
-    return {**data, "params": params}

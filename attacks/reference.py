@@ -11,6 +11,7 @@ from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS
+from advser.threat import Domain
 
 
 class AttackReference(BaseModel):
@@ -41,3 +42,42 @@ class AttackReference(BaseModel):
     def build(self) -> Attack:
         """Return the attack."""
         return build(ATTACKS.get(self.name), self.params, f"attack '{self.name}'")
+
+    def build_for(self, domain: Domain) -> Attack:
+        """Return the attack, to run in ``domain``.
+
+        Raises:
+            InputError: if it does not run there.
+        """
+        attack = self.build()
+        if domain not in attack.domains:
+            raise InputError(f"found attack '{self.name}', allowed in the domain {domain}: those that run there")
+        return attack
+
+
+def keeps_norm(name: str, norm: Any) -> bool:
+    """Tell whether an attack can have a budget in ``norm``; one that names no norm has L∞."""
+    plugin = ATTACKS.get(name)
+    return "norm" in plugin.model_fields or getattr(plugin, "norm", "linf") == norm
+
+
+def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
+    """Return a reference, as data, whose attack has the budget of the plugin that refers to it, in that norm.
+
+    What is no reference to a known attack is returned as it is, for validation to refuse.
+
+    Raises:
+        ValueError: if it has another budget already, or the attack keeps none in that norm.
+    """
+    data = reference.model_dump() if isinstance(reference, BaseModel) else reference
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str) or data["name"] not in ATTACKS:
+        return data
+    name, params = data["name"], dict(data.get("params") or {})
+    if not keeps_norm(name, norm):
+        raise ValueError(f"found attack '{name}', allowed with norm {norm}: attacks that keep a budget in it")
+    for key, value in {"epsilon": epsilon, "norm": norm}.items():
+        if params.get(key) not in (None, value):
+            raise ValueError(f"attack '{name}': {key}: found {params[key]}, allowed: that of the whole, {value}")
+        if key in ATTACKS.get(name).model_fields:
+            params[key] = value
+    return {**data, "params": params}

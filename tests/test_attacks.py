@@ -40,8 +40,10 @@ SMALL: dict[str, dict[str, Any]] = {
             {"name": "square", "params": {"queries": 10}},
         ]
     },
+    "eot": {"draws": 2, "attack": {"name": "pgd", "params": {"steps": 2}}},
     "generator": {"steps": 3, "channels": 3, "layers": 3},
     "hopskipjump": {"queries": 100},
+    "mi-fgsm": {"steps": 3, "diversity": 0.7},
     "square": {"queries": 40},
 }
 """Parameters that keep the table quick."""
