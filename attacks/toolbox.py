@@ -84,8 +84,8 @@ class ART(ToolboxAttack):
     Work on sound and on spectrograms: AutoConjugateGradient, AutoProjectedGradientDescent, BasicIterativeMethod,
     BoundaryAttack, CarliniL2Method, CarliniLInfMethod, DeepFool, ElasticNet, FastGradientMethod, HopSkipJump,
     MomentumIterativeMethod, NewtonFool, ProjectedGradientDescent, SignOPTAttack, UniversalPerturbation (of each clip
-    alone). One forward pass a clip is spent on the number of classes. DeepFool leaves the model's own decision, whatever
-    label it is given: a clip that is misread when clean may become right.
+    alone). One forward pass a clip is spent on the number of classes. DeepFool leaves the model's own decision,
+    whatever label it is given: a clip that is misread when clean may become right.
     """
 
     citation: ClassVar[str] = "Nicolae et al.: Adversarial Robustness Toolbox v1.0.0, arXiv 1807.01069"
