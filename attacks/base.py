@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from advser.audio import admissible
 from advser.parameters import Parameters
 from advser.target import Target
-from advser.threat import DOMAINS, Access, Budget, Domain, Norm, unit_of
+from advser.threat import DOMAINS, Access, Budget, Domain, Norm, admit, unit_of
 
 
 class Attack(Parameters, ABC):
@@ -18,9 +19,10 @@ class Attack(Parameters, ABC):
 
     A field called ``epsilon`` is the attack's budget, in the unit of the domain that the attack runs in: full scale
     for waveforms on [−1, 1], standard deviations of the training data for spectrograms. It is meant in the norm that
-    a field or class variable called ``norm`` says, L∞ without one. The harness projects what
-    `perturb` returns to that budget, masks the padding, clips sound to [−1, 1], rounds it to 16-bit PCM, stores it,
-    and judges what it reads back; an attack need do none of this.
+    a field or class variable called ``norm`` says, L∞ without one; in the norm ``relative-l2``, for waveforms alone,
+    its unit is the clip's own L2 norm. The harness projects what `perturb` returns to that budget, masks the padding,
+    clips sound to [−1, 1], rounds it to 16-bit PCM, stores it, and judges what it reads back; an attack need do none
+    of this.
     """
 
     access: ClassVar[Access] = "white-box"
@@ -53,9 +55,17 @@ class Attack(Parameters, ABC):
         """
         epsilon: float | None = getattr(self, "epsilon", None)
         norm: Norm = getattr(self, "norm", "linf")
-        return None if epsilon is None else Budget(norm, epsilon, unit_of(domain))
+        return None if epsilon is None else Budget(norm, epsilon, unit_of(domain, norm))
 
     def project(self, perturbed: Tensor, x: Tensor, domain: Domain) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, itself."""
         budget = self.budget(domain)
         return perturbed if budget is None else budget.project(perturbed, x)
+
+    def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
+        """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.admit`."""
+        return admit(perturbed, x, target.mask, target.domain, self.budget(target.domain))
+
+    def judged(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
+        """Return what is judged of ``perturbed``: of sound what 16-bit PCM leaves, `advser.audio.admissible`."""
+        return admissible(perturbed, x, target.mask, target.domain, self.budget(target.domain))

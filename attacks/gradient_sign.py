@@ -9,9 +9,10 @@ from pydantic import model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
+from advser.attacks.steepest import random_start, steepest
 from advser.parameters import parameter
 from advser.target import Target
-from advser.threat import per_clip
+from advser.threat import Norm, per_clip, scale
 
 
 def uniform_noise(x: Tensor, bound: float, generator: torch.Generator) -> Tensor:
@@ -42,7 +43,8 @@ class FGSM(Attack):
 class IterativeFGSM(Attack):
     """Iterative FGSM (BIM): steps of size α along the sign of the gradient, each projected to the budget.
 
-    x₍ₖ₊₁₎ = Π_ε(x₍ₖ₎ + α · sign(∇ L(x₍ₖ₎, y))). Without ε there is no projection, as in Wijayasingha 2019. With soft
+    x₍ₖ₊₁₎ = Π_ε(x₍ₖ₎ + α · sign(∇ L(x₍ₖ₎, y))), in L2 with ∇L / ‖∇L‖₂ of each clip in place of the sign; relative to
+    the clip, ε and α are multiples of its L2 norm. Without ε there is no projection, as in Wijayasingha 2019. With soft
     labels the gradient at the starting point is zero but for rounding (p − p): give ``random_start`` there.
     """
 
@@ -51,8 +53,9 @@ class IterativeFGSM(Attack):
         "unprojected: Wijayasingha, Hiding emotions in plain sight, 2019"
     )
 
-    epsilon: float | None = parameter(None, unit="full-scale or z", about="L∞ budget ε; none: no projection", ge=0)
-    alpha: float | None = parameter(None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0)
+    epsilon: float | None = parameter(None, unit="full-scale, z or clip", about="budget ε; none: no projection", ge=0)
+    norm: Norm = parameter("linf", about="norm of the budget and of the steps")
+    alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="number of steps", ge=0)
     random_start: float = parameter(
         0.0,
@@ -70,15 +73,16 @@ class IterativeFGSM(Attack):
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take the steps."""
         alpha = self.alpha if self.alpha is not None else 2.5 * (self.epsilon or 0) / max(self.steps, 1)
+        size = per_clip(alpha * scale(x, self.norm), x)
         perturbed = x + uniform_noise(x, self.random_start, generator) if self.random_start else x
         for _ in range(self.steps):
-            perturbed = perturbed + alpha * target.gradient(perturbed, labels).sign()
+            perturbed = perturbed + size * steepest(target.gradient(perturbed, labels), self.norm)
             perturbed = self.project(perturbed, x, target.domain)
         return perturbed
 
 
 class PGD(Attack):
-    """Projected gradient descent: iterative FGSM from random starts, keeping each clip's best iterate.
+    """Projected gradient descent: `IterativeFGSM` from random starts, keeping each clip's best iterate.
 
     Best is the highest loss over all iterates of all restarts. Costs steps + 1 forward and steps backward passes a
     restart.
@@ -88,16 +92,17 @@ class PGD(Attack):
         "Madry et al.: Towards deep learning models resistant to adversarial attacks, ICLR 2018, sec. 2.1"
     )
 
-    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
-    alpha: float | None = parameter(None, unit="full-scale or z", about="step size α; none: 2.5 ε / steps", gt=0)
+    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
+    norm: Norm = parameter("linf", about="norm of the budget and of the steps")
+    alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="steps a restart", ge=1)
-    restarts: int = parameter(1, unit="runs", about="random starts, uniform in the budget", ge=1)
+    restarts: int = parameter(1, unit="runs", about="random starts in the budget", ge=1)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Run all restarts."""
         best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
         for _ in range(self.restarts):
-            perturbed = x + uniform_noise(x, self.epsilon, generator)
+            perturbed = random_start(x, target, self.norm, self.epsilon, generator)
             for step in range(self.steps + 1):
                 if step < self.steps:
                     loss, gradient = target.loss_and_gradient(perturbed, labels)
@@ -112,4 +117,5 @@ class PGD(Attack):
 
     def _step(self, target: Target, perturbed: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
         alpha = 2.5 * self.epsilon / self.steps if self.alpha is None else self.alpha
-        return self.project(perturbed + alpha * gradient.sign(), x, target.domain)
+        step = per_clip(alpha * scale(x, self.norm), x) * steepest(gradient, self.norm)
+        return self.project(perturbed + step, x, target.domain)

@@ -7,7 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 ALWAYS = {"targeted": False, "verbose": False, "summary_writer": False}
 """Arguments that every attack is given that takes them."""
+
+Ball = Literal["linf", "l2"]
+"""Norms that the toolbox has."""
 
 ORDERS: dict[Norm, float] = {"linf": np.inf, "l2": 2}
 """Norms as ART and torch know them."""
@@ -50,7 +53,7 @@ class ToolboxAttack(Attack, ABC):
 
     packages: ClassVar[tuple[str, ...]] = ("adversarial-robustness-toolbox",)
 
-    norm: Norm = parameter("linf", about="norm of the budget")
+    norm: Ball = parameter("linf", about="norm of the budget")
     epsilon: float | None = parameter(None, unit="full-scale or z", about="budget ε; none: no bound", ge=0)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,7 +84,8 @@ class ART(ToolboxAttack):
     Work on sound and on spectrograms: AutoConjugateGradient, AutoProjectedGradientDescent, BasicIterativeMethod,
     BoundaryAttack, CarliniL2Method, CarliniLInfMethod, DeepFool, ElasticNet, FastGradientMethod, HopSkipJump,
     MomentumIterativeMethod, NewtonFool, ProjectedGradientDescent, SignOPTAttack, UniversalPerturbation (of each clip
-    alone). One forward pass a clip is spent on the number of classes.
+    alone). One forward pass a clip is spent on the number of classes. DeepFool leaves the model's own decision,
+    whatever label it is given: a clip that is misread when clean may become right.
     """
 
     citation: ClassVar[str] = "Nicolae et al.: Adversarial Robustness Toolbox v1.0.0, arXiv 1807.01069"

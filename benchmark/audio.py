@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from advser.errors import InputError
-from advser.threat import PCM_STEP
+from advser.threat import PCM_STEP, Budget, Domain, admit
 
 SAMPLE_RATE = 16_000
 """Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
@@ -87,6 +87,17 @@ def round_within(perturbed: Tensor, original: Tensor, epsilon: float | None) -> 
         bound = np.floor(epsilon / PCM_STEP + 1e-6)
         steps = steps.clamp(-bound, bound)
     return (original + steps * PCM_STEP).clamp(PCM_LOWEST * PCM_STEP, PCM_HIGHEST * PCM_STEP)
+
+
+def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
+    """Return what is judged of a perturbation: what `advser.threat.admit` admits, and of sound what 16-bit PCM leaves.
+
+    The arguments are those of `advser.threat.admit`; waveforms ``x`` lie on the 16-bit grid.
+    """
+    admitted = admit(perturbed, x, mask, domain, budget)
+    if domain == "spectrogram":
+        return admitted
+    return round_within(admitted, x, budget.epsilon if budget is not None and budget.norm == "linf" else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
+from advser.attacks.reference import AttackReference
 from advser.corpora.protocols import speaker_independent
-from advser.defenses.base import AttackReference, Defense
+from advser.defenses.base import Defense
 from advser.errors import InputError
 from advser.fingerprints import fingerprints
 from advser.job import Job
@@ -23,7 +24,7 @@ from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
 from advser.results import CLEAN, value_text
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
-from advser.threat import Delivery, Domain, Labels, ThreatModel, unit_of
+from advser.threat import Delivery, Domain, Labels, ThreatModel
 from advser.training import Training
 from advser.transcribers.base import Transcriber
 
@@ -117,7 +118,7 @@ class Configuration:
             **asdict(threat),
             "norm": budget.norm if budget else "",
             "epsilon": budget.epsilon if budget else None,
-            "epsilon_unit": unit_of(self.domain) if budget else "",
+            "epsilon_unit": budget.unit if budget else "",
         }
 
 

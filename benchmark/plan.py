@@ -19,7 +19,7 @@ from advser.parameters import build, validated
 from advser.plugins import ATTACKS, METRICS
 from advser.results import EXAMPLES_SCHEMA, KEYS
 from advser.suite import AttackEntry, PluginEntry, Suite
-from advser.threat import Access, Delivery, Labels, ThreatModel
+from advser.threat import Access, Delivery, Domain, Labels, ThreatModel
 from advser.worst import columns_of, members
 
 FILTERS = (
@@ -121,6 +121,14 @@ def _grid(params: Mapping[str, Any], plugin: type[Attack], where: str) -> Iterat
 def _takes_list(plugin: type[Attack], name: str) -> bool:
     field_info = plugin.model_fields.get(name)
     return field_info is not None and any(word in str(field_info.annotation) for word in ("list", "tuple", "Sequence"))
+
+
+def _refuse_norm(attack: Attack, domain: Domain, where: str) -> None:
+    """Raise InputError if the attack's norm has no meaning in the domain."""
+    try:
+        attack.budget(domain)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _check_metric(entry: PluginEntry) -> None:
@@ -259,6 +267,7 @@ class _Planner:
             for params, given in itertools.product(_grid(entry.params, plugin, where), labels):
                 complete = validated(plugin, params, where)
                 attack = build(plugin, complete, where)
+                _refuse_norm(attack, domain, where)
                 rows.append(Configuration(entry, attack, complete, domain, given))
         return rows
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import copy
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,6 +16,9 @@ from torch.nn import functional
 from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.threat import Access, Domain
+
+TINY: Final = 1e-12
+"""Keeps a quotient finite whose denominator is 0."""
 
 Loss = Callable[[Outputs, Tensor], Tensor]
 """From outputs and labels to the loss of each clip (B,), which an attack ascends."""
@@ -41,6 +46,19 @@ def classes(labels: Tensor) -> Tensor:
     return labels if labels.ndim == 1 else labels.argmax(1)
 
 
+def difference_of_logits_ratio(outputs: Outputs, labels: Tensor) -> Tensor:
+    """The `margin` over the difference of the highest and the third-highest logit (B,): DLR, blind to their scale.
+
+    With two classes, where there is no third logit, it is the margin. Labels as there. Croce & Hein, "Reliable
+    evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks", 2020, eq. 6.
+    """
+    above = margin(outputs, labels)
+    if outputs.logits.shape[1] < 3:
+        return above
+    highest = outputs.logits.topk(3, dim=1).values
+    return above / (highest[:, 0] - highest[:, 2] + TINY)
+
+
 def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
     """Cross-entropy less ``weight`` (at least 0) times softplus(d) (B,): of an attack that knows the detector.
 
@@ -54,6 +72,21 @@ def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
 
 OBJECTIVES: Final[dict[str, Loss]] = {"cross-entropy": cross_entropy, "margin": margin, "evasion": evasion}
 """What a suite can have an attack ascend."""
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What one forward and one backward pass tell of each clip.
+
+    Attributes:
+        loss: (B,).
+        gradient: of the loss with respect to the input, in its shape; 0 in the padding.
+        margin: `margin` of the same outputs (B,): above 0 where the clip is misread.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    margin: Tensor
 
 
 class Target:
@@ -113,9 +146,9 @@ class Target:
 
         A clip may occur more than once, as for an average over random transformations.
         """
-        mask = None if self.mask is None else self.mask[rows]
-        part = Target(self._model, self.lengths[rows], self.domain, self.access, objective=self.objective, mask=mask)
-        part.forwards, part.backwards = self.forwards, self.backwards
+        part = copy(self)
+        part.lengths = self.lengths[rows]
+        part.mask = None if self.mask is None else self.mask[rows]
         part._rows = self._rows[rows.cpu()]
         return part
 
@@ -150,13 +183,20 @@ class Target:
 
         ``loss`` is by default the target's ``objective``. White-box only.
         """
+        found = self.ascent(x, labels, loss)
+        return found.loss, found.gradient
+
+    def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
+        """Return what `loss_and_gradient` does, and the margin of the same forward pass. White-box only."""
         self._grant("gradient", "white-box")
         with torch.enable_grad():
             variable = x.detach().clone().requires_grad_()
-            losses = (loss or self.objective)(self._forward(variable), labels)
+            outputs = self._forward(variable)
+            losses = (loss or self.objective)(outputs, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         self._count(self.backwards)
-        return losses.detach(), gradient if self.mask is None else gradient * self.mask
+        gradient = gradient if self.mask is None else gradient * self.mask
+        return Ascent(losses.detach(), gradient, margin(outputs, labels).detach())
 
     def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.

@@ -8,26 +8,44 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from advser.errors import InputError
+
 Domain = Literal["waveform", "spectrogram"]
 Delivery = Literal["audio", "features"]
 Labels = Literal["true", "predicted", "soft", "none"]
 Access = Literal["white-box", "transfer", "scores", "decisions", "blind"]
-Norm = Literal["linf", "l2"]
-Unit = Literal["full-scale", "z"]
+Norm = Literal["linf", "l2", "relative-l2"]
+Unit = Literal["full-scale", "z", "clip"]
 
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 PCM_STEP = 1 / 32768
 """One step of 16-bit PCM on the scale [−1, 1]."""
 
 
-def unit_of(domain: Domain) -> Unit:
-    """Return the unit of a perturbation: the scale [−1, 1] for sound, standard deviations for features."""
+def unit_of(domain: Domain, norm: Norm = "linf") -> Unit:
+    """Return the unit of a budget: the scale [−1, 1] for sound, standard deviations for features, or the clip's norm.
+
+    Raises:
+        InputError: if the norm is relative to the clip and the domain is not the waveform.
+    """
+    if norm == "relative-l2":
+        if domain != "waveform":
+            raise InputError(f"norm: found '{norm}', allowed in the domain {domain}: linf, l2")
+        return "clip"
     return "full-scale" if domain == "waveform" else "z"
 
 
 def per_clip(values: Tensor, like: Tensor) -> Tensor:
     """Return one value a clip (B,) in a shape that broadcasts to ``like`` (B, …)."""
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def scale(original: Tensor, norm: Norm) -> Tensor:
+    """Return what ε and step sizes are multiples of around each clip (B,): its L2 norm if relative to it, else 1."""
+    if norm != "relative-l2":
+        return original.new_ones(len(original))
+    length: Tensor = original.flatten(1).norm(dim=1)
+    return length
 
 
 @dataclass(frozen=True)
@@ -53,9 +71,12 @@ class Budget:
     """A bound on a perturbation, per clip.
 
     Attributes:
-        norm: ``linf`` (largest absolute change) or ``l2`` (Euclidean norm over the clip).
+        norm: ``linf`` (largest absolute change), ``l2`` (Euclidean norm over the clip), or ``relative-l2`` (Euclidean
+            norm over that of the clip: a bound of ε keeps the signal-to-noise ratio at −20 log₁₀ ε dB or above, and
+            a silent clip as it is). Padding is zero and adds to neither.
         epsilon: the bound, at least 0.
-        unit: ``full-scale`` (waveform on [−1, 1]) or ``z`` (standard deviations of the training data).
+        unit: ``full-scale`` (waveform on [−1, 1]), ``z`` (standard deviations of the training data) or ``clip`` (the
+            clip's own norm).
     """
 
     norm: Norm
@@ -66,19 +87,27 @@ class Budget:
         if not self.epsilon >= 0:
             raise ValueError(f"epsilon: found {self.epsilon}, allowed: a number of at least 0")
 
+    def _bound(self, original: Tensor) -> Tensor:
+        # Silence times an infinite bound is no number; silence stays silent.
+        return (scale(original, self.norm) * self.epsilon).nan_to_num(nan=0.0, posinf=torch.inf)
+
     def project(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``original``; both (B, …)."""
         if self.norm == "linf":
             return perturbed.clamp(original - self.epsilon, original + self.epsilon)
         delta = perturbed - original
-        size = self.size(delta).view(-1, *[1] * (delta.ndim - 1))
+        length, bound = delta.flatten(1).norm(dim=1), self._bound(original)
         # Points within the budget are returned as they are: adding the difference again would round them.
-        return torch.where(size <= self.epsilon, perturbed, original + delta * (self.epsilon / size))
+        nearest = original + delta * per_clip(bound / length, delta)
+        return torch.where(per_clip(length <= bound, delta), perturbed, nearest)
 
-    def size(self, delta: Tensor) -> Tensor:
-        """Return the norm of each clip's perturbation: (B, …) → (B,)."""
-        flat = delta.flatten(1)
-        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+    def size(self, perturbed: Tensor, original: Tensor) -> Tensor:
+        """Return the norm of each clip's perturbation in the budget's unit: (B, …) → (B,)."""
+        flat = (perturbed - original).flatten(1)
+        if self.norm == "linf":
+            return flat.abs().amax(1)
+        length: Tensor = flat.norm(dim=1)
+        return torch.where(length == 0, length, length / scale(original, self.norm))
 
     def exceeded(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Tell per clip whether the budget is exceeded, beyond what float32 arithmetic and PCM rounding explain.
@@ -86,25 +115,28 @@ class Budget:
         An L∞ budget on sound holds exactly, since rounding is done inside it (`advser.audio.round_within`). The
         rounding of an L2 budget may add half a PCM step a sample.
         """
+        delta = (perturbed - original).flatten(1)
         slack = 1e-6 * (1 + original.flatten(1).abs().amax(1))
-        if self.norm == "l2":
-            slack = slack * original[0].numel() ** 0.5
-            if self.unit == "full-scale":
-                slack = slack + PCM_STEP / 2 * original[0].numel() ** 0.5
-        # Negated, so that a perturbation that is not a number exceeds every budget.
-        return ~(self.size(perturbed - original) <= self.epsilon + slack)
+        if self.norm == "linf":
+            return ~(delta.abs().amax(1) <= self.epsilon + slack)  # negated, so that what is no number exceeds it
+        if self.unit != "z":
+            slack = slack + PCM_STEP / 2
+        # What was rounded back to the original adds nothing.
+        slack = slack * (delta != 0).sum(1).sqrt()
+        within: Tensor = delta.norm(dim=1) <= self._bound(original) + slack
+        return ~within
 
 
-def admit(perturbed: Tensor, x: Tensor, mask: Tensor, domain: Domain, budget: Budget | None) -> Tensor:
+def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
     """Return what is admitted of a perturbation: ``x`` outside ``mask``, within the budget, and sound on [−1, 1].
 
     Args:
         perturbed: what an attack returned, in the shape of ``x``.
         x: the clean inputs (B, …).
-        mask: broadcasts to ``x``; false in padding.
+        mask: broadcasts to ``x``; false in padding; None: there is none.
         domain: what ``x`` is.
         budget: the bound; None: there is none.
     """
-    admitted = torch.where(mask, perturbed, x)
+    admitted = perturbed if mask is None else torch.where(mask, perturbed, x)
     admitted = admitted if budget is None else budget.project(admitted, x)
     return admitted.clamp(-1, 1) if domain == "waveform" else admitted

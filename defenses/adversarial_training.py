@@ -9,7 +9,8 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
+from advser.attacks.reference import AttackReference
+from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Fraction, parameter

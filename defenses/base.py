@@ -4,51 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.learned import LearnedAttack
 from advser.audio import sound_mask
-from advser.errors import InputError
 from advser.models.base import EmotionModel
-from advser.parameters import Parameters, build, validated
-from advser.plugins import ATTACKS
+from advser.parameters import Parameters
 from advser.target import Loss, Target, cross_entropy
 from advser.threat import Domain, admit
-
-
-class AttackReference(BaseModel):
-    """An attack by name and parameters, as a suite writes it: ``{name: fgsm, params: {epsilon: 0.06}}``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str
-    params: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("name"), str):
-            try:
-                plugin = ATTACKS.get(data["name"])
-                params = validated(plugin, data.get("params") or {}, f"attack '{data['name']}'")
-            except InputError as error:
-                raise ValueError(str(error)) from None
-            if issubclass(plugin, LearnedAttack):
-                raise ValueError(
-                    f"name: found '{data['name']}', whose network is trained against a finished model; allowed in a "
-                    "defense: an attack that crafts at once"
-                )
-            return {**data, "params": params}
-        return data
-
-    def build(self) -> Attack:
-        """Return the attack."""
-        return build(ATTACKS.get(self.name), self.params, f"attack '{self.name}'")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advser.attacks.reference import AttackReference
 from advser.audio import sound_mask
-from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
+from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.models.base import EmotionModel
 from advser.models.strided import block
 from advser.parameters import parameter

@@ -10,7 +10,7 @@ from advser.leaderboards.board import Cell
 from advser.leaderboards.layout import groups, section_texts
 from advser.leaderboards.rows import NORM_NAMES, SETTING, Row
 
-_UNIT_NAMES: Final = {"z": "standard deviations", "full-scale": "full scale, [−1, 1]"}
+_UNIT_NAMES: Final = {"z": "standard deviations", "full-scale": "full scale, [−1, 1]", "clip": "of the clip"}
 
 
 PLACE: Final = ("domain", "delivery", "norm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,12 +17,13 @@ from advser.results import CLEAN, KEYS, Results, value_text
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
 
-NORM_NAMES = {"linf": "L∞", "l2": "L2"}
-UNITS = {"full-scale": "FS", "z": "z"}
+NORM_NAMES = {"linf": "L∞", "l2": "L2", "relative-l2": "relative L2"}
+UNITS = {"full-scale": "FS", "z": "z", "clip": "of the clip"}
 CONTROL_NOTE = "An attack without labels is a control: it knows nothing of the model."
 UNIT_NOTES = {
     "full-scale": "FS: full scale, the waveform on [−1, 1].",
     "z": "z: standard deviations of the training data's features.",
+    "clip": "of the clip: L2 norm of the perturbation over that of the clip; the dB are the least SNR that it leaves.",
 }
 _ORDER = {
     "domain": ("waveform", "spectrogram"),
@@ -96,8 +98,11 @@ class Row:
 
 
 def epsilon_text(epsilon: float | None, unit: str) -> str:
-    """Return a budget with its unit, such as ``0.06 z``; empty if there is none."""
-    return "" if epsilon is None else f"{epsilon:g} {UNITS.get(unit, unit)}".strip()
+    """Return a budget with its unit, such as ``0.06 z`` or ``0.01 of the clip (40 dB)``; empty if there is none."""
+    if epsilon is None:
+        return ""
+    decibels = f" ({-20 * math.log10(epsilon):.3g} dB)" if unit == "clip" and epsilon else ""
+    return f"{epsilon:g} {UNITS.get(unit, unit)}".strip() + decibels
 
 
 def metrics(results: Results) -> tuple[str, ...]:

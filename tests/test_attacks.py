@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from itertools import repeat
+from typing import Any
 
-import foolbox
 import pytest
 import torch
 import toys
@@ -29,10 +29,21 @@ EVERYWHERE = [
     for labels in LABELS
     if domain in ATTACKS.get(name).domains and (kind.spectrogram or not ATTACKS.get(name).needs_spectrogram)
 ]
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
+    "apgd": {"steps": 5},
+    "apgd-targeted": {"steps": 4},
     "chain-rule": {"steps": 3},
+    "ensemble": {
+        "attacks": [
+            {"name": "apgd", "params": {"loss": "dlr", "steps": 3}},
+            {"name": "apgd-targeted", "params": {"steps": 2}},
+            {"name": "square", "params": {"queries": 10}},
+        ]
+    },
+    "eot": {"draws": 2, "attack": {"name": "pgd", "params": {"steps": 2}}},
     "generator": {"steps": 3, "channels": 3, "layers": 3},
     "hopskipjump": {"queries": 100},
+    "mi-fgsm": {"steps": 3, "diversity": 0.7},
     "square": {"queries": 40},
 }
 """Parameters that keep the table quick."""
@@ -258,76 +269,3 @@ def test_noise_has_the_spread_that_it_says() -> None:
     assert sign.abs().unique().tolist() == pytest.approx([0.03])
     assert abs(sign.mean()) < 3e-4
     assert gaussian.std().item() == pytest.approx(0.01, rel=0.02)
-
-
-class Foolbox:
-    """Foolbox before features scaled to [0, 1], with room around them so that its clipping touches nothing."""
-
-    def __init__(self, made: EmotionModel, x: Tensor, lengths: Tensor) -> None:
-        self.low, self.high = float(x.min()) - 1, float(x.max()) + 1
-        self.x = x
-
-        class Scaled(torch.nn.Module):
-            def forward(_, unit: Tensor) -> Tensor:  # noqa: N805
-                return made.outputs(self.low + unit * (self.high - self.low), lengths, "spectrogram").logits
-
-        self.model = foolbox.PyTorchModel(Scaled().eval(), bounds=(0, 1), device="cpu")
-
-    def scaled(self, size: float) -> float:
-        return size / (self.high - self.low)
-
-    def perturb(self, attack: foolbox.attacks.base.Attack, labels: Tensor, epsilon: float) -> Tensor:
-        unit = (self.x - self.low) / (self.high - self.low)
-        found, _, _ = attack(
-            self.model, unit, foolbox.criteria.Misclassification(labels), epsilons=self.scaled(epsilon)
-        )
-        return self.low + found * (self.high - self.low)
-
-
-@pytest.fixture(scope="module")
-def contest() -> tuple[EmotionModel, Tensor, Tensor, Tensor]:
-    """A model, features, lengths and the labels that it gives them: it is right on every clean clip."""
-    made = toys.model(toys.Convolutional).double().eval()
-    waveform, lengths, _ = toys.sounds(64, seed=5)
-    x = made.inputs(waveform.double(), lengths, "spectrogram").detach()
-    return made, x, lengths, made.outputs(x, lengths, "spectrogram").logits.argmax(1)
-
-
-def right(made: EmotionModel, x: Tensor, lengths: Tensor, labels: Tensor) -> int:
-    return int((made.outputs(x, lengths, "spectrogram").logits.argmax(1) == labels).sum())
-
-
-@pytest.mark.parametrize(("steps", "epsilon"), [(1, 0.05), (10, 0.05), (10, 0.1)])
-def test_gradient_sign_steps_agree_with_foolbox(
-    contest: tuple[EmotionModel, Tensor, Tensor, Tensor], steps: int, epsilon: float
-) -> None:
-    made, x, lengths, labels = contest
-    other = Foolbox(made, x, lengths)
-    alpha = epsilon / 4
-    if steps == 1:
-        ours: Attack = FGSM(epsilon=epsilon)
-        theirs = foolbox.attacks.LinfFastGradientAttack()
-    else:
-        ours = IterativeFGSM(epsilon=epsilon, alpha=alpha, steps=steps)
-        theirs = foolbox.attacks.LinfBasicIterativeAttack(
-            abs_stepsize=other.scaled(alpha), steps=steps, random_start=False
-        )
-    with Target(made, lengths, "spectrogram") as target:
-        found = ours.perturb(target, x, labels, generator())
-    expected = other.perturb(theirs, labels, epsilon)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
-    assert 0 < right(made, found, lengths, labels) < len(x)
-
-
-def test_pgd_agrees_with_foolbox_on_robust_accuracy(contest: tuple[EmotionModel, Tensor, Tensor, Tensor]) -> None:
-    made, x, lengths, labels = contest
-    other = Foolbox(made, x, lengths)
-    epsilon, steps = 0.05, 40
-    with Target(made, lengths, "spectrogram") as target:
-        attack = PGD(epsilon=epsilon, alpha=epsilon / 10, steps=steps)
-        found = right(made, attack.perturb(target, x, labels, generator()), lengths, labels)
-    torch.manual_seed(0)
-    theirs = foolbox.attacks.LinfPGD(abs_stepsize=other.scaled(epsilon / 10), steps=steps)
-    expected = right(made, other.perturb(theirs, labels, epsilon), lengths, labels)
-    assert abs(found - expected) <= 1
-    assert 0 < found < len(x)

@@ -12,8 +12,9 @@ import toys
 from torch import Tensor
 from torch.nn import functional
 
+from advser.attacks.reference import AttackReference
 from advser.defenses.augmentation import NoiseAugmentation
-from advser.defenses.base import AttackReference, TrainingBatch, craft
+from advser.defenses.base import TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
 from advser.jobs import inner_attacks

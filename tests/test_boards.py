@@ -9,7 +9,7 @@ import synthetic
 from advser.errors import InputError
 from advser.leaderboards.board import Board, Cell, Column, best_rows
 from advser.leaderboards.boards import BOARDS, attacks, defenses, models, transfer
-from advser.leaderboards.rows import rows
+from advser.leaderboards.rows import epsilon_text, rows
 from advser.leaderboards.sheet import panels, sheet
 from advser.results import Results, no_examples, select
 
@@ -266,3 +266,17 @@ def test_a_negative_zero_has_no_sign() -> None:
     column = Column("d", ("d",), decimals=2)
     board = Board("b", "B", (column,), pd.DataFrame({"d": cells}), pd.DataFrame(index=range(3)), ("",) * 3, "", (), ())
     assert [row[0].text for row in sheet(board).body] == ["0.00", "−0.25", "0.00"]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "unit", "text"),
+    [
+        (None, "", ""),
+        (0.06, "z", "0.06 z"),
+        (0.001, "full-scale", "0.001 FS"),
+        (0.01, "clip", "0.01 of the clip (40 dB)"),
+        (0.0, "clip", "0 of the clip"),
+    ],
+)
+def test_a_budget_is_told_with_its_unit(epsilon: float | None, unit: str, text: str) -> None:
+    assert epsilon_text(epsilon, unit) == text

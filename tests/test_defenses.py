@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from advser.attacks.learned import LearnedAttack
+from advser.attacks.reference import AttackReference
 from advser.defenses.adversarial_training import Similarity, Vanilla
-from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
+from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
 from advser.jobs import inner_attacks
@@ -139,7 +140,7 @@ def test_any_attack_can_be_trained_against(plugin: type[Defense], attack: str, d
 @pytest.mark.parametrize("plugin", ADVERSARIAL)
 def test_an_attack_that_needs_a_finished_model_is_refused(plugin: type[Defense], name: str) -> None:
     reference = {"name": name, "params": toys.row(ATTACKS.get(name), epsilon=0.01)}
-    with pytest.raises(InputError, match=f"name: found '{name}', .*; allowed in a defense: "):
+    with pytest.raises(InputError, match=f"name: found '{name}', .*; allowed here: "):
         validated(plugin, {"attack": reference}, "defense")
 
 

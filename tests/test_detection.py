@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advser.attacks.gradient_sign import IterativeFGSM
-from advser.defenses.base import AttackReference, Defense, TrainingBatch
+from advser.attacks.reference import AttackReference
+from advser.defenses.base import Defense, TrainingBatch
 from advser.defenses.detection import Detector, DetectorNetwork
 from advser.defenses.undefended import Undefended
 from advser.metrics.detection import BINS, Detection, DetectorAUC, DetectorEER

@@ -14,7 +14,7 @@ from toys import Waveform
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
-from advser.defenses.base import AttackReference
+from advser.attacks.reference import AttackReference
 from advser.errors import InputError
 from advser.jobs import Corpus, Speech, prepare_job
 from advser.metrics.base import ClipMetric
@@ -23,7 +23,8 @@ from advser.parameters import parameter
 from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.registry import code_fingerprint
-from advser.suite import Suite
+from advser.suite import Suite, WorstCase
+from advser.worst import columns_of, members
 
 FGSM = {"name": "fgsm", "params": {"epsilon": 0.06}}
 NOISE = {"name": "noise", "params": {"epsilon": 0.001}}
@@ -261,6 +262,28 @@ def test_the_defenses_of_an_ensemble_are_told_one_by_one() -> None:
     found = {defense for model, defense in places(made, "source_model", "source_defense") if "+" in model}
     assert found == {"none + vanilla + none", "none + none + vanilla"}
     assert len(keys_of(made)) == len(made.cells)
+
+
+def test_a_budget_relative_to_the_clip_has_its_own_unit_and_no_place_in_spectrograms() -> None:
+    attack = {"name": "pgd", "params": {"norm": "relative-l2", "epsilon": [0.01, 0.03]}}
+    made = plan(attacks=[attack, {**attack, "label": "other"}, FGSM])
+    found = places(made, "attack", "norm", "epsilon", "epsilon_unit")
+    assert ("pgd", "relative-l2", 0.01, "clip") in found
+    declared = WorstCase(name="worst", norm="relative-l2", epsilon=0.01)
+    (together,) = members(made.cells, declared)
+    assert [cell.columns["attack"] for cell in together] == ["pgd", "other"]
+    assert columns_of(together, declared)["epsilon_unit"] == "clip"
+    message = "attack 'pgd': norm: found 'relative-l2', allowed in the domain spectrogram: linf, l2"
+    with pytest.raises(InputError, match=message):
+        plan(attacks=[{**attack, **IN_FEATURES}])
+
+
+def test_the_attacks_of_an_ensemble_decide_its_key() -> None:
+    made = plan(attacks=[{"name": "ensemble", "params": {"epsilon": [0.001, 0.002]}}])
+    crafted = [job for job in made.jobs.values() if job.stage == "craft" and "ensemble" in job.title]
+    assert len(crafted) == 2 * 3
+    assert {f"attacks:{name}" for name in ("ensemble", "apgd", "apgd-targeted", "square")} <= set(crafted[0].code)
+    assert places(made, "epsilon", "norm") == [(0.001, "linf"), (0.002, "linf")]
 
 
 def test_cells_that_results_could_not_tell_apart_are_refused_before_anything_runs() -> None:

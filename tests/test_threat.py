@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advser.threat import DOMAINS, PCM_STEP, Budget, Norm, unit_of
+from advser.audio import admissible
+from advser.errors import InputError
+from advser.threat import DOMAINS, PCM_STEP, Budget, Norm, admit, per_clip, unit_of
 
-NORMS: tuple[Norm, ...] = ("linf", "l2")
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
 @st.composite
@@ -47,7 +51,7 @@ def test_projecting_twice_is_projecting_once(budget: Budget, pair: tuple[Tensor,
 @given(budgets(), pairs())
 def test_what_is_within_the_budget_is_returned_bit_by_bit(budget: Budget, pair: tuple[Tensor, Tensor]) -> None:
     perturbed, original = pair
-    room = Budget(budget.norm, float(budget.size(perturbed - original).max()) * 1.01 + 1e-6, budget.unit)
+    room = Budget(budget.norm, float(budget.size(perturbed, original).max()) * 1.01 + 1e-6, budget.unit)
     assert torch.equal(room.project(perturbed, original), perturbed)
 
 
@@ -56,7 +60,7 @@ def test_no_admissible_point_is_nearer(budget: Budget, pair: tuple[Tensor, Tenso
     perturbed, original = (part.double() for part in pair)
     projected = budget.project(perturbed, original)
     direction = torch.randn(original.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-    size = budget.size(direction).view(-1, *[1] * (direction.ndim - 1))
+    size = per_clip(budget.size(original + direction, original), direction)
     nearness = (projected - perturbed).flatten(1).norm(dim=1)
     for share in (0.0, 0.5, 1.0):
         other = original + direction / size * budget.epsilon * share
@@ -71,19 +75,19 @@ def test_an_infinite_budget_binds_nothing(pair: tuple[Tensor, Tensor]) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_each_clip_is_projected_on_its_own(norm: Norm) -> None:
-    original = torch.zeros(2, 4)
-    perturbed = torch.tensor([[0.1, 0.0, 0.0, 0.0], [3.0, 4.0, 0.0, 0.0]])
+    original = torch.full((2, 4), 0.5 if norm == "relative-l2" else 0.0)  # of L2 norm 1 in the first case
+    perturbed = original + torch.tensor([[0.1, 0.0, 0.0, 0.0], [3.0, 4.0, 0.0, 0.0]])
     projected = Budget(norm, 1.0, "z").project(perturbed, original)
     assert torch.equal(projected[0], perturbed[0])
     expected = [1.0, 1.0, 0.0, 0.0] if norm == "linf" else [0.6, 0.8, 0.0, 0.0]
-    torch.testing.assert_close(projected[1], torch.tensor(expected))
+    torch.testing.assert_close((projected - original)[1], torch.tensor(expected))
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("unit", ["full-scale", "z"])
 def test_verification_sees_an_excess_in_one_clip_only(norm: Norm, unit: str) -> None:
     budget = Budget(norm, 0.5, unit)
-    original = torch.full((3, 4), 0.25)
+    original = torch.full((3, 4), 0.5)  # of L2 norm 1
     perturbed = original.clone()
     perturbed[1, 2] += 0.5 + 2.5 * PCM_STEP
     perturbed[2, 2] += 0.5
@@ -114,3 +118,39 @@ def test_a_budget_below_0_is_refused(epsilon: float) -> None:
 
 def test_every_domain_has_its_own_unit() -> None:
     assert {domain: unit_of(domain) for domain in DOMAINS} == {"waveform": "full-scale", "spectrogram": "z"}
+    assert unit_of("waveform", "relative-l2") == "clip"
+    with pytest.raises(InputError, match="norm: found 'relative-l2', allowed in the domain spectrogram: linf, l2"):
+        unit_of("spectrogram", "relative-l2")
+
+
+def snr(perturbed: Tensor, original: Tensor) -> Tensor:
+    """The energy ratio of each clip to its perturbation, in dB."""
+    energies = [part.double().square().sum(1) for part in (original, perturbed - original)]
+    return 10 * (energies[0] / energies[1]).log10()
+
+
+@given(st.floats(-10, 60), st.sampled_from([0.001, 0.05, 0.3]), st.integers(0, 500), st.integers(0, 2**32))
+def test_a_relative_budget_bounds_the_snr_whatever_the_padding(
+    bound: float, loudness: float, padding: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sound = torch.zeros(3, 400 + padding)
+    # On the 16-bit grid, and quiet enough that no sample is clipped; the last clip is silent.
+    sound[:2, :400] = ((torch.randn(2, 400, generator=generator) * loudness).clamp(-0.9, 0.9) / PCM_STEP).round()
+    sound *= PCM_STEP
+    mask = torch.arange(sound.shape[1]).expand(3, -1) < 400
+    budget = Budget("relative-l2", 10 ** (-bound / 20), unit_of("waveform", "relative-l2"))
+    noisy = sound + 100 * torch.randn(sound.shape, generator=generator)
+
+    projected = admit(noisy, sound, mask, "spectrogram", budget)  # without the clipping of sound
+    torch.testing.assert_close(snr(projected, sound)[:2], torch.full((2,), bound).double(), rtol=0, atol=1e-3)
+    alone = budget.project(torch.where(mask, noisy, sound)[:, :400], sound[:, :400])
+    torch.testing.assert_close(projected[:, :400], alone)
+    judged = admissible(noisy, sound, mask, "waveform", budget)
+    assert not budget.exceeded(judged, sound).any()
+    norm = sound[:2].norm(dim=1).double()
+    rounding = PCM_STEP / 2 * 400**0.5
+    assert (snr(judged, sound)[:2] >= -20 * (budget.epsilon + rounding / norm).log10() - 1e-3).all()
+    assert torch.equal(judged[2], sound[2]), "silence was perturbed"
+    louder = Budget("relative-l2", budget.epsilon * 0.5, budget.unit)
+    assert louder.exceeded(projected, sound)[:2].logical_or(budget.epsilon * norm < 4 * rounding).all()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
-from advser.audio import Clips, Pcm, batches_by_length, round_within, sound_mask, to_pcm
+from advser.audio import Clips, Pcm, admissible, batches_by_length, sound_mask, to_pcm
 from advser.errors import ContractError
 from advser.job import Task
 from advser.models.base import EmotionModel
@@ -28,7 +28,7 @@ from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
 from advser.stages.train import load_models
 from advser.target import OBJECTIVES, Loss, Target, cross_entropy
-from advser.threat import Budget, Domain, Labels, admit
+from advser.threat import Budget, Domain, Labels
 
 FEATURES = "features.safetensors"
 COSTS = "costs.safetensors"
@@ -136,12 +136,7 @@ class Harness:
         perturbed = perturbed.detach().to(x)
         if not perturbed.isfinite().all():
             raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")
-        budget = self.budget
-        perturbed = admit(perturbed, x, mask, self.domain, budget)
-        if self.domain == "waveform":
-            epsilon = budget.epsilon if budget is not None and budget.norm == "linf" else None
-            perturbed = round_within(perturbed, x, epsilon)
-        return perturbed
+        return admissible(perturbed, x, mask, self.domain, self.budget)
 
     def _sound(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> list[Pcm] | None:
         assert self.model is not None
@@ -243,5 +238,5 @@ def _check(stored: Tensor, x: Tensor, mask: Tensor, budget: Budget | None) -> No
     if not torch.equal(torch.where(mask, x, stored), x):
         raise ContractError("stored examples differ from the clean ones in the padding")
     if budget is not None and budget.exceeded(stored, x).any():
-        size = float(budget.size(stored - x).amax())
+        size = float(budget.size(stored, x).amax())
         raise ContractError(f"a stored example is {size:g} away, allowed: {budget.epsilon:g} ({budget.norm})")

@@ -1,0 +1,46 @@
+"""The best example of each clip over several tries, judged as it will be stored."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.target import Loss, Target, cross_entropy, difference_of_logits_ratio, margin
+from advser.threat import per_clip
+
+OF_READING: tuple[Loss, ...] = (cross_entropy, margin, difference_of_logits_ratio)
+"""Losses whose only aim is that the clip is misread."""
+
+
+class Best:
+    """Keeps of each clip the best of the examples that are offered, after projection and 16-bit rounding.
+
+    Best is the highest margin, if the attack's loss only aims at misreading; a clip has then fallen once it is misread.
+    Of any other loss, such as one that goes for a detector too, best is the highest, and no clip ever falls.
+
+    Attributes:
+        examples: (B, …); the clean clips at first.
+        values: what they are judged by (B,); −∞ at first.
+    """
+
+    def __init__(self, attack: Attack, target: Target, x: Tensor, labels: Tensor, loss: Loss) -> None:
+        self.examples = x
+        self.values = torch.full((len(x),), -torch.inf, device=x.device)
+        self._attack, self._target, self._x, self._labels = attack, target, x, labels
+        self._loss = margin if loss in OF_READING else loss
+
+    @property
+    def standing(self) -> Tensor:
+        """Indices of the clips that have not fallen (b,)."""
+        return (self.values <= 0 if self._loss is margin else torch.ones_like(self.values)).nonzero().squeeze(1)
+
+    def offer(self, rows: Tensor, found: Tensor) -> None:
+        """Take examples (b, …) of the clips ``rows`` (b,) where they are better: one forward pass."""
+        target, x = self._target.at(rows), self._x[rows]
+        judged = self._attack.judged(found, x, target)
+        values = target.loss(judged, self._labels[rows], self._loss).to(self.values)
+        better = values > self.values[rows]
+        self.values = self.values.index_copy(0, rows, torch.where(better, values, self.values[rows]))
+        kept = torch.where(per_clip(better, x), judged, self.examples[rows])
+        self.examples = self.examples.index_copy(0, rows, kept)

@@ -1,0 +1,74 @@
+"""The worst of several attacks, clip by clip, which spends its budget on the clips that still stand."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.attacks.best import Best
+from advser.attacks.reference import AttackReference, keeps_norm, with_budget
+from advser.parameters import parameter
+from advser.target import Target
+from advser.threat import Norm
+
+USUAL: Final[tuple[dict[str, Any], ...]] = (
+    {"name": "apgd", "params": {"loss": "cross-entropy"}},
+    {"name": "apgd", "params": {"loss": "dlr"}},
+    {"name": "apgd-targeted"},
+    {"name": "square"},
+)
+"""What is run unless the suite says otherwise."""
+
+
+class Ensemble(Attack):
+    """Attacks in turn, each on the clips that none before it has had misread; a clip's best example is kept.
+
+    A clip has fallen once its example, projected and rounded to 16-bit PCM, is misread; one that is misread when clean
+    stays as it is. Of a clip that never falls, the example of the highest margin is kept (highest other logit less that
+    of the label), which may be the clean one. Under an objective that aims at more than misreading, as ``evasion``, no
+    clip falls: all are given to every attack, and the examples are compared by the objective.
+
+    By default: ``apgd`` with cross-entropy, ``apgd`` with DLR (below three classes that is the margin),
+    ``apgd-targeted`` and, in L∞, ``square``, each with its own defaults. They have ``epsilon`` and ``norm`` from the
+    ensemble. That is AutoAttack without its minimum-norm attack FAB.
+    """
+
+    citation: ClassVar[str] = (
+        "Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free "
+        "attacks, ICML 2020, sec. 5"
+    )
+
+    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε of all attacks", ge=0)
+    norm: Norm = parameter("linf", about="norm of the budget of all attacks")
+    attacks: tuple[AttackReference, ...] = parameter(
+        (), about="in this order, without epsilon and norm; none: apgd (cross-entropy, dlr), apgd-targeted, square"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("epsilon"), (int, float)):
+            return data
+        norm = data.get("norm", "linf")
+        listed = data.get("attacks") or [one for one in USUAL if keeps_norm(one["name"], norm)]
+        if not isinstance(listed, (list, tuple)):
+            return data
+        return {**data, "attacks": tuple(with_budget(one, data["epsilon"], norm) for one in listed)}
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Run the attacks.
+
+        Raises:
+            InputError: if one of them does not run in the domain.
+        """
+        best = Best(self, target, x, labels, target.objective)
+        best.offer(torch.arange(len(x), device=x.device), x)
+        for reference in self.attacks:
+            attack, rows = reference.build_for(target.domain), best.standing
+            if len(rows):
+                best.offer(rows, attack.perturb(target.at(rows), x[rows], labels[rows], generator))
+        return best.examples

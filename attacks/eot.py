@@ -1,0 +1,109 @@
+"""Expectation over transformation: an attack on what a randomised model says on average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.attacks.reference import AttackReference, with_budget
+from advser.parameters import parameter
+from advser.target import Ascent, Loss, Target
+from advser.threat import Norm
+
+
+class Averaged(Target):
+    """A target that asks the model several times for each answer and returns the mean; every pass counts.
+
+    Decisions are those of the mean logits.
+    """
+
+    def __init__(self, target: Target, draws: int) -> None:
+        super().__init__(
+            target._model, target.lengths, target.domain, target.access, objective=target.objective, mask=target.mask
+        )
+        self.forwards, self.backwards, self._rows = target.forwards, target.backwards, target._rows
+        self.draws = draws
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return mean logits (B, C)."""
+        return self._mean(lambda: super(Averaged, self).logits(x))
+
+    def decisions(self, x: Tensor) -> Tensor:
+        """Return the classes (B,) of the highest mean logits."""
+        self._grant("decisions", "white-box", "scores", "decisions")
+        return self._mean(lambda: self._outputs(x).logits).argmax(1)
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """Return mean embeddings (B, D)."""
+        return self._mean(lambda: super(Averaged, self).embedding(x))
+
+    def loss(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
+        """Return each clip's mean loss (B,)."""
+        return self._mean(lambda: super(Averaged, self).loss(x, labels, loss))
+
+    def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
+        """Return the mean loss, gradient and margin."""
+        means = _means(self.draws, lambda: _parts(super(Averaged, self).ascent(x, labels, loss)))
+        return Ascent(*means)
+
+    def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean features and the mean gradient with respect to them."""
+        features, gradient = _means(self.draws, lambda: super(Averaged, self).feature_gradient(x, labels))
+        return features, gradient
+
+    def _mean(self, ask: Callable[[], Tensor]) -> Tensor:
+        return _means(self.draws, lambda: (ask(),))[0]
+
+
+def _parts(told: Ascent) -> tuple[Tensor, ...]:
+    return told.loss, told.gradient, told.margin
+
+
+def _means(draws: int, ask: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return the means of the parts of several answers; of equal answers, that answer bit by bit."""
+    means = ask()
+    for number in range(2, draws + 1):
+        means = tuple(mean + (part - mean) / number for mean, part in zip(means, ask(), strict=True))
+    return means
+
+
+class EOT(Attack):
+    """Any attack on a randomised model, with every loss, gradient and logit averaged over several evaluations.
+
+    ∇ E[L(f(x), y)] ≈ 1/n Σ ∇ L(fᵢ(x), y). Only for what asks the target alone: an attack that looks at the model's
+    front end sees no average of it. On a deterministic
+    model it does what that attack does, for ``draws`` times the passes. A model that draws from a global generator of
+    torch is drawn from anew at every evaluation.
+    """
+
+    citation: ClassVar[str] = (
+        "Athalye, Carlini, Wagner: Obfuscated gradients give a false sense of security, ICML 2018, sec. 5.3; "
+        "Athalye et al.: Synthesizing robust adversarial examples, ICML 2018"
+    )
+
+    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε of the attack within", ge=0)
+    norm: Norm = parameter("linf", about="norm of its budget")
+    attack: AttackReference = parameter(None, about="the attack within, without epsilon and norm; none: pgd")
+    draws: int = parameter(10, unit="evaluations", about="that every answer is the mean of", ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("epsilon"), (int, float)):
+            return data
+        attack = data.get("attack") or {"name": "pgd"}
+        return {**data, "attack": with_budget(attack, data["epsilon"], data.get("norm", "linf"))}
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Run the attack.
+
+        Raises:
+            InputError: if it does not run in the domain.
+        """
+        attack = self.attack.build_for(target.domain)
+        return attack.perturb(Averaged(target, self.draws), x, labels, generator)

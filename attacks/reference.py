@@ -1,0 +1,83 @@
+"""Attacks that other plugins refer to: by name and parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from advser.attacks.base import Attack
+from advser.attacks.learned import LearnedAttack
+from advser.errors import InputError
+from advser.parameters import build, validated
+from advser.plugins import ATTACKS
+from advser.threat import Domain
+
+
+class AttackReference(BaseModel):
+    """An attack by name and parameters, as a suite writes it: ``{name: fgsm, params: {epsilon: 0.06}}``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            try:
+                plugin = ATTACKS.get(data["name"])
+                params = validated(plugin, data.get("params") or {}, f"attack '{data['name']}'")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+            if issubclass(plugin, LearnedAttack):
+                raise ValueError(
+                    f"name: found '{data['name']}', whose network is trained against a finished model; allowed "
+                    "here: an attack that crafts at once"
+                )
+            return {**data, "params": params}
+        return data
+
+    def build(self) -> Attack:
+        """Return the attack."""
+        return build(ATTACKS.get(self.name), self.params, f"attack '{self.name}'")
+
+    def build_for(self, domain: Domain) -> Attack:
+        """Return the attack, to run in ``domain``.
+
+        Raises:
+            InputError: if it does not run there.
+        """
+        attack = self.build()
+        if domain not in attack.domains:
+            raise InputError(f"found attack '{self.name}', allowed in the domain {domain}: those that run there")
+        return attack
+
+
+def keeps_norm(name: str, norm: Any) -> bool:
+    """Tell whether an attack can have a budget in ``norm``; one that names no norm has L∞."""
+    plugin = ATTACKS.get(name)
+    return "norm" in plugin.model_fields or getattr(plugin, "norm", "linf") == norm
+
+
+def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
+    """Return a reference, as data, whose attack has the budget of the plugin that refers to it, in that norm.
+
+    What is no reference to a known attack is returned as it is, for validation to refuse.
+
+    Raises:
+        ValueError: if it has another budget already, or the attack keeps none in that norm.
+    """
+    data = reference.model_dump() if isinstance(reference, BaseModel) else reference
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str) or data["name"] not in ATTACKS:
+        return data
+    name, params = data["name"], dict(data.get("params") or {})
+    if not keeps_norm(name, norm):
+        raise ValueError(f"found attack '{name}', allowed with norm {norm}: attacks that keep a budget in it")
+    for key, value in {"epsilon": epsilon, "norm": norm}.items():
+        if params.get(key) not in (None, value):
+            raise ValueError(f"attack '{name}': {key}: found {params[key]}, allowed: that of the whole, {value}")
+        if key in ATTACKS.get(name).model_fields:
+            params[key] = value
+    return {**data, "params": params}

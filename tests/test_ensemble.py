@@ -1,0 +1,191 @@
+"""The ensemble of attacks: shared budgets, the worst case clip by clip, and effort only where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import toys
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.attacks.ensemble import Ensemble
+from advser.attacks.gradient_sign import IterativeFGSM
+from advser.errors import InputError
+from advser.jobs import inner_attacks
+from advser.parameters import build, parameter, validated
+from advser.plugins import ATTACKS
+from advser.target import Target, evasion, margin
+from advser.threat import Access
+
+QUICK: list[dict[str, Any]] = [
+    {"name": "fgsm"},
+    {"name": "apgd", "params": {"loss": "margin", "steps": 8}},
+    {"name": "square", "params": {"queries": 30}},
+]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(**params: Any) -> Ensemble:
+    return build(Ensemble, params, "ensemble")
+
+
+def batch(clips: int = 24) -> tuple[Target, Tensor, Tensor]:
+    model = toys.model(toys.Convolutional, classes=4).eval()
+    x, lengths, _ = toys.sounds(clips, seed=5)
+    return Target(model, lengths, "waveform"), x, model(x, lengths).argmax(1)
+
+
+def test_every_attack_has_the_ensembles_budget() -> None:
+    ensemble = made(epsilon=0.003)
+    assert [one.name for one in ensemble.attacks] == ["apgd", "apgd", "apgd-targeted", "square"]
+    assert {one.params["epsilon"] for one in ensemble.attacks} == {0.003}
+    in_l2 = made(epsilon=1, norm="l2")
+    assert [one.params["norm"] for one in in_l2.attacks] == ["l2"] * len(in_l2.attacks)
+    assert all(one.build().budget("waveform") == in_l2.budget("waveform") for one in in_l2.attacks)
+    complete = validated(Ensemble, {"epsilon": 0.003, "attacks": QUICK}, "ensemble")
+    assert validated(Ensemble, complete, "ensemble") == complete
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "epsilon: Field required"),
+        ({"epsilon": 0.1, "norm": "l1"}, "norm: Input should be"),
+        ({"epsilon": 0.1, "attacks": "fgsm"}, "attacks: "),
+        ({"epsilon": 0.1, "attacks": [{"name": "fgsmm"}]}, "attacks.0: unknown attack 'fgsmm'"),
+        ({"epsilon": 0.1, "attacks": [{"name": "apgd", "params": {"steps": 0}}]}, "attacks.0: attack 'apgd': steps"),
+        (
+            {"epsilon": 0.1, "attacks": [{"name": "fgsm", "params": {"epsilon": 0.2}}]},
+            "'fgsm': epsilon: found 0.2, allowed: that of the whole, 0.1",
+        ),
+        ({"epsilon": 0.1, "norm": "l2", "attacks": [{"name": "fgsm"}]}, "found attack 'fgsm', allowed with norm l2: "),
+        ({"epsilon": 0.1, "attacks": [{"name": "generator"}]}, "attacks.0: name: found 'generator'"),
+    ],
+)
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made(**params)
+
+
+def test_inner_attacks_are_part_of_what_decides_the_result() -> None:
+    assert inner_attacks(made(epsilon=0.1)) == ("apgd", "apgd", "apgd-targeted", "square")
+    nested = made(epsilon=0.1, attacks=[{"name": "ensemble", "params": {"epsilon": 0.1, "attacks": QUICK}}])
+    assert inner_attacks(nested) == ("ensemble", "fgsm", "apgd", "square")
+
+
+def test_a_clip_stands_only_if_it_stands_under_every_attack() -> None:
+    target, x, labels = batch()
+    with target:
+        steps = {"name": "ifgsm", "params": {"steps": 5}}
+        ensemble = made(epsilon=0.001, attacks=[QUICK[0], steps, QUICK[2]])
+        clean = target.loss(x, labels, margin)
+        alone = [
+            target.loss(ensemble.judged(one.build().perturb(target, x, labels, generator()), x, target), labels, margin)
+            for one in ensemble.attacks
+        ]
+        found = target.loss(ensemble.perturb(target, x, labels, generator()), labels, margin)
+    # Square draws other squares where fewer clips stand, so that only the other two can be foretold.
+    fallen = torch.stack(alone[:2]).amax(0) > 0
+    assert 0 < fallen.sum() < len(fallen)
+    assert ((found > 0) >= fallen).all()
+    assert (found >= clean).all()
+    assert (found >= torch.stack(alone[:2]).amax(0) - 1e-6)[~fallen].all()
+
+
+class Counting(Attack):
+    """Returns the clip, and remembers which clips it was given."""
+
+    access: ClassVar[Access] = "white-box"
+    epsilon: float = parameter(about="budget")
+    given: ClassVar[list[int]] = []
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        self.given.append(len(x))
+        return x
+
+
+class Undone(Attack):
+    """Has every clip misread by less than rounding to 16 bits leaves."""
+
+    epsilon: float = parameter(about="budget")
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x + 0.4 / 32768
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    Counting.given.clear()
+    monkeypatch.setitem(ATTACKS._decorated, "test-counting", Counting)
+    monkeypatch.setitem(ATTACKS._decorated, "test-undone", Undone)
+    return iter(())
+
+
+@pytest.mark.usefixtures("registered")
+def test_only_clips_that_still_stand_are_attacked() -> None:
+    target, x, labels = batch()
+    labels[:3] = (labels[:3] + 1) % 4  # misread when clean
+    attacks = [{"name": "test-counting"}, {"name": "apgd", "params": {"steps": 5}}, {"name": "test-counting"}]
+    with target:
+        found = made(epsilon=0.002, attacks=attacks).perturb(target, x, labels, generator())
+        standing = int((target.loss(found, labels, margin) <= 0).sum())
+    assert Counting.given == [len(x) - 3, standing]
+    assert 0 < standing < len(x) - 3
+    assert torch.equal(found[:3], x[:3])
+    assert target.backwards.tolist() == [0] * 3 + [6] * (len(x) - 3)
+    Counting.given.clear()
+    objected, _, _ = batch()
+    objected.objective = evasion
+    with objected:
+        made(epsilon=0.002, attacks=attacks).perturb(objected, x, labels, generator())
+    assert Counting.given == [len(x), len(x)], "an objective beyond misreading is never reached"
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_clip_has_fallen_only_if_rounding_leaves_it_so() -> None:
+    class Fragile(toys.Linear):
+        """Misreads whatever is not on the 16-bit grid."""
+
+        def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+            off = ((features * 32768).round() / 32768 - features).abs().flatten(1).amax(1, keepdim=True) > 1e-6
+            return torch.where(off, 100.0, -100.0).expand(-1, toys.SAMPLES)
+
+    model = toys.model(Fragile, classes=2)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor([[-1.0], [1.0]]).expand(-1, toys.SAMPLES))
+    x, lengths, _ = toys.sounds()
+    labels = torch.zeros(6, dtype=torch.long)
+    attacks = [{"name": "test-undone"}, {"name": "test-counting"}]
+    with Target(model, lengths, "waveform") as target:
+        assert (target.decisions(Undone(epsilon=0.1).perturb(target, x, labels, generator())) == 1).all()
+        found = made(epsilon=0.1, attacks=attacks).perturb(target, x, labels, generator())
+    assert Counting.given == [6]
+    assert torch.equal(found, x)
+
+
+def test_an_attack_of_another_domain_is_refused() -> None:
+    model = toys.model(toys.Convolutional).eval()
+    waveform, lengths, labels = toys.sounds()
+    x = model.frontend(waveform, lengths).detach()
+    ensemble = made(epsilon=0.1, attacks=[{"name": "chain-rule"}])
+    with (
+        Target(model, lengths, "spectrogram") as target,
+        pytest.raises(InputError, match="found attack 'chain-rule', allowed in the domain spectrogram"),
+    ):
+        ensemble.perturb(target, x, labels, generator())
+
+
+def test_it_is_at_least_as_strong_as_iterated_steps() -> None:
+    target, x, labels = batch(32)
+    with target:
+        ours, theirs = (
+            (target.loss(attack.perturb(target, x, labels, generator()), labels, margin) <= 0).sum()
+            for attack in (made(epsilon=0.002, attacks=QUICK), IterativeFGSM(epsilon=0.002, steps=8))
+        )
+    assert ours <= theirs
