@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -53,7 +54,10 @@ def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
 
 
 OBJECTIVES: Final[dict[str, Loss]] = {"cross-entropy": cross_entropy, "margin": margin, "evasion": evasion}
-"""What a suite can have an attack ascend."""
+"""What a suite can have an attack ascend, beside ``adaptive``, the loss that the victim's defense gives."""
+
+ADAPTIVE: Final = "adaptive"
+"""The objective that the defense of the model before the attack gives: `advser.defenses.base.Defense.adaptive`."""
 
 
 class Target:
@@ -68,6 +72,8 @@ class Target:
         lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
         objective: the loss that attacks ascend.
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
+        reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
+            an objective at white-box access only.
         forwards: forward passes so far, per clip (B,).
         backwards: backward passes so far, per clip (B,).
     """
@@ -81,12 +87,14 @@ class Target:
         *,
         objective: Loss = cross_entropy,
         mask: Tensor | None = None,
+        reference: Tensor | None = None,
     ) -> None:
         self.lengths = lengths
         self.domain = domain
         self.access = access
         self.objective = objective
         self.mask = mask
+        self.reference = reference
         self.forwards = torch.zeros(len(lengths), dtype=torch.long)
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
@@ -113,8 +121,15 @@ class Target:
 
         A clip may occur more than once, as for an average over random transformations.
         """
-        mask = None if self.mask is None else self.mask[rows]
-        part = Target(self._model, self.lengths[rows], self.domain, self.access, objective=self.objective, mask=mask)
+        part = Target(
+            self._model,
+            self.lengths[rows],
+            self.domain,
+            self.access,
+            objective=self.objective,
+            mask=None if self.mask is None else self.mask[rows],
+            reference=None if self.reference is None else self.reference[rows],
+        )
         part.forwards, part.backwards = self.forwards, self.backwards
         part._rows = self._rows[rows.cpu()]
         return part
@@ -179,7 +194,7 @@ class Target:
         self._count(self.forwards)
         with torch.enable_grad():
             variable = features.detach().clone().requires_grad_()
-            losses = self.objective(self._model.outputs(variable, self.lengths, "spectrogram"), labels)
+            losses = self.objective(self._classify(variable, "spectrogram"), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         self._count(self.backwards)
         return features, gradient * sounding
@@ -195,9 +210,13 @@ class Target:
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Outputs:
-        assert self._model is not None, "only blind attacks stand before no model"
         self._count(self.forwards)
-        return self._model.outputs(x, self.lengths, self.domain)
+        return self._classify(x, self.domain)
+
+    def _classify(self, x: Tensor, domain: Domain) -> Outputs:
+        assert self._model is not None, "only blind attacks stand before no model"
+        outputs = self._model.outputs(x, self.lengths, domain)
+        return replace(outputs, reference=self.reference if self.access == "white-box" else None)
 
     def _count(self, passes: Tensor) -> None:
         # A clip may be asked for several times at once (`at`), which indexed addition would count as one.

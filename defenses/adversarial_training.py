@@ -13,6 +13,7 @@ from advser.defenses.base import AttackReference, Defense, TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Fraction, parameter
+from advser.target import cross_entropy
 from advser.threat import Domain
 
 CITATION = (
@@ -80,8 +81,24 @@ class Similarity(AdversarialTraining):
 
     def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:
         """Return the weighted loss."""
-        difference = clean.embedding.float() - adversarial.embedding.float()
-        distance = difference.square().mean() if self.norm == "mse" else difference.norm(dim=1).mean()
+        distance = self._distance(clean.embedding, adversarial.embedding).mean()
         clean_loss = functional.cross_entropy(clean.logits, labels)
         adversarial_loss = functional.cross_entropy(adversarial.logits, labels)
         return self.beta * clean_loss + self.gamma * adversarial_loss + (1 - self.beta - self.gamma) * distance
+
+    def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Return L(x′, y) + w d(v, v′) (B,): the training loss turned round, in the part that x′ has a hand in.
+
+        w is (1 − β − γ) / γ, as in training; 1 if γ is 0. At x′ = x the gradient of d is 0: a single step from there is
+        that of the cross-entropy.
+        """
+        loss = cross_entropy(outputs, labels)
+        if outputs.reference is None:
+            return loss
+        weight = (1 - self.beta - self.gamma) / self.gamma if self.gamma else 1.0
+        return loss + weight * self._distance(outputs.reference, outputs.embedding)
+
+    def _distance(self, v: Tensor, w: Tensor) -> Tensor:
+        """Return d of each clip (B,) from embeddings (B, D)."""
+        difference = v.float() - w.float()
+        return difference.square().mean(1) if self.norm == "mse" else difference.norm(dim=1)

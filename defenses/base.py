@@ -14,7 +14,7 @@ from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.audio import sound_mask
 from advser.errors import InputError
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Parameters, build, validated
 from advser.plugins import ATTACKS
 from advser.target import Loss, Target, cross_entropy
@@ -101,6 +101,19 @@ class Defense(Parameters, ABC):
     def wrap(self, model: EmotionModel) -> EmotionModel:
         """Return the trained model with any processing at test time around it; by default the model itself."""
         return model
+
+    def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Return the loss per clip (B,) that an attacker who knows this defense ascends; by default cross-entropy.
+
+        A suite asks for it by ``objective: adaptive``. A defense whose loss or detector cross-entropy knows nothing of
+        overrides it; what a defense does to the sound (`wrap`) is in the model's gradient anyway.
+
+        Args:
+            outputs: what the wrapped model says of x′; ``reference`` has the embeddings of the clean clips at white-box
+                access, else None.
+            labels: classes (B,) or probabilities (B, C), as the attack is given them.
+        """
+        return cross_entropy(outputs, labels)
 
 
 def craft(

@@ -22,11 +22,14 @@ class Outputs:
         embedding: (B, D), the input of the last layer.
         detection: (B,), logits of the input's being adversarial; None of a model without a detector, or if features
             are given that are no spectrogram.
+        reference: (B, D), embeddings of the clean clips, where an attacker knows them (`advser.target.Target`); no
+            model sets it.
     """
 
     logits: Tensor
     embedding: Tensor
     detection: Tensor | None = None
+    reference: Tensor | None = None
 
 
 class FrontEnd(nn.Module, ABC):

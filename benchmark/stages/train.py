@@ -64,6 +64,11 @@ def build_defense(spec: dict[str, Any]) -> Defense:
     return build(DEFENSES.get(spec["name"]), spec["params"], f"defense '{spec['name']}'")
 
 
+def load_defense(artefact: Artefact) -> Defense:
+    """Return the defense that a stored model was trained with."""
+    return build_defense(artefact.json("model.json")["defense"])
+
+
 def load_model(artefact: Artefact, device: str) -> EmotionModel:
     """Return a trained model, in evaluation mode, frozen, with its defense's processing at test time around it."""
     spec = artefact.json("model.json")
