@@ -136,10 +136,13 @@ class Target:
 
     @property
     def frontend(self) -> FrontEnd:
-        """The model's front end, for an attack that must know its frames and bands. White-box only."""
+        """What makes the model's features, for an attack that must know its frames and bands. White-box only.
+
+        Behind any processing of the sound, which the model's gradient goes through anyway.
+        """
         self._grant("frontend", "white-box")
         assert self._model is not None
-        return self._model.frontend
+        return self._model.frontend.core
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits (B, C). Needs access to scores."""

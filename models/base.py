@@ -48,6 +48,11 @@ class FrontEnd(nn.Module, ABC):
     kept: ClassVar[bool] = False
     """Whether training may keep what `analyse` returns of a clip, and call `assemble` each time it comes round."""
 
+    @property
+    def core(self) -> FrontEnd:
+        """The front end that makes the features: another one, if this one processes sound for it."""
+        return self
+
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return features (B, bands, frames), in standard deviations, of ``waveform`` (B, T) on [−1, 1].
