@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,6 +61,7 @@ class TrainingBatch:
         labels: classes (B,).
         features: (B, bands, frames), the front end's output for this step.
         generator: the only source of random numbers.
+        kept: what a defense keeps from one step to the next under names of its own; empty at the first step.
     """
 
     waveform: Tensor
@@ -68,6 +69,7 @@ class TrainingBatch:
     labels: Tensor
     features: Tensor
     generator: torch.Generator
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def inputs(self, domain: Domain) -> Tensor:
         """Return what is perturbed in ``domain``: the waveform, or the features."""
@@ -89,6 +91,10 @@ class Defense(Parameters, ABC):
     @abstractmethod
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the training objective (a scalar) of one batch; ``step`` counts from 0. The model is training."""
+
+    def showings(self) -> int:
+        """Return how many steps in a row the model is trained on each batch: at least 1, which is the default."""
+        return 1
 
     def extend(self, model: EmotionModel) -> EmotionModel:
         """Return the untrained model with the defense's own modules in it; by default the model itself.
@@ -121,7 +127,7 @@ def craft(
     batch: TrainingBatch,
     attack: Attack,
     domain: Domain,
-    labels: Tensor | None = None,
+    labels: Tensor | Literal["predicted", "soft"] = "predicted",
     objective: Loss = cross_entropy,
 ) -> Tensor:
     """Return adversarial inputs for a training batch, crafted in evaluation mode, as the harness would admit them.
@@ -131,14 +137,16 @@ def craft(
         batch: the batch.
         attack: the attack.
         domain: where it works.
-        labels: classes (B,) or probabilities (B, C); by default the model's own decisions on the clean batch
-            (Ren et al. 2020), so that the true label does not leak into the perturbation.
+        labels: classes (B,), probabilities (B, C), or, of the clean batch, ``soft`` for the model's probabilities, or
+            ``predicted`` for its decisions (Ren et al. 2020), so that the true label does not leak into the
+            perturbation.
         objective: the loss that the attack ascends.
     """
     x = batch.inputs(domain)
     with torch.no_grad():
         mask = batch.mask(model, domain)
     with Target(model, batch.lengths, domain, objective=objective, mask=mask) as target:
-        labels = target.decisions(x) if labels is None else labels
+        if not isinstance(labels, Tensor):
+            labels = target.decisions(x) if labels == "predicted" else target.logits(x).float().softmax(1)
         perturbed = attack.perturb(target, x, labels, batch.generator)
     return admit(perturbed, x, mask, domain, Attack.budget(attack, domain))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.audio import PCM_STEP
+from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.job import Job, Task
 from advser.jobs import prepare_job
 from advser.parameters import parameter
-from advser.plugins import ATTACKS
+from advser.plugins import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.judge import LOGITS, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
@@ -267,6 +269,35 @@ def test_training_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(p
     assert again.path("weights.safetensors").read_bytes() == trained.path("weights.safetensors").read_bytes()
     other = do(Store(tmp_path), train, {**spec, "seed": 1}, prepared=prepared)
     assert other.path("weights.safetensors").read_bytes() != trained.path("weights.safetensors").read_bytes()
+
+
+class Remembers(Undefended):
+    """Asks for each batch three times, and keeps the labels that it saw."""
+
+    def showings(self) -> int:
+        return 3
+
+    def loss(self, model, batch, step):
+        batch.kept[f"{step}"] = batch.labels
+        Remembers.kept = batch.kept
+        return super().loss(model, batch, step)
+
+
+def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wants(prepared, tmp_path) -> None:
+    spec = {
+        "model": {"name": "tiny", "params": {}},
+        "defense": {"name": "test-remembers", "params": {}},
+        "training": {"iterations": 7, "batch_size": 8, "precision": "fp32"},
+        "fold": "fold1",
+        "seed": 0,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEFENSES._decorated, "test-remembers", Remembers)
+        do(Store(tmp_path), train, spec, prepared=prepared)
+    seen = list(Remembers.kept.values())
+    assert len(seen) == 7
+    same = [torch.equal(before, after) for before, after in itertools.pairwise(seen)]
+    assert same == [True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize(
