@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
@@ -60,13 +61,25 @@ ADAPTIVE: Final = "adaptive"
 """The objective that the defense of the model before the attack gives: `advser.defenses.base.Defense.adaptive`."""
 
 
+@contextmanager
+def drawing(model: EmotionModel, seed: int) -> Iterator[None]:
+    """Have a model that draws at random draw what ``seed`` says, and leave torch's global generators as they were."""
+    if not model.randomised:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 class Target:
     """One batch of clips before one model, through one domain, at one access level.
 
     Used as a context manager: inside it the model is in evaluation mode with frozen weights; afterwards train flags
     and ``requires_grad`` are as before, and no gradient is left on any weight.
 
-    A blind attack may stand before no model at all (None).
+    A blind attack may stand before no model at all (None). A model that draws at random draws anew at each call, the
+    same in each target, and without touching torch's global generators.
 
     Attributes:
         lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
@@ -99,6 +112,7 @@ class Target:
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
         self._rows = torch.arange(len(lengths))
+        self._seeds = count()
         self._restore = ExitStack()
 
     def __enter__(self) -> Self:
@@ -131,7 +145,7 @@ class Target:
             reference=None if self.reference is None else self.reference[rows],
         )
         part.forwards, part.backwards = self.forwards, self.backwards
-        part._rows = self._rows[rows.cpu()]
+        part._rows, part._seeds = self._rows[rows.cpu()], self._seeds
         return part
 
     @property
@@ -218,7 +232,8 @@ class Target:
 
     def _classify(self, x: Tensor, domain: Domain) -> Outputs:
         assert self._model is not None, "only blind attacks stand before no model"
-        outputs = self._model.outputs(x, self.lengths, domain)
+        with drawing(self._model, next(self._seeds)):
+            outputs = self._model.outputs(x, self.lengths, domain)
         return replace(outputs, reference=self.reference if self.access == "white-box" else None)
 
     def _count(self, passes: Tensor) -> None:

@@ -101,6 +101,9 @@ class EmotionModel(nn.Module, ABC):
     differentiable: ClassVar[bool] = True
     """Whether a gradient reaches the sound; if not, `fit` trains the model and no white-box attack is crafted on it."""
 
+    randomised: bool = False
+    """Whether it draws from torch's global generator in evaluation mode too; its callers then seed it."""
+
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions, beside those of the training stage, whose versions decide what it computes."""
 

@@ -21,13 +21,13 @@ from advser.attacks.learned import LearnedAttack
 from advser.audio import Clips, Pcm, batches_by_length, round_within, sound_mask, to_pcm
 from advser.errors import ContractError
 from advser.job import Task
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, Outputs
 from advser.parameters import build
 from advser.plugins import ATTACKS
 from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
 from advser.stages.train import load_defense, load_models
-from advser.target import ADAPTIVE, OBJECTIVES, Loss, Target, cross_entropy
+from advser.target import ADAPTIVE, OBJECTIVES, Loss, Target, cross_entropy, drawing
 from advser.threat import Budget, Domain, Labels, admit
 
 FEATURES = "features.safetensors"
@@ -112,8 +112,7 @@ class Harness:
     def _target(self, x: Tensor, lengths: Tensor, mask: Tensor) -> Target:
         reference = None
         if self.refers:
-            assert self.model is not None
-            reference = self.model.outputs(x, lengths, self.domain).embedding
+            reference = self._clean(x, lengths).embedding
         return Target(
             self.model,
             lengths,
@@ -141,8 +140,13 @@ class Harness:
             return targets
         if self.labels == "none" or self.model is None:
             return torch.zeros_like(targets)
-        logits = self.model.outputs(x, lengths, self.domain).logits
+        logits = self._clean(x, lengths).logits
         return logits.argmax(1) if self.labels == "predicted" else logits.softmax(1)
+
+    def _clean(self, x: Tensor, lengths: Tensor) -> Outputs:
+        assert self.model is not None
+        with drawing(self.model, 0):
+            return self.model.outputs(x, lengths, self.domain)
 
     def _admissible(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
         if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
