@@ -24,6 +24,7 @@ from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
 from advser.results import CLEAN, value_text
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
+from advser.target import ADAPTIVE
 from advser.threat import Delivery, Domain, Labels, ThreatModel
 from advser.training import Training
 from advser.transcribers.base import Transcriber
@@ -186,6 +187,18 @@ def described(row: Configuration, source: Source) -> str:
     return f"{row.entry.title}{given} {row.domain}{labels}{on}"
 
 
+def _objective(entry: AttackEntry, source: Source) -> str:
+    """Return the loss that an attack ascends on a source.
+
+    ``adaptive`` is cross-entropy on several surrogates, and where the defense has no loss of its own: said so, equal
+    work is done once.
+    """
+    if entry.objective != ADAPTIVE:
+        return entry.objective
+    own = len(source) == 1 and DEFENSES.get(source[0].defense.name).adaptive is not Defense.adaptive
+    return ADAPTIVE if own else "cross-entropy"
+
+
 def _told(entry: AttackEntry, parameter: str) -> bool:
     """Tell whether a title names a parameter: what the suite sets, and the budget."""
     return parameter == "epsilon" or parameter in entry.params
@@ -296,7 +309,7 @@ class JobBook:
             "attack": {"name": row.entry.name, "params": row.params},
             "domain": row.domain,
             "labels": row.labels,
-            "objective": row.entry.objective,
+            "objective": _objective(row.entry, source),
             "batch_size": self.suite.batch_size,
             "fold": fold,
             "seed": seed,

@@ -30,8 +30,8 @@ def _labels(value: Any) -> Any:
 GivenLabels = Literal["true", "predicted", "soft"]
 """The labels that a suite can give to an attack. Blind attacks are given none, whatever the suite says."""
 
-Objective = Literal["cross-entropy", "margin", "evasion"]
-"""The loss that an attack ascends: `advser.target.OBJECTIVES`."""
+Objective = Literal["cross-entropy", "margin", "evasion", "adaptive"]
+"""The loss that an attack ascends: `advser.target.OBJECTIVES`, or the one of the source's defense (`adaptive`)."""
 
 Domains = Annotated[list[Domain], BeforeValidator(_listed), Field(min_length=1)]
 Deliveries = Annotated[list[Delivery], BeforeValidator(_listed), Field(min_length=1)]
@@ -85,7 +85,8 @@ class AttackEntry(PluginEntry):
         domain: what is perturbed.
         delivery: how a spectrogram attack is judged; ``features``, ``audio`` (re-synthesised) or both.
         labels: which labels the attack is given; ignored by blind attacks.
-        objective: the loss that it ascends; ``evasion`` goes for the victim's detector of adversarial input too.
+        objective: the loss that it ascends; ``evasion`` goes for the victim's detector of adversarial input too;
+            ``adaptive`` is what the defense of the model that it is crafted on gives (`Defense.adaptive`).
         transfer: whether every other model of the suite is also attacked with the examples.
         surrogates: groups of models, each as ``MODEL`` or ``MODEL/DEFENSE``; the examples are also crafted on each
             group's averaged decision, and judged on the models outside of it. In the waveform domain.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
@@ -71,7 +72,21 @@ def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
 
 
 OBJECTIVES: Final[dict[str, Loss]] = {"cross-entropy": cross_entropy, "margin": margin, "evasion": evasion}
-"""What a suite can have an attack ascend."""
+"""What a suite can have an attack ascend, beside ``adaptive``, the loss that the victim's defense gives."""
+
+ADAPTIVE: Final = "adaptive"
+"""The objective that the defense of the model before the attack gives: `advser.defenses.base.Defense.adaptive`."""
+
+
+@contextmanager
+def drawing(model: EmotionModel, seed: int) -> Iterator[None]:
+    """Have a model that draws at random draw what ``seed`` says, and leave torch's global generators as they were."""
+    if not model.randomised:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True)
@@ -95,12 +110,15 @@ class Target:
     Used as a context manager: inside it the model is in evaluation mode with frozen weights; afterwards train flags
     and ``requires_grad`` are as before, and no gradient is left on any weight.
 
-    A blind attack may stand before no model at all (None).
+    A blind attack may stand before no model at all (None). A model that draws at random draws anew at each call, the
+    same in each target, and without touching torch's global generators.
 
     Attributes:
         lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
         objective: the loss that attacks ascend.
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
+        reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
+            an objective at white-box access only.
         forwards: forward passes so far, per clip (B,).
         backwards: backward passes so far, per clip (B,).
     """
@@ -114,16 +132,19 @@ class Target:
         *,
         objective: Loss = cross_entropy,
         mask: Tensor | None = None,
+        reference: Tensor | None = None,
     ) -> None:
         self.lengths = lengths
         self.domain = domain
         self.access = access
         self.objective = objective
         self.mask = mask
+        self.reference = reference
         self.forwards = torch.zeros(len(lengths), dtype=torch.long)
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
         self._rows = torch.arange(len(lengths))
+        self._seeds = count()
         self._restore = ExitStack()
 
     def __enter__(self) -> Self:
@@ -149,15 +170,19 @@ class Target:
         part = copy(self)
         part.lengths = self.lengths[rows]
         part.mask = None if self.mask is None else self.mask[rows]
+        part.reference = None if self.reference is None else self.reference[rows]
         part._rows = self._rows[rows.cpu()]
         return part
 
     @property
     def frontend(self) -> FrontEnd:
-        """The model's front end, for an attack that must know its frames and bands. White-box only."""
+        """What makes the model's features, for an attack that must know its frames and bands. White-box only.
+
+        Behind any processing of the sound, which the model's gradient goes through anyway.
+        """
         self._grant("frontend", "white-box")
         assert self._model is not None
-        return self._model.frontend
+        return self._model.frontend.core
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits (B, C). Needs access to scores."""
@@ -219,7 +244,7 @@ class Target:
         self._count(self.forwards)
         with torch.enable_grad():
             variable = features.detach().clone().requires_grad_()
-            losses = self.objective(self._model.outputs(variable, self.lengths, "spectrogram"), labels)
+            losses = self.objective(self._classify(variable, "spectrogram"), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         self._count(self.backwards)
         return features, gradient * sounding
@@ -235,9 +260,14 @@ class Target:
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Outputs:
-        assert self._model is not None, "only blind attacks stand before no model"
         self._count(self.forwards)
-        return self._model.outputs(x, self.lengths, self.domain)
+        return self._classify(x, self.domain)
+
+    def _classify(self, x: Tensor, domain: Domain) -> Outputs:
+        assert self._model is not None, "only blind attacks stand before no model"
+        with drawing(self._model, next(self._seeds)):
+            outputs = self._model.outputs(x, self.lengths, domain)
+        return replace(outputs, reference=self.reference if self.access == "white-box" else None)
 
     def _count(self, passes: Tensor) -> None:
         # A clip may be asked for several times at once (`at`), which indexed addition would count as one.

@@ -1,4 +1,4 @@
-"""Adversarial training as in Ren et al., ICASSP 2020: vanilla and similarity-based."""
+"""Adversarial training, and its forms in Ren et al., ICASSP 2020: vanilla and similarity-based."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Fraction, parameter
+from advser.target import cross_entropy
 from advser.threat import Domain
 
 CITATION = (
@@ -23,23 +24,41 @@ CITATION = (
 
 
 class AdversarialTraining(Defense, ABC):
-    """Training on clean clips x and on x′ crafted from them, after a warm-up on clean clips alone."""
+    """Training on x′, perturbed clips, after a warm-up on clean clips x alone."""
 
-    attack: AttackReference = parameter(about="the attack that crafts x′, against the model's own decisions")
     domain: Domain = parameter("spectrogram", about="where x′ is crafted")
     warmup: int = parameter(0, unit="steps", about="steps of clean training before x′ is used", ge=0)
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the objective (a scalar); during warm-up, the clean cross-entropy."""
-        clean = model.outputs(batch.features, batch.lengths, "spectrogram")
         if step < self.warmup:
+            clean = model.outputs(batch.features, batch.lengths, "spectrogram")
             return functional.cross_entropy(clean.logits, batch.labels)
         if self.domain == "waveform" and model.frontend.varies_in_training:
             raise ContractError(
                 f"domain: found 'waveform' with {type(model.frontend).__name__}, which hears another part of a clip at "
                 "each step, so that x and x′ would not be the same clip; allowed: spectrogram"
             )
-        x = craft(model, batch, self.attack.build(), self.domain)
+        return self.adversarial_loss(model, batch, step - self.warmup)
+
+    @abstractmethod
+    def adversarial_loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
+        """Return the objective (a scalar) of one batch; ``step`` counts from the end of the warm-up."""
+
+
+class TrainingOnPairs(AdversarialTraining, ABC):
+    """Training on clean clips x and on x′, which an attack crafts from them."""
+
+    given: ClassVar[Literal["true", "predicted", "soft"]]
+    """The labels that the attack is given: true ones, the model's decisions on x, or its probabilities."""
+
+    attack: AttackReference = parameter(about="the attack that crafts x′")
+
+    def adversarial_loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
+        """Return the objective of x, crafted x′ and labels."""
+        clean = model.outputs(batch.features, batch.lengths, "spectrogram")
+        labels = batch.labels if self.given == "true" else self.given
+        x = craft(model, batch, self.attack.build(), self.domain, labels)
         return self.objective(clean, model.outputs(x, batch.lengths, self.domain), batch.labels)
 
     @abstractmethod
@@ -47,10 +66,11 @@ class AdversarialTraining(Defense, ABC):
         """Return the objective (a scalar) from the outputs on x and on x′."""
 
 
-class Vanilla(AdversarialTraining):
-    """Vanilla adversarial training: α L(x, y) + (1 − α) L(x′, y)."""
+class Vanilla(TrainingOnPairs):
+    """Vanilla adversarial training: α L(x, y) + (1 − α) L(x′, y); x′ is crafted against the model's own decisions."""
 
     citation: ClassVar[str] = f"{CITATION}, eq. 3"
+    given: ClassVar[Literal["true", "predicted", "soft"]] = "predicted"
 
     alpha: Fraction = parameter(0.5, about="weight α of the clean loss")
 
@@ -60,14 +80,16 @@ class Vanilla(AdversarialTraining):
         return self.alpha * clean_loss + (1 - self.alpha) * functional.cross_entropy(adversarial.logits, labels)
 
 
-class Similarity(AdversarialTraining):
+class Similarity(TrainingOnPairs):
     """Similarity-based adversarial training: β L(x, y) + γ L(x′, y) + (1 − β − γ) d(v, v′).
 
+    x′ is crafted against the model's own decisions.
     v and v′ are the embeddings (the input of the last layer) of x and x′; d is their mean squared difference, as in
     the authors' code, or the Euclidean norm of the difference, as in the paper.
     """
 
     citation: ClassVar[str] = f"{CITATION}, eq. 4"
+    given: ClassVar[Literal["true", "predicted", "soft"]] = "predicted"
 
     beta: Fraction = parameter(0.4, about="weight β of the clean loss")
     gamma: Fraction = parameter(0.4, about="weight γ of the adversarial loss")
@@ -81,8 +103,24 @@ class Similarity(AdversarialTraining):
 
     def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:
         """Return the weighted loss."""
-        difference = clean.embedding.float() - adversarial.embedding.float()
-        distance = difference.square().mean() if self.norm == "mse" else difference.norm(dim=1).mean()
+        distance = self._distance(clean.embedding, adversarial.embedding).mean()
         clean_loss = functional.cross_entropy(clean.logits, labels)
         adversarial_loss = functional.cross_entropy(adversarial.logits, labels)
         return self.beta * clean_loss + self.gamma * adversarial_loss + (1 - self.beta - self.gamma) * distance
+
+    def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Return L(x′, y) + w d(v, v′) (B,): the training loss turned round, in the part that x′ has a hand in.
+
+        w is (1 − β − γ) / γ, as in training; 1 if γ is 0. At x′ = x the gradient of d is 0: a single step from there is
+        that of the cross-entropy.
+        """
+        loss = cross_entropy(outputs, labels)
+        if outputs.reference is None:
+            return loss
+        weight = (1 - self.beta - self.gamma) / self.gamma if self.gamma else 1.0
+        return loss + weight * self._distance(outputs.reference, outputs.embedding)
+
+    def _distance(self, v: Tensor, w: Tensor) -> Tensor:
+        """Return d of each clip (B,) from embeddings (B, D)."""
+        difference = v.float() - w.float()
+        return difference.square().mean(1) if self.norm == "mse" else difference.norm(dim=1)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.audio import sound_mask
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Parameters
 from advser.target import Loss, Target, cross_entropy
 from advser.threat import Domain, admit
@@ -27,6 +27,7 @@ class TrainingBatch:
         labels: classes (B,).
         features: (B, bands, frames), the front end's output for this step.
         generator: the only source of random numbers.
+        kept: what a defense keeps from one step to the next under names of its own; empty at the first step.
     """
 
     waveform: Tensor
@@ -34,6 +35,7 @@ class TrainingBatch:
     labels: Tensor
     features: Tensor
     generator: torch.Generator
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def inputs(self, domain: Domain) -> Tensor:
         """Return what is perturbed in ``domain``: the waveform, or the features."""
@@ -56,6 +58,10 @@ class Defense(Parameters, ABC):
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the training objective (a scalar) of one batch; ``step`` counts from 0. The model is training."""
 
+    def showings(self) -> int:
+        """Return how many steps in a row the model is trained on each batch: at least 1, which is the default."""
+        return 1
+
     def extend(self, model: EmotionModel) -> EmotionModel:
         """Return the untrained model with the defense's own modules in it; by default the model itself.
 
@@ -68,13 +74,26 @@ class Defense(Parameters, ABC):
         """Return the trained model with any processing at test time around it; by default the model itself."""
         return model
 
+    def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Return the loss per clip (B,) that an attacker who knows this defense ascends; by default cross-entropy.
+
+        A suite asks for it by ``objective: adaptive``. A defense whose loss or detector cross-entropy knows nothing of
+        overrides it; what a defense does to the sound (`wrap`) is in the model's gradient anyway.
+
+        Args:
+            outputs: what the wrapped model says of x′; ``reference`` has the embeddings of the clean clips at white-box
+                access, else None.
+            labels: classes (B,) or probabilities (B, C), as the attack is given them.
+        """
+        return cross_entropy(outputs, labels)
+
 
 def craft(
     model: EmotionModel,
     batch: TrainingBatch,
     attack: Attack,
     domain: Domain,
-    labels: Tensor | None = None,
+    labels: Tensor | Literal["predicted", "soft"] = "predicted",
     objective: Loss = cross_entropy,
 ) -> Tensor:
     """Return adversarial inputs for a training batch, crafted in evaluation mode, as the harness would admit them.
@@ -84,14 +103,16 @@ def craft(
         batch: the batch.
         attack: the attack.
         domain: where it works.
-        labels: classes (B,) or probabilities (B, C); by default the model's own decisions on the clean batch
-            (Ren et al. 2020), so that the true label does not leak into the perturbation.
+        labels: classes (B,), probabilities (B, C), or, of the clean batch, ``soft`` for the model's probabilities, or
+            ``predicted`` for its decisions (Ren et al. 2020), so that the true label does not leak into the
+            perturbation.
         objective: the loss that the attack ascends.
     """
     x = batch.inputs(domain)
     with torch.no_grad():
         mask = batch.mask(model, domain)
     with Target(model, batch.lengths, domain, objective=objective, mask=mask) as target:
-        labels = target.decisions(x) if labels is None else labels
+        if not isinstance(labels, Tensor):
+            labels = target.decisions(x) if labels == "predicted" else target.logits(x).float().softmax(1)
         perturbed = attack.perturb(target, x, labels, batch.generator)
     return admit(perturbed, x, mask, domain, Attack.budget(attack, domain))

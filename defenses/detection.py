@@ -11,10 +11,10 @@ from torch.nn import functional
 from advser.attacks.reference import AttackReference
 from advser.audio import sound_mask
 from advser.defenses.base import Defense, TrainingBatch, craft
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, Outputs
 from advser.models.strided import block
 from advser.parameters import parameter
-from advser.target import Target
+from advser.target import Target, evasion
 from advser.threat import Domain
 
 
@@ -24,7 +24,7 @@ class Detector(Defense):
     The classifier's loss is the cross-entropy on x alone. The detector's is the mean binary cross-entropy over x
     (clean) and x′ (adversarial), and moves none of the classifier's weights. The detector reads the spectrogram, or the
     sound itself if the model has no spectrogram (`DetectorNetwork`). An attack that knows it is to be tried too: one
-    with the objective ``evasion`` (`advser.target.evasion`).
+    with the objective ``adaptive``, which is here ``evasion`` (`advser.target.evasion`).
 
     A checkpoint that is chosen by validation may date from the warm-up, in which the detector learns nothing.
     """
@@ -49,6 +49,10 @@ class Detector(Defense):
         logits = model.head(model.embed(batch.features, batch.lengths))
         loss = functional.cross_entropy(logits, batch.labels)
         return loss if step < self.warmup else loss + self._detection_loss(model, batch)
+
+    def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Return the loss (B,) of an attack on classifier and detector at once."""
+        return evasion(outputs, labels)
 
     def _detection_loss(self, model: EmotionModel, batch: TrainingBatch) -> Tensor:
         assert model.detector is not None, "the model was not extended"

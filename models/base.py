@@ -22,11 +22,14 @@ class Outputs:
         embedding: (B, D), the input of the last layer.
         detection: (B,), logits of the input's being adversarial; None of a model without a detector, or if features
             are given that are no spectrogram.
+        reference: (B, D), embeddings of the clean clips, where an attacker knows them (`advser.target.Target`); no
+            model sets it.
     """
 
     logits: Tensor
     embedding: Tensor
     detection: Tensor | None = None
+    reference: Tensor | None = None
 
 
 class FrontEnd(nn.Module, ABC):
@@ -44,6 +47,11 @@ class FrontEnd(nn.Module, ABC):
 
     kept: ClassVar[bool] = False
     """Whether training may keep what `analyse` returns of a clip, and call `assemble` each time it comes round."""
+
+    @property
+    def core(self) -> FrontEnd:
+        """The front end that makes the features: another one, if this one processes sound for it."""
+        return self
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -92,6 +100,9 @@ class EmotionModel(nn.Module, ABC):
 
     differentiable: ClassVar[bool] = True
     """Whether a gradient reaches the sound; if not, `fit` trains the model and no white-box attack is crafted on it."""
+
+    randomised: bool = False
+    """Whether it draws from torch's global generator in evaluation mode too; its callers then seed it."""
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions, beside those of the training stage, whose versions decide what it computes."""

@@ -36,6 +36,7 @@ class Ensemble(EmotionModel):
         self.members = nn.ModuleList(members)
         self.frontend = _Waveform()
         self.head = _Mean(len(members))
+        self.randomised = any(member.randomised for member in members)
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return log-probabilities (B, members · C) of waveforms (B, 1, T)."""

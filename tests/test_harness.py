@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.audio import PCM_STEP
+from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.job import Job, Task
 from advser.jobs import prepare_job
 from advser.parameters import parameter
-from advser.plugins import ATTACKS
+from advser.plugins import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
+from advser.stages.examine import examine
 from advser.stages.judge import LOGITS, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
 from advser.stages.train import load_model, train
@@ -267,6 +270,60 @@ def test_training_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(p
     assert again.path("weights.safetensors").read_bytes() == trained.path("weights.safetensors").read_bytes()
     other = do(Store(tmp_path), train, {**spec, "seed": 1}, prepared=prepared)
     assert other.path("weights.safetensors").read_bytes() != trained.path("weights.safetensors").read_bytes()
+
+
+def test_a_victim_that_draws_at_random_is_attacked_judged_and_certified_the_same_at_every_run(
+    prepared, tmp_path
+) -> None:
+    spec = {
+        "model": {"name": "tiny", "params": {}},
+        "defense": {"name": "smoothing", "params": {"sigma": 0.01, "draws": 2}},
+        "training": {"iterations": 20, "batch_size": 8, "precision": "fp32"},
+        "fold": "fold1",
+        "seed": 0,
+    }
+    common = {"fold": "fold1", "batch_size": 16}
+    certify = {"name": "certified-radius", "params": {"draws": 5, "selection": 2}}
+    written = []
+    for number in range(2):
+        torch.manual_seed(number)
+        store = Store(tmp_path / str(number))
+        victim = do(store, train, spec, prepared=prepared)
+        made = crafted(store, prepared, victim, "ifgsm", params={"epsilon": 0.001, "steps": 2}, labels="predicted")
+        judged = do(store, predict, {**common, "delivery": "audio"}, prepared=prepared, crafted=made, victim=victim)
+        found = do(store, examine, {**common, "metric": certify}, prepared=prepared, crafted=made, victim=victim)
+        places = (made.path(AUDIO), judged.path(LOGITS), found.path("values.json"))
+        written.append([place.read_bytes() for place in places])
+    assert written[0] == written[1]
+
+
+class Remembers(Undefended):
+    """Asks for each batch three times, and keeps the labels that it saw."""
+
+    def showings(self) -> int:
+        return 3
+
+    def loss(self, model, batch, step):
+        batch.kept[f"{step}"] = batch.labels
+        Remembers.kept = batch.kept
+        return super().loss(model, batch, step)
+
+
+def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wants(prepared, tmp_path) -> None:
+    spec = {
+        "model": {"name": "tiny", "params": {}},
+        "defense": {"name": "test-remembers", "params": {}},
+        "training": {"iterations": 7, "batch_size": 8, "precision": "fp32"},
+        "fold": "fold1",
+        "seed": 0,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEFENSES._decorated, "test-remembers", Remembers)
+        do(Store(tmp_path), train, spec, prepared=prepared)
+    seen = list(Remembers.kept.values())
+    assert len(seen) == 7
+    same = [torch.equal(before, after) for before, after in itertools.pairwise(seen)]
+    assert same == [True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize(

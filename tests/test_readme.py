@@ -51,7 +51,7 @@ def test_the_readmes_attack_is_stronger_than_nothing_in_both_domains(plugins: se
 
 def test_the_readmes_defense_trains(plugins: set[str]) -> None:
     assert "my_defense.py" in plugins
-    defense = build(DEFENSES.get("smoothing"), {}, "README")
+    defense = build(DEFENSES.get("label-smoothing"), {}, "README")
     trained = model(Convolutional)
     optimizer = torch.optim.SGD(trained.parameters(), 0.05)
     losses = []

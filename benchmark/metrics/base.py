@@ -107,7 +107,13 @@ class ModelMetric(Metric):
 
     @abstractmethod
     def measure(self, model: EmotionModel, clean: Tensor, judged: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """Measure a batch: waveforms (B, T) before and after the attack, lengths and true classes (B,) → (B,)."""
+        """Measure a batch: waveforms (B, T) before and after the attack, lengths and true classes (B,) → (B,).
+
+        What it draws at random comes from torch's global generator, which the stage seeds.
+
+        Raises:
+            NotApplicableError: if the measure has no meaning on this victim.
+        """
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
         """Return the value and a one for each clip."""

@@ -21,13 +21,13 @@ from advser.attacks.learned import LearnedAttack
 from advser.audio import Clips, Pcm, admissible, batches_by_length, sound_mask, to_pcm
 from advser.errors import ContractError
 from advser.job import Task
-from advser.models.base import EmotionModel
+from advser.models.base import EmotionModel, Outputs
 from advser.parameters import build
 from advser.plugins import ATTACKS
 from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
-from advser.stages.train import load_models
-from advser.target import OBJECTIVES, Loss, Target, cross_entropy
+from advser.stages.train import load_defense, load_models
+from advser.target import ADAPTIVE, OBJECTIVES, Loss, Target, cross_entropy, drawing
 from advser.threat import Budget, Domain, Labels
 
 FEATURES = "features.safetensors"
@@ -65,6 +65,7 @@ class Harness:
         labels: which labels it is given.
         objective: the loss that it ascends.
         network: the trained network of a `LearnedAttack`; None while it is trained.
+        refers: whether the objective compares with the embeddings of the clean clips.
     """
 
     attack: Attack
@@ -73,6 +74,7 @@ class Harness:
     labels: Labels
     objective: Loss = cross_entropy
     network: nn.Module | None = None
+    refers: bool = False
 
     @property
     def budget(self) -> Budget | None:
@@ -84,8 +86,9 @@ class Harness:
         with torch.no_grad():
             x, mask = self.inputs(waveform, lengths)
             labels = self._labels(x, lengths, targets)
+            target = self._target(x, lengths, mask)
         state = _random_states()
-        with self._target(lengths, mask) as target:
+        with target:
             start = _now(x)
             perturbed = self._perturb(target, x.clone(), labels, generator)
             seconds = (_now(x) - start) / len(lengths)
@@ -106,13 +109,24 @@ class Harness:
             return self.attack.apply(self.network, x)
         return self.attack.perturb(target, x, labels, generator)
 
-    def _target(self, lengths: Tensor, mask: Tensor) -> Target:
-        return Target(self.model, lengths, self.domain, self.attack.access, objective=self.objective, mask=mask)
+    def _target(self, x: Tensor, lengths: Tensor, mask: Tensor) -> Target:
+        reference = None
+        if self.refers:
+            reference = self._clean(x, lengths).embedding
+        return Target(
+            self.model,
+            lengths,
+            self.domain,
+            self.attack.access,
+            objective=self.objective,
+            mask=mask,
+            reference=reference,
+        )
 
     def before(self, waveform: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Target, Tensor, Tensor]:
         """Return the target before a batch, what is perturbed, and the labels that the attack is given."""
         x, mask = self.inputs(waveform, lengths)
-        return self._target(lengths, mask), x, self._labels(x, lengths, targets)
+        return self._target(x, lengths, mask), x, self._labels(x, lengths, targets)
 
     def inputs(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is perturbed of a clean batch, and the mask that broadcasts to it, false in padding."""
@@ -126,8 +140,13 @@ class Harness:
             return targets
         if self.labels == "none" or self.model is None:
             return torch.zeros_like(targets)
-        logits = self.model.outputs(x, lengths, self.domain).logits
+        logits = self._clean(x, lengths).logits
         return logits.argmax(1) if self.labels == "predicted" else logits.softmax(1)
+
+    def _clean(self, x: Tensor, lengths: Tensor) -> Outputs:
+        assert self.model is not None
+        with drawing(self.model, 0):
+            return self.model.outputs(x, lengths, self.domain)
 
     def _admissible(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
         if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
@@ -180,7 +199,9 @@ def harness_of(task: Task) -> Harness:
         network = attack.network()
         network.load_state_dict(load_file(task.inputs["network"].path(NETWORK)))
         network = network.to(task.device).eval().requires_grad_(requires_grad=False)
-    return Harness(attack, source, spec["domain"], spec["labels"], OBJECTIVES[spec["objective"]], network)
+    adaptive = spec["objective"] == ADAPTIVE
+    objective = load_defense(task.inputs["source"]).adaptive if adaptive else OBJECTIVES[spec["objective"]]
+    return Harness(attack, source, spec["domain"], spec["labels"], objective, network, refers=adaptive)
 
 
 def craft(task: Task) -> None:

@@ -12,13 +12,23 @@ from advser.job import Task
 from advser.metrics.base import ModelMetric
 from advser.parameters import build
 from advser.plugins import METRICS
+from advser.seeds import seed_from
 from advser.stages.judge import clean_clips, judged_clips
 from advser.stages.prepare import load_prepared
 from advser.stages.train import load_model
 
 
 def examine(task: Task) -> None:
-    """Write one metric of each stored clip, as found by the victim: a value, or the reason why there is none."""
+    """Write one metric of each stored clip, as found by the victim: a value, or the reason why there is none.
+
+    What a metric or a randomised victim draws is the same at every run.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_from(task.spec))
+        _examine(task)
+
+
+def _examine(task: Task) -> None:
     spec = task.spec["metric"]
     metric = build(METRICS.get(spec["name"]), spec["params"], f"metric '{spec['name']}'")
     assert isinstance(metric, ModelMetric)

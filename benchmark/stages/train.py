@@ -65,6 +65,11 @@ def build_defense(spec: dict[str, Any]) -> Defense:
     return build(DEFENSES.get(spec["name"]), spec["params"], f"defense '{spec['name']}'")
 
 
+def load_defense(artefact: Artefact) -> Defense:
+    """Return the defense that a stored model was trained with."""
+    return build_defense(artefact.json("model.json")["defense"])
+
+
 def load_model(artefact: Artefact, device: str) -> EmotionModel:
     """Return a trained model, in evaluation mode, frozen, with its defense's processing at test time around it."""
     spec = artefact.json("model.json")
@@ -140,10 +145,11 @@ def _loop(
     history: list[dict[str, float]] = []
     best: tuple[float, dict[str, Tensor]] | None = None
     losses: list[float] = []
-    for step, rows in enumerate(_sample(indices, training, spec["seed"])):
+    kept: dict[str, Tensor] = {}
+    for step, rows in enumerate(_sample(indices, training, spec["seed"], defense.showings())):
         model.train()
         waveform, lengths = _on(device, prepared.clips.batch(rows))
-        batch = TrainingBatch(waveform, lengths, targets[rows], features(rows, waveform, lengths), generator)
+        batch = TrainingBatch(waveform, lengths, targets[rows], features(rows, waveform, lengths), generator, kept)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.precision == "bf16"):
             loss = defense.loss(model, batch, step)
         _descend(optimizer, loss, step)
@@ -188,15 +194,19 @@ def _schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRSchedul
     return None
 
 
-def _sample(indices: list[int], training: Training, seed: int) -> Iterator[list[int]]:
-    """Yield the batches of all iterations: epochs in random order, one after the other without a gap."""
+def _sample(indices: list[int], training: Training, seed: int, showings: int) -> Iterator[list[int]]:
+    """Yield the batches of all iterations: epochs in random order, one after the other without a gap.
+
+    Each batch comes ``showings`` times in a row.
+    """
     shuffle = np.random.default_rng(seed)
     queue: list[int] = []
-    for _ in range(training.iterations):
+    for step in range(training.iterations):
+        if step and step % showings == 0:
+            queue = queue[training.batch_size :]
         while len(queue) < training.batch_size:
             queue += shuffle.permutation(indices).tolist()
         yield queue[: training.batch_size]
-        queue = queue[training.batch_size :]
 
 
 @torch.no_grad()
