@@ -29,29 +29,11 @@ EVERYWHERE = [
     for labels in LABELS
     if domain in ATTACKS.get(name).domains and (kind.spectrogram or not ATTACKS.get(name).needs_spectrogram)
 ]
-SMALL: dict[str, dict[str, Any]] = {
-    "apgd": {"steps": 5},
-    "apgd-targeted": {"steps": 4},
-    "chain-rule": {"steps": 3},
-    "ensemble": {
-        "attacks": [
-            {"name": "apgd", "params": {"loss": "dlr", "steps": 3}},
-            {"name": "apgd-targeted", "params": {"steps": 2}},
-            {"name": "square", "params": {"queries": 10}},
-        ]
-    },
-    "eot": {"draws": 2, "attack": {"name": "pgd", "params": {"steps": 2}}},
-    "generator": {"steps": 3, "channels": 3, "layers": 3},
-    "hopskipjump": {"queries": 100},
-    "mi-fgsm": {"steps": 3, "diversity": 0.7},
-    "square": {"queries": 40},
-}
-"""Parameters that keep the table quick."""
 
 
 def attack_named(name: str, domain: Domain, **params: float) -> Attack:
     plugin = ATTACKS.get(name)
-    given = {"epsilon": toys.EPSILON[domain]} | SMALL.get(name, {}) | params
+    given = {"epsilon": toys.EPSILON[domain]} | toys.SMALL.get(name, {}) | params
     return build(plugin, toys.row(plugin, **given), name)
 
 

@@ -138,6 +138,8 @@ def test_every_victim_meets_every_attack_and_no_job_is_planned_twice() -> None:
         "train": 3 * 4,
         "craft": 3 * (1 + 1 + 4 * 4),
         "predict": 3 * 4 * (1 + 4 + 1),
+        # An audit asks each victim on its first fold.
+        "probe": 4,
         # A ratio to what was perturbed has no meaning on the clean cell.
         "measure": 3 * 1,
     }

@@ -21,6 +21,26 @@ EPSILON: dict[Domain, float] = {"waveform": 0.01, "spectrogram": 0.06}
 INNER_ATTACK = {"name": "fgsm", "params": {"epsilon": 0.05}}
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "apgd": {"steps": 5},
+    "apgd-targeted": {"steps": 4},
+    "chain-rule": {"steps": 3},
+    "ensemble": {
+        "attacks": [
+            {"name": "apgd", "params": {"loss": "dlr", "steps": 3}},
+            {"name": "apgd-targeted", "params": {"steps": 2}},
+            {"name": "square", "params": {"queries": 10}},
+        ]
+    },
+    "eot": {"draws": 2, "attack": {"name": "pgd", "params": {"steps": 2}}},
+    "generator": {"steps": 3, "channels": 3, "layers": 3},
+    "hopskipjump": {"queries": 100},
+    "mi-fgsm": {"steps": 3, "diversity": 0.7},
+    "square": {"queries": 40},
+}
+"""Parameters that keep the table quick."""
+
+
 class Frames(FrontEnd):
     """The waveform cut into frames (B, 32, T / 32): linear, so that gradients have a closed form."""
 
