@@ -115,7 +115,7 @@ def standings(
     order = sorted(range(len(entries)), key=lambda entry: (-better * figures[entry].value, entries[entry].tolist()))
 
     def against(entry: int, head: int) -> tuple[float, float, float]:
-        low, high = _tails(drawn[entry] - drawn[head])
+        low, high = tails(drawn[entry] - drawn[head])
         return low, high, sign_flip_test(metric, entries[entry], entries[head], flips)
 
     ties = tie_groups(order, lambda entry, head: separated(*against(entry, head)))
@@ -193,12 +193,12 @@ def _figures(metric: Metric, sums: Array, weights: Array) -> Array:
 def _pooled(metric: Metric, sums: Array, drawn: Array) -> Pooled:
     by_seed = metric.combine(sums.sum(axis=1))
     spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else float("nan")
-    low, high = _tails(drawn) if sums.shape[1] > 1 else (float("nan"), float("nan"))
+    low, high = tails(drawn) if sums.shape[1] > 1 else (float("nan"), float("nan"))
     return Pooled(float(by_seed.mean()), low, high, spread)
 
 
-def _tails(drawn: Array) -> tuple[float, float]:
-    """Return the 95 % percentile interval of figures that were drawn; NaN if none is defined."""
+def tails(drawn: Array) -> tuple[float, float]:
+    """Return the 95 % percentile interval of figures that were drawn (D,); NaN if none is defined."""
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return float("nan"), float("nan")
