@@ -91,7 +91,7 @@ def standings(
     those that are left heads the next group, and so on. Two entries are *separated* if the 95 % interval of their
     paired difference leaves 0 out and the sign-flip test has p ≤ .05. Both are asked for since the interval alone is
     too narrow with few speakers: it would separate two like entries far too often. So fewer than six speakers separate
-    nothing.
+    nothing, and leave every entry any rank.
 
     The order in which entries are given does not matter.
 
@@ -120,7 +120,7 @@ def standings(
 
     ties = tie_groups(order, lambda entry, head: separated(*against(entry, head)))
     ranks = _ranks(better * np.array([[figure.value] for figure in figures]))
-    intervals = _rank_intervals(better * drawn)
+    intervals = _rank_intervals(better * drawn) if speakers >= FEWEST else [(1, len(entries))] * len(entries)
     found = []
     for entry, figure in enumerate(figures):
         low, high, p = against(entry, order[0])
@@ -219,7 +219,7 @@ def _rank_intervals(drawn: Array) -> list[tuple[int, int]]:
     Entries with equal figures may stand in any order: their ranks reach from the best to the worst of these.
     """
     defined = drawn[:, ~np.isnan(drawn).any(axis=0)]
-    if defined.shape[1] == 0 or len(drawn) == 0:
+    if defined.shape[1] == 0:
         return [(1, len(drawn))] * len(drawn)
     best, worst = _ranks(defined)
     low = np.quantile(best, SIGNIFICANCE / 2, axis=1, method="inverted_cdf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -13,7 +14,7 @@ from advser.comparison import Pooled, Standing, pooled, standings
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.metrics.statistics import aligned_sums
-from advser.results import CLEAN, RANKS_SCHEMA, no_ranks
+from advser.results import CLEAN, RANKS_SCHEMA, no_ranks, value_text
 from advser.suite import Suite, WorstCase
 from advser.worst import choices, columns_of, members
 
@@ -172,8 +173,9 @@ def _worst_of(
 
 def _configuration(cell: Judged) -> str:
     """Return what tells an attack from the others, for people: it is what a victim may lack."""
-    labels = f", {cell.columns['labels']} labels" if cell.columns["labels"] != "none" else ""
-    return f"{cell.columns['attack']} {cell.columns['params']}{labels}"
+    given = [f"{name}={value_text(value)}" for name, value in json.loads(cell.columns["params"]).items()]
+    labels = [f"{cell.columns['labels']} labels"] if cell.columns["labels"] != "none" else []
+    return f"{cell.columns['attack']} ({', '.join([*given, *labels])})"
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def test_few_speakers_separate_nothing(speakers: int) -> None:
     best, other = ranked(accuracies([CLIPS] * speakers), accuracies([0] * speakers))
     assert best.tie == other.tie == 1
     assert other.p == 2 / 2**speakers > 0.05
+    assert (best.rank_low, best.rank_high) == (other.rank_low, other.rank_high) == (1, 2)
 
 
 @settings(max_examples=50)

@@ -15,48 +15,16 @@ from advser.ranking import Judged, ranks
 from advser.results import Results, no_examples
 from advser.suite import Suite, WorstCase
 
-SPEAKERS, CLIPS, CLASSES = 8, 12, 3
 METRICS: dict[str, Metric] = {"uar": UAR(), "share": Accuracy(), "loss": Loss()}
-SUITE = Suite.model_validate(
-    {
-        "name": "made-up", "corpus": "demo", "protocol": "loso", "models": ["tiny"], "defenses": ["none"],
-        "metrics": ["uar"], "bootstrap": 100,
-    }
-)  # fmt: skip
 FGSM, IFGSM = (synthetic.attack(name, "waveform", 0.001) for name in ("fgsm", "ifgsm"))
 SMALL = synthetic.attack("fgsm", "waveform", 0.0005)
 NOISE = synthetic.attack("noise", "waveform", 0.001, "none", access="blind")
 
 
 def judged(attack: dict[str, Any], model: str, defense: str, skill: float, seed: int = 0, **keys: Any) -> Judged:
-    """A cell whose victim reads a clip rightly with the chance of ``skill``."""
-    rng = np.random.default_rng(
-        [seed, int(1000 * skill), *map(ord, f"{model}{defense}{attack['attack']}{attack['epsilon']}")]
-    )
-    label = np.tile(np.arange(CLASSES), SPEAKERS * CLIPS // CLASSES)
-    right = rng.uniform(size=len(label)) < skill
-    clips = pd.DataFrame(
-        {
-            "clip": np.arange(len(label)).astype(str),
-            "speaker": np.repeat(np.arange(SPEAKERS), CLIPS).astype(str),
-            "label": label,
-            "prediction": np.where(right, label, (label + 1) % CLASSES),
-            "margin": np.where(right, 1.0, -1.0) * rng.uniform(size=len(label)),
-        }
-    )
-    nothing = {"epsilon": None} if np.isnan(attack["epsilon"]) else {}
     source = {"source_model": model, "source_defense": defense} if attack["access"] == "white-box" else {}
-    columns = {
-        **synthetic.BASE,
-        **attack,
-        **nothing,
-        **source,
-        "model": model,
-        "defense": defense,
-        "seed": seed,
-        **keys,
-    }
-    return Judged(columns, clips)
+    victim = {"model": model, "defense": defense}
+    return synthetic.judged({**synthetic.BASE, **attack, **source, **victim, **keys}, skill, seed)
 
 
 def cells(seed: int = 0) -> list[Judged]:
@@ -70,7 +38,7 @@ def cells(seed: int = 0) -> list[Judged]:
     return found
 
 
-def table(found: list[Judged], suite: Suite = SUITE) -> pd.DataFrame:
+def table(found: list[Judged], suite: Suite = synthetic.SUITE) -> pd.DataFrame:
     return Results(
         synthetic.results().table, no_examples(), synthetic.results().run, ranks(found, suite, METRICS, 3)
     ).ranks
@@ -114,13 +82,15 @@ def test_the_leaderboard_has_the_worst_of_what_fits_each_budget(made: pd.DataFra
     worst = among(made, "leaderboard", epsilon=0.001).set_index(["model", "defense"])
     clips = [one.clips for one in cells() if one.columns["model"] == "a" and one.columns["defense"] == "good"][2:]
     right = np.all([one["prediction"] == one["label"] for one in clips], axis=0)
-    assert worst.loc[("a", "good"), "value"] == pytest.approx(right.reshape(-1, CLASSES).mean(0).mean())
+    assert worst.loc[("a", "good"), "value"] == pytest.approx(right.reshape(-1, synthetic.CLASSES).mean(0).mean())
     assert worst["rank"].min() == 1
     assert set(worst["entries"]) == {4}
 
 
 def test_a_declared_worst_case_takes_the_place_of_those_by_budget() -> None:
-    suite = SUITE.model_copy(update={"worst": [WorstCase(name="both", attacks=["fgsm", "ifgsm"], epsilon=0.001)]})
+    suite = synthetic.SUITE.model_copy(
+        update={"worst": [WorstCase(name="both", attacks=["fgsm", "ifgsm"], epsilon=0.001)]}
+    )
     found = among(table(cells(), suite), "leaderboard")
     assert list(dict.fromkeys(found["attack"])) == ["none", "both"]
 
@@ -134,7 +104,7 @@ def test_what_lacks_a_cell_gets_no_rank_and_the_reason() -> None:
     worst = among(found, "leaderboard", epsilon=0.001).set_index(["model", "defense"])
     assert worst.loc[("b", "good"), "rank"] == 0
     assert "ifgsm" in worst.loc[("b", "good"), "reason"]
-    assert "fgsm " not in worst.loc[("b", "good"), "reason"].replace("ifgsm", "")
+    assert "lacks fgsm" not in worst.loc[("b", "good"), "reason"]
     assert worst.loc["a", "rank"].tolist() == [2, 1]
     assert set(worst["entries"]) == {2}
 
