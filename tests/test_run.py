@@ -171,7 +171,7 @@ def test_the_folder_can_be_drawn_again_from_its_tables(finished, place: Path) ->
 
 
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
-    for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv"), strict=True):
+    for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv", "html"), strict=True):
         done = advser("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
         assert done.returncode == 0
         assert ("tiny" in done.stdout) == (by != "transfer"), "one victim: nothing to transfer to"
