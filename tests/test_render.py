@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_all_that_tie_with_the_best_are_bold() -> None:
         assert (rf"\textbf{{{text}}}" in tex) == best
         assert (f"<strong>{text.replace('--', '–')}</strong>" in html) == best
     assert "Bold: the best of their section's column, and all that tie with it." in tex
-    assert "Bold figures are the best of their section's column, and all that tie with it." in html
+    assert "Bold figures are the best of their section's column, and all that tie with it." in unescape(html)
     table = pd.read_csv(io.StringIO(render(board, "csv")))
     assert table["clean rank"].tolist() == [cell.standing.rank for cell in cells if cell.standing]
 
