@@ -10,7 +10,7 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.parameters import parameter
 from advser.target import Target
-from advser.threat import Access, per_clip
+from advser.threat import Access, Domain, per_clip
 
 
 def random_signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
@@ -46,6 +46,28 @@ class Noise(Attack):
         """Add the noise."""
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return x + (self.epsilon * noise.sign() if self.kind == "sign" else self.epsilon / 3 * noise)
+
+
+class SnrNoise(Attack):
+    """White Gaussian noise at a signal-to-noise ratio, the same for every clip.
+
+    It is the control of an attack at equal SNR: given the SNR that the attack's row tells, it adds as much energy and
+    knows nothing of the model. At equal ε `Noise` of kind ``sign`` is louder than an iterative attack, which does not
+    spend all of its budget. The SNR is a ratio of energies over unpadded samples; a silent clip is left as it is.
+    """
+
+    citation: ClassVar[str] = "control; no source"
+    access: ClassVar[Access] = "blind"
+    domains: ClassVar[tuple[Domain, ...]] = ("waveform",)
+
+    snr: float = parameter(unit="dB", about="energy of the clip over that of the noise")
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Add the noise."""
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        noise = noise if target.mask is None else noise * target.mask
+        size = x.norm(dim=1) / noise.norm(dim=1) * 10 ** (-self.snr / 20)
+        return x + per_clip(size, x) * noise
 
 
 class FrameNoise(Attack):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
@@ -23,10 +23,13 @@ import pyarrow.parquet as pq
 from advser.errors import InputError
 from advser.store import replacing
 
-SCHEMA_VERSION: Final = 2
-"""Version 2 added the key ``part``, and to the examples what the victim's detector says."""
+SCHEMA_VERSION: Final = 3
+"""Version 2 added the key ``part``, and to the examples what the victim's detector says; version 3 the tables
+``ranks.parquet`` and ``pooled.parquet``, and the anchors."""
 
 TABLE_FILE: Final = "results.parquet"
+RANKS_FILE: Final = "ranks.parquet"
+POOLED_FILE: Final = "pooled.parquet"
 EXAMPLES_FILE: Final = "examples.parquet"
 RUN_FILE: Final = "run.json"
 SAMPLES_FOLDER: Final = "samples"
@@ -41,6 +44,9 @@ STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 CLEAN: Final = "none"
 """The attack of the clean cell."""
+
+ANCHORS: Final = ("random", "majority")
+"""Models that are no models, for figures to be seen against (`advser.anchors`); no suite can call a model so."""
 
 _KEY_FIELDS: Final = [
     pa.field("suite", pa.string()),
@@ -87,6 +93,43 @@ TABLE_SCHEMA: Final = pa.schema(
 """Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips count,
 ``n_failed`` could not be measured; ``reason`` says why a value is missing, or why clips are."""
 
+RANKS_SCHEMA: Final = pa.schema(
+    [
+        *(key for key in _KEY_FIELDS if key.name not in ("seed", "source_model", "source_defense")),
+        pa.field("among", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("ci_low", pa.float64()),
+        pa.field("ci_high", pa.float64()),
+        pa.field("spread", pa.float64()),
+        pa.field("rank", pa.int64()),
+        pa.field("rank_low", pa.int64()),
+        pa.field("rank_high", pa.int64()),
+        pa.field("tie", pa.int64()),
+        pa.field("difference", pa.float64()),
+        pa.field("difference_low", pa.float64()),
+        pa.field("difference_high", pa.float64()),
+        pa.field("p", pa.float64()),
+        pa.field("entries", pa.int64()),
+        pa.field("speakers", pa.int64()),
+        pa.field("seeds", pa.int64()),
+        pa.field("attacks", pa.int64()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Columns of the ranks, as ``docs/results.md`` describes them. ``rank``, its interval and ``tie`` are 0 exactly where
+there is a ``reason`` why an entry has no rank."""
+
+POOLED_SCHEMA: Final = pa.schema(
+    [
+        *(column for column in TABLE_SCHEMA if column.name != "seed"),
+        pa.field("spread", pa.float64()),
+        pa.field("seeds", pa.int64()),
+    ]
+)
+"""Columns of the figures over all seeds: those of the table but ``seed``, the standard deviation over seeds, and how
+many there are."""
+
 EXAMPLES_SCHEMA: Final = pa.schema(
     [
         *_KEY_FIELDS,
@@ -131,6 +174,21 @@ class MetricInfo:
     decimals: int = 3
 
 
+def no_examples() -> pd.DataFrame:
+    """Return an examples table without rows."""
+    return EXAMPLES_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
+def no_ranks() -> pd.DataFrame:
+    """Return a table of ranks without rows."""
+    return RANKS_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
+def no_pooled() -> pd.DataFrame:
+    """Return a table of figures over all seeds without rows."""
+    return POOLED_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """What a run found.
@@ -140,6 +198,8 @@ class Results:
         examples: columns `EXAMPLES_SCHEMA` and further columns of numbers; empty in published results.
         run: ``notes`` (texts that every board prints) and ``failures`` (a list), with anything that describes the
             run: `advser.provenance`, ``suite``, ``jobs``, and ``metrics``: name → ``{title, unit, decimals}``.
+        ranks: columns `RANKS_SCHEMA`; empty in older results.
+        pooled: columns `POOLED_SCHEMA`; empty where there is one seed.
 
     Raises:
         InputError: if columns are missing or of the wrong type, a status is unknown, a value is not NaN exactly
@@ -149,6 +209,8 @@ class Results:
     table: pd.DataFrame
     examples: pd.DataFrame
     run: dict[str, Any]
+    ranks: pd.DataFrame = field(default_factory=no_ranks)
+    pooled: pd.DataFrame = field(default_factory=no_pooled)
 
     def __post_init__(self) -> None:
         _check_run(self.run, RUN_FILE)
@@ -156,6 +218,8 @@ class Results:
         _check_table(self.table, TABLE_FILE)
         schema = _with_further_numbers(self.examples, EXAMPLES_SCHEMA)
         object.__setattr__(self, "examples", _conform(self.examples, schema, EXAMPLES_FILE))
+        object.__setattr__(self, "ranks", _conform(self.ranks, RANKS_SCHEMA, RANKS_FILE))
+        object.__setattr__(self, "pooled", _conform(self.pooled, POOLED_SCHEMA, POOLED_FILE))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -169,7 +233,10 @@ class Results:
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
-        """Read a RESULTS folder; ``examples.parquet`` may be absent, as in published results.
+        """Read a RESULTS folder.
+
+        ``examples.parquet`` may be absent, as in published results, and so may ``ranks.parquet`` and
+        ``pooled.parquet``.
 
         Raises:
             InputError: if the folder or a file is missing or corrupt, has the wrong columns, or is of a newer schema.
@@ -181,12 +248,20 @@ class Results:
         table = _upgraded(_read_parquet(directory / TABLE_FILE), TABLE_SCHEMA, run)
         examples = directory / EXAMPLES_FILE
         try:
-            return cls(table, _read_examples(examples, run), run)
+            ranks = _read_or(directory / RANKS_FILE, no_ranks())
+            pooled = _read_or(directory / POOLED_FILE, no_pooled())
+            return cls(table, _read_examples(examples, run), run, ranks, pooled)
         except InputError as error:
             raise InputError(f"results {directory}: {error}") from None
 
     def save(self, directory: Path) -> None:
-        """Write the three files into ``directory``; each is written beside and renamed."""
+        """Write the files into ``directory``, each beside and renamed; ranks and pooled figures if there are any."""
+        for name, frame in ((RANKS_FILE, self.ranks), (POOLED_FILE, self.pooled)):
+            if frame.empty:
+                (directory / name).unlink(missing_ok=True)
+            else:
+                with replacing(directory / name) as path:
+                    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
         for name, frame in ((EXAMPLES_FILE, self.examples), (TABLE_FILE, self.table)):
             with replacing(directory / name) as path:
                 pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
@@ -207,13 +282,12 @@ def _upgraded(frame: pd.DataFrame, schema: pa.Schema, run: Mapping[str, Any]) ->
     return frame.assign(**{name: value for name, value in added.items() if name in schema.names and name not in frame})
 
 
+def _read_or(path: Path, otherwise: pd.DataFrame) -> pd.DataFrame:
+    return _read_parquet(path) if path.exists() else otherwise
+
+
 def _read_examples(path: Path, run: Mapping[str, Any]) -> pd.DataFrame:
     return _upgraded(_read_parquet(path), EXAMPLES_SCHEMA, run) if path.exists() else no_examples()
-
-
-def no_examples() -> pd.DataFrame:
-    """Return an examples table without rows."""
-    return EXAMPLES_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
 
 
 def value_text(value: Any) -> str:
@@ -228,7 +302,8 @@ def value_text(value: Any) -> str:
 def select(results: Results, where: Mapping[str, str]) -> Results:
     """Return the cells whose keys match: key → glob over the key's text, as in ``{"model": "cnn*"}``.
 
-    ``epsilon`` is compared in its shortest form (``0.06``); an empty text is matched by ``""``.
+    ``epsilon`` is compared in its shortest form (``0.06``); an empty text is matched by ``""``. Ranks stay what they
+    are among all entries; the ranks and figures over several seeds are left out if seeds are chosen.
 
     Raises:
         InputError: if a key is unknown or nothing matches.
@@ -239,8 +314,16 @@ def select(results: Results, where: Mapping[str, str]) -> Results:
     table = results.table[_matches(results.table, where)]
     if table.empty:
         raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in where.items()) + ": no cell matches")
-    examples = results.examples[_matches(results.examples, where)]
-    return replace(results, table=table.reset_index(drop=True), examples=examples.reset_index(drop=True))
+    one_of_several = "seed" in where and len(results.pooled)
+    ranks = no_ranks() if one_of_several else _select_known(results.ranks, where)
+    pooled = no_pooled() if one_of_several else _select_known(results.pooled, where)
+    examples = results.examples[_matches(results.examples, where)].reset_index(drop=True)
+    return replace(results, table=table.reset_index(drop=True), examples=examples, ranks=ranks, pooled=pooled)
+
+
+def _select_known(frame: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows that match in those keys that a table has."""
+    return frame[_matches(frame, {key: glob for key, glob in where.items() if key in frame})].reset_index(drop=True)
 
 
 def with_metrics(results: Results, names: Sequence[str]) -> Results:
@@ -253,8 +336,11 @@ def with_metrics(results: Results, names: Sequence[str]) -> Results:
     for name in names:
         if name not in known:
             raise InputError(f"--metrics {name}: allowed: {', '.join(known)}")
-    chosen = [results.table[results.table["metric"] == name] for name in names]
-    return replace(results, table=pd.concat(chosen, ignore_index=True))
+    table, pooled = (
+        pd.concat([frame[frame["metric"] == name] for name in names], ignore_index=True)
+        for frame in (results.table, results.pooled)
+    )
+    return replace(results, table=table, pooled=pooled)
 
 
 def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bool_]:
@@ -275,18 +361,18 @@ def _conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
     if unknown:
         raise InputError(f"{file}: found unknown column {', '.join(unknown)}, allowed: {', '.join(schema.names)}")
     columns = {}
-    for field in schema:
-        column = frame[field.name]
-        if pa.types.is_string(field.type):
+    for wanted in schema:
+        column = frame[wanted.name]
+        if pa.types.is_string(wanted.type):
             column = column.astype(object).where(column.notna(), "")
         try:
-            array = pa.Array.from_pandas(column, type=field.type)
+            array = pa.Array.from_pandas(column, type=wanted.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{file}: column {field.name}: {reason}, allowed: {field.type}") from None
-        if array.null_count and not (pa.types.is_floating(field.type) or field.name == _NEITHER_MAY_BE_BETTER):
-            raise InputError(f"{file}: column {field.name}: found empty values, allowed: {field.type}")
-        columns[field.name] = array.to_pandas()
+            raise InputError(f"{file}: column {wanted.name}: {reason}, allowed: {wanted.type}") from None
+        if array.null_count and not (pa.types.is_floating(wanted.type) or wanted.name == _NEITHER_MAY_BE_BETTER):
+            raise InputError(f"{file}: column {wanted.name}: found empty values, allowed: {wanted.type}")
+        columns[wanted.name] = array.to_pandas()
     return pd.DataFrame(columns, columns=schema.names)
 
 

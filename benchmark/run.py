@@ -206,9 +206,11 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     computed = sum(outcome.seconds > 0 for outcome in outcomes)
     failed = {outcome.key: outcome for outcome in outcomes if outcome.status == "failed"}
     scored = [Scorer(part.plan, store, failed, part.speech).score() for part in prepared.parts]
-    table = pd.concat([table for table, _ in scored], ignore_index=True)
-    examples = pd.concat([examples for _, examples in scored], ignore_index=True)
-    flags = audit(_evidence(prepared, examples, store))
+    tables = {
+        name: pd.concat([getattr(part, name) for part in scored], ignore_index=True)
+        for name in ("table", "examples", "ranks", "pooled")
+    }
+    flags = audit(_evidence(prepared, tables["examples"], store))
     reasons: dict[str, Outcome] = {}
     for outcome in failed.values():
         if outcome.reason not in reasons or outcome.trace:
@@ -229,11 +231,11 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "jobs": {"total": len(prepared.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
         "failures": [asdict(outcome) for outcome in reasons.values()],
     }
-    results = Results(table, examples, run)
+    results = Results(run=run, **tables)
     # The page is written last: without it the folder does not count as finished, so no old board outlives new results.
     (directory / PAGE).unlink(missing_ok=True)
     results.save(directory)
-    write_samples([part.plan for part in prepared.parts], store, examples, directory)
+    write_samples([part.plan for part in prepared.parts], store, tables["examples"], directory)
     return Report(results, directory, computed, tuple(reasons.values()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -14,15 +14,19 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from advser.anchors import MAJORITY, READ, REASONS, anchors, commonest
+from advser.comparison import Pooled, pooled
 from advser.errors import ContractError
 from advser.job import Outcome
 from advser.jobs import MEASURED, Speech, no_meaning
-from advser.metrics.base import Metric
-from advser.metrics.statistics import Interval, bootstrap
+from advser.metrics.base import Array, Metric
+from advser.metrics.statistics import aligned_sums, bootstrap
 from advser.models.base import Outputs
 from advser.parameters import build
 from advser.plan import Cell, FoldKeys, Plan
 from advser.plugins import METRICS, MODELS
+from advser.ranking import Judged, ranks
+from advser.results import CLEAN, POOLED_SCHEMA
 from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import Prepared, load_prepared
@@ -78,6 +82,30 @@ def _unmeasured(measured: Measured) -> _Unmeasured:
     return _Unmeasured(failed, masks, without)
 
 
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What was found of a cell: its clips, what was measured of each, and the cells that it is the worst of, if any."""
+
+    cell: Cell
+    clips: pd.DataFrame
+    measured: Measured
+    of: tuple[Cell, ...] = ()
+
+    @cached_property
+    def unmeasured(self) -> _Unmeasured:
+        return _unmeasured(self.measured)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The tables of the results, as `advser.results.Results` has them."""
+
+    table: pd.DataFrame
+    examples: pd.DataFrame
+    ranks: pd.DataFrame
+    pooled: pd.DataFrame
+
+
 class Scorer:
     """Scores the cells of one plan.
 
@@ -101,37 +129,95 @@ class Scorer:
         self._read = lru_cache(maxsize=None)(self._read_columns)
         self._stored = lru_cache(maxsize=None)(self._get)
 
-    def score(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the long results table and the examples table (see ``docs/results.md``)."""
-        rows: list[dict[str, Any]] = []
-        examples: list[pd.DataFrame] = []
-        for cell in self._plan.cells:
-            clips, measured = self._examples(cell)
-            examples.append(clips.assign(**cell.columns))
-            rows += self._rows(cell, clips, measured)
+    def score(self) -> Scored:
+        """Return the tables of the results (see ``docs/results.md``)."""
+        found = [_Found(cell, *self._examples(cell)) for cell in self._plan.cells]
         for declared in self._plan.suite.worst:
             for cells in members(self._plan.cells, declared):
-                columns = columns_of(cells, declared)
-                clips, measured = self._worst(cells)
-                examples.append(clips.assign(**columns))
-                rows += self._rows(Cell(columns, cells[0].folds), clips, measured, of=cells)
-        return pd.DataFrame(rows), pd.concat(examples, ignore_index=True)
+                whole = Cell(columns_of(cells, declared), cells[0].folds)
+                found.append(_Found(whole, *self._worst(cells), of=tuple(cells)))
+        rows = [row for one in found for row in self._rows(one)]
+        judged = [Judged(one.cell.columns, one.clips) for one in found]
+        classes = self._classes(found[0].cell)
+        anchored, anchored_pooled = self._anchors(found)
+        return Scored(
+            pd.DataFrame([*rows, *anchored]),
+            pd.concat([one.clips.assign(**one.cell.columns) for one in found], ignore_index=True),
+            ranks(judged, self._plan.suite, self._metrics, classes),
+            pd.DataFrame([*self._pooled(found, rows), *anchored_pooled], columns=POOLED_SCHEMA.names),
+        )
 
-    def _rows(
-        self, cell: Cell, clips: pd.DataFrame, measured: Measured, of: Sequence[Cell] = ()
-    ) -> Iterator[dict[str, Any]]:
-        """Yield a row a metric; ``of`` are the cells that ``cell`` is the worst of."""
-        unmeasured = _unmeasured(measured)
-        classes = len(self._prepared(cell.folds[0].prepared).classes)
+    def _rows(self, found: _Found) -> Iterator[dict[str, Any]]:
+        """Yield a row a metric."""
+        cell, clips, of = found.cell, found.clips, found.of
         for title, metric in self._metrics.items():
             state = self._applicable(metric, cell)
             for part in of or (cell,):
                 state = self._present(metric, title, part) if state == OK else state
             state = _detected(metric, clips) if state == OK else state
-            figure = self._figure(title, metric, clips, classes, state, unmeasured)
+            figure = self._figure(title, metric, found, state)
             if of and figure["status"] == "ok":
                 figure["reason"] = "; ".join(filter(None, [f"worst of {len(of)}, clip by clip", figure["reason"]]))
             yield {**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure}
+
+    def _pooled(self, found: Sequence[_Found], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield a row for each cell and metric over all seeds, if there are several."""
+        if len({one.cell.columns["seed"] for one in found}) < 2:
+            return
+        for together in _over_seeds(found):
+            for number, (title, metric) in enumerate(self._metrics.items()):
+                alone = [rows[place * len(self._metrics) + number] for place in together]
+                yield self._over_seeds(title, metric, [found[place] for place in together], alone)
+
+    def _over_seeds(
+        self, title: str, metric: Metric, cells: Sequence[_Found], alone: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Return a metric's row over the seeds: their mean if all of them have a figure, else why one has none."""
+        told = next((row for row in alone if row["status"] != "ok"), None)
+        counts = {name: sum(row[name] for row in alone) for name in ("n", "n_failed")}
+        row = {**(told or alone[0]), **counts, "seeds": len(alone), "spread": np.nan}
+        if told is None:
+            names = sorted({name for one in cells for name in one.clips["speaker"].astype(str)})
+            measured = [_without_failed(self._statistics(title, metric, one)) for one in cells]
+            sums = [
+                aligned_sums(statistics, one.clips["speaker"].to_numpy(), names)
+                for statistics, one in zip(measured, cells, strict=True)
+            ]
+            row |= _columns(pooled(metric, np.stack(sums), self._plan.suite.bootstrap, seed=0))
+        return row
+
+    def _anchors(self, found: Sequence[_Found]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the rows of the anchors for each seed, and those over all seeds if there are several."""
+        heads = {one.cell.columns["seed"]: one for one in reversed(found) if one.cell.columns["attack"] == CLEAN}
+        clips = {seed: self._with_majority(heads[seed]) for seed in sorted(heads)}
+        rows = [
+            {key: value for key, value in row.items() if key != "spread"}
+            for seed in clips
+            for row in self._anchor_rows(heads[seed].cell, [clips[seed]])
+        ]
+        over_seeds = self._anchor_rows(found[0].cell, list(clips.values())) if len(clips) > 1 else ()
+        return rows, [{**row, "seeds": len(clips)} for row in over_seeds]
+
+    def _anchor_rows(self, clean: Cell, clips: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
+        for title, metric in self._metrics.items():
+            if isinstance(metric, READ):
+                for name, figure in anchors(metric, clips, self._classes(clean), self._plan.suite.bootstrap, seed=0):
+                    yield {
+                        **clean.columns, "model": name, "defense": "none", "metric": title,
+                        "higher_is_better": metric.higher_is_better, **_columns(figure),
+                        "n": sum(map(len, clips)), "n_failed": 0, "status": "ok", "reason": REASONS[name],
+                    }  # fmt: skip
+
+    def _with_majority(self, clean: _Found) -> pd.DataFrame:
+        """Return the clips, with the class that is commonest among the training clips of each one's fold."""
+        said = {}
+        for keys in clean.cell.folds:
+            prepared = self._prepared(keys.prepared)
+            said[keys.fold] = commonest(prepared.targets[list(prepared.folds[keys.fold].train)])
+        return clean.clips.assign(**{MAJORITY: clean.clips["fold"].map(said)})
+
+    def _classes(self, cell: Cell) -> int:
+        return len(self._prepared(cell.folds[0].prepared).classes)
 
     def _worst(self, cells: Sequence[Cell]) -> tuple[pd.DataFrame, Measured]:
         """Return the worst row of each clip over several cells of one victim, and what was measured of it there."""
@@ -140,19 +226,19 @@ class Scorer:
         found = {title: [measured[which][title][clip] for clip, which in enumerate(chosen)] for title in measured[0]}
         return taken(examples, chosen), found
 
-    def _figure(
-        self, title: str, metric: Metric, clips: pd.DataFrame, classes: int, state: Status, unmeasured: _Unmeasured
-    ) -> dict[str, Any]:
+    def _figure(self, title: str, metric: Metric, found: _Found, state: Status) -> dict[str, Any]:
         empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n": 0, "n_failed": 0}
         if state != OK:
             return {**empty, "status": state.status, "reason": state.reason}
-        uncounted = unmeasured.uncounted.get(title)
         try:
-            interval = self._interval(metric, title, clips, classes, uncounted)
+            statistics = self._statistics(title, metric, found)
+            speakers = found.clips["speaker"].to_numpy()
+            interval = bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
         except Exception as error:
             return {**empty, "status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
+        unmeasured = found.unmeasured
         counts = {"n": interval.n, "n_failed": interval.n_failed}
-        if interval.n_failed == len(clips):
+        if interval.n_failed == len(found.clips):
             reason = unmeasured.reasons.get(title, "no clip could be measured")
             return {**empty, **counts, "status": "failed", "reason": reason}
         if np.isnan(interval.value):
@@ -163,17 +249,15 @@ class Scorer:
             "status": "ok", "reason": unmeasured.reasons.get(title, ""),
         }  # fmt: skip
 
-    def _interval(
-        self, metric: Metric, title: str, clips: pd.DataFrame, classes: int, uncounted: npt.NDArray[np.bool_] | None
-    ) -> Interval:
+    def _statistics(self, title: str, metric: Metric, found: _Found) -> Array:
+        """Return the statistics (N, k): NaN where a clip could not be measured, zeros where it does not count."""
+        clips = found.clips
         examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, MEASURED) else clips
-        statistics = np.asarray(metric.statistics(examples, classes), np.float64)
+        statistics = np.asarray(metric.statistics(examples, self._classes(found.cell)), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
             raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
-        if uncounted is not None:
-            statistics = np.where(uncounted[:, None], 0.0, statistics)
-        speakers = clips["speaker"].to_numpy()
-        return bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
+        uncounted = found.unmeasured.uncounted.get(title)
+        return statistics if uncounted is None else np.where(uncounted[:, None], 0.0, statistics)
 
     def _applicable(self, metric: Metric, cell: Cell) -> Status:
         """Tell whether the metric has a meaning on the cell at all."""
@@ -292,6 +376,25 @@ class Scorer:
 
     def _prepared(self, key: str) -> Prepared:
         return load_prepared(self._store.get(key))
+
+
+def _over_seeds(found: Sequence[_Found]) -> list[list[int]]:
+    """Return the places of the cells that differ in nothing but the seed."""
+    together: dict[tuple[Any, ...], list[int]] = {}
+    for place, one in enumerate(found):
+        keys = tuple(value for key, value in one.cell.columns.items() if key != "seed")
+        together.setdefault(keys, []).append(place)
+    return list(together.values())
+
+
+def _without_failed(statistics: Array) -> Array:
+    """Return statistics with zeros for the clips that could not be measured: they are in no figure."""
+    failed = np.asarray(np.isnan(statistics).any(axis=1))
+    return np.where(failed[:, None], 0.0, statistics)
+
+
+def _columns(figure: Pooled) -> dict[str, float]:
+    return {"value": figure.value, "ci_low": figure.low, "ci_high": figure.high, "spread": figure.spread}
 
 
 def _detected(metric: Metric, clips: pd.DataFrame) -> Status:

@@ -14,6 +14,7 @@ from advser.changes import Loader, apply, separate
 from advser.errors import InputError
 from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
+from advser.results import ANCHORS
 from advser.threat import Delivery, Domain, Norm
 from advser.training import Training
 
@@ -232,6 +233,8 @@ class Suite(_Schema):
             for title in titles:
                 if titles.count(title) > 1:
                     raise ValueError(f"{kind}: '{title}' is listed twice; give one a label")
+        if anchors := [model.title for model in self.models if model.title in ANCHORS]:
+            raise ValueError(f"models: '{anchors[0]}' is the name of an anchor; give it a label")
         defenses = [entry.title for entry in self.defenses]
         for model in self.models:
             for name in model.defenses or []:
@@ -260,7 +263,7 @@ class Suite(_Schema):
         return self
 
 
-BOARD_NAMES = ("attacks", "defenses", "models", "transfer", "audit")
+BOARD_NAMES = ("leaderboard", "attacks", "defenses", "models", "transfer", "audit")
 """Names that exhibits cannot have, because boards have them."""
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,16 @@ from advser.results import CLEAN
 from advser.suite import WorstCase
 from advser.threat import Access, Labels
 
-if TYPE_CHECKING:
-    from advser.plan import Cell
+
+class Keyed(Protocol):
+    """What has the key columns of a cell."""
+
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        """The key columns."""
+
+
+C = TypeVar("C", bound=Keyed)
 
 PLACE = ("suite", "part", "corpus", "task", "protocol", "split", "seed", "model", "defense")
 """The keys that the cells taken together have in common."""
@@ -27,16 +35,16 @@ LABELS: Final[tuple[Labels, ...]] = ("true", "soft", "predicted", "none")
 """From the most that an attacker knows of the clip's class to nothing."""
 
 
-def members(cells: Iterable[Cell], declared: WorstCase) -> Iterator[list[Cell]]:
+def members(cells: Iterable[C], declared: WorstCase) -> Iterator[list[C]]:
     """Yield the cells of each victim that a worst case is taken over: crafted on it or on others, controls left out."""
-    victims: dict[tuple[object, ...], list[Cell]] = {}
+    victims: dict[tuple[object, ...], list[C]] = {}
     for cell in cells:
         if _belongs(cell, declared):
             victims.setdefault(tuple(cell.columns[key] for key in PLACE), []).append(cell)
     yield from victims.values()
 
 
-def _belongs(cell: Cell, declared: WorstCase) -> bool:
+def _belongs(cell: Keyed, declared: WorstCase) -> bool:
     columns = cell.columns
     named = columns["attack"] in declared.attacks if declared.attacks is not None else columns["access"] != "blind"
     small = declared.epsilon is None or (columns["epsilon"] is not None and columns["epsilon"] <= declared.epsilon)
@@ -46,7 +54,7 @@ def _belongs(cell: Cell, declared: WorstCase) -> bool:
     return columns["attack"] != CLEAN and named and small and alike and given and there
 
 
-def columns_of(cells: Sequence[Cell], declared: WorstCase) -> dict[str, Any]:
+def columns_of(cells: Sequence[Keyed], declared: WorstCase) -> dict[str, Any]:
     """Return the key columns of the row for the worst of ``cells``.
 
     Access and labels are those of the cell whose attacker had the most. There is a budget if every cell has one: the

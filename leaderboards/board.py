@@ -5,11 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import pandas as pd
 
 CellStatus = Literal["ok", "failed", "not-applicable", "missing"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an entry stands among those that it is compared with, as in the table of ranks.
+
+    Attributes:
+        rank, low, high: its rank and the 95 % interval of it.
+        tie: number of its tie group; the best and all that tie with it are in group 1.
+    """
+
+    rank: int
+    low: int
+    high: int
+    tie: int
+
+    @property
+    def interval(self) -> str:
+        """The interval as boards show it."""
+        return f"{self.low}" if self.low == self.high else f"{self.low}–{self.high}"
 
 
 @dataclass(frozen=True)
@@ -21,6 +41,8 @@ class Cell:
         n, n_failed: clips that were measured, and that could not be.
         status: as in the results, or ``missing`` if they do not have the cell.
         reason: why there is no figure, or what is to be known of it (a footnote).
+        spread: standard deviation over seeds; NaN where there is one seed.
+        standing: how it ranks; None where it does not.
     """
 
     value: float = math.nan
@@ -30,9 +52,14 @@ class Cell:
     n_failed: int = 0
     status: CellStatus = "missing"
     reason: str = ""
+    spread: float = math.nan
+    standing: Standing | None = None
 
 
 MISSING = Cell()
+
+MARKED: Final = "the best of their section's column"
+"""What the marked figures of most boards are."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +72,8 @@ class Column:
         measured: whether it holds `Cell` objects; else texts.
         decimals: digits after the point.
         interval: whether the 95 % interval is shown beside the figure (CSV always has it).
-        best: which figure of a section is marked, if the section has all of them.
+        best: which figures are marked (`best_rows`).
+        ranked: whether the interval of the rank is shown beside the figure, where there is one.
     """
 
     key: str
@@ -54,6 +82,7 @@ class Column:
     decimals: int = 3
     interval: bool = False
     best: Literal["", "highest", "lowest"] = ""
+    ranked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +99,7 @@ class Board:
         section_title: what the section texts are, as a column heading.
         facts: what holds for every row (``corpus emodb``), left out of the columns.
         notes: what a reader must know.
+        marked: what the marked figures are the best of.
     """
 
     name: str
@@ -81,6 +111,7 @@ class Board:
     section_title: str
     facts: tuple[str, ...]
     notes: tuple[str, ...]
+    marked: str = MARKED
 
     @property
     def sectioned(self) -> bool:
@@ -88,16 +119,25 @@ class Board:
         return any(self.sections)
 
 
-def best_rows(board: Board, column: Column) -> frozenset[int]:
-    """Return the positions of the best figures of a column, section by section, and of those as good as these.
+def standing_of(column: Sequence[object]) -> list[Standing | None]:
+    """Return how each entry of a column ranks; texts do not."""
+    return [entry.standing if isinstance(entry, Cell) else None for entry in column]
 
-    Those within the best one's 95 % interval are marked too: nothing here tells them from it. A section is left out if
-    it has one row only or lacks a figure: a row that was not measured might be the best.
+
+def best_rows(board: Board, column: Column) -> frozenset[int]:
+    """Return the positions of the figures of a column that are marked.
+
+    Where figures rank, these are the best and all that tie with it. Results without ranks are marked section by
+    section: the best figure, and those within its 95 % interval; a section is left out if it has one row only or lacks
+    a figure, for a row that was not measured might be the best.
     """
-    found: set[int] = set()
     if not column.best:
         return frozenset()
     cells: list[Cell] = board.frame[column.key].tolist()
+    standings = standing_of(cells)
+    if any(standings):
+        return frozenset(row for row, standing in enumerate(standings) if standing is not None and standing.tie == 1)
+    found: set[int] = set()
     for section in dict.fromkeys(board.sections):
         rows = [row for row, name in enumerate(board.sections) if name == section]
         if len(rows) < 2 or any(cells[row].status != "ok" for row in rows):

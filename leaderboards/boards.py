@@ -11,7 +11,9 @@ from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
 from advser.leaderboards.flags import COLUMN as FLAGS
 from advser.leaderboards.flags import audited, flags
 from advser.leaderboards.layout import CONFIGURATION, assemble, configuration, groups, metric_column, reader_notes
+from advser.leaderboards.leaderboard import leaderboard
 from advser.leaderboards.rows import SETTING, Row, metrics, rows
+from advser.leaderboards.standings import Standings
 from advser.leaderboards.transfer import transfer
 from advser.results import KEYS, Results
 
@@ -23,41 +25,45 @@ def attacks(results: Results) -> Board:
     """Return the board with a row a cell: every model and defense under every attack that was crafted on it.
 
     Columns: the attack, where it stands, its budget, and every metric. A key that is the same in all rows becomes a
-    fact; a metric that applies to none of them becomes a note.
+    fact; a metric that applies to none of them becomes a note. Attacks on one victim rank where place and budget are
+    the same, the lowest UAR first.
     """
     found = [row for row in rows(results) if not row.transfer]
+    standings = Standings(results, "attacks")
     names = [name for name in metrics(results) if any(row.figure(name).status != "not-applicable" for row in found)]
     keys = ["attack", *(key for key in _PLACE if varying([row.text(key) for row in found]))]
     columns = [
         *(Column(key, (_HEADINGS.get(key, key),), measured=False) for key in keys),
-        *(metric_column(results, name, interval=name == "uar") for name in names),
+        *(_strongest(metric_column(results, name, interval=name == "uar"), standings) for name in names),
     ]
     frame: dict[str, list[object]] = {key: [row.text(key) for row in found] for key in keys}
-    frame |= {name: [row.figure(name) for row in found] for name in names}
+    frame |= {name: [standings.cell(row.figure(name), row.keys, name) for row in found] for name in names}
     facts = [fact for key in _PLACE if key not in keys for fact in _constant(found, key)]
     notes = [*reader_notes(results, found), *_metrics_left_out(results, found, names)]
     notes += _flagged(results, columns, frame, [[row] for row in found])
     title = "Every model and defense under every attack"
-    return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts)
+    marked = "the strongest attack of its place and budget on the victim"
+    return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts, marked=marked)
 
 
 def defenses(results: Results) -> Board:
     """Return the board with a row a model and defense: UAR clean, and under every attack crafted on it.
 
-    The best defense of a model is marked in each column.
+    The defenses of a model rank in each column, and the best are marked.
     """
     found = [row for row in rows(results) if not row.transfer]
     kinds = {_kind(row): row for row in sorted(found, key=_order_of_kinds(found))}
     teams = groups(found, (*SETTING, "model", "defense"))
     columns = [Column("defense", ("defense",), measured=False)]
     frame: dict[str, list[object]] = {"defense": [team[0].text("defense") for team in teams]}
+    standings = Standings(results, "model")
     sharing = Counter(configuration(example) for example in kinds.values())
     for kind, example in kinds.items():
         title = configuration(example)
         # Where victims differ in access, as a network and one without gradients, one attack is two.
         column = _uar_column(results, title if sharing[title] == 1 else (*title, example.text("access")))
         columns.append(column)
-        frame[column.key] = [_uar_of(team, kind) for team in teams]
+        frame[column.key] = [_uar_of(team, kind, example, standings) for team in teams]
     heads = [team[0] for team in teams]
     index = (*SETTING, "model", "defense")
     about = "UAR of every defense, clean and under attack"
@@ -79,20 +85,24 @@ def models(results: Results) -> Board:
     heads = [team[0] for team in teams]
     # With a single model, sections by defense would have one row each.
     one, other = ("model", "defense") if varying([head.text("model") for head in heads]) else ("defense", "model")
+    standings = Standings(results, "defense" if one == "model" else "model")
     columns = [Column(one, (one,), measured=False)]
     frame: dict[str, list[object]] = {one: [head.text(one) for head in heads]}
     for name in [name for name in ("uar", "accuracy") if name in metrics(results)]:
         shown = metric_column(results, name, interval=True)
-        column = replace(shown, key=f"clean {name}", title=("clean", *shown.title), best="highest")
+        column = replace(shown, key=f"clean {name}", title=("clean", *shown.title), best="highest", ranked=True)
         columns.append(column)
-        frame[column.key] = [next((row.figure(name) for row in team if row.clean), MISSING) for team in teams]
+        clean = [next((row for row in team if row.clean), None) for team in teams]
+        frame[column.key] = [
+            MISSING if row is None else standings.cell(row.figure(name), row.keys, name) for row in clean
+        ]
     attacked = [row for row in found if not row.clean]
     for place in dict.fromkeys(row.values(("domain", "delivery")) for row in attacked):
         there = [row for row in attacked if row.values(("domain", "delivery")) == place]
         worst = [_worst([row for row in team if row in there], _expected(there, team[0])) for team in teams]
         title = configuration(there[0])[0]
         column = _uar_column(results, ("lowest", title), key=f"lowest {title} UAR")
-        columns.append(replace(column, best=""))
+        columns.append(replace(column, best="", ranked=False))
         columns.append(Column(f"lowest {title} by", ("lowest", title, "by"), measured=False))
         frame[columns[-2].key] = [cell for cell, _ in worst]
         frame[columns[-1].key] = [by for _, by in worst]
@@ -140,11 +150,20 @@ def _order_of_kinds(found: Sequence[Row]) -> Callable[[Row], int]:
 
 
 def _uar_column(results: Results, title: tuple[str, ...], key: str = "") -> Column:
-    return Column(key or ", ".join(title), title, decimals=results.metric("uar").decimals, best="highest")
+    return Column(key or ", ".join(title), title, decimals=results.metric("uar").decimals, best="highest", ranked=True)
 
 
-def _uar_of(team: Sequence[Row], kind: tuple[object, ...]) -> Cell:
-    return next((row.figure("uar") for row in team if _kind(row) == kind), MISSING)
+def _uar_of(team: Sequence[Row], kind: tuple[object, ...], example: Row, standings: Standings) -> Cell:
+    """Return the figure of a kind of cells; where the victim has none, why it does not rank."""
+    cell = next((row.figure("uar") for row in team if _kind(row) == kind), MISSING)
+    victim = dict(zip((*SETTING, "model", "defense"), team[0].values((*SETTING, "model", "defense")), strict=True))
+    return standings.cell(cell, {**example.keys, **victim}, "uar")
+
+
+def _strongest(column: Column, standings: Standings) -> Column:
+    """Return a column of the board of attacks: with the ranks of attacks, if there are any, by UAR and accuracy."""
+    ranks = bool(standings) and column.key in ("uar", "accuracy")
+    return replace(column, best="lowest", ranked=column.key == "uar") if ranks else column
 
 
 def _expected(there: Sequence[Row], head: Row) -> set[tuple[object, ...]]:
@@ -168,6 +187,7 @@ def _worst(there: Sequence[Row], expected: set[tuple[object, ...]]) -> tuple[Cel
 
 
 BOARDS: Final[dict[str, Callable[[Results], Board]]] = {
+    "leaderboard": leaderboard,
     "attacks": attacks,
     "defenses": defenses,
     "models": models,

@@ -164,7 +164,7 @@ def _number(footnote: int) -> str:
 
 def _below(shown: Sheet) -> list[str]:
     lines = [f"{escape(mark)}: {escape(meaning)}." for mark, meaning in shown.marks.items()]
-    if any(field.best for row in shown.body for field in row):
-        lines.append("Bold: the best of its section's column, and all within its 95\\,\\% interval.")
+    lines += [escape(f"Bold: {shown.best}.")] * bool(shown.best)
+    lines += [escape(line) for line in shown.legend]
     lines += [f"{_number(number)} {escape(text)}" for number, text in enumerate(shown.footnotes, 1)]
     return lines + [escape(note) for note in shown.notes]

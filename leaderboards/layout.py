@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from advser.leaderboards.board import Board, Column, varying
-from advser.leaderboards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row
+from advser.comparison import FEWEST
+from advser.leaderboards.board import MARKED, Board, Column, varying
+from advser.leaderboards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row, anchors
+from advser.leaderboards.sheet import figure_text
 from advser.results import Results
 
 CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
@@ -52,7 +54,38 @@ def reader_notes(results: Results, found: Iterable[Row]) -> list[str]:
     listed = list(found)
     used = {row.keys["epsilon_unit"] for row in listed if row.keys["epsilon"] is not None}
     controls = [CONTROL_NOTE] if any(row.control for row in listed) else []
-    return [*results.notes, *controls, *(note for unit, note in UNIT_NOTES.items() if unit in used)]
+    units = [note for unit, note in UNIT_NOTES.items() if unit in used]
+    return [*results.notes, *controls, *units, *_anchor_notes(results, listed), *_few_speakers(results)]
+
+
+def _few_speakers(results: Results) -> list[str]:
+    most = max(results.ranks["speakers"], default=FEWEST)
+    told = f"{most} speaker{'s' if most > 1 else ''} tell no two entries apart (p ≤ .05 needs at least {FEWEST})"
+    return [f"{told}: all tie, whatever their figures."] if most < FEWEST else []
+
+
+def _anchor_notes(results: Results, listed: Sequence[Row]) -> list[str]:
+    """Return what is reached without listening, in each of the rows' settings."""
+    there = {row.values(SETTING) for row in listed}
+    texts: dict[str, list[Row]] = {}
+    for of_setting in groups((row for row in anchors(results) if row.values(SETTING) in there), SETTING):
+        told = "; ".join(f"{row.keys['model']} {figures}" for row in of_setting if (figures := _figures(results, row)))
+        texts.setdefault(told, []).append(of_setting[0])
+    differing = [key for key in SETTING if len({values[SETTING.index(key)] for values in there}) > 1]
+    return [
+        f"Anchors, which hear nothing{f' ({_where(heads, differing)})' if len(texts) > 1 else ''}: {told}."
+        for told, heads in texts.items()
+        if told
+    ]
+
+
+def _figures(results: Results, row: Row) -> str:
+    shown = [(results.metric(name), row.figure(name)) for name in ("uar", "accuracy") if name in row.cells]
+    return ", ".join(f"{info.title} {figure_text(cell, info.decimals, interval=True)}" for info, cell in shown)
+
+
+def _where(heads: Sequence[Row], differing: Sequence[str]) -> str:
+    return "; ".join(", ".join(f"{key} {head.text(key)}" for key in differing) for head in heads)
 
 
 def section_texts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:
@@ -84,6 +117,7 @@ def assemble(
     index_keys: Sequence[str],
     notes: Iterable[str],
     facts: Iterable[str] = (),
+    marked: str = MARKED,
 ) -> Board:
     """Return a board whose rows stand for ``heads``, with the sections and facts that follow from their keys.
 
@@ -97,6 +131,7 @@ def assemble(
         index_keys: keys that name a row in CSV.
         notes: as in `Board`.
         facts: in addition to those that follow from the keys.
+        marked: as in `Board`.
     """
     section_title = " · ".join(key for key in (*SETTING, *section_keys) if varying([head.text(key) for head in heads]))
     return Board(
@@ -109,4 +144,5 @@ def assemble(
         section_title,
         (*common_facts(heads, section_keys), *facts),
         tuple(notes),
+        marked,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pandas as pd
 from tabulate import tabulate
 
 from advser.errors import InputError
-from advser.leaderboards.board import Board, Cell
+from advser.leaderboards.board import Board, Cell, Standing, standing_of
 from advser.leaderboards.latex import latex
 from advser.leaderboards.sheet import Sheet, Shown, leading_texts, panels, sheet
 from advser.leaderboards.site import board_html
@@ -18,6 +19,7 @@ from advser.leaderboards.site import board_html
 TERMINAL_WIDTH: Final = 120
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _CELL_FIELDS = ("value", "low", "high", "n", "n_failed", "status", "reason")
+_RANK_FIELDS = ("rank", "low", "high", "tie")
 
 
 def render(board: Board, format: str, width: int = TERMINAL_WIDTH) -> str:  # noqa: A002
@@ -75,10 +77,11 @@ def markdown(board: Board) -> str:
 
 
 def csv(board: Board) -> str:
-    """Return a board as CSV in full precision: the rows' keys, then seven columns a figure.
+    """Return a board as CSV in full precision: the rows' keys, then seven columns or more a figure.
 
     A figure's columns are named after its key and ``value``, ``low``, ``high`` (empty: none), ``n``, ``n_failed``,
-    ``status`` and ``reason``. Numbers are read back as they were.
+    ``status`` and ``reason``; where there are several seeds ``spread``, and where figures rank ``rank``, ``rank low``,
+    ``rank high`` and ``tie`` (empty: none). Numbers are read back as they were.
     """
     parts = [board.index]
     for column in board.columns:
@@ -87,9 +90,22 @@ def csv(board: Board) -> str:
             cells: list[Cell] = entries.tolist()
             columns = {f"{column.key} {name}": [getattr(cell, name) for cell in cells] for name in _CELL_FIELDS}
             parts.append(pd.DataFrame(columns))
+            if any(not math.isnan(cell.spread) for cell in cells):
+                parts.append(pd.DataFrame({f"{column.key} spread": [cell.spread for cell in cells]}))
+            if any(standings := standing_of(cells)):
+                parts.append(pd.DataFrame({f"{column.key} {_rank_name(name)}": _ranks(standings, name)
+                                           for name in _RANK_FIELDS}))  # fmt: skip
         elif column.key not in board.index:
             parts.append(entries.to_frame())
     return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").removesuffix("\n")
+
+
+def _rank_name(name: str) -> str:
+    return f"rank {name}" if name in ("low", "high") else name
+
+
+def _ranks(standings: Sequence[Standing | None], name: str) -> pd.Series:
+    return pd.Series([None if one is None else getattr(one, name) for one in standings], dtype="Int64")
 
 
 def _headings(shown: Sheet) -> list[list[str]]:
@@ -148,8 +164,8 @@ def _escape(text: str) -> str:
 
 def _explanations(shown: Sheet) -> list[str]:
     lines = [f"{mark}: {meaning}." for mark, meaning in shown.marks.items()]
-    if any(field.best for row in shown.body for field in row):
-        lines.append("Marked figures are the best of their section's column, and all within its 95 % interval.")
+    lines += [f"Marked figures are {shown.best}."] * bool(shown.best)
+    lines += shown.legend
     return lines + [f"{_number(number)} {text}" for number, text in enumerate(shown.footnotes, 1)]
 
 

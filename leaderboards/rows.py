@@ -12,7 +12,7 @@ import pandas as pd
 
 from advser.errors import InputError
 from advser.leaderboards.board import MISSING, Cell
-from advser.results import CLEAN, KEYS, Results, value_text
+from advser.results import ANCHORS, CLEAN, KEYS, Results, value_text
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
@@ -111,7 +111,7 @@ def metrics(results: Results) -> tuple[str, ...]:
 
 
 def rows(results: Results) -> list[Row]:
-    """Return the cells in reading order.
+    """Return the cells in reading order: those over all seeds, if the results have such; without the anchors.
 
     Clean before controls before attacks, for each setting, model and defense; then by domain, delivery, attack,
     labels and budget. Settings, models, defenses and attacks keep the order of the suite.
@@ -119,16 +119,33 @@ def rows(results: Results) -> list[Row]:
     Raises:
         InputError: if a cell's ``params`` are not the JSON text of a mapping.
     """
+    found = [row for row in _all_rows(results) if row.keys["model"] not in ANCHORS]
+    telling = _telling_parameters(found)
+    return _ordered([replace(row, telling=telling[row.keys["attack"]]) for row in found])
+
+
+def anchors(results: Results) -> list[Row]:
+    """Return the rows of the anchors (`advser.anchors`), which `rows` leaves out; older results have none."""
+    return [row for row in _all_rows(results) if row.keys["model"] in ANCHORS]
+
+
+def seed_text(results: Results) -> int | str:
+    """Return what boards give as the seed: of several that figures are means over, all."""
+    seeds = list(dict.fromkeys(results.table["seed"]))
+    return seeds[0] if len(seeds) == 1 else f"{', '.join(map(str, seeds))} (mean)"
+
+
+def _all_rows(results: Results) -> list[Row]:
+    table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
     found: dict[tuple[Any, ...], Row] = {}
-    for record in results.table.to_dict("records"):
+    for record in table.to_dict("records"):
         keys = {key: None if pd.isna(record[key]) else record[key] for key in KEYS}
         row = found.setdefault(tuple(keys.values()), Row(keys, parameters(keys)))
         row.cells[record["metric"]] = Cell(
             record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
-            record["status"], record["reason"],
+            record["status"], record["reason"], record.get("spread", math.nan),
         )  # fmt: skip
-    telling = _telling_parameters(found.values())
-    return _ordered([replace(row, telling=telling[row.keys["attack"]]) for row in found.values()])
+    return list(found.values())
 
 
 def parameters(keys: dict[str, Any]) -> dict[str, Any]:

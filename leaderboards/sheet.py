@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from advser.leaderboards.board import Board, Cell, Column, best_rows
+from advser.leaderboards.board import Board, Cell, Column, best_rows, standing_of
 
 MISSING_MARK = "–"
 NOT_APPLICABLE_MARK = "n/a"
@@ -34,6 +34,8 @@ class Sheet:
         body: a list of fields a row.
         sections: a heading a row, as in `Board`.
         section_title: what the headings are.
+        best: what the marked figures are; empty if none is marked.
+        legend: what else is to be known of the figures.
         marks: mark → what it means, of those that occur.
         footnotes: the numbered ones, the first is number 1.
         notes: what a reader must know.
@@ -45,6 +47,8 @@ class Sheet:
     body: tuple[tuple[Shown, ...], ...]
     sections: tuple[str, ...]
     section_title: str
+    best: str
+    legend: tuple[str, ...]
     marks: dict[str, str]
     footnotes: tuple[str, ...]
     notes: tuple[str, ...]
@@ -61,6 +65,8 @@ def sheet(board: Board) -> Sheet:
         body=tuple(zip(*shown, strict=True)),
         sections=board.sections,
         section_title=board.section_title,
+        best=_best(board) if any(field.best for column in shown for field in column) else "",
+        legend=tuple(_legend(board)),
         marks=_marks(board),
         footnotes=tuple(numbers),
         notes=board.notes,
@@ -116,7 +122,17 @@ def _field(cell: Cell, column: Column, best: bool, numbers: dict[str, int]) -> S
         return Shown(MISSING_MARK, footnote)
     if cell.status == "failed":
         return Shown(FAILED_MARK, footnote)
-    return Shown(figure_text(cell, column.decimals, interval=column.interval), footnote, best)
+    text = figure_text(cell, column.decimals, interval=column.interval)
+    if _spreads(column) and not math.isnan(cell.spread):
+        text += f" ±{_number(cell.spread, column.decimals)}"
+    if column.ranked and cell.standing is not None:
+        text += f" ({cell.standing.interval})"
+    return Shown(text, footnote, best)
+
+
+def _spreads(column: Column) -> bool:
+    """Tell whether a column shows how its figures spread over seeds."""
+    return column.interval or bool(column.best)
 
 
 def figure_text(cell: Cell, decimals: int, *, interval: bool) -> str:
@@ -142,6 +158,21 @@ def _remark(cell: Cell) -> str:
     if cell.status == "failed" and not reason:
         return "no reason is recorded"
     return reason
+
+
+def _best(board: Board) -> str:
+    ranked = any(any(standing_of(board.frame[column.key].tolist())) for column in board.columns)
+    return f"{board.marked}, and all {'that tie with it' if ranked else 'within its 95 % interval'}"
+
+
+def _legend(board: Board) -> Iterator[str]:
+    cells = {column.key: board.frame[column.key].tolist() for column in board.columns if column.measured}
+    ranked = [standing for column in board.columns if column.ranked for standing in standing_of(cells[column.key])]
+    if any(ranked):
+        yield "In parentheses: the 95 % interval of the rank, speakers drawn anew for all entries at once."
+    if any(not math.isnan(cell.spread) for column in board.columns if column.measured and _spreads(column)
+           for cell in cells[column.key]):  # fmt: skip
+        yield "±: standard deviation over seeds; the figures are means over seeds, the intervals over speakers."
 
 
 def _marks(board: Board) -> dict[str, str]:

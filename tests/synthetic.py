@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from advser.results import KEYS, Results, no_examples
+from advser.metrics.base import Metric
+from advser.metrics.recognition import UAR, Accuracy
+from advser.ranking import Judged, ranks
+from advser.results import ANCHORS, KEYS, Results, no_examples
+from advser.suite import Suite
 
 METRICS = {
     "uar": ("UAR", "", 3, True),
@@ -140,6 +144,49 @@ def results(**run: Any) -> Results:
         "suite": {"name": "made-up", "title": "Made-up results"},
     }
     return Results(pd.DataFrame(records), no_examples(), {**circumstances, **run})
+
+
+SPEAKERS, CLIPS, CLASSES = 8, 12, 3
+
+
+def judged(keys: dict[str, Any], skill: float, seed: int = 0) -> Judged:
+    """A cell whose victim reads a clip rightly with the chance of ``skill``."""
+    columns = {**keys, "seed": seed, "epsilon": None if np.isnan(keys["epsilon"]) else keys["epsilon"]}
+    rng = np.random.default_rng(list(json.dumps(columns).encode()))
+    label = np.tile(np.arange(CLASSES), SPEAKERS * CLIPS // CLASSES)
+    right = rng.uniform(size=len(label)) < skill
+    clips = pd.DataFrame(
+        {
+            "clip": np.arange(len(label)).astype(str),
+            "speaker": np.repeat(np.arange(SPEAKERS), CLIPS).astype(str),
+            "label": label,
+            "prediction": np.where(right, label, (label + 1) % CLASSES),
+            "margin": np.where(right, 1.0, -1.0) * rng.uniform(size=len(label)),
+        }
+    )
+    return Judged(columns, clips)
+
+
+SUITE = Suite.model_validate(
+    {
+        "name": "made-up", "corpus": "demo", "protocol": "loso", "models": ["tiny"], "defenses": ["none"],
+        "metrics": ["uar"], "bootstrap": 100,
+    }
+)  # fmt: skip
+
+
+def ranked() -> Results:
+    """`results` with ranks of clips that were read rightly about as often as their figures say, and with anchors."""
+    made = results()
+    figures = made.table[made.table["metric"] == "uar"].set_index(list(KEYS))["value"]
+    cells_judged = [
+        judged(dict(zip(KEYS, keys, strict=True)), 0.0 if np.isnan(value) else value) for keys, value in figures.items()
+    ]
+    metrics: dict[str, Metric] = {"uar": UAR(), "accuracy": Accuracy()}
+    first = made.table[(made.table["attack"] == "none") & made.table["metric"].isin(["uar", "accuracy"])].iloc[:2]
+    anchors = [first.assign(model=name, value=1 / CLASSES, ci_low=0.3, ci_high=0.4) for name in ANCHORS]
+    table = pd.concat([made.table, *anchors])
+    return Results(table, made.examples, made.run, ranks(cells_judged, SUITE, metrics, CLASSES))
 
 
 def example(**changes: Any) -> dict[str, Any]:

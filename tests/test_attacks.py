@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import toys
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.controls import Noise
+from advser.attacks.controls import Noise, SnrNoise
 from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
@@ -241,6 +240,18 @@ def test_soft_labels_have_no_gradient_at_the_clean_input_and_a_random_start_cure
         control = target.loss(Noise(epsilon=0.3, kind="sign").perturb(target, x, soft, generator()), soft)
     assert (rise > 0).all()
     assert rise.mean() > 3 * (control - target.loss(x, soft)).mean()
+
+
+def test_noise_at_an_snr_has_that_snr_over_the_unpadded_samples() -> None:
+    x = torch.stack([torch.linspace(-0.5, 0.5, 4000), torch.linspace(0, 0.01, 4000), torch.zeros(4000)])
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[1, 1000:] = False
+    x = x * mask
+    target = Target(None, torch.tensor([4000, 1000, 4000]), "waveform", "blind", mask=mask)
+    noise = SnrNoise(snr=20.0).perturb(target, x, torch.zeros(3), torch.Generator().manual_seed(0)) - x
+    snr = 10 * torch.log10(x.square().sum(1) / noise.square().sum(1))
+    torch.testing.assert_close(snr[:2], torch.tensor([20.0, 20.0]), atol=1e-3, rtol=0)
+    assert noise[1, 1000:].abs().max() == noise[2].abs().max() == 0
 
 
 def test_noise_has_the_spread_that_it_says() -> None:

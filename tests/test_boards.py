@@ -19,6 +19,11 @@ def made() -> Results:
     return synthetic.results()
 
 
+@pytest.fixture(scope="module")
+def ranked() -> Results:
+    return synthetic.ranked()
+
+
 def value(made: Results, metric: str = "uar", **keys: object) -> float:
     """The value of the one row of the table that has ``keys``."""
     found = made.table[made.table["metric"] == metric]
@@ -75,7 +80,7 @@ def test_every_board_prints_the_notes_of_the_run(made: Results, name: str) -> No
     assert set(made.notes) <= set(BOARDS[name](made).notes)
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", set(BOARDS) - {"leaderboard"})
 def test_seeds_are_told_apart(made: Results, name: str) -> None:
     twice = pd.concat([made.table, made.table.assign(seed=1)])
     board = BOARDS[name](Results(twice, no_examples(), made.run))
@@ -115,6 +120,98 @@ def test_what_the_best_ones_interval_holds_is_marked_with_it() -> None:
         "b", "B", (column,), pd.DataFrame({"uar": cells}), pd.DataFrame(index=range(3)), ("",) * 3, "", (), ()
     )
     assert best_rows(board, column) == {0, 1}
+
+
+def ranks_of(made: Results, among: str, **keys: object) -> pd.DataFrame:
+    """The ranks by UAR of one kind that have ``keys``."""
+    found = made.ranks[(made.ranks["among"] == among) & (made.ranks["metric"] == "uar")]
+    for key, wanted in keys.items():
+        found = found[found[key] == wanted]
+    return found
+
+
+def test_defenses_that_tie_with_the_best_are_marked_and_ranks_stand_beside(ranked: Results) -> None:
+    board = defenses(ranked)
+    column = next(column for column in board.columns if column.key.endswith("true labels, 0.001 FS"))
+    where = {"attack": "ifgsm", "epsilon": 0.001}
+    found = ranks_of(ranked, "model", **where).set_index(["model", "defense"])
+    assert {1, 2} <= set(found["tie"])
+    victims = list(zip(board.index["model"], board.index["defense"], strict=True))
+    assert best_rows(board, column) == {row for row, one in enumerate(victims) if found.loc[one, "tie"] == 1}
+    place = [one.key for one in board.columns].index(column.key)
+    for row, victim in enumerate(victims):
+        low, high = found.loc[victim, ["rank_low", "rank_high"]]
+        assert sheet(board).body[row][place].text.endswith(f"({low})" if low == high else f"({low}–{high})")
+
+
+def test_what_lacks_a_cell_has_no_rank_and_a_footnote(ranked: Results) -> None:
+    board = defenses(ranked)
+    missing = board.frame["spectrogram, fgsm, true labels, 0.1 z"].tolist()[-1]
+    assert (missing.status, missing.standing) == ("missing", None)
+    assert missing.reason == "no rank: it lacks this cell"
+    others = board.frame["spectrogram, fgsm, true labels, 0.1 z"].tolist()[:-1]
+    assert all(cell.standing is not None for cell in others)
+
+
+def test_attacks_rank_where_place_and_budget_are_the_same(ranked: Results) -> None:
+    board = attacks(ranked)
+    column = next(column for column in board.columns if column.key == "uar")
+    shown = board.index.assign(best=[row in best_rows(board, column) for row in range(len(board.index))])
+    assert not shown.loc[shown["access"] == "blind", "best"].any()
+    here = shown[(shown["epsilon"] == 0.06) & (shown["delivery"] == "features") & (shown["model"] == "cnn4")]
+    best = here.loc[here["best"] & (here["defense"] == "none"), "attack"]
+    assert set(best) == {"ifgsm"}
+    assert "strongest attack" in sheet(board).best
+
+
+def test_the_leaderboard_ranks_by_the_worst_case_with_those_without_a_rank_at_the_end(ranked: Results) -> None:
+    board = BOARDS["leaderboard"](ranked)
+    for section in dict.fromkeys(board.sections):
+        rows = [row for row, name in enumerate(board.sections) if name == section]
+        ranks = [board.frame["rank"][row] for row in rows]
+        numbers = [int(rank) for rank in ranks if rank != "–"]
+        assert numbers == sorted(numbers)
+        assert ranks == [*map(str, numbers), *["–"] * (len(ranks) - len(numbers))]
+        assert board.frame["model"][rows[-2:]].tolist() == ["random", "majority"]
+        for row in rows[:-2]:
+            assert (ranks[rows.index(row)] == "–") == bool(board.frame["robust"][row].reason)
+    lacking = ranks_of(ranked, "leaderboard", model="emodb-cnn", defense="vanilla", epsilon=0.1)
+    assert lacking["reason"].item().startswith("no rank: it lacks fgsm")
+    assert any("upper bound" in note for note in sheet(board).footnotes)
+
+
+def test_the_leaderboard_of_results_without_ranks_says_so(made: Results) -> None:
+    board = BOARDS["leaderboard"](made)
+    assert board.frame.empty
+    assert any("no ranks" in note for note in board.notes)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_anchors_are_told_below_every_board_and_stand_on_one(made: Results, ranked: Results, name: str) -> None:
+    board = BOARDS[name](ranked)
+    assert any("random UAR 0.333 [0.300, 0.400]" in note for note in board.notes)
+    if name != "leaderboard":
+        assert len(board.frame) == len(BOARDS[name](made).frame)
+
+
+def test_figures_over_seeds_are_shown_with_their_spread(made: Results) -> None:
+    twice = pd.concat([made.table, made.table.assign(seed=1)])
+    pooled = made.table.drop(columns="seed").assign(spread=0.0123, seeds=2)
+    both = Results(twice, no_examples(), made.run, pooled=pooled)
+    board = defenses(both)
+    assert len(board.frame) == len(synthetic.VICTIMS)
+    assert "seed 0, 1 (mean)" in board.facts
+    shown = sheet(board)
+    assert shown.body[0][1].text.endswith(" ±0.012")
+    assert any("standard deviation over seeds" in line for line in shown.legend)
+    assert len(defenses(select(both, {"seed": "1"})).frame) == len(board.frame)
+    assert "seed 1" in defenses(select(both, {"seed": "1"})).facts
+
+
+def test_fewer_speakers_than_a_test_needs_are_told(ranked: Results) -> None:
+    few = replace(ranked, ranks=ranked.ranks.assign(speakers=4))
+    assert any(note.startswith("4 speakers tell no two") for note in defenses(few).notes)
+    assert not any("tell no two" in note for note in defenses(ranked).notes)
 
 
 def test_models_names_the_attack_of_the_lowest_figure_of_each_place(made: Results) -> None:

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import synthetic
 
 from advser.errors import InputError
-from advser.leaderboards.board import Board
+from advser.leaderboards.board import Board, Cell
 from advser.leaderboards.boards import BOARDS
 from advser.leaderboards.latex import escape
 from advser.leaderboards.render import FORMATS, render
@@ -24,6 +25,9 @@ MADE = synthetic.results()
 CASES = {name: build(MADE) for name, build in BOARDS.items()}
 CASES["empty"] = BOARDS["transfer"](select(MADE, {"access": "blind"}))
 CASES["one cell"] = BOARDS["attacks"](select(MADE, {"attack": "none", "model": "cnn4", "defense": "none"}))
+RANKED = synthetic.ranked()
+CASES["ranked leaderboard"] = BOARDS["leaderboard"](RANKED)
+CASES["ranked defenses"] = BOARDS["defenses"](RANKED)
 boards = pytest.mark.parametrize("board", CASES.values(), ids=CASES)
 
 
@@ -197,6 +201,22 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.relative_to(folder) for path in folder.rglob("*") if path.is_file()
     }
     return folder
+
+
+def test_all_that_tie_with_the_best_are_bold() -> None:
+    board = BOARDS["defenses"](RANKED)
+    cells: list[Cell] = board.frame["clean"].tolist()
+    shown = [f"{cell.value:.3f} ({cell.standing.interval.replace('–', '--')})" for cell in cells if cell.standing]
+    tied = [cell.standing.tie == 1 for cell in cells if cell.standing]
+    assert tied.count(True) > 2, "more than the best of each of two models"
+    tex, html = render(board, "latex"), render(board, "html")
+    for text, best in zip(shown, tied, strict=True):
+        assert (rf"\textbf{{{text}}}" in tex) == best
+        assert (f"<strong>{text.replace('--', '–')}</strong>" in html) == best
+    assert "Bold: the best of their section's column, and all that tie with it." in tex
+    assert "Bold figures are the best of their section's column, and all that tie with it." in unescape(html)
+    table = pd.read_csv(io.StringIO(render(board, "csv")))
+    assert table["clean rank"].tolist() == [cell.standing.rank for cell in cells if cell.standing]
 
 
 def test_write_all_writes_every_board_in_every_file_format(written: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,17 @@ from pandas.testing import assert_frame_equal
 
 from advser.errors import InputError
 from advser.provenance import provenance
-from advser.results import EXAMPLES_SCHEMA, KEYS, SCHEMA_VERSION, TABLE_SCHEMA, Results, no_examples, select
+from advser.results import (
+    EXAMPLES_SCHEMA,
+    KEYS,
+    RANKS_SCHEMA,
+    SCHEMA_VERSION,
+    TABLE_SCHEMA,
+    Results,
+    no_examples,
+    select,
+    with_metrics,
+)
 
 RUN = {"notes": ["a note"], "failures": []}
 PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
@@ -51,6 +62,27 @@ def test_round_trip(tmp_path: Path) -> None:
     assert_frame_equal(read.table, made.table)
     assert read.run == {**made.run, "schema": SCHEMA_VERSION}
     assert list(read.table.columns) == TABLE_SCHEMA.names
+    assert {path.name for path in tmp_path.iterdir()} == {"results.parquet", "examples.parquet", "run.json"}
+
+
+def test_ranks_and_figures_over_seeds_come_back_and_go_with_the_next_run(tmp_path: Path) -> None:
+    made = synthetic.results()
+    keys = {key: value for key, value in made.table.iloc[0].items() if key in RANKS_SCHEMA.names}
+    ranks = pd.DataFrame([{**dict.fromkeys(RANKS_SCHEMA.names, 1), **keys, "among": "model", "reason": ""}])
+    pooled = made.table.drop(columns="seed").assign(spread=0.1, seeds=2)
+    whole = replace(made, ranks=ranks, pooled=pooled)
+    whole.save(tmp_path)
+    read = Results.load(tmp_path)
+    assert_frame_equal(read.ranks, whole.ranks)
+    assert_frame_equal(read.pooled, whole.pooled)
+    assert len(select(read, {"model": "cnn4"}).ranks) == 1
+    assert select(read, {"model": "emodb-cnn"}).ranks.empty
+    one_seed = select(read, {"seed": "0"})
+    assert one_seed.pooled.empty
+    assert one_seed.ranks.empty
+    assert set(with_metrics(read, ["uar"]).pooled["metric"]) == {"uar"}
+    made.save(tmp_path)
+    assert Results.load(tmp_path).ranks.empty
     assert {path.name for path in tmp_path.iterdir()} == {"results.parquet", "examples.parquet", "run.json"}
 
 

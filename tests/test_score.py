@@ -22,8 +22,8 @@ from advser.metrics.base import Array, ClipMetric, Metric, Need
 from advser.parameters import parameter
 from advser.plan import Cell, Plan, make_plan
 from advser.plugins import METRICS, TRANSCRIBERS
-from advser.results import Results
-from advser.score import Scorer
+from advser.results import ANCHORS, Results
+from advser.score import Scored, Scorer
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import load_prepared
 from advser.store import Store
@@ -123,6 +123,7 @@ class Run:
     store: Store
     table: pd.DataFrame
     examples: pd.DataFrame
+    scored: Scored
 
     def cell(self, model: str, source: str, domain: str = "waveform") -> Cell:
         wanted = {"model": model, "source_model": source, "domain": domain}
@@ -146,7 +147,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         plan = make_plan(suite, corpus, speech, {}, "cpu")
         outcomes = [execute(job, store.root, [], "cpu") for job in plan.jobs.values()]
         assert [outcome.reason for outcome in outcomes if outcome.status != "ok"] == []
-        yield Run(plan, speech, store, *Scorer(plan, store, {}, speech).score())
+        scored = Scorer(plan, store, {}, speech).score()
+        yield Run(plan, speech, store, scored.table, scored.examples, scored)
 
 
 def rows(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -162,7 +164,9 @@ def figures(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 def test_what_is_scored_is_a_results_folder(run: Run, tmp_path: Path) -> None:
     Results(run.table, run.examples, {"notes": [], "failures": []}).save(tmp_path)
     loaded = Results.load(tmp_path)
-    assert len(loaded.table) == len(run.plan.cells) * len(run.plan.suite.metrics)
+    anchored = loaded.table["model"].isin(ANCHORS)
+    assert (~anchored).sum() == len(run.plan.cells) * len(run.plan.suite.metrics)
+    assert anchored.sum() == len(ANCHORS) * 2
     assert {"length-long", "length-double", "snr"} <= set(loaded.examples.columns)
 
 
@@ -308,7 +312,7 @@ def test_a_failed_job_fails_the_metrics_that_rest_on_it(
     shutil.copytree(run.store.root, store.root)
     for key in outcomes:
         shutil.rmtree(store.folder(key))
-    table, _ = Scorer(run.plan, store, outcomes, run.speech).score()
+    table = Scorer(run.plan, store, outcomes, run.speech).score().table
     before, after = figures(run.table, cell), figures(table, cell)
     broken = after[(after["status"] == "failed") & (before["status"] == "ok")]
     assert set(broken.index) == failed
@@ -322,7 +326,7 @@ def test_a_missing_artefact_fails_what_rests_on_it_and_is_not_left_out(run: Run,
     store = Store(tmp_path / "store")
     shutil.copytree(run.store.root, store.root)
     shutil.rmtree(store.folder(cell.folds[0].predicted))
-    table, _ = Scorer(run.plan, store, {}, run.speech).score()
+    table = Scorer(run.plan, store, {}, run.speech).score().table
     found = figures(table, cell)
     assert set(found.loc[["uar", "accuracy"], "status"]) == {"failed"}
     assert set(found.loc[["uar", "accuracy"], "reason"]) == {"fold fold1: its artefact is not in the store"}
@@ -337,12 +341,12 @@ def test_a_clip_on_which_a_measure_has_no_meaning_counts_neither_way(run: Run, t
     values = json.loads(path.read_text())
     nothing = {"value": None, "reason": "nothing was perturbed", "counts": False}
     path.write_text(json.dumps([nothing, *values[1:]]))
-    found = figures(Scorer(run.plan, store, {}, run.speech).score()[0], cell).loc["snr"]
+    found = figures(Scorer(run.plan, store, {}, run.speech).score().table, cell).loc["snr"]
     others = [one["value"] for one in values[1:]]
     assert found["value"] == pytest.approx(np.mean(others))
     assert (found["status"], found["n"], found["n_failed"], found["reason"]) == ("ok", len(others), 0, "")
     path.write_text(json.dumps([nothing] * len(values)))
-    found = figures(Scorer(run.plan, store, {}, run.speech).score()[0], cell).loc["snr"]
+    found = figures(Scorer(run.plan, store, {}, run.speech).score().table, cell).loc["snr"]
     assert (found["status"], found["reason"]) == ("not-applicable", "nothing was perturbed")
 
 
@@ -350,7 +354,7 @@ def worst(run: Run, store: Store, plan: Plan | None = None) -> pd.DataFrame:
     """The figures of the worst of all attacks on the sound, on the victim ``tiny``."""
     plan = plan or run.plan
     suite = plan.suite.model_copy(update={"worst": [WorstCase()]})
-    table, _ = Scorer(replace(plan, suite=suite), store, {}, run.speech).score()
+    table = Scorer(replace(plan, suite=suite), store, {}, run.speech).score().table
     return table[(table["attack"] == "worst-case") & (table["model"] == "tiny")].set_index("metric")
 
 
@@ -385,7 +389,48 @@ def test_what_was_not_measured_is_that_of_each_clips_worst_attack(run: Run, tmp_
 
 def test_without_a_transcriber_word_error_rates_do_not_apply(run: Run) -> None:
     speech = Speech(None, "none", "the suite asks for no transcriber")
-    table, _ = Scorer(run.plan, run.store, {}, speech).score()
+    table = Scorer(run.plan, run.store, {}, speech).score().table
     found = table[table["metric"].isin(["wer", "wer-change"]) & (table["delivery"] == "audio")]
     assert set(found["status"]) == {"not-applicable"}
     assert {"the suite asks for no transcriber", "clean row"} >= set(found["reason"])
+
+
+def test_the_anchors_are_told_from_the_labels(run: Run) -> None:
+    prepared = load_prepared(run.store.get(run.plan.cells[0].folds[0].prepared))
+    fold, classes = prepared.folds["fold1"], len(prepared.classes)
+    commonest = np.bincount(prepared.targets[list(fold.train)]).argmax()
+    anchored = run.table[run.table["model"].isin(ANCHORS)].set_index(["model", "metric"])
+    assert anchored.loc[("random", "uar"), "value"] == pytest.approx(1 / classes)
+    assert anchored.loc[("majority", "uar"), "value"] == pytest.approx(1 / classes)
+    assert anchored.loc[("random", "accuracy"), "value"] == pytest.approx(1 / classes)
+    share = (prepared.targets[list(fold.test)] == commonest).mean()
+    assert anchored.loc[("majority", "accuracy"), "value"] == pytest.approx(share)
+    low, high = anchored.loc[("random", "uar"), ["ci_low", "ci_high"]]
+    assert low < 1 / classes < high
+    assert not run.scored.ranks["model"].isin(ANCHORS).any()
+    assert run.scored.pooled.empty
+
+
+def test_figures_over_seeds_are_their_mean_and_tell_why_there_is_none(tmp_path: Path) -> None:
+    changes = {"seeds": [0, 1], "models": ["tiny"], "defenses": ["none"], "metrics": ["uar", "snr", "wer"]}
+    suite = Suite.model_validate({**SUITE, **changes, "attacks": SUITE["attacks"][:1]})  # type: ignore[index]
+    store, speech = Store(tmp_path), Speech(None, "none", "the suite asks for no transcriber")
+    preparation = prepare_job(suite, 0, None)
+    assert execute(preparation, store.root, [], "cpu").status == "ok"
+    corpus = Corpus(dict.fromkeys((0, 1), preparation.key), ("fold1",), "en")
+    plan = make_plan(suite, corpus, speech, {}, "cpu")
+    assert {execute(job, store.root, [], "cpu").status for job in plan.jobs.values()} == {"ok"}
+    scored = Scorer(plan, store, {}, speech).score()
+    made = Results(scored.table, scored.examples, {"notes": [], "failures": []}, scored.ranks, scored.pooled)
+    assert len(made.pooled) == len(made.table) / 2
+    keys = ["model", "attack", "metric"]
+    alone = made.table.groupby(keys, sort=False)
+    pooled = made.pooled.set_index(keys)
+    np.testing.assert_allclose(pooled["value"], alone["value"].mean().loc[pooled.index])
+    has = pooled["status"] == "ok"
+    np.testing.assert_allclose(pooled.loc[has, "spread"], alone["value"].std().loc[pooled.index[has]], atol=1e-12)
+    assert set(pooled["seeds"]) == {2}
+    assert (pooled.loc[has, "ci_low"] <= pooled.loc[has, "ci_high"]).all()
+    assert set(pooled.loc[~has, "reason"]) >= {"the suite asks for no transcriber", "clean row"}
+    assert pooled.loc[("random", "none", "uar"), "value"] == pytest.approx(1 / 6, abs=0.1)
+    assert set(made.ranks["seeds"]) == {2}

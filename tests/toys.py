@@ -22,6 +22,7 @@ INNER_ATTACK = {"name": "fgsm", "params": {"epsilon": 0.05}}
 
 
 SMALL: dict[str, dict[str, Any]] = {
+    "snr-noise": {"snr": 30.0},
     "apgd": {"steps": 5},
     "apgd-targeted": {"steps": 4},
     "chain-rule": {"steps": 3},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,6 +74,13 @@ def speaker_sums(statistics: Array, speakers: npt.NDArray[Any]) -> Array:
     names, owner = np.unique(speakers.astype(str), return_inverse=True)
     sums = np.zeros((len(names), statistics.shape[1]))
     np.add.at(sums, owner, statistics)
+    return sums
+
+
+def aligned_sums(statistics: Array, speakers: npt.NDArray[Any], names: Sequence[str]) -> Array:
+    """Return `speaker_sums` in the order of ``names``, which is sorted; zeros for who has no clip."""
+    sums = np.zeros((len(names), statistics.shape[1]))
+    sums[np.isin(names, speakers.astype(str))] = speaker_sums(statistics, speakers)
     return sums
 
 
