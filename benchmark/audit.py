@@ -112,11 +112,13 @@ class Evidence:
         cells: those whose every clip was judged; rows for the worst of several attacks are none of them.
         probes: what trained models said of themselves (`advser.stages.probe`), with the keys that name them.
         classes: number of classes by part.
+        adaptable: part and name of the defenses that give an attacker a loss of their own (`Defense.adaptive`).
     """
 
     cells: Sequence[Cell]
     probes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
     classes: Mapping[str, int] = field(default_factory=dict)
+    adaptable: frozenset[tuple[str, str]] = frozenset()
 
     @cached_property
     def attacked(self) -> list[Cell]:
@@ -143,6 +145,7 @@ def evidence(
     worst: Iterable[tuple[str, str]],
     probes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
     classes: Mapping[str, int],
+    adaptable: frozenset[tuple[str, str]],
 ) -> Evidence:
     """Return what a run leaves to be audited.
 
@@ -151,6 +154,7 @@ def evidence(
         worst: part and name of the rows for the worst of several attacks.
         probes: as in `Evidence`.
         classes: as in `Evidence`.
+        adaptable: as in `Evidence`.
     """
     left_out = {*worst}
     cells = []
@@ -162,7 +166,7 @@ def evidence(
             label = clips["label"].to_numpy()
             fallen, right = clips["prediction"].to_numpy() != label, clips["clean_prediction"].to_numpy() == label
             cells.append(Cell(keys, json.loads(keys["params"] or "{}"), fallen, right))
-    return Evidence(cells, probes, classes)
+    return Evidence(cells, probes, classes, adaptable)
 
 
 def audit(found: Evidence) -> list[Flag]:
@@ -297,13 +301,23 @@ def undefended_twin_stands(found: Evidence) -> Iterator[Flag]:
 
 def only_proxy_labels(found: Evidence) -> Iterator[Flag]:
     """No attack was given the true labels: where the model errs anyway, examples pull it back to the right answer."""
-    victims = {json.dumps(cell.victim, sort_keys=True): cell.victim for cell in found.attacked if cell.gradient}
-    labels: dict[str, set[str]] = {}
-    for cell in found.attacked:
-        labels.setdefault(json.dumps(cell.victim, sort_keys=True), set()).add(str(cell.keys["labels"]))
-    for name, victim in victims.items():
-        if "true" not in labels[name]:
-            yield _model(only_proxy_labels, victim, f"labels given: {', '.join(sorted(labels[name] - {'none'}))}")
+    for victim in _each([cell.victim for cell in found.attacked if cell.gradient]):
+        labels = {str(cell.keys["labels"]) for cell in found.attacked if cell.victim == victim} - {"none"}
+        if "true" not in labels:
+            yield _model(only_proxy_labels, victim, f"labels given: {', '.join(sorted(labels))}")
+
+
+def not_attacked_adaptively(found: Evidence) -> Iterator[Flag]:
+    """No attack was given the defense's own loss: it was told how to fool another model than this one."""
+    attacked = [cell for cell in found.attacked if cell.gradient]
+    adaptive = [cell.victim for cell in attacked if cell.params.get("objective") in ("adaptive", "evasion")]
+    for victim in _each([cell.victim for cell in attacked]):
+        if (victim["part"], victim["defense"]) in found.adaptable and victim not in adaptive:
+            yield _model(not_attacked_adaptively, victim, "no attack with objective: adaptive")
+
+
+def _each(victims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({json.dumps(victim, sort_keys=True): victim for victim in victims}.values())
 
 
 def _attack(cell: Cell) -> str:
@@ -417,6 +431,7 @@ OF_ATTACKS: Final[tuple[Check, ...]] = (
     not_converged,
     undefended_twin_stands,
     only_proxy_labels,
+    not_attacked_adaptively,
 )
 """Checks of what attacks came to."""
 

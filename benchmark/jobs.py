@@ -195,8 +195,12 @@ def _objective(entry: AttackEntry, source: Source) -> str:
     """
     if entry.objective != ADAPTIVE:
         return entry.objective
-    own = len(source) == 1 and DEFENSES.get(source[0].defense.name).adaptive is not Defense.adaptive
-    return ADAPTIVE if own else "cross-entropy"
+    return ADAPTIVE if len(source) == 1 and adaptable_by(source[0].defense.name) else "cross-entropy"
+
+
+def adaptable_by(defense: str) -> bool:
+    """Tell whether a defense gives an attacker who knows it a loss of its own (`Defense.adaptive`)."""
+    return DEFENSES.get(defense).adaptive is not Defense.adaptive
 
 
 def _told(entry: AttackEntry, parameter: str) -> bool:

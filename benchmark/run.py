@@ -20,7 +20,7 @@ from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
 from advser.errors import InputError
 from advser.job import Job, Outcome, Task
-from advser.jobs import Corpus, Speech, prepare_job
+from advser.jobs import Corpus, Speech, adaptable_by, prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import NothingSelectedError, Plan, make_plan
@@ -249,7 +249,10 @@ def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store) -> Evide
         if probe.key in store
     ]
     classes = {plan.suite.part: _classes(plan, store) for plan in plans}
-    return evidence(examples, worst, probes, classes)
+    adaptable = {
+        (plan.suite.part, entry.title) for plan in plans for entry in plan.suite.defenses if adaptable_by(entry.name)
+    }
+    return evidence(examples, worst, probes, classes, frozenset(adaptable))
 
 
 def _classes(plan: Plan, store: Store) -> int:

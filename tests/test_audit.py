@@ -67,6 +67,8 @@ FAITHFUL = [
     cell("unbounded", 0.3, params={"steps": 1}, epsilon=None),
     cell("unbounded", 0.9, params={"steps": 10}, epsilon=None),
     DEFENDED,
+    cell("fgsm", 0.7, model="vgg16", defense="detector"),
+    cell("ifgsm", 0.9, model="vgg16", defense="detector", params={"steps": 10, "objective": "adaptive"}),
 ]
 """The cells of an honest run."""
 
@@ -75,7 +77,7 @@ def found(*more: Cell, **said: Any) -> list[Flag]:
     """The flags of an honest run with a few further cells, whose model tells something else of itself."""
     victim = {"part": "", "seed": 0, "model": "cnn4", "defense": "none"}
     cells = [one for one in FAITHFUL if not any(one.same(other) and one.alike(other) for other in more)]
-    return audit(Evidence([*cells, *more], [(victim, HONEST | said)], {"": 7}))
+    return audit(Evidence([*cells, *more], [(victim, HONEST | said)], {"": 7}, frozenset({("", "detector")})))
 
 
 def test_an_honest_run_has_no_flag() -> None:
@@ -95,6 +97,7 @@ CELL_CULPRITS = {
         cell("weak", 0.3, params={"steps": 10}, epsilon=0.0001),
         cell("weak", 0.1, params={"steps": 10}, epsilon=0.0001, defense="vanilla"),
     ],
+    "not-attacked-adaptively": [cell("fgsm", 0.7, defense="detector", epsilon=0.003)],
     "only-proxy-labels": [cell("fgsm", 0.5, model="vgg16", labels="predicted")],
 }
 MODEL_CULPRITS: dict[str, dict[str, Any]] = {
