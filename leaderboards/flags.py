@@ -75,7 +75,7 @@ def audited(results: Results) -> Board:
         ("",) * len(lines),
         "",
         (),
-        tuple(raised.notes(found)) or _silent(raised),
+        (*results.notes, *(raised.notes(found) or _silent(raised))),
     )
 
 
