@@ -1,0 +1,198 @@
+"""`advser check`: honest plugins pass, and each kind of cheating is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+from commandline import advser
+from torch import Tensor
+
+from advser import contract
+from advser.attacks.base import Attack
+from advser.contract import Finding
+from advser.defenses.base import Defense
+from advser.metrics.base import ClipMetric, Metric
+from advser.parameters import parameter
+from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
+
+
+class Forgetful(Attack):
+    """Draws from torch's global generator."""
+
+    epsilon: float = parameter(0.01, about="budget")
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x + self.epsilon * torch.randn_like(x)
+
+
+class InPlace(Attack):
+    """Overwrites what it is given."""
+
+    epsilon: float = parameter(0.01, about="budget")
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x.add_(self.epsilon)
+
+
+class Constant(Defense):
+    """Trains nothing."""
+
+    def loss(self, model: Any, batch: Any, step: int) -> Tensor:
+        return torch.ones((), requires_grad=True)
+
+
+class PerClip(Defense):
+    """Returns a loss for each clip."""
+
+    def loss(self, model: Any, batch: Any, step: int) -> Tensor:
+        return model.outputs(batch.features, batch.lengths, "spectrogram").logits.sum(1)
+
+
+class Moody(Defense):
+    """Weighs clips by what it draws from the global generator of numpy."""
+
+    def loss(self, model: Any, batch: Any, step: int) -> Tensor:
+        logits = model.outputs(batch.features, batch.lengths, "spectrogram").logits
+        return logits.square().mean() * np.random.default_rng().random()
+
+
+class Padded(toys.Waveform):
+    """Takes the mean over the padding too."""
+
+    def __init__(self, classes: int, *, further: int = 0) -> None:
+        super().__init__(classes)
+
+
+class Cumulative(Metric):
+    """Gives each clip what the clips before it earned."""
+
+    title: ClassVar[str] = "Cumulative"
+    higher_is_better: ClassVar[bool | None] = True
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Any:
+        right = (examples["label"] == examples["prediction"]).to_numpy(float)
+        return np.stack([np.cumsum(right), np.ones(len(right))], axis=1)
+
+
+class Louder(ClipMetric):
+    """Turns the clean clip down before it compares."""
+
+    title: ClassVar[str] = "Louder"
+    higher_is_better: ClassVar[bool | None] = True
+    column: ClassVar[str] = "louder"
+
+    def measure(self, clean: Any, judged: Any, rate: int) -> float:
+        clean *= 0.5
+        return float(np.square(judged).mean() - np.square(clean).mean())
+
+
+CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
+    (contract.attack, Forgetful, "the same generator gives the same"),
+    (contract.attack, InPlace, "inputs stay as they are"),
+    (contract.defense, Constant, "the objective moves the weights"),
+    (contract.defense, PerClip, "the objective is a finite scalar"),
+    (contract.defense, Moody, "the same generator gives the same"),
+    (contract.model, Padded, "padding makes no difference"),
+    (contract.metric, Cumulative, "the order of the clips makes no difference"),
+    (contract.metric, Louder, "clips stay as they are"),
+]
+
+
+@pytest.mark.parametrize(("hold", "plugin", "part"), CULPRITS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_contract_that_is_broken_is_told(hold: Callable[..., Any], plugin: type[Any], part: str) -> None:
+    broken = [finding for finding in hold(plugin, {}) if finding.wrong]
+    assert any(finding.part.endswith(part) for finding in broken), broken
+
+
+HONEST = [
+    *(pytest.param(contract.attack, ATTACKS.get(name), {"epsilon": 0.01}, id=name) for name in ("fgsm", "noise")),
+    *(pytest.param(contract.defense, DEFENSES.get(name), {}, id=name) for name in ("none", "mixup")),
+    *(pytest.param(contract.model, MODELS.get(name), {}, id=name) for name in ("tiny", "wavecnn")),
+    *(pytest.param(contract.metric, METRICS.get(name), {}, id=name) for name in METRICS
+      if not hasattr(METRICS.get(name), "undefined")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hold", "plugin", "params"), HONEST)
+def test_what_keeps_its_contract_is_not_blamed(hold: Callable[..., Any], plugin: type[Any], params: Any) -> None:
+    findings = list(hold(plugin, params))
+    assert findings
+    assert [finding for finding in findings if finding.wrong] == []
+
+
+MASKED = '''
+import advser
+from advser.models.tiny import Tiny
+
+
+@advser.model("masked")
+class Masked(Tiny):
+    """Rounds its features so coarsely that hardly any gradient is left."""
+
+    citation = "none"
+
+    def embed(self, features, lengths):
+        return super().embed((features * 2).round() / 2, lengths)
+'''
+WEAK = '''
+import advser
+from advser.attacks.base import Attack
+from advser.parameters import parameter
+
+
+@advser.attack("weak")
+class Weak(Attack):
+    """Hardly moves, and says nothing of where it is from."""
+
+    epsilon: float = parameter(about="budget", unit="full-scale or z")
+
+    def perturb(self, target, x, labels, generator):
+        return x + 1e-3 * self.epsilon * target.gradient(x, labels).sign()
+'''
+
+
+def told(tmp_path: Path, kind: str, name: str, source: str = "") -> tuple[int, str]:
+    (tmp_path / "plugin.py").write_text(source)
+    given = ["--plugin", "plugin.py"] if source else []
+    done = advser("check", kind, name, *given, "--store", tmp_path / "store", cwd=tmp_path)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_gradient_masked_model_is_told(tmp_path: Path) -> None:
+    code, text = told(tmp_path, "model", "masked", MASKED)
+    assert code == 1
+    assert "MEND   audit: zero gradients" in text
+    assert "MEND   audit: stands under huge budget" in text
+    assert "to mend or to explain in " in text.splitlines()[-1]
+    assert "plugin.py:7" in text
+
+
+def test_an_attack_that_does_nothing_is_told(tmp_path: Path) -> None:
+    code, text = told(tmp_path, "attack", "weak", WEAK)
+    assert code == 1
+    assert "MEND   citation" in text
+    assert "MEND   audit: noise beats attack" in text
+
+
+def test_an_honest_attack_passes(tmp_path: Path) -> None:
+    code, text = told(tmp_path, "attack", "ifgsm")
+    assert code == 0, text
+    assert "MEND" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["corpus", "demo"], ["check corpus", "attack, defense"]), (["attack", "fgms"], ["did you mean 'fgsm'"])],
+)
+def test_what_cannot_be_checked_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:
+    done = advser("check", *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert all(word in done.stderr for word in words)
