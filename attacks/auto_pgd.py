@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.best import OF_READING, Best
+from advser.attacks.best import Best, aims_at_misreading
 from advser.attacks.steepest import random_start, steepest
 from advser.models.base import Outputs
 from advser.parameters import parameter
@@ -124,7 +124,7 @@ class AutoPGD(Attack, ABC):
                 size = torch.where(stuck, size / 2, size)
                 now = now.where(stuck, top)
                 rises, halved, last_top = torch.zeros_like(rises), stuck, top.told.loss
-        return strongest.x if self._aim(target) in OF_READING else top.x
+        return strongest.x if aims_at_misreading(self._aim(target), target) else top.x
 
 
 class APGD(AutoPGD):

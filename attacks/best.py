@@ -10,14 +10,22 @@ from advser.target import Loss, Target, cross_entropy, difference_of_logits_rati
 from advser.threat import per_clip
 
 OF_READING: tuple[Loss, ...] = (cross_entropy, margin, difference_of_logits_ratio)
-"""Losses whose only aim is that the clip is misread."""
+"""Losses that know nothing but how the clip is read."""
+
+
+def aims_at_misreading(loss: Loss, target: Target) -> bool:
+    """Tell whether a clip that is misread is all that an attack wants: any loss, unless a detector must be evaded too.
+
+    A loss that knows a defense without a detector, such as the distance of embeddings, is but a way there.
+    """
+    return loss in OF_READING or not target.has_detector
 
 
 class Best:
     """Keeps of each clip the best of the examples that are offered, after projection and 16-bit rounding.
 
-    Best is the highest margin, if the attack's loss only aims at misreading; a clip has then fallen once it is misread.
-    Of any other loss, such as one that goes for a detector too, best is the highest, and no clip ever falls.
+    Best is the highest margin, if misreading is all that is wanted (`aims_at_misreading`); a clip has then fallen once
+    it is misread. Else best is the highest loss, and no clip ever falls.
 
     Attributes:
         examples: (B, …); the clean clips at first.
@@ -28,7 +36,7 @@ class Best:
         self.examples = x
         self.values = torch.full((len(x),), -torch.inf, device=x.device)
         self._attack, self._target, self._x, self._labels = attack, target, x, labels
-        self._loss = margin if loss in OF_READING else loss
+        self._loss = margin if aims_at_misreading(loss, target) else loss
 
     @property
     def standing(self) -> Tensor:

@@ -23,10 +23,8 @@ class Averaged(Target):
     """
 
     def __init__(self, target: Target, draws: int) -> None:
-        super().__init__(
-            target._model, target.lengths, target.domain, target.access, objective=target.objective, mask=target.mask
-        )
-        self.forwards, self.backwards, self._rows = target.forwards, target.backwards, target._rows
+        # All of the target's own: its counters, what it compares with, and where its draws stand.
+        vars(self).update(vars(target))
         self.draws = draws
 
     def logits(self, x: Tensor) -> Tensor:
@@ -76,9 +74,8 @@ class EOT(Attack):
     """Any attack on a randomised model, with every loss, gradient and logit averaged over several evaluations.
 
     ∇ E[L(f(x), y)] ≈ 1/n Σ ∇ L(fᵢ(x), y). Only for what asks the target alone: an attack that looks at the model's
-    front end sees no average of it. On a deterministic
-    model it does what that attack does, for ``draws`` times the passes. A model that draws from a global generator of
-    torch is drawn from anew at every evaluation.
+    front end sees no average of it. On a deterministic model it does what that attack does, for ``draws`` times the
+    passes.
     """
 
     citation: ClassVar[str] = (

@@ -184,6 +184,11 @@ class Target:
         assert self._model is not None
         return self._model.frontend.core
 
+    @property
+    def has_detector(self) -> bool:
+        """Whether the model has a detector of adversarial input."""
+        return self._model is not None and self._model.detector is not None
+
     def logits(self, x: Tensor) -> Tensor:
         """Return logits (B, C). Needs access to scores."""
         self._grant("logits", "white-box", "scores")

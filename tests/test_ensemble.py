@@ -140,10 +140,16 @@ def test_only_clips_that_still_stand_are_attacked() -> None:
     assert torch.equal(found[:3], x[:3])
     assert target.backwards.tolist() == [0] * 3 + [6] * (len(x) - 3)
     Counting.given.clear()
-    objected, _, _ = batch()
-    objected.objective = evasion
-    with objected:
-        made(epsilon=0.002, attacks=attacks).perturb(objected, x, labels, generator())
+    evading, _, _ = batch()
+    evading.objective = evasion
+    with evading:
+        made(epsilon=0.002, attacks=attacks).perturb(evading, x, labels, generator())
+    assert Counting.given == [len(x) - 3, standing], "without a detector there is nothing to evade"
+    Counting.given.clear()
+    assert evading._model is not None
+    evading._model.detector = toys.Deaf()
+    with evading:
+        made(epsilon=0.002, attacks=attacks).perturb(evading, x, labels, generator())
     assert Counting.given == [len(x), len(x)], "an objective beyond misreading is never reached"
 
 
