@@ -15,15 +15,13 @@ import numpy.typing as npt
 
 from advser.metrics.base import Array, Metric
 from advser.metrics.statistics import CONFIDENCE, speaker_draws
+from advser.results import FEWEST
 
 SIGNIFICANCE: Final = 1 - CONFIDENCE
 """Largest p at which the sign-flip test tells two entries apart."""
 
 EXACT: Final = 12
 """Most speakers for whom all 2^S sign flips are gone through; with more, as many as there are draws are drawn."""
-
-FEWEST: Final = 6
-"""Fewest speakers with whom the sign-flip test can tell two entries apart: 2 of 2^5 flips would be more than .05."""
 
 _ROUNDING: Final = 1e-9
 """Figures that differ by less are equal: they are sums of the same numbers in another order."""

@@ -14,13 +14,9 @@ from advser.comparison import Pooled, Standing, pooled, standings
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.metrics.statistics import aligned_sums
-from advser.results import CLEAN, RANKS_SCHEMA, no_ranks, value_text
+from advser.results import CLEAN, RANKS_SCHEMA, Among, no_ranks, value_text
 from advser.suite import Suite, WorstCase
 from advser.worst import choices, columns_of, members
-
-Among = Literal["model", "defense", "attacks", "leaderboard"]
-"""With what an entry is compared: the defenses of one model, the models with one defense, the attacks on one victim in
-one place with one budget, or all victims under the worst of their attacks."""
 
 RANKED: Final = (UAR, Accuracy)
 """Metrics by which entries are ranked."""

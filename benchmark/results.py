@@ -93,6 +93,13 @@ TABLE_SCHEMA: Final = pa.schema(
 """Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips count,
 ``n_failed`` could not be measured; ``reason`` says why a value is missing, or why clips are."""
 
+Among = Literal["model", "defense", "attacks", "leaderboard"]
+"""With what an entry is compared: the defenses of one model, the models with one defense, the attacks on one victim in
+one place with one budget, or all victims under the worst of their attacks."""
+
+FEWEST: Final = 6
+"""Fewest speakers with whom the sign-flip test can tell two entries apart: 2 of 2^5 flips would be more than .05."""
+
 RANKS_SCHEMA: Final = pa.schema(
     [
         *(key for key in _KEY_FIELDS if key.name not in ("seed", "source_model", "source_defense")),

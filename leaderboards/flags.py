@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from advser.leaderboards.board import Board, Column
-from advser.leaderboards.layout import configuration
+from advser.leaderboards.layout import configuration, reader_notes
 from advser.leaderboards.rows import Row, rows
 from advser.results import Results
 
@@ -75,7 +75,7 @@ def audited(results: Results) -> Board:
         ("",) * len(lines),
         "",
         (),
-        (*results.notes, *(raised.notes(found) or _silent(raised))),
+        (*reader_notes(results, found), *(raised.notes(found) or _silent(raised))),
     )
 
 

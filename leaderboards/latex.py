@@ -11,6 +11,9 @@ from advser.leaderboards.sheet import Sheet, Shown, leading_texts, panels, sheet
 PANEL_WIDTH: Final = 90
 """Characters of a script-size line that fit the text of a one-column page."""
 
+NOTE_WIDTH: Final = 110
+"""Characters of running text in a script-size line."""
+
 PAGE_LINES: Final = 58
 """Script-size table lines that fit a page, with its caption."""
 
@@ -65,6 +68,8 @@ def latex(board: Board) -> str:
     floats = _floats(shown) if shown.body else [["  No rows."]]
     below = _below(shown)
     if below:
+        if len(floats[-1]) + _height(below) > PAGE_LINES:
+            floats.append([])
         floats[-1].append("  \\par\\smallskip\\raggedright\n  " + " \\\\\n  ".join(below) + "\\par")
     needed = [r"% \usepackage{booktabs}"]
     return "\n".join(
@@ -81,6 +86,11 @@ def latex(board: Board) -> str:
             r"\end{table}",
         ]
     )
+
+
+def _height(below: list[str]) -> int:
+    """Return how many script-size lines the texts below a table take, at most."""
+    return sum(1 + len(text) // NOTE_WIDTH for text in below)
 
 
 def escape(text: str) -> str:
@@ -117,14 +127,18 @@ def _floats(shown: Sheet) -> list[list[str]]:
 def _pages(shown: Sheet) -> list[range]:
     """Split the rows so that each part fits a page, between sections where that is possible."""
     longest = PAGE_LINES - 14
-    starts = [0]
-    for row in range(1, len(shown.body)):
-        section_end = next(
-            (i for i in range(row, len(shown.body)) if shown.sections[i] != shown.sections[row]), len(shown.body)
+    starts, used = [0], 0
+    for row in range(len(shown.body)):
+        begins = bool(shown.sections[row]) and (row == 0 or shown.sections[row] != shown.sections[row - 1])
+        section = next(
+            (end for end in range(row, len(shown.body)) if shown.sections[end] != shown.sections[row]), len(shown.body)
         )
-        begins = shown.sections[row] != shown.sections[row - 1]
-        if row - starts[-1] >= longest or (begins and section_end - starts[-1] > longest):
+        # A heading stands on a line of its own, with some space above it.
+        lines = 3 if begins else 1
+        if used and (used + lines > longest or (begins and used + 2 + section - row > longest)):
             starts.append(row)
+            used = 0
+        used += lines
     return [range(start, end) for start, end in zip(starts, [*starts[1:], len(shown.body)], strict=True)]
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from advser.comparison import FEWEST
 from advser.leaderboards.board import MARKED, Board, Column, varying
 from advser.leaderboards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row, anchors
 from advser.leaderboards.sheet import figure_text
-from advser.results import Results
+from advser.results import FEWEST, Results
 
 CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
 """Keys that say what an attack did and how it was judged, whomever it was crafted on."""

@@ -9,8 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from advser.leaderboards.board import Cell, Standing
-from advser.ranking import Among
-from advser.results import RANKS_SCHEMA, Results
+from advser.results import RANKS_SCHEMA, Among, Results
 
 _PLACE: Final = RANKS_SCHEMA.names[: RANKS_SCHEMA.names.index("among")]
 """The keys of a cell that the ranks have."""

@@ -39,3 +39,12 @@ def german_sphinx() -> Path:
     if not directory.is_dir():
         pytest.skip(f"German PocketSphinx model not found at {directory} (set ADVSER_ASR)")
     return directory
+
+
+LONGEST = ("test_run.py", "test_cluster.py", "test_cli.py", "test_modern_models.py", "test_check.py", "test_audit.py")
+"""Files that take longest: they are begun first, so that no worker is left with one of them alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; else the order stays."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -22,6 +22,7 @@ seeds: [0, 1]
 models: [tiny]
 defenses: [none]
 transcriber: none
+audit: false
 metrics: [uar]
 parts:
   one:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from advser.comparison import EXACT, FEWEST, Standing, pooled, sign_flip_test, sign_flips, standings
+from advser.comparison import EXACT, Standing, pooled, sign_flip_test, sign_flips, standings
 from advser.metrics.recognition import UAR, Accuracy
+from advser.results import FEWEST
 
 DRAWS = 200
 CLIPS = 20
