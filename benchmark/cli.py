@@ -19,6 +19,7 @@ from advser.plugins import REGISTRIES
 
 if TYPE_CHECKING:
     from advser.run import Prepared, Report
+    from advser.submission import Verified
 
 EXIT_FAILED_CELLS = 3
 EXIT_FOUND = 1
@@ -287,6 +288,65 @@ def board(
     if built is None:
         raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
     sys.stdout.write(f"{render(built, format.value)}\n")
+
+
+@app.command()
+def submit(
+    results: Annotated[Path, typer.Argument(help="A results folder.")],
+    plugin: Plugins = [],
+    out: Annotated[Path | None, typer.Option(help="File to write.  [default: the folder's name and .zip]")] = None,
+) -> None:
+    """Pack the results, suite and plugin files of a run into one file that `verify` can run again."""
+    from advser.submission import submit as packed
+
+    file = packed(results, plugin, out or Path(f"{results.resolve().name}.zip"))
+    _console().print(f"{file} written: results, suite and {len(plugin)} plugin files", markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="What `submit` wrote. Its plugin files are run.")],
+    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
+    out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/<file>-verified]")] = None,
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
+    device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
+) -> None:
+    """Run a submission again and print claimed beside verified figures.
+
+    Exit code: 0 every figure is the same or within the claimed interval, 1 some are not, 2 unusable input.
+    """
+    from tempfile import TemporaryDirectory
+
+    from advser.runner import Workers
+    from advser.submission import unpack
+    from advser.submission import verify as again
+
+    where = {name: Path(path) for name, path in _pairs("--data", data, "CORPUS=DIR").items()}
+    pool = Workers(workers, scheduler, _device(device))
+    into = out or Path("results") / f"{file.stem}-verified"
+    with TemporaryDirectory(prefix="advser-verify-") as folder:
+        found = again(unpack(file, Path(folder)), where, store or _default_store(), into, pool, _console(errors=True))
+    _console().print(_beside(found), markup=False, soft_wrap=True)
+    if not found.confirmed:
+        raise typer.Exit(EXIT_FOUND)
+
+
+def _beside(found: Verified) -> str:
+    """Return claimed beside verified figures, of the first metric and of whatever differs, and a summary."""
+    from tabulate import tabulate
+
+    figures = found.figures
+    if figures.empty:
+        return "no figures, claimed or verified"
+    telling = figures[(figures["metric"] == figures["metric"].iloc[0]) | (figures["outcome"] != "same")]
+    columns = ["part", "model", "defense", "attack", "domain", "epsilon", "metric", "claimed", "verified", "outcome"]
+    told = [name for name in columns if name in ("metric", "claimed", "verified") or figures[name].nunique() > 1]
+    table = tabulate(telling[told].fillna("").values.tolist(), headers=told, floatfmt=".4f")
+    counts = figures["outcome"].value_counts()
+    summary = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    return f"{table}\n{len(figures)} figures: {summary}; results in {found.directory}"
 
 
 @app.command()

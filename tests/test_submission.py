@@ -1,0 +1,155 @@
+"""Submissions: packed, unpacked and run again; what was tampered with is found out."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from commandline import advser
+
+from advser.errors import InputError
+from advser.results import TABLE_FILE, Results
+from advser.submission import MANIFEST, compared, submit, unpack
+
+SUITE = """
+name: submitted
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+models: [tiny]
+training: {iterations: 20}
+defenses: [none]
+transcriber: none
+audit: false
+metrics: [uar, accuracy, seconds]
+attacks:
+  - {name: halved, params: {epsilon: 0.004}}
+"""
+PLUGIN = '''
+import advser
+from advser.attacks.gradient_sign import FGSM
+
+
+@advser.attack("halved")
+class Halved(FGSM):
+    """FGSM that goes half the way."""
+
+    def perturb(self, target, x, labels, generator):
+        return (x + super().perturb(target, x, labels, generator)) / 2
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run and its submission."""
+    place = tmp_path_factory.mktemp("submission")
+    (place / "submitted.yaml").write_text(SUITE)
+    (place / "halved.py").write_text(PLUGIN)
+    done = advser(
+        "run", "submitted.yaml", "--plugin", "halved.py", "--store", "store", "--workers", "1", cwd=place
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = advser("submit", "results/submitted", "--plugin", "halved.py", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "submitted.zip written: results, suite and 1 plugin files" in done.stdout
+    return place
+
+
+def test_a_submission_is_confirmed_by_running_it_again_from_nothing(place: Path, tmp_path: Path) -> None:
+    done = advser("verify", place / "submitted.zip", "--store", "store", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "claimed" in done.stdout
+    assert "verified" in done.stdout
+    again = Results.load(tmp_path / "results" / "submitted-verified")
+    figures = compared(Results.load(place / "results" / "submitted").table, again.table)
+    assert set(figures["outcome"]) == {"same"}
+    assert "halved" in set(figures["attack"])
+    assert "seconds" not in set(figures["metric"])
+
+
+def changed(place: Path, into: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """A submission whose contents were changed."""
+    with zipfile.ZipFile(place / "submitted.zip") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    change(contents)
+    with zipfile.ZipFile(into, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    return into
+
+
+def with_manifest(contents: dict[str, bytes], name: str) -> None:
+    contents[name] = b"x"
+    manifest = json.loads(contents[MANIFEST])
+    manifest["files"][name] = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    contents[MANIFEST] = json.dumps(manifest).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda contents: contents.update({"plugins/halved.py": b"import os"}),
+            "plugins/halved.py: found another file",
+        ),
+        (lambda contents: contents.update({"more.txt": b"?"}), "more.txt: found another file"),
+        (lambda contents: contents.pop(TABLE_FILE), "results.parquet: found another file"),
+        (lambda contents: contents.pop(MANIFEST), "no submission"),
+        (lambda contents: with_manifest(contents, "../outside.txt"), "found a path out of the file"),
+        (lambda contents: with_manifest(contents, "/outside.txt"), "found a path out of the file"),
+    ],
+)
+def test_what_was_tampered_with_is_refused(place: Path, tmp_path: Path, change: Callable, message: str) -> None:
+    file = changed(place, tmp_path / "changed.zip", change)
+    with pytest.raises(InputError, match=message):
+        unpack(file, tmp_path / "into")
+    assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "claimed"
+    results = Results.load(place / "results" / "submitted")
+    better = results.table.copy()
+    attacked = (better["attack"] == "halved") & (better["metric"] == "uar")
+    better.loc[attacked, ["value", "ci_low", "ci_high"]] = [0.95, 0.9, 1.0]
+    Results(better, results.examples, results.run, results.ranks, results.pooled).save(folder)
+    submit(folder, [place / "halved.py"], tmp_path / "claimed.zip")
+    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "0.9500" in done.stdout
+    assert "1 outside" in done.stdout
+
+
+def test_the_plugin_files_must_be_those_of_the_run(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--plugin: found none, allowed: the files of the run, halved\.py"):
+        submit(place / "results" / "submitted", [], tmp_path / "none.zip")
+
+
+def test_the_same_results_give_the_same_file(place: Path, tmp_path: Path) -> None:
+    files = [submit(place / "results" / "submitted", [place / "halved.py"], tmp_path / name) for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_figures_are_paired_by_their_keys_in_whatever_order() -> None:
+    table = synthetic.results().table
+    assert set(compared(table, table.sample(frac=1, random_state=0))["outcome"]) == {"same"}
+    last = table.index[(table["metric"] == "uar") & (table["status"] == "ok")][-1]
+    assert compared(table, table.drop(index=last))["outcome"].value_counts()["lacking"] == 1
+    worse = table.assign(value=table["value"] + np.where(table["metric"] == "uar", 10.0, 0.0))
+    outcome = compared(table, pd.DataFrame(worse)).set_index("metric")["outcome"]
+    assert set(outcome["uar"]) == {"outside"}
+
+
+def test_what_is_no_submission_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("nothing")
+    for name in ("text.zip", "missing.zip"):
+        done = advser("verify", name, cwd=tmp_path)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert name in done.stderr
