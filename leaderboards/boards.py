@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
-from advser.leaderboards.flags import COLUMN as FLAGS
-from advser.leaderboards.flags import audited, flags
+from advser.leaderboards.flags import audited, flagged
 from advser.leaderboards.layout import CONFIGURATION, assemble, configuration, groups, metric_column, reader_notes
 from advser.leaderboards.leaderboard import leaderboard
 from advser.leaderboards.rows import SETTING, Row, metrics, rows
@@ -40,7 +39,7 @@ def attacks(results: Results) -> Board:
     frame |= {name: [standings.cell(row.figure(name), row.keys, name) for row in found] for name in names}
     facts = [fact for key in _PLACE if key not in keys for fact in _constant(found, key)]
     notes = [*reader_notes(results, found), *_metrics_left_out(results, found, names)]
-    notes += _flagged(results, columns, frame, [[row] for row in found])
+    notes += flagged(results, columns, frame, [[row] for row in found])
     title = "Every model and defense under every attack"
     marked = "the strongest attack of its place and budget on the victim"
     return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts, marked=marked)
@@ -67,7 +66,7 @@ def defenses(results: Results) -> Board:
     heads = [team[0] for team in teams]
     index = (*SETTING, "model", "defense")
     about = "UAR of every defense, clean and under attack"
-    notes = [*reader_notes(results, found), *_flagged(results, columns, frame, teams)]
+    notes = [*reader_notes(results, found), *flagged(results, columns, frame, teams)]
     return assemble("defenses", about, columns, frame, heads, ("model",), index, notes)
 
 
@@ -108,19 +107,8 @@ def models(results: Results) -> Board:
         frame[columns[-1].key] = [by for _, by in worst]
     index = (*SETTING, "defense", "model")
     title = "Models: clean, and the lowest UAR under any attack"
-    notes = [*reader_notes(results, found), *_flagged(results, columns, frame, teams)]
+    notes = [*reader_notes(results, found), *flagged(results, columns, frame, teams)]
     return assemble("models", title, columns, frame, heads, (other,), index, notes)
-
-
-def _flagged(
-    results: Results, columns: list[Column], frame: dict[str, list[object]], lines: Sequence[Sequence[Row]]
-) -> list[str]:
-    """Add the column of flags, if there are any on the rows that each line stands for; return what they mean."""
-    raised, everything = flags(results), [row for line in lines for row in line]
-    if raised.on(everything):
-        columns.append(FLAGS)
-        frame[FLAGS.key] = [raised.letters(line) for line in lines]
-    return raised.notes(everything)
 
 
 def _constant(found: Sequence[Row], key: str) -> list[str]:

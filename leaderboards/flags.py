@@ -55,6 +55,17 @@ def flags(results: Results) -> Flags:
     return Flags(audit.get("flags", []), audit.get("checks", {}))
 
 
+def flagged(
+    results: Results, columns: list[Column], frame: dict[str, list[object]], lines: Sequence[Sequence[Row]]
+) -> list[str]:
+    """Add the column of flags, if there are any on the rows that each line stands for; return what they mean."""
+    raised, everything = flags(results), [row for line in lines for row in line]
+    if raised.on(everything):
+        columns.append(COLUMN)
+        frame[COLUMN.key] = [raised.letters(line) for line in lines]
+    return raised.notes(everything)
+
+
 def audited(results: Results) -> Board:
     """Return the board of the audit: a line a flag, with the row or the model that it stands on, and what was found."""
     raised, found = flags(results), rows(results)
@@ -91,7 +102,9 @@ def _place(where: Mapping[str, Any], found: Sequence[Row]) -> tuple[str]:
 
 
 def _stands_on(where: Mapping[str, Any], row: Row) -> bool:
-    return all(row.keys[key] == value for key, value in where.items())
+    # A row over all seeds has the flags of each.
+    over_seeds = isinstance(row.keys["seed"], str)
+    return all(row.keys[key] == value or (over_seeds and key == "seed") for key, value in where.items())
 
 
 def _lowered(text: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Final
 import pandas as pd
 
 from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
-from advser.leaderboards.layout import common_facts, configuration, reader_notes
-from advser.leaderboards.rows import SETTING, Row, anchors, seed_text
+from advser.leaderboards.flags import flagged
+from advser.leaderboards.layout import common_facts, configuration, groups, reader_notes
+from advser.leaderboards.rows import SETTING, Row, anchors, rows, seed_text
 from advser.leaderboards.standings import records, standing
 from advser.results import CLEAN, Results
 
@@ -20,6 +21,7 @@ WORST_NOTE: Final = (
     "Each clip counts with the attack that left it the lowest margin, among all on the victim in that place and within "
     "that budget, controls left out."
 )
+_VICTIM: Final = (*SETTING, "model", "defense")
 _ARENA: Final = ("domain", "delivery", "norm", "epsilon", "epsilon_unit", "attack")
 _WITHOUT: Final = "These results have no ranks: they were made before there were any."
 
@@ -51,7 +53,7 @@ def leaderboard(results: Results) -> Board:
     heads = [line.row for line in lines]
     title = results.metric(metric).title
     decimals = results.metric(metric).decimals
-    columns = (
+    columns = [
         Column("rank", ("rank",), measured=False),
         Column("ranks", ("95 %",), measured=False),
         Column("tie", ("tie",), measured=False),
@@ -62,8 +64,8 @@ def leaderboard(results: Results) -> Board:
         Column("behind", ("behind", "the best"), decimals=decimals, interval=True),
         Column("p", ("p",), decimals=3),
         Column("attacks", ("attacks",), measured=False),
-    )
-    frame = {
+    ]
+    frame: dict[str, list[object]] = {
         "rank": [line.texts[0] for line in lines],
         "ranks": [line.texts[1] for line in lines],
         "tie": [line.texts[2] for line in lines],
@@ -75,18 +77,21 @@ def leaderboard(results: Results) -> Board:
         "p": [line.p for line in lines],
         "attacks": [line.attacks for line in lines],
     }
+    victims = groups(rows(results), _VICTIM)
+    own = {of_victim[0].values(_VICTIM): of_victim for of_victim in victims}
+    flags = flagged(results, columns, frame, [own.get(head.values(_VICTIM), []) for head in heads])
     index = (*SETTING, *_ARENA, "model", "defense")
     shown = [key for key in SETTING if varying([head.text(key) for head in heads])]
     return Board(
         "leaderboard",
         f"Models and defenses by {title} under the worst of several attacks",
-        columns,
+        tuple(columns),
         pd.DataFrame(frame, columns=[column.key for column in columns], dtype=object),
         pd.DataFrame([head.values(index) for head in heads], columns=list(index), dtype=object),
         tuple(_section(head, shown) for head in heads),
         " · ".join([*shown, "place of attack"]),
         common_facts(heads, ()),
-        (*reader_notes(results, heads), *((WORST_NOTE, CITED) if lines else (_WITHOUT,))),
+        (*reader_notes(results, heads), *((WORST_NOTE, CITED) if lines else (_WITHOUT,)), *flags),
     )
 
 

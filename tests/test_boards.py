@@ -377,3 +377,35 @@ def test_a_negative_zero_has_no_sign() -> None:
 )
 def test_a_budget_is_told_with_its_unit(epsilon: float | None, unit: str, text: str) -> None:
     assert epsilon_text(epsilon, unit) == text
+
+
+def flagged(results: Results) -> Results:
+    """The same results with a flag on one trained model."""
+    where = {"part": "", "seed": 0, "model": "cnn4", "defense": "none"}
+    audit = {
+        "checks": {"first-thing": "The first.", "second-thing": "The second."},
+        "flags": [{"check": "second-thing", "where": where, "detail": "3 of 4"}],
+    }
+    return replace(results, run={**results.run, "audit": audit})
+
+
+@pytest.mark.parametrize("name", ["attacks", "defenses", "models", "leaderboard"])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_flag_stands_on_the_lines_of_its_model_alone(made: Results, ranked: Results, name: str, seeds: int) -> None:
+    results = flagged(ranked)
+    if seeds == 2:
+        pooled = made.table.drop(columns="seed").assign(spread=0.0123, seeds=2)
+        results = replace(results, table=pd.concat([made.table, made.table.assign(seed=1)]), pooled=pooled)
+    board = BOARDS[name](results)
+    index = board.index.assign(flags=board.frame["flags"].to_numpy())
+    culprit = (index["model"] == "cnn4") & (index["defense"] == "none")
+    assert set(index[culprit]["flags"]) == {"B"}
+    assert set(index[~culprit]["flags"]) == {""}
+    assert "Flag B: the second." in board.notes
+    assert not any("the first" in note for note in board.notes)
+
+
+def test_the_audit_tells_what_was_found_and_on_what(made: Results) -> None:
+    board = BOARDS["audit"](flagged(made))
+    assert board.frame.values.tolist() == [["B", "second thing", "cnn4, defense none", "3 of 4"]]
+    assert any("not audited" in note for note in BOARDS["audit"](made).notes)
