@@ -136,6 +136,12 @@ class Evidence:
         """Return the other attacks on the same trained model in the same domain, delivery and norm."""
         return [other for other in self._places[cell.place] if other is not cell]
 
+    def largest(self, cell: Cell) -> bool:
+        """Tell whether no other attack by gradient has a larger budget in the same place."""
+        budgets = [other.keys["epsilon"] for other in self.rivals(cell) if other.gradient]
+        own = cell.keys["epsilon"]
+        return own is None or all(budget is None or budget <= own for budget in budgets)
+
 
 Check = Callable[[Evidence], Iterator[Flag]]
 
@@ -286,10 +292,10 @@ def not_converged(found: Evidence) -> Iterator[Flag]:
 
 
 def undefended_twin_stands(found: Evidence) -> Iterator[Flag]:
-    """The same model without the defense keeps most of its clips too: this attack cannot tell what the defense does."""
+    """At the largest budget the undefended model keeps most of its clips too: this attack does not test the defense."""
     undefended = [cell for cell in found.attacked if cell.keys["defense"] == "none" and cell.gradient]
     for cell in found.attacked:
-        if not cell.gradient or cell.keys["defense"] == "none":
+        if not cell.gradient or cell.keys["defense"] == "none" or not found.largest(cell):
             continue
         for twin in undefended:
             same = cell.same(twin, "defense", "source_defense") and cell.alike(twin)

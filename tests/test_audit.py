@@ -67,6 +67,8 @@ FAITHFUL = [
     cell("unbounded", 0.3, params={"steps": 1}, epsilon=None),
     cell("unbounded", 0.9, params={"steps": 10}, epsilon=None),
     DEFENDED,
+    cell("ifgsm", 0.1, params={"steps": 10}, epsilon=0.0001),
+    cell("ifgsm", 0.1, params={"steps": 10}, epsilon=0.0001, defense="vanilla"),
     cell("fgsm", 0.7, model="vgg16", defense="detector"),
     cell("ifgsm", 0.9, model="vgg16", defense="detector", params={"steps": 10, "objective": "adaptive"}),
 ]
@@ -94,8 +96,8 @@ CELL_CULPRITS = {
     "proxy-labels-beat-true-labels": [cell("ifgsm", 0.95, params={"steps": 10}, labels="predicted")],
     "not-converged": [cell("ifgsm", 0.9, params={"steps": 20})],
     "undefended-twin-stands": [
-        cell("weak", 0.3, params={"steps": 10}, epsilon=0.0001),
-        cell("weak", 0.1, params={"steps": 10}, epsilon=0.0001, defense="vanilla"),
+        cell("weak", 0.3, params={"steps": 10}, epsilon=0.01),
+        cell("weak", 0.1, params={"steps": 10}, epsilon=0.01, defense="vanilla"),
     ],
     "not-attacked-adaptively": [cell("fgsm", 0.7, defense="detector", epsilon=0.003)],
     "only-proxy-labels": [cell("fgsm", 0.5, model="vgg16", labels="predicted")],
