@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.ensemble import Ensemble
-from advser.attacks.gradient_sign import IterativeFGSM
+from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.errors import InputError
 from advser.jobs import inner_attacks
 from advser.parameters import build, parameter, validated
@@ -195,3 +195,24 @@ def test_it_is_at_least_as_strong_as_iterated_steps() -> None:
             for attack in (made(epsilon=0.002, attacks=QUICK), IterativeFGSM(epsilon=0.002, steps=8))
         )
     assert ours <= theirs
+
+
+class Masked(toys.Linear):
+    """Hears its features in whole steps of 1/16: the gradient is 0 nearly everywhere, but no decision is safer."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return super().embed((features * 16).round() / 16, lengths)
+
+
+def test_what_masks_its_gradient_looks_robust_to_fgsm_and_is_broken_by_the_ensemble() -> None:
+    model = toys.model(Masked, classes=4).eval()
+    x, lengths, _ = toys.sounds(16, seed=5)
+    with torch.no_grad():
+        labels = model(x, lengths).argmax(1)
+    budget = {"epsilon": 0.06}
+    quick = [*QUICK[:2], {"name": "square", "params": {"queries": 150}}]
+    with Target(model, lengths, "waveform") as target:
+        single = build(FGSM, budget, "fgsm").perturb(target, x, labels, generator())
+        assert (target.decisions(single) == labels).all(), "the gradient that FGSM follows is 0"
+        broken = made(**budget, attacks=quick).perturb(target, x, labels, generator())
+        assert (target.decisions(broken) == labels).double().mean() < 0.2
