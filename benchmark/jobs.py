@@ -180,7 +180,8 @@ def _named(models: Source) -> str:
 def described(row: Configuration, source: Source) -> str:
     """Return for people what is crafted, and on what."""
     on = f" on {_named(source)}" if source else ""
-    told = {"ε" if name == "epsilon" else name: value for name, value in row.params.items() if _told(row.entry, name)}
+    plain = {name: value for name, value in row.params.items() if not isinstance(value, (dict, list))}
+    told = {"ε" if name == "epsilon" else name: value for name, value in plain.items() if _told(row.entry, name)}
     told |= {} if row.entry.objective == "cross-entropy" else {"objective": row.entry.objective}
     given = "".join(f" {name}={value_text(value)}" for name, value in told.items())
     labels = "" if row.blind else f" {row.labels} labels"

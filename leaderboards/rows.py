@@ -174,9 +174,16 @@ def _telling_parameters(found: Iterable[Row]) -> dict[str, tuple[str, ...]]:
 def _telling(members: Sequence[Row]) -> Iterator[str]:
     """Yield the number of steps and what differs, be it that some have it and some have not."""
     for name in dict.fromkeys(name for row in members for name in row.params):
-        values = {json.dumps(row.params.get(name), sort_keys=True) for row in members}
+        values = {json.dumps(_without_budget(row.params.get(name)), sort_keys=True) for row in members}
         if name == "steps" or (name != "epsilon" and len(values) > 1):
             yield name
+
+
+def _without_budget(value: Any) -> Any:
+    """Return a parameter without the budgets of attacks within: these are that of the whole (`ensemble`, `eot`)."""
+    if isinstance(value, dict):
+        return {key: _without_budget(one) for key, one in value.items() if key not in ("epsilon", "norm")}
+    return [_without_budget(one) for one in value] if isinstance(value, list) else value
 
 
 def _ordered(found: Sequence[Row]) -> list[Row]:

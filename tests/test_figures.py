@@ -101,6 +101,18 @@ def test_no_curve_against_steps_goes_through_cells_of_other_parameters(made: Res
             assert len({x for x, _ in curve.points}) == len(curve.points)
 
 
+def test_the_budget_of_attacks_within_is_that_of_the_whole_and_is_not_told_twice(made: Results) -> None:
+    within = made.table[made.table["attack"].eq("fgsm")].copy()
+    budgets = [json.loads(text)["epsilon"] for text in within["params"]]
+    inner = [[{"name": "apgd", "params": {"epsilon": budget, "steps": 5}}] for budget in budgets]
+    params = [json.dumps({"epsilon": b, "attacks": one}) for b, one in zip(budgets, inner, strict=True)]
+    named = {row.attack for row in rows(replace(made, table=within.assign(attack="ensemble", params=params)))}
+    assert named == {"ensemble"}
+    params[0] = params[0].replace('"steps": 5', '"steps": 6')
+    named = {row.attack for row in rows(replace(made, table=within.assign(attack="ensemble", params=params)))}
+    assert len(named) > 1, "what differs within is told"
+
+
 def test_the_legend_names_every_curve_once(made: Results) -> None:
     drawn = panels(rows(made), "uar", EPSILON)
     names = [text.get_text() for text in draw(drawn, "UAR").legends[0].get_texts()]
