@@ -16,7 +16,7 @@ from advser.audit import CHECKS, OF_ATTACKS, meaning_of, name_of
 from advser.contract import Finding
 from advser.errors import AdvserError, InputError
 from advser.parameters import validated
-from advser.plugins import ATTACKS, REGISTRIES
+from advser.plugins import ATTACKS, BY_KIND
 from advser.run import Report, Request, carry_out, prepare
 from advser.runner import Workers
 from advser.suite import load
@@ -25,8 +25,8 @@ SUITE: Final = "mock"
 CHECKS_OF: Final = {"attack": OF_ATTACKS, "defense": CHECKS, "model": CHECKS, "metric": ()}
 """Kind of plugin → the checks of the audit that tell of it."""
 
-COLUMN: Final = {"attack": "attack", "defense": "defense", "model": "model", "metric": "metric"}
-"""Kind of plugin → the column of the results that names it."""
+EPSILON: Final = 0.004
+"""Budget of an attack that is held against its contract."""
 
 
 def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins: tuple[Path, ...]) -> Iterator[Finding]:
@@ -44,8 +44,9 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
     """
     if kind not in contract.CONTRACTS:
         raise InputError(f"check {kind}: allowed: {', '.join(contract.CONTRACTS)}")
-    plugin = next(registry for registry in REGISTRIES.values() if registry.kind == kind).get(name)
-    given = {**params, **_budget(kind, plugin, "waveform")}
+    plugin = BY_KIND[kind].get(name)
+    bounded = kind == "attack" and "epsilon" in plugin.model_fields
+    given = {**params, "epsilon": EPSILON} if bounded else params
     if kind != "model":
         validated(plugin, given, f"{kind} '{name}'")
     yield from contract.described(kind, name)
@@ -56,12 +57,6 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
     except Exception as error:
         yield Finding("contract", f"{type(error).__name__}: {' '.join(str(error).split())}")
     yield from _mock_run(kind, name, params, store, plugins)
-
-
-def _budget(kind: str, plugin: type[Any], domain: str) -> dict[str, float]:
-    if kind != "attack" or "epsilon" not in plugin.model_fields:
-        return {}
-    return {"epsilon": 0.004 if domain == "waveform" else 0.1}
 
 
 def _mock_run(
@@ -107,7 +102,7 @@ def _attack_entry(
 def _judged(kind: str, name: str, report: Report) -> Iterator[Finding]:
     """Yield whether every cell of the plugin has its figures, and what the audit says of it."""
     table = report.results.table
-    own = table[table[COLUMN[kind]] == name]
+    own = table[table[kind] == name]
     failed = own[own["status"] == "failed"]["reason"].drop_duplicates().tolist()
     yield from (Finding("a run on the mock task", reason) for reason in failed or [""])
     flags = [flag for flag in report.results.run["audit"]["flags"] if flag["where"].get(kind) == name]

@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 from rich.console import Console
 
 from advser.errors import AdvserError, InputError, did_you_mean
-from advser.plugins import REGISTRIES
+from advser.plugins import BY_KIND, REGISTRIES
 
 if TYPE_CHECKING:
     from advser.run import Prepared, Report
@@ -220,13 +220,12 @@ def show(
 
         sys.stdout.write(source(name))
         return
-    singular = {registry.kind: registry for registry in REGISTRIES.values()}
-    if kind not in singular:
-        allowed = [*singular, "suite"]
+    if kind not in BY_KIND:
+        allowed = [*BY_KIND, "suite"]
         raise InputError(f"show {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
-    found = singular[kind].get(name)
+    found = BY_KIND[kind].get(name)
     print_line = _console().print
-    print_line(f"{kind} {name}\n{singular[kind].origin(name)}\n", markup=False, soft_wrap=True)
+    print_line(f"{kind} {name}\n{BY_KIND[kind].origin(name)}\n", markup=False, soft_wrap=True)
     print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
     for heading, told in facts(found):
         print_line(f"\n{heading}: {told}", markup=False, soft_wrap=True)
@@ -261,8 +260,7 @@ def check(
         wrong += bool(finding.wrong)
         told = f"MEND   {finding.part}: {finding.wrong}" if finding.wrong else f"ok     {finding.part}"
         _console().print(told, markup=False, soft_wrap=True)
-    origin = next(registry for registry in REGISTRIES.values() if registry.kind == kind).origin(name)
-    _console().print(f"{wrong} to mend or to explain in {origin}", markup=False, soft_wrap=True)
+    _console().print(f"{wrong} to mend or to explain in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
     if wrong:
         raise typer.Exit(EXIT_FOUND)
 

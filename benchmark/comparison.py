@@ -42,6 +42,11 @@ class Pooled:
     high: float
     spread: float
 
+    @property
+    def columns(self) -> dict[str, float]:
+        """The figure as tables of the results have it."""
+        return {"value": self.value, "ci_low": self.low, "ci_high": self.high, "spread": self.spread}
+
 
 @dataclass(frozen=True)
 class Standing:

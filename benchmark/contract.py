@@ -19,7 +19,7 @@ from advser.defenses.base import Defense, TrainingBatch
 from advser.metrics.base import ClipMetric, Metric
 from advser.models.base import EmotionModel
 from advser.parameters import arguments, build, describe
-from advser.plugins import CORPORA, MODELS, REGISTRIES
+from advser.plugins import BY_KIND, CORPORA, MODELS
 from advser.target import Target
 from advser.threat import Domain
 
@@ -59,7 +59,7 @@ def clips() -> Clips:
 
 def described(kind: str, name: str) -> Iterator[Finding]:
     """Hold a plugin against what its users must be told: docstring, source, a line and a unit for each number."""
-    plugin = next(registry for registry in REGISTRIES.values() if registry.kind == kind).get(name)
+    plugin = BY_KIND[kind].get(name)
     yield Finding("docstring", "" if (plugin.__doc__ or "").strip() else "the class has none")
     yield Finding("citation", "" if getattr(plugin, "citation", "") else "the class variable 'citation' is empty")
     untold = [one.name for one in describe(plugin) if not one.about]

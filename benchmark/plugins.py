@@ -31,3 +31,6 @@ REGISTRIES: Final[dict[str, Registry[Any]]] = {
     "metrics": METRICS,
     "transcribers": TRANSCRIBERS,
 }
+
+BY_KIND: Final[dict[str, Registry[Any]]] = {registry.kind: registry for registry in REGISTRIES.values()}
+"""The same by the singular: ``attack`` → the attacks."""

@@ -225,18 +225,14 @@ def _speakers(field: _Field) -> list[str]:
     return sorted({name for cell in cells for name in cell.clips["speaker"].astype(str)})
 
 
-def _figure(figure: Pooled) -> dict[str, float]:
-    return {"value": figure.value, "ci_low": figure.low, "ci_high": figure.high, "spread": figure.spread}
-
-
 def _standing(one: Standing) -> dict[str, Any]:
     own = {name: getattr(one, name) for name in ("rank", "rank_low", "rank_high", "tie", "p")}
     difference = {name: getattr(one, name) for name in ("difference", "difference_low", "difference_high")}
-    return {**_figure(one.figure), **own, **difference}
+    return {**one.figure.columns, **own, **difference}
 
 
 def _unranked(figure: Pooled | None) -> dict[str, Any]:
     nothing = float("nan")
     there = Pooled(nothing, nothing, nothing, nothing) if figure is None else figure
     missing = dict.fromkeys(("difference", "difference_low", "difference_high", "p"), nothing)
-    return {**_figure(there), **dict.fromkeys(("rank", "rank_low", "rank_high", "tie"), 0), **missing}
+    return {**there.columns, **dict.fromkeys(("rank", "rank_low", "rank_high", "tie"), 0), **missing}

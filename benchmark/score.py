@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from advser.anchors import MAJORITY, READ, REASONS, anchors, commonest
-from advser.comparison import Pooled, pooled
+from advser.comparison import pooled
 from advser.errors import ContractError
 from advser.job import Outcome
 from advser.jobs import MEASURED, Speech, no_meaning
@@ -183,7 +183,7 @@ class Scorer:
                 aligned_sums(statistics, one.clips["speaker"].to_numpy(), names)
                 for statistics, one in zip(measured, cells, strict=True)
             ]
-            row |= _columns(pooled(metric, np.stack(sums), self._plan.suite.bootstrap, seed=0))
+            row |= pooled(metric, np.stack(sums), self._plan.suite.bootstrap, seed=0).columns
         return row
 
     def _anchors(self, found: Sequence[_Found]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -204,7 +204,7 @@ class Scorer:
                 for name, figure in anchors(metric, clips, self._classes(clean), self._plan.suite.bootstrap, seed=0):
                     yield {
                         **clean.columns, "model": name, "defense": "none", "metric": title,
-                        "higher_is_better": metric.higher_is_better, **_columns(figure),
+                        "higher_is_better": metric.higher_is_better, **figure.columns,
                         "n": sum(map(len, clips)), "n_failed": 0, "status": "ok", "reason": REASONS[name],
                     }  # fmt: skip
 
@@ -391,10 +391,6 @@ def _without_failed(statistics: Array) -> Array:
     """Return statistics with zeros for the clips that could not be measured: they are in no figure."""
     failed = np.asarray(np.isnan(statistics).any(axis=1))
     return np.where(failed[:, None], 0.0, statistics)
-
-
-def _columns(figure: Pooled) -> dict[str, float]:
-    return {"value": figure.value, "ci_low": figure.low, "ci_high": figure.high, "spread": figure.spread}
 
 
 def _detected(metric: Metric, clips: pd.DataFrame) -> Status:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -125,7 +125,7 @@ def verify(
     suite = folder / "suite.yaml"
     suite.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
     plugins = tuple(sorted((folder / PLUGINS).glob("*.py")))
-    pool = Workers(workers.count, workers.scheduler, workers.device, plugins)
+    pool = replace(workers, plugins=plugins)
     request = Request(str(suite), store, data, out, only=claimed.run["only"], workers=pool)
     report = carry_out(request, prepare(request), console)
     return Verified(compared(claimed.table, report.results.table), report.directory)
