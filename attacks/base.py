@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,6 +14,19 @@ from advser.audio import admissible
 from advser.parameters import Parameters
 from advser.target import Target
 from advser.threat import DOMAINS, Access, Budget, Domain, Norm, admit, unit_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an attack takes from files.
+
+    Attributes:
+        digest: of their contents.
+        note: what boards must say of them.
+    """
+
+    digest: str
+    note: str
 
 
 class Attack(Parameters, ABC):
@@ -36,6 +51,20 @@ class Attack(Parameters, ABC):
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions, beside those of the stages, whose versions decide what it makes."""
+
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that only say where files lie: what these hold counts (`reads`), their path does not."""
+
+    def reads(self, clips: Mapping[str, int]) -> Reading | None:
+        """Return what the attack takes from files for a corpus, or None if nothing.
+
+        Args:
+            clips: the name of each clip, with its samples at 16 kHz.
+
+        Raises:
+            InputError: if a file is unusable.
+        """
+        return None
 
     @abstractmethod
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -36,6 +36,10 @@ class AttackReference(BaseModel):
                     f"name: found '{data['name']}', whose network is trained against a finished model; allowed "
                     "here: an attack that crafts at once"
                 )
+            if plugin.places:
+                raise ValueError(
+                    f"name: found '{data['name']}', which reads files; allowed here: an attack that needs none"
+                )
             return {**data, "params": params}
         return data
 

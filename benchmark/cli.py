@@ -96,6 +96,9 @@ def run(
         list[str], typer.Option("--only", metavar="KEY=GLOB", help="Keep matching cells (and clean ones): attack=fgsm.")
     ] = [],
     plugin: Plugins = [],
+    external: Annotated[
+        list[Path], typer.Option("--external", help="Folder of adversarial audio, judged as an attack.")
+    ] = [],
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
@@ -113,7 +116,9 @@ def run(
     console = _console()
     where = {name: Path(path) for name, path in _pairs("--data", data, "CORPUS=DIR").items()}
     pool = Workers(workers, scheduler, _device(device), tuple(path.absolute() for path in plugin))
-    request = Request(suite, store or _default_store(), where, out, changes, _pairs("--only", only, "KEY=GLOB"), pool)
+    request = Request(
+        suite, store or _default_store(), where, out, changes, _pairs("--only", only, "KEY=GLOB"), pool, external
+    )
     prepared = prepare(request)
     if dry_run:
         _list_jobs(prepared, console)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from advser.attacks.base import Attack
+from advser.attacks.base import Attack, Reading
 from advser.attacks.learned import LearnedAttack
 from advser.attacks.reference import AttackReference
 from advser.corpora.protocols import speaker_independent
@@ -32,11 +32,19 @@ from advser.transcribers.base import Transcriber
 
 @dataclass(frozen=True)
 class Corpus:
-    """What planning knows of a prepared corpus: the key of the artefact by seed, the fold names, and the language."""
+    """What planning knows of a prepared corpus.
+
+    Attributes:
+        prepared: the key of the artefact by seed.
+        folds: their names.
+        language: ISO 639-1.
+        clips: the name of each clip, with its samples at 16 kHz.
+    """
 
     prepared: Mapping[int, str]
     folds: tuple[str, ...]
     language: str
+    clips: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,24 @@ def source_columns(source: Source) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Configuration:
-    """One attack with its parameters, domain and labels."""
+    """One attack with its parameters, domain and labels.
+
+    Attributes:
+        entry: what the suite says.
+        attack: the plugin.
+        params: its parameters, complete, less those that say where files are (`Attack.places`).
+        domain, labels: as a cell has them.
+        local: where files are.
+        reading: what is in them; None if the attack reads none.
+    """
 
     entry: AttackEntry
     attack: Attack
     params: dict[str, Any]
     domain: Domain
     labels: Labels
+    local: dict[str, Any] = field(default_factory=dict)
+    reading: Reading | None = None
 
     @property
     def blind(self) -> bool:
@@ -105,9 +124,10 @@ class Configuration:
 
     @property
     def text(self) -> str:
-        """The parameters as the results have them, with the objective if it is not the usual one."""
+        """The parameters as the results have them, the objective if it is not the usual one, and what files hold."""
         objective = self.entry.objective
-        further = {} if objective == "cross-entropy" else {"objective": objective}
+        further: dict[str, str] = {} if objective == "cross-entropy" else {"objective": objective}
+        further |= {"contents": self.reading.digest[:12]} if self.reading else {}
         return json.dumps({**self.params, **further}, sort_keys=True)
 
     def columns(self, threat: ThreatModel) -> dict[str, Any]:
@@ -319,6 +339,7 @@ class JobBook:
             "fold": fold,
             "seed": seed,
             "device": torch.device(self.device).type,
+            **({"contents": row.reading.digest} if row.reading else {}),
         }
         inputs = {"prepared": self.corpus.prepared[seed], **self._models(seed, fold, "source", source)}
         attacks = [row.entry.name, *inner_attacks(row.attack)]
@@ -326,7 +347,7 @@ class JobBook:
         if isinstance(row.attack, LearnedAttack):
             learn = Job("learn", spec, inputs, _code("learn", attacks=attacks), f"learn {title}")
             inputs = {**inputs, "network": self._add(learn)}
-        return self._add(Job("craft", spec, inputs, _code("craft", attacks=attacks), f"craft {title}"))
+        return self._add(Job("craft", spec, inputs, _code("craft", attacks=attacks), f"craft {title}", row.local))
 
     def _models(self, seed: int, fold: str, role: str, models: Source) -> dict[str, str]:
         """Return role → key of trained models: ``role`` for the first, ``role.1`` and so on for the others."""

@@ -1,8 +1,9 @@
-"""Plugins that this process registered by decorator join the suite that is run."""
+"""Plugins that this process registered by decorator, and folders of adversarial audio, join the suite that is run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,8 +22,12 @@ def is_newcomer(kind: str, name: str) -> bool:
     return kind in KINDS and name in KINDS[kind].decorated()
 
 
-def with_newcomers(suite: Suite) -> Suite:
+def with_newcomers(suite: Suite, folders: Sequence[Path] = ()) -> Suite:
     """Add the registered plugins that the suite does not name yet: attacks where its ``newcomers`` say.
+
+    Args:
+        suite: the suite.
+        folders: of adversarial audio; each joins as an attack ``external`` that is called as the folder.
 
     Raises:
         InputError: if there is an attack and the suite has no place for it, or if a name is a label of the suite's.
@@ -31,6 +36,7 @@ def with_newcomers(suite: Suite) -> Suite:
     defenses = [PluginEntry(name=name) for name in _new(DEFENSES, suite.defenses)]
     metrics = [PluginEntry(name=name) for name in _new(METRICS, suite.metrics)]
     attacks = [entry for name in _new(ATTACKS, suite.attacks) for entry in _places(suite, name)]
+    attacks += [entry for folder in folders for entry in _audio(suite, folder)]
     joined = {
         **suite.model_dump(),
         "models": suite.models + models,
@@ -47,6 +53,14 @@ def with_newcomers(suite: Suite) -> Suite:
 def _new(registry: Registry[Any], entries: Sequence[PluginEntry]) -> list[str]:
     named = {entry.name for entry in entries}
     return [name for name in registry.decorated() if name not in named]
+
+
+def _audio(suite: Suite, folder: Path) -> list[AttackEntry]:
+    label = folder.resolve().name
+    return [
+        entry.model_copy(update={"label": label, "params": {**entry.params, "folder": str(folder)}})
+        for entry in _places(suite, "external")
+    ]
 
 
 def _places(suite: Suite, name: str) -> list[AttackEntry]:

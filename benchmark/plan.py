@@ -179,7 +179,8 @@ class _Planner:
                 f"{', '.join(model.title for model in self.suite.models)})"
             )
         self._check_keys(named)
-        notes = tuple(f"Left out: {reason}." for reason in impossible)
+        read = dict.fromkeys(f"{row.entry.title}: {row.reading.note}." for row in rows if row.reading)
+        notes = (*(f"Left out: {reason}." for reason in impossible), *read)
         probes = tuple(self._probes(cells)) if self.suite.audit else ()
         return Plan(self.suite, self.book.jobs, tuple(cells), probes, notes)
 
@@ -268,8 +269,19 @@ class _Planner:
                 complete = validated(plugin, params, where)
                 attack = build(plugin, complete, where)
                 _refuse_norm(attack, domain, where)
-                rows.append(Configuration(entry, attack, complete, domain, given))
+                rows.append(self._configuration(entry, attack, complete, domain, given))
         return rows
+
+    def _configuration(
+        self, entry: AttackEntry, attack: Attack, params: dict[str, Any], domain: Domain, given: Labels
+    ) -> Configuration:
+        try:
+            reading = attack.reads(self.corpus.clips)
+        except InputError as error:
+            raise InputError(f"attack '{entry.title}': {error}") from None
+        local = {name: value for name, value in params.items() if name in attack.places}
+        shared = {name: value for name, value in params.items() if name not in attack.places}
+        return Configuration(entry, attack, shared, domain, given, local, reading)
 
     def _cells(self, seed: int, rows: list[Configuration]) -> Iterator[tuple[str, Cell]]:
         """Yield the selected cells, each after what it is called in messages."""

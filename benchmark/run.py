@@ -56,6 +56,7 @@ class Request:
         changes: ``--set`` texts, KEY=VALUE.
         only: column → glob.
         workers: where jobs run.
+        external: folders of adversarial audio, each judged as an attack.
     """
 
     suite: str
@@ -65,6 +66,7 @@ class Request:
     changes: Sequence[str] = ()
     only: Mapping[str, str] = field(default_factory=dict)
     workers: Workers = field(default_factory=Workers)
+    external: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def prepare(request: Request) -> Prepared:
             raise InputError(
                 f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
             )
-    suite = _with_newcomers(load(request.suite, request.changes))
+    suite = _with_newcomers(load(request.suite, request.changes), request.external)
     if not request.changes:
         check(suite)
     for folder in (request.store, _out(request, suite)):
@@ -146,10 +148,11 @@ def prepare(request: Request) -> Prepared:
     return Prepared(suite, parts, tuple(missing(jobs, store)), notes)
 
 
-def _with_newcomers(suite: Suite) -> Suite:
+def _with_newcomers(suite: Suite, external: Sequence[Path]) -> Suite:
     if not suite.parts:
-        return with_newcomers(suite)
-    return suite.model_copy(update={"parts": {name: with_newcomers(part) for name, part in suite.parts.items()}})
+        return with_newcomers(suite, external)
+    parts = {name: with_newcomers(part, external) for name, part in suite.parts.items()}
+    return suite.model_copy(update={"parts": parts})
 
 
 def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...]:
@@ -175,7 +178,8 @@ def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
     speech = _speech(suite, prepared.language, prepared.sentences, request.workers.device)
-    corpus = Corpus(keys, tuple(prepared.folds), prepared.language)
+    clips = dict(zip(prepared.rows["clip"], prepared.clips.lengths.tolist(), strict=True))
+    corpus = Corpus(keys, tuple(prepared.folds), prepared.language, clips)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
     shared = [f"Split: {finding}" for finding in split_findings(prepared)]
     return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes))
@@ -362,6 +366,7 @@ def _cuts(request: Request) -> Iterator[str]:
     changes = [f"--set {change}" for change in request.changes]
     changes += [f"--only {key}={glob}" for key, glob in request.only.items()]
     changes += [f"--plugin {path.name}" for path in request.workers.plugins]
+    changes += [f"--external {folder.resolve().name}" for folder in request.external]
     if changes:
         yield f"Changed against the suite as it is shipped: {', '.join(changes)}."
 

@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from advser.errors import InputError
+from advser.plugins import ATTACKS
 from advser.results import KEYS, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE, Results
 from advser.run import Request, carry_out, prepare
 from advser.runner import Workers
@@ -60,9 +61,11 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
     The same inputs give the same file, byte for byte. Examples and sound are left out.
 
     Raises:
-        InputError: if the folder is no results folder, or the plugin files are not those of the run.
+        InputError: if the folder is no results folder, the plugin files are not those of the run, or an attack of the
+            run read files, which are not in a submission.
     """
     results = Results.load(directory)
+    _refuse_files(results.run["suite"], directory)
     used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
     if used != given:
         raise InputError(f"--plugin: found {_listed(given)}, allowed: the files of the run, {_listed(used)}")
@@ -75,6 +78,18 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
         for name, data in sorted(contents.items()):
             archive.writestr(zipfile.ZipInfo(name, _TIME), data, zipfile.ZIP_DEFLATED)
     return into
+
+
+def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
+    entries = [entry for part in (suite, *suite["parts"].values()) for entry in part["attacks"]]
+    # An attack of a plugin file that this process was not given is told of after this, by the file.
+    known = [entry for entry in entries if entry["name"] in ATTACKS]
+    titles = [entry["label"] or entry["name"] for entry in known if ATTACKS.get(entry["name"]).places]
+    if titles:
+        raise InputError(
+            f"{directory}: found attack '{titles[0]}', which reads files that a submission does not hold, allowed: a "
+            "run without it (whoever has the files judges them by `advser run --external`)"
+        )
 
 
 def unpack(file: Path, into: Path) -> Path:

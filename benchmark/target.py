@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -119,6 +119,7 @@ class Target:
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
+        names: of the clips in their corpus (B), for attacks that look files up by them; empty: unknown.
         forwards: forward passes so far, per clip (B,).
         backwards: backward passes so far, per clip (B,).
     """
@@ -133,6 +134,7 @@ class Target:
         objective: Loss = cross_entropy,
         mask: Tensor | None = None,
         reference: Tensor | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         self.lengths = lengths
         self.domain = domain
@@ -140,6 +142,7 @@ class Target:
         self.objective = objective
         self.mask = mask
         self.reference = reference
+        self.names = tuple(names)
         self.forwards = torch.zeros(len(lengths), dtype=torch.long)
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
@@ -171,6 +174,7 @@ class Target:
         part.lengths = self.lengths[rows]
         part.mask = None if self.mask is None else self.mask[rows]
         part.reference = None if self.reference is None else self.reference[rows]
+        part.names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
         part._rows = self._rows[rows.cpu()]
         return part
 

@@ -42,6 +42,10 @@ SMALL: dict[str, dict[str, Any]] = {
 """Parameters that keep the table quick."""
 
 
+FILES = {"folder": "."}
+"""Parameters that say where files are."""
+
+
 class Frames(FrontEnd):
     """The waveform cut into frames (B, 32, T / 32): linear, so that gradients have a closed form."""
 
@@ -161,7 +165,7 @@ def training_batch(made: EmotionModel, clips: int = 6, seed: int = 0) -> Trainin
 def row(plugin: type[BaseModel], **given: Any) -> dict[str, Any]:
     """Parameters for any plugin: ``given`` as far as it has these, and a value for everything else it requires."""
     fields = plugin.model_fields
-    made = {name: _value(name, field) for name, field in fields.items() if field.is_required()}
+    made = {name: FILES.get(name) or _value(name, field) for name, field in fields.items() if field.is_required()}
     return made | {name: value for name, value in given.items() if name in fields}
 
 

@@ -8,6 +8,7 @@ what was stored.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +82,19 @@ class Harness:
         """The budget, read from the attack's own ``norm`` and ``epsilon``, whatever it overrides."""
         return Attack.budget(self.attack, self.domain)
 
-    def craft(self, waveform: Tensor, lengths: Tensor, targets: Tensor, generator: torch.Generator) -> Crafted:
-        """Attack one batch: waveforms (B, T) on the 16-bit grid, lengths (B,), true classes (B,)."""
+    def craft(
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        names: Sequence[str] = (),
+    ) -> Crafted:
+        """Attack one batch: waveforms (B, T) on the 16-bit grid, lengths (B,), true classes (B,), the clips' names."""
         with torch.no_grad():
             x, mask = self.inputs(waveform, lengths)
             labels = self._labels(x, lengths, targets)
-            target = self._target(x, lengths, mask)
+            target = self._target(x, lengths, mask, names)
         state = _random_states()
         with target:
             start = _now(x)
@@ -109,7 +117,7 @@ class Harness:
             return self.attack.apply(self.network, x)
         return self.attack.perturb(target, x, labels, generator)
 
-    def _target(self, x: Tensor, lengths: Tensor, mask: Tensor) -> Target:
+    def _target(self, x: Tensor, lengths: Tensor, mask: Tensor, names: Sequence[str] = ()) -> Target:
         reference = None
         if self.refers:
             reference = self._clean(x, lengths).embedding
@@ -121,6 +129,7 @@ class Harness:
             objective=self.objective,
             mask=mask,
             reference=reference,
+            names=names,
         )
 
     def before(self, waveform: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Target, Tensor, Tensor]:
@@ -192,7 +201,8 @@ def _cut(waveform: Tensor, lengths: Tensor) -> list[Pcm]:
 def harness_of(task: Task) -> Harness:
     """Return what runs the attack of a job: on its source, of which there may be none, or several as an ensemble."""
     spec = task.spec
-    attack = build(ATTACKS.get(spec["attack"]["name"]), spec["attack"]["params"], f"attack '{spec['attack']['name']}'")
+    params = {**spec["attack"]["params"], **task.local}
+    attack = build(ATTACKS.get(spec["attack"]["name"]), params, f"attack '{spec['attack']['name']}'")
     source = load_models(task.inputs, "source", task.device) if "source" in task.inputs else None
     network = None
     if isinstance(attack, LearnedAttack) and "network" in task.inputs:
@@ -210,6 +220,7 @@ def craft(task: Task) -> None:
     spec = task.spec
     indices = list(prepared.folds[spec["fold"]].test)
     clean = prepared.clips.select(indices)
+    names = prepared.rows["clip"].iloc[indices].tolist()
     targets = torch.from_numpy(prepared.targets[indices])
     harness = harness_of(task)
     done: dict[int, tuple[Crafted, int]] = {}
@@ -217,7 +228,11 @@ def craft(task: Task) -> None:
         waveform, lengths = clean.batch(rows)
         generator = torch.Generator(task.device).manual_seed(seed_from([spec, number]))
         crafted = harness.craft(
-            waveform.to(task.device), lengths.to(task.device), targets[rows].to(task.device), generator
+            waveform.to(task.device),
+            lengths.to(task.device),
+            targets[rows].to(task.device),
+            generator,
+            [names[row] for row in rows],
         )
         done |= {row: (crafted, place) for place, row in enumerate(rows)}
     _save(task.into, [done[row] for row in range(len(indices))])

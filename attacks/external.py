@@ -1,0 +1,96 @@
+"""Adversarial audio that was made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Final
+
+import soundfile
+import torch
+from torch import Tensor
+
+from advser.attacks.base import Attack, Reading
+from advser.audio import SAMPLE_RATE, from_pcm, read, to_pcm
+from advser.contents import contents_digest
+from advser.errors import InputError
+from advser.parameters import parameter
+from advser.target import Target, classes
+from advser.threat import Access, Domain, Norm, per_clip
+
+SUFFIXES: Final = (".wav", ".flac")
+"""The lossless formats that are read."""
+
+
+class External(Attack):
+    """Files of another tool, each tried on the victim: one that it does not misread is left out.
+
+    Each file is named as the clip that it was made from, in folders as the clip's name has them: ``03a01Fa.wav``. It
+    has the clip's samples at 16 kHz, mono. It is cut to the budget, if there is one, and rounded to 16 bits. The clip
+    stays clean if it has no file, is misread anyway, or is still read as its label: so the files can lower what a
+    victim reaches when clean, and never raise it. Two queries a clip.
+    """
+
+    citation: ClassVar[str] = (
+        "none: what RobustBench does with adversarial examples that others have found (Croce et al.: RobustBench, "
+        "NeurIPS 2021)"
+    )
+    access: ClassVar[Access] = "decisions"
+    domains: ClassVar[tuple[Domain, ...]] = ("waveform",)
+    places: ClassVar[frozenset[str]] = frozenset({"folder"})
+
+    folder: str = parameter(about="where the files are")
+    epsilon: float | None = parameter(None, unit="full-scale or clip", about="budget ε; none: no bound", ge=0)
+    norm: Norm = parameter("linf", about="norm of the budget")
+
+    def reads(self, clips: Mapping[str, int]) -> Reading:
+        """Find the files, and check that each is one of a clip.
+
+        Raises:
+            InputError: if the folder holds no sound, or a file is unreadable, is named as no clip, is there in two
+                formats, or has another rate, number of channels or length than its clip.
+        """
+        root = Path(self.folder)
+        files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES)
+        if not files:
+            raise InputError(f"folder: found no sound in '{root}', allowed: one with {' or '.join(SUFFIXES)} files")
+        found: set[str] = set()
+        for file in files:
+            name = file.relative_to(root).with_suffix("").as_posix()
+            if name not in clips or name in found:
+                example = next((clip for clip in sorted(clips) if clip not in found), name)
+                raise InputError(f"{file}: found the name '{name}', allowed: that of a clip, once, such as '{example}'")
+            _check(file, clips[name])
+            found.add(name)
+        note = f"{len(found)} of {len(clips)} clips have a file; others stay clean"
+        return Reading(contents_digest(files, root), note)
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Take each clip's file, if the victim misreads it and reads the clip right."""
+        tried = x.clone()
+        for row, name in enumerate(target.names):
+            if (file := self._file(name)) is not None:
+                # Rounded first, so that a 24-bit copy of a 16-bit file is the same example.
+                sound = torch.from_numpy(from_pcm(to_pcm(read(file, str(file))[0])))
+                tried[row, : len(sound)] = sound.to(x)
+        labels = classes(labels)
+        misread = target.decisions(self.judged(tried, x, target)) != labels
+        fooled = misread & (target.decisions(x) == labels)
+        return torch.where(per_clip(fooled, x), tried, x)
+
+    def _file(self, name: str) -> Path | None:
+        files = (Path(self.folder) / f"{name}{suffix}" for suffix in SUFFIXES)
+        return next((file for file in files if file.is_file()), None)
+
+
+def _check(file: Path, samples: int) -> None:
+    """Raise InputError if a file's format is not that of its clip, which has so many samples at 16 kHz."""
+    try:
+        info = soundfile.info(file)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{file}: unreadable as audio: {error}") from None
+    if (info.samplerate, info.channels, info.frames) != (SAMPLE_RATE, 1, samples):
+        raise InputError(
+            f"{file}: found {info.frames} samples at {info.samplerate} Hz, {info.channels} channel(s), allowed: those "
+            f"of the clip, {samples} samples at {SAMPLE_RATE} Hz, 1 channel"
+        )
