@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from advser.metrics.base import Array, Metric
 from advser.metrics.statistics import CONFIDENCE, speaker_draws
-from advser.results import FEWEST
 
 SIGNIFICANCE: Final = 1 - CONFIDENCE
 """Largest p at which the sign-flip test tells two entries apart."""
@@ -55,11 +55,11 @@ class Standing:
     Attributes:
         figure: its own figure.
         rank: one more than the number of entries with a better figure.
-        rank_low, rank_high: the 95 % interval of the rank when speakers are drawn anew, the same for all entries.
+        rank_low, rank_high: the interval of the rank (`standings`).
         tie: number of its tie group (`standings`), from 1.
         difference: its figure less that of the best entry.
         difference_low, difference_high: its 95 % interval; NaN with fewer than two speakers.
-        p: of the sign-flip test against the best entry; 1 for that entry itself.
+        p: of the sign-flip test against the best entry, adjusted for all pairs; 1 for that entry itself.
     """
 
     figure: Pooled
@@ -90,11 +90,12 @@ def standings(
 ) -> list[Standing]:
     """Rank entries that were judged on the same clips.
 
+    Two entries are *separated* if their sign-flip test, adjusted for all pairs of entries (`adjusted`), has p ≤ .05: if
+    all entries are alike, the chance is at most 5 % that any two are. Fewer than six speakers separate nothing.
+
     Tie groups: the best entry heads the first group, and whatever is not separated from it ties with it; the best of
-    those that are left heads the next group, and so on. Two entries are *separated* if the 95 % interval of their
-    paired difference leaves 0 out and the sign-flip test has p ≤ .05. Both are asked for since the interval alone is
-    too narrow with few speakers: it would separate two like entries far too often. So fewer than six speakers separate
-    nothing, and leave every entry any rank.
+    those that are left heads the next group, and so on. The interval of a rank reaches from one more than the entries
+    that are separated and better, to all but those that are separated and worse.
 
     The order in which entries are given does not matter.
 
@@ -113,30 +114,60 @@ def standings(
     weights = speaker_draws(speakers, draws, seed)
     drawn = np.stack([_figures(metric, sums, weights) for sums in entries])
     figures = [_pooled(metric, sums, figure) for sums, figure in zip(entries, drawn, strict=True)]
-    flips = sign_flips(speakers, draws, seed)
+    tests = _tests(metric, entries, sign_flips(speakers, draws, seed))
     better = -1.0 if lowest else 1.0
     order = sorted(range(len(entries)), key=lambda entry: (-better * figures[entry].value, entries[entry].tolist()))
 
-    def against(entry: int, head: int) -> tuple[float, float, float]:
-        low, high = tails(drawn[entry] - drawn[head])
-        return low, high, sign_flip_test(metric, entries[entry], entries[head], flips)
-
-    ties = tie_groups(order, lambda entry, head: separated(*against(entry, head)))
-    ranks = _ranks(better * np.array([[figure.value] for figure in figures]))
-    intervals = _rank_intervals(better * drawn) if speakers >= FEWEST else [(1, len(entries))] * len(entries)
+    apart = tests <= SIGNIFICANCE + _ROUNDING
+    ties = tie_groups(order, lambda entry, head: bool(apart[entry, head]))
+    values = better * np.array([figure.value for figure in figures])
     found = []
     for entry, figure in enumerate(figures):
-        low, high, p = against(entry, order[0])
+        above = values > values[entry] + _ROUNDING
+        rank = 1 + int(above.sum())
+        low, high = 1 + int((apart[entry] & above).sum()), len(entries) - int((apart[entry] & ~above).sum())
         difference = figure.value - figures[order[0]].value
-        found.append(
-            Standing(figure, int(ranks[0][entry, 0]), *intervals[entry], ties[entry], difference, low, high, p)
-        )
+        between = tails(drawn[entry] - drawn[order[0]])
+        p = float(tests[entry, order[0]])
+        found.append(Standing(figure, rank, low, high, ties[entry], difference, *between, p))
     return found
 
 
-def separated(low: float, high: float, p: float) -> bool:
-    """Tell whether a difference with the 95 % interval from ``low`` to ``high`` and ``p`` tells two entries apart."""
-    return bool((low > 0 or high < 0) and p <= SIGNIFICANCE + _ROUNDING)
+def _tests(metric: Metric, entries: Sequence[Array], flips: npt.NDArray[np.float64]) -> Array:
+    """Return the adjusted p of each pair of entries (E, E), 1 on the diagonal."""
+    pairs = list(combinations(range(len(entries)), 2))
+    found = np.ones((len(entries), len(entries)))
+    if pairs:
+        swapped = [swapped_differences(metric, entries[one], entries[other], flips) for one, other in pairs]
+        one, other = np.array(pairs).T
+        found[one, other] = found[other, one] = adjusted(np.stack(swapped))
+    return found
+
+
+def adjusted(differences: Array) -> Array:
+    """Return p of several two-sided sign-flip tests (P,), adjusted for all of them: step-down max-T.
+
+    If two entries are alike, it is chance which of them answered a speaker's clips how, so that their answers may be
+    swapped, speaker by speaker: p is the share of swaps under which the figures differ at least as much as they do.
+    Where each clip has a speaker of its own and the metric is accuracy, these are McNemar's discordant pairs, tested
+    exactly (Q. McNemar: Note on the sampling error of the difference between correlated proportions or percentages,
+    Psychometrika 12, 1947). Clips of one speaker are not independent and so are swapped together, of all seeds.
+
+    Of several pairs, the largest difference is held against the largest of all under each swap, the next one against
+    the largest of those that are left, and so on (P. H. Westfall, S. S. Young: Resampling-based multiple testing, 1993,
+    algorithm 2.8). The best entry was chosen for being the best; since all pairs count, that is allowed for.
+
+    Args:
+        differences: of each pair, under each swap of speakers (P, F); the first swap leaves all as it is.
+    """
+    # A swap under which a figure is not defined counts against every difference.
+    sizes = np.where(np.isnan(differences), np.inf, np.abs(differences))
+    order = np.argsort(-sizes[:, 0], kind="stable")
+    largest = np.maximum.accumulate(sizes[order][::-1], axis=0)[::-1]
+    reached = (largest >= sizes[order, :1] - _ROUNDING).mean(axis=1)
+    found = np.empty(len(order))
+    found[order] = np.maximum.accumulate(reached)
+    return found
 
 
 def tie_groups(order: Sequence[int], apart: Callable[[int, int], bool]) -> dict[int, int]:
@@ -165,26 +196,19 @@ def sign_flips(speakers: int, draws: int, seed: int) -> npt.NDArray[np.float64]:
     return drawn
 
 
-def sign_flip_test(metric: Metric, one: Array, other: Array, flips: npt.NDArray[np.float64]) -> float:
-    """Return p of the two-sided hypothesis that two entries are alike in every speaker.
-
-    If they are, it is chance which of the two answered a speaker's clips how, so that their answers may be swapped,
-    speaker by speaker: p is the share of swaps under which the figures differ at least as much as they do. Where each
-    clip has a speaker of its own and the metric is accuracy, these are McNemar's discordant pairs, tested exactly
-    (Q. McNemar: Note on the sampling error of the difference between correlated proportions or percentages,
-    Psychometrika 12, 1947). Clips of one speaker are not independent and so are swapped together, of all seeds.
+def swapped_differences(metric: Metric, one: Array, other: Array, flips: npt.NDArray[np.float64]) -> Array:
+    """Return the figure of one entry less that of another (F,), means over seeds, after each of some swaps.
 
     Args:
         metric: makes the figure of summed statistics.
-        one: statistics of one entry, summed by speaker (R seeds, S speakers, k).
-        other: those of the other, on the same clips.
-        flips: which speakers keep their answers, a 1 each (`sign_flips`); the first row keeps all.
+        one: statistics of one entry (R seeds, S, k), summed by speaker or by whatever is swapped as a whole.
+        other: those of the other, in the same order.
+        flips: (F, S), a 1 where an entry keeps its answers.
     """
     both = (one + other).sum(axis=1)
     kept = np.einsum("fs,rsk->frk", flips, one - other) + other.sum(axis=1)
-    difference = np.abs((metric.combine(kept) - metric.combine(both - kept)).mean(axis=-1))
-    # Negated, so that a swap under which a figure is not defined counts against a difference.
-    return float(np.mean(~(difference < difference[0] - _ROUNDING)))
+    difference: Array = (metric.combine(kept) - metric.combine(both - kept)).mean(axis=-1)
+    return difference
 
 
 def _figures(metric: Metric, sums: Array, weights: Array) -> Array:
@@ -207,24 +231,3 @@ def tails(drawn: Array) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     return float(low), float(high)
-
-
-def _ranks(figures: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the best and the worst rank (E, D) of each of several figures (E, D), the highest first."""
-    above = [(figures > figure + _ROUNDING).sum(axis=0) for figure in figures]
-    level = [(figures >= figure - _ROUNDING).sum(axis=0) for figure in figures]
-    return 1 + np.stack(above), np.stack(level)
-
-
-def _rank_intervals(drawn: Array) -> list[tuple[int, int]]:
-    """Return the 95 % interval of each entry's rank under the draws (E, D).
-
-    Entries with equal figures may stand in any order: their ranks reach from the best to the worst of these.
-    """
-    defined = drawn[:, ~np.isnan(drawn).any(axis=0)]
-    if defined.shape[1] == 0:
-        return [(1, len(drawn))] * len(drawn)
-    best, worst = _ranks(defined)
-    low = np.quantile(best, SIGNIFICANCE / 2, axis=1, method="inverted_cdf")
-    high = np.quantile(worst, 1 - SIGNIFICANCE / 2, axis=1, method="inverted_cdf")
-    return [(int(one), int(other)) for one, other in zip(low, high, strict=True)]

@@ -16,6 +16,10 @@ from advser.leaderboards.rows import SETTING, Row, anchors, rows, seed_text
 from advser.leaderboards.standings import records, standing
 from advser.results import CLEAN, Results
 
+TRAINED: Final = (
+    "Ties and ranks are about speakers, given these trained models: with one seed, what a training's luck gave a model "
+    "counts as its method's."
+)
 CITED: Final = "An anchor answers whatever it hears, so that no attack changes its figure; anchors have no rank."
 WORST_NOTE: Final = (
     "Each clip counts with the attack that left it the lowest margin, among all on the victim in that place and within "
@@ -91,7 +95,7 @@ def leaderboard(results: Results) -> Board:
         tuple(_section(head, shown) for head in heads),
         " · ".join([*shown, "place of attack"]),
         common_facts(heads, ()),
-        (*reader_notes(results, heads), *((WORST_NOTE, CITED) if lines else (_WITHOUT,)), *flags),
+        (*reader_notes(results, heads), *((WORST_NOTE, TRAINED, CITED) if lines else (_WITHOUT,)), *flags),
     )
 
 

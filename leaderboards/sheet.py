@@ -169,7 +169,7 @@ def _legend(board: Board) -> Iterator[str]:
     cells = {column.key: board.frame[column.key].tolist() for column in board.columns if column.measured}
     ranked = [standing for column in board.columns if column.ranked for standing in standing_of(cells[column.key])]
     if any(ranked):
-        yield "In parentheses: the 95 % interval of the rank, speakers drawn anew for all entries at once."
+        yield "In parentheses: the ranks that tests of all pairs of entries leave open (adjusted p ≤ .05)."
     if any(not math.isnan(cell.spread) for column in board.columns if column.measured and _spreads(column)
            for cell in cells[column.key]):  # fmt: skip
         yield "±: standard deviation over seeds; the figures are means over seeds, the intervals over speakers."

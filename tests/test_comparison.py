@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from advser.comparison import EXACT, Standing, pooled, sign_flip_test, sign_flips, standings
+from advser.comparison import EXACT, Standing, adjusted, pooled, sign_flips, standings, swapped_differences
+from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.results import FEWEST
 
@@ -28,6 +29,12 @@ def accuracies(rights: npt.ArrayLike, clips: int = CLIPS) -> npt.NDArray[np.floa
 
 def ranked(*entries: npt.NDArray[np.float64], lowest: bool = False) -> list[Standing]:
     return standings(Accuracy(), entries, DRAWS, 0, lowest=lowest)
+
+
+def p_of(metric: Metric, one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """p of the sign-flip test of two entries alone."""
+    flips = sign_flips(one.shape[1], DRAWS, 0)
+    return float(adjusted(swapped_differences(metric, one, other, flips)[None])[0])
 
 
 rights = st.lists(st.integers(0, CLIPS), min_size=7, max_size=7)
@@ -98,7 +105,7 @@ def test_with_a_clip_a_speaker_it_is_the_exact_test_of_mcnemar(one: list[bool], 
     gained = sum(a and not b for a, b in zip(one, other, strict=True))
     discordant = sum(a != b for a, b in zip(one, other, strict=True))
     expected = binomtest(gained, discordant).pvalue if discordant else 1.0
-    p = sign_flip_test(Accuracy(), accuracies(one, 1), accuracies(other, 1), sign_flips(len(one), DRAWS, 0))
+    p = p_of(Accuracy(), accuracies(one, 1), accuracies(other, 1))
     assert p == pytest.approx(expected)
 
 
@@ -120,12 +127,45 @@ def null(rng: np.random.Generator, speakers: int) -> list[npt.NDArray[np.float64
 @pytest.mark.parametrize("speakers", [FEWEST, 10, EXACT + 2])
 def test_the_test_has_the_level_that_it_states(speakers: int) -> None:
     rng = np.random.default_rng(speakers)
-    flips = sign_flips(speakers, DRAWS, 0)
-    p = np.array([sign_flip_test(UAR(), *null(rng, speakers), flips) for _ in range(600)])
+    p = np.array([p_of(UAR(), *null(rng, speakers)) for _ in range(600)])
     # Three standard errors above the level, and not far below where the possible values of p are dense.
     for level in (0.05, 0.2):
         assert (p <= level).mean() < level + 3 * np.sqrt(level * (1 - level) / len(p))
     assert (p <= 0.2).mean() > 0.12
+
+
+@pytest.mark.parametrize("speakers", [FEWEST, 10])
+def test_of_many_like_entries_a_board_seldom_separates_any(speakers: int) -> None:
+    rng = np.random.default_rng(speakers)
+    boards = 100
+    separated = 0
+    for _ in range(boards):
+        entries = [entry for _ in range(6) for entry in null(rng, speakers)]
+        separated += max(standing.tie for standing in standings(UAR(), entries, DRAWS, 0)) > 1
+    assert binomtest(separated, boards, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_adjusted_p_are_those_of_the_step_down_procedure() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.normal(size=(4, 50))
+    differences[:, 0] = (3.5, -0.1, 1.5, -2.0)
+    sizes = np.abs(differences)
+    expected, least = {}, 0.0
+    left = [0, 3, 2, 1]
+    while left:
+        least = max(least, float((sizes[left].max(axis=0) >= sizes[left[0], 0]).mean()))
+        expected[left.pop(0)] = least
+    assert adjusted(differences) == pytest.approx([expected[pair] for pair in range(4)])
+
+
+def test_a_rank_reaches_as_far_as_nothing_is_separated() -> None:
+    rng = np.random.default_rng(1)
+    means = (16.0, 15.5, 9.0, 2.0, 2.2)
+    found = ranked(*(accuracies(rng.normal(mean, 0.7, size=8).round().clip(0, CLIPS)) for mean in means))
+    for one in found:
+        better = [other for other in found if other.rank_high < one.rank_low]
+        assert one.rank_low >= len(better) + 1
+        assert (one.rank_low == 1) == (one.tie == 1)
 
 
 def test_seeds_are_averaged_and_their_spread_is_told() -> None:
