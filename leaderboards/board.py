@@ -100,6 +100,7 @@ class Board:
         facts: what holds for every row (``corpus emodb``), left out of the columns.
         notes: what a reader must know.
         marked: what the marked figures are the best of.
+        label: what LaTeX refers to it by; empty: ``tab:`` and the name.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Board:
     facts: tuple[str, ...]
     notes: tuple[str, ...]
     marked: str = MARKED
+    label: str = ""
 
     @property
     def sectioned(self) -> bool:

@@ -2,6 +2,7 @@ r"""A board as a LaTeX table; all that it needs is ``\usepackage{booktabs}``."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Final
 
@@ -57,14 +58,14 @@ _SYMBOLS: Final = {
 
 
 def latex(board: Board) -> str:
-    r"""Return a board as ``table`` floats; the first has the caption and the label ``tab:NAME``.
+    r"""Return a board as ``table`` floats; the first has the caption and the label.
 
     A board that is too wide becomes several tabulars, which repeat the columns of texts; one that is too long goes on
     in further floats. Characters that pdfLaTeX does not know without further packages become ``?``.
     """
     shown = sheet(board)
     caption = escape(shown.caption)
-    label = rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', board.name.lower())}}}"
+    label = rf"\label{{{board.label or 'tab:' + re.sub(r'[^a-z0-9-]', '-', board.name.lower())}}}"
     floats = _floats(shown) if shown.body else [["  No rows."]]
     below = _below(shown)
     if below:
@@ -149,7 +150,7 @@ def _tabular(shown: Sheet, panel: list[int], rows: range) -> list[str]:
     for level in range(height):
         # A short heading stands on the last line, next to its figures.
         titles = [("",) * (height - len(shown.header[i])) + shown.header[i] for i in panel]
-        lines.append(_line([escape(title[level]) for title in titles]))
+        lines += _heading([title[level] for title in titles], last=level == height - 1)
     lines.append(r"    \midrule")
     previous = ""
     for number in rows:
@@ -160,6 +161,22 @@ def _tabular(shown: Sheet, panel: list[int], rows: range) -> list[str]:
         lines.append(_line([_field(row[i]) for i in panel]))
         previous = section
     return [*lines, r"    \bottomrule", r"  \end{tabular}"]
+
+
+def _heading(titles: list[str], *, last: bool) -> list[str]:
+    """Return a line of headings; above the last one, neighbours that share a text stand under it together."""
+    groups = [(text, len(list(members))) for text, members in itertools.groupby(titles)]
+    if last or all(size == 1 or not text for text, size in groups):
+        return [_line([escape(text) for text in titles])]
+    fields, rules, start = [], [], 1
+    for text, size in groups:
+        if text and size > 1:
+            fields.append(rf"\multicolumn{{{size}}}{{c}}{{{escape(text)}}}")
+            rules.append(rf"\cmidrule(lr){{{start}-{start + size - 1}}}")
+        else:
+            fields += [escape(text)] * size
+        start += size
+    return [_line(fields), "    " + " ".join(rules)]
 
 
 def _line(fields: list[str]) -> str:

@@ -14,7 +14,11 @@ from advser.suite import Suite, load
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
-PAGES = [ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "papers").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("results.md", "ci.md")),
+    *sorted((ROOT / "docs" / "papers").glob("*.md")),
+]
 FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 folders = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 

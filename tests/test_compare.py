@@ -1,0 +1,257 @@
+"""Comparing two results: true regressions are caught as often as is said, noise is not, and protocols are not mixed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from commandline import advser
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from advser.errors import InputError
+from advser.metrics.recognition import Accuracy
+from advser.paired import corrected, detectable, power, worsening
+from advser.regression import Gate, compare, gates_of
+from advser.results import KEYS, Results
+
+CLIPS, CLASSES = 107, 4
+SUITE: dict[str, Any] = {
+    "name": "made-up", "corpus": "demo", "protocol": "5pair", "models": ["tiny"], "defenses": ["none"],
+    "metrics": ["uar", "accuracy"],
+}  # fmt: skip
+CELL: dict[str, Any] = {
+    **dict.fromkeys(KEYS, ""), "seed": 0, "model": "tiny", "defense": "none", "attack": "none", "params": "{}",
+    "epsilon": np.nan,
+}  # fmt: skip
+
+
+def results(right: np.ndarray, seed: int = 0, **run: Any) -> Results:
+    """Results of one cell whose clips are read rightly where ``right`` is true."""
+    label = np.arange(len(right)) % CLASSES
+    prediction = np.where(right, label, (label + 1) % CLASSES)
+    examples = pd.DataFrame(
+        {"fold": "fold1", "clip": np.arange(len(right)).astype(str), "speaker": "a", "label": label,
+         "prediction": prediction, "clean_prediction": prediction, "source_prediction": -1}
+    )  # fmt: skip
+    recall = [right[label == one].mean() for one in range(CLASSES)]
+    figures = {"uar": np.mean(recall), "accuracy": right.mean(), "seconds": 1.0}
+    shared = {"ci_low": np.nan, "ci_high": np.nan, "n": len(right), "n_failed": 0, "status": "ok", "reason": ""}
+    table = [
+        {**CELL, "seed": seed, "metric": name, "value": value, **shared, "higher_is_better": name != "seconds"}
+        for name, value in figures.items()
+    ]
+    from advser.results import EXAMPLES_SCHEMA
+
+    blank = {
+        column.name: "" if column.type == "string" else np.nan
+        for column in EXAMPLES_SCHEMA
+        if column.name not in (*examples, *CELL)
+    }
+    examples = examples.assign(**{**CELL, "seed": seed, **blank})
+    said = {"notes": [], "failures": [], "suite": SUITE, "metrics": {}, "packages": {"torch": "2"}}
+    return Results(pd.DataFrame(table), examples[list(EXAMPLES_SCHEMA.names)], {**said, **run})
+
+
+def pair(rng: np.random.Generator, drop: float, churn: float) -> tuple[Results, Results]:
+    """Two results: each clip turns wrong with the chance ``drop`` plus half of ``churn``, and right with the other."""
+    # A pool of clips of which enough are right, and enough wrong, that any may turn.
+    turn = rng.choice(3, size=CLIPS, p=[1 - drop - churn, drop + churn / 2, churn / 2])
+    before = np.where(turn == 1, True, np.where(turn == 2, False, rng.uniform(size=CLIPS) < 0.7))
+    return results(before), results(np.where(turn == 1, False, np.where(turn == 2, True, before)))
+
+
+def caught(drop: float, churn: float, trials: int) -> int:
+    rng = np.random.default_rng(0)
+    gate = [Gate("accuracy", 0.02)]
+    return sum(bool(compare(*pair(rng, drop, churn), gate).failures) for _ in range(trials))
+
+
+@pytest.mark.parametrize(("drop", "churn"), [(0.03, 0.0), (0.03, 0.02), (0.06, 0.02), (0.1, 0.04)])
+def test_a_true_regression_is_caught_at_the_stated_power(drop: float, churn: float) -> None:
+    trials, stated = 60, power(CLIPS, drop, churn, 0.02, 0.05)
+    assert binomtest(caught(drop, churn, trials), trials, stated).pvalue > 0.001
+
+
+def test_three_points_on_107_clips_are_caught_once_in_five_times_and_always_without_a_test() -> None:
+    assert power(CLIPS, 0.03, 0.0, 0.02, 0.05) == pytest.approx(0.22, abs=0.01)
+    base, lost = np.ones(CLIPS, bool), np.ones(CLIPS, bool)
+    lost[:3] = False
+    gate = [Gate("accuracy", 0.02)]
+    assert not compare(results(base), results(lost), gate).failures
+    assert compare(results(base), results(lost), gate, level=1).failures
+    lost[:5] = False
+    assert [move.metric for move in compare(results(base), results(lost), gate).failures] == ["accuracy"]
+
+
+@pytest.mark.parametrize("churn", [0.02, 0.1, 0.3])
+def test_noise_fails_no_more_builds_than_the_level_says(churn: float) -> None:
+    trials = 60
+    assert binomtest(caught(0.0, churn, trials), trials, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_the_drop_that_is_said_to_be_seen_is_seen_and_a_smaller_one_less_often() -> None:
+    drop = detectable(CLIPS, 0.02, 0.02, 0.05)
+    assert power(CLIPS, drop, 0.02, 0.02, 0.05) >= 0.8 > power(CLIPS, drop - 0.002, 0.02, 0.02, 0.05)
+
+
+@given(st.lists(st.sampled_from([(0, 0), (1, 1), (1, 0), (0, 1)]), min_size=1, max_size=40))
+def test_for_accuracy_it_is_mcnemars_exact_test(answers: list[tuple[int, int]]) -> None:
+    new, base = (np.array([[[answer[side], 1.0] for answer in answers]]) for side in (0, 1))
+    lost = sum(before > after for after, before in answers)
+    turned = sum(before != after for after, before in answers)
+    p = worsening(Accuracy(), new, base, higher_is_better=True)
+    exact = binomtest(lost, turned, 0.5, alternative="greater").pvalue if turned else 1.0
+    # With more than 12 clips, swaps are drawn.
+    assert p == pytest.approx(exact, abs=1e-9 if turned <= 12 else 0.02)
+    assert worsening(Accuracy(), base, new, higher_is_better=False) == pytest.approx(p, abs=0.02)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30)), min_size=1, max_size=30), st.floats(0.01, 0.5))
+def test_many_tests_are_corrected_for_and_those_that_could_not_reject_cost_nothing(tests, level: float) -> None:
+    values = [max(p, 0.5**changed) for p, changed in tests]
+    changed = [number for _, number in tests]
+    found = corrected(values, changed, level)
+    assert all(min(1.0, p * len(values)) >= q or q == 1.0 for p, q in zip(values, found, strict=True))
+    assert all(q >= p for p, q in zip(values, found, strict=True))
+    unmoved = corrected([*values, 1.0, 1.0], [*changed, 0, 0], level)
+    assert unmoved == [*found, 1.0, 1.0]
+
+
+def test_seeds_are_pooled_and_may_be_others() -> None:
+    right = np.ones(CLIPS, bool)
+    assert not compare(results(right), results(right, seed=1)).failures
+
+
+def test_a_figure_that_is_lost_fails_its_gate_and_a_new_one_does_not() -> None:
+    whole = results(np.ones(CLIPS, bool))
+    broken = whole.table.copy()
+    rows = broken["metric"] == "accuracy"
+    broken.loc[rows, ["value", "status", "reason"]] = [np.nan, "failed", "out of memory"]
+    lost = compare(whole, replace(whole, table=broken))
+    assert [(move.verdict, move.reason) for move in lost.failures] == [("lost", "out of memory")]
+    assert not compare(replace(whole, table=broken), whole).failures
+
+
+def test_without_examples_the_tolerance_alone_decides_and_it_is_said() -> None:
+    base, new = results(np.ones(CLIPS, bool)), results(np.arange(CLIPS) > 2)
+    bare = [replace(one, examples=one.examples.iloc[:0]) for one in (base, new)]
+    found = compare(*bare, [Gate("accuracy", 0.02)])
+    assert [move.verdict for move in found.failures] == ["regression"]
+    assert "Without a test" in found.notes[0]
+    assert not compare(*bare, [Gate("accuracy", 0.03)]).failures
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"suite": {**SUITE, "protocol": "loso"}}, "suite.protocol: found loso, allowed: that of the base, 5pair"),
+        ({"suite": {**SUITE, "folds": ["fold1"]}}, "suite.folds: found"),
+        ({"suite": {**SUITE, "seeds": [0, 1]}}, "suite.seeds: found 2, allowed: that of the base, 1"),
+        ({"suite": {"name": "x"}}, "results: suite: "),
+        ({"transcribers": {"": {"name": "sphinx", "params": {}, "model": "a"}}}, "transcriber: found .*sphinx"),
+    ],
+)
+def test_different_protocols_are_refused(run: dict[str, Any], message: str) -> None:
+    right = np.ones(CLIPS, bool)
+    with pytest.raises(InputError, match=message):
+        compare(results(right), results(right, **run))
+
+
+def test_other_clips_are_refused() -> None:
+    with pytest.raises(InputError, match=r"found 99, not those of the base .107."):
+        compare(results(np.ones(CLIPS, bool)), results(np.ones(99, bool)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"uar": "0.02"}, "found '0.02', allowed: a number ≤ 0, since higher is better"),
+        ({"seconds": "-1"}, "allowed: a number ≥ 0, since lower is better"),
+        ({"uar": "much"}, "found 'much', allowed: a number"),
+        ({"usr": "-0.1"}, "metric 'usr': allowed: uar, accuracy, seconds.*did you mean 'uar'"),
+    ],
+)
+def test_a_gate_must_be_one_for_the_worse(texts: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        gates_of(results(np.ones(CLIPS, bool)), texts)
+
+
+YAML = """
+name: gate
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+models: [tiny]
+training: {iterations: 60, batch_size: 16, learning_rate: 2e-3}
+defenses: [none]
+transcriber: none
+audit: false
+metrics: [uar, accuracy, snr]
+attacks:
+  - {name: noise, params: {epsilon: 0.03}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a small suite; of the same model under other noise; and of a model that hardly learned."""
+    place = tmp_path_factory.mktemp("compare")
+    (place / "gate.yaml").write_text(YAML)
+    runs = {"base": [], "again": ["--set", "batch_size=16"], "untrained": ["--set", "training.iterations=2"]}
+    for out, changes in runs.items():
+        done = advser(
+            "run", "gate.yaml", "--store", "store", "--workers", "1", "--out", out, *changes, cwd=place
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_another_draw_of_the_noise_moves_figures_and_fails_nothing(place: Path) -> None:
+    # The seed of what an attack draws follows from the batch that a clip is in.
+    done = advser("compare", "base", "again", cwd=place)
+    assert done.returncode == 0, done.stdout
+    assert "0 of them failed" in done.stdout
+    assert " 0 moved" not in done.stdout
+
+
+def test_a_model_that_became_worse_fails_in_every_format(place: Path) -> None:
+    gates = ("--fail-on", "uar=-0.02", "--fail-on", "snr=-0.1")
+    for name, telling in {"terminal": "regression", "markdown": "| regression", "csv": "regression,uar"}.items():
+        done = advser("compare", "base", "untrained", *gates, "--format", name, cwd=place)
+        assert done.returncode == 1, done.stderr
+        assert telling in done.stdout
+    done = advser("compare", "base", "untrained", *gates, "--format", "junit", cwd=place)
+    assert done.returncode == 1
+    suite = ElementTree.fromstring(done.stdout)
+    failed = [case for case in suite if case.find("failure") is not None]
+    assert int(suite.attrib["failures"]) == len(failed) >= 1
+    assert int(suite.attrib["tests"]) == len(suite)
+    assert all("tiny / none" in case.attrib["name"] for case in failed)
+
+
+def test_github_is_told_by_annotations_and_a_summary(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "summary.md"))
+    done = advser("compare", "base", "untrained", "--fail-on", "uar=-0.02", "--format", "github", cwd=place)
+    assert done.returncode == 1
+    assert all(line.startswith("::error title=AdvSER regression::tiny / none, ") for line in done.stdout.splitlines())
+    assert "| regression" in (place / "summary.md").read_text()
+
+
+def test_unusable_input_ends_with_2_and_one_line(place: Path) -> None:
+    other = json.loads((place / "base" / "run.json").read_text())
+    other["suite"]["protocol"] = "loso"
+    Results.load(place / "base").save(place / "other")
+    (place / "other" / "run.json").write_text(json.dumps(other))
+    for arguments in (("base", "nowhere"), ("base", "other"), ("base", "again", "--fail-on", "uar=1")):
+        done = advser("compare", *arguments, cwd=place)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,133 @@
+"""Boards cut to a paper's needs: columns, decimals, marks, pivots, caption and label; by library and command line."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import synthetic
+from commandline import advser
+
+from advser.errors import InputError
+from advser.leaderboards.board import MISSING, Board, Cell
+from advser.leaderboards.boards import BOARDS
+from advser.leaderboards.latex import latex
+from advser.leaderboards.render import render
+from advser.leaderboards.shape import Shape, pivoted, shaped, with_columns
+from advser.results import Results, select
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return select(synthetic.ranked(), {"model": "cnn4", "domain": "waveform", "access": "white-box"})
+
+
+@pytest.fixture(scope="module")
+def board(results: Results) -> Board:
+    return BOARDS["attacks"](results)
+
+
+def test_columns_are_kept_in_the_order_asked_for_texts_first(board: Board) -> None:
+    found = shaped(board, Shape(columns=("pesq", "attack", "uar", "defense")))
+    assert [column.key for column in found.columns] == ["attack", "defense", "pesq", "uar"]
+    assert list(found.frame) == ["attack", "defense", "pesq", "uar"]
+    assert found.frame["uar"].tolist() == board.frame["uar"].tolist()
+
+
+def test_decimals_marks_intervals_notes_caption_and_label(board: Board) -> None:
+    shape = Shape(
+        columns=("attack", "uar", "pesq"), decimals={"": 1, "uar": 2}, bold=False, intervals=False, notes=False,
+        caption="All & everything", label="tab:mine",
+    )  # fmt: skip
+    text = latex(shaped(board, shape))
+    assert r"\caption{All \& everything}\label{tab:mine}" in text
+    assert r"\textbf" not in text
+    assert "[" not in text.partition(r"\begin{tabular}")[2].partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+    figures = re.findall(r"& (\d\.\d+) & (\d\.\d+)", text)
+    assert figures
+    assert {(len(uar), len(pesq)) for uar, pesq in figures} == {(4, 3)}
+    assert shaped(board, shape).notes == ()
+    assert latex(shaped(board, Shape())) == latex(board)
+
+
+def test_a_pivot_sets_the_values_of_a_key_side_by_side_and_loses_no_figure(board: Board) -> None:
+    narrow = with_columns(board, ("defense", "attack", "epsilon", "uar", "pesq"))
+    found = pivoted(narrow, "defense")
+    assert not found.sectioned
+    names = list(dict.fromkeys(narrow.frame["defense"]))
+    assert len(names) > 1
+    assert [column.key for column in found.columns[-2 * len(names) :]] == [
+        f"{metric}.{name}" for metric in ("uar", "pesq") for name in names
+    ]
+    before = {(row.attack, row.epsilon, row.defense): row.uar for row in narrow.frame.itertuples(index=False)}
+    shown = 0
+    for record in found.frame.to_dict("records"):
+        for name in names:
+            expected = before.get((record["attack"], record["epsilon"], name), MISSING)
+            assert record[f"uar.{name}"] is expected
+            shown += expected is not MISSING
+    assert shown == len(before)
+    heading = latex(found).partition(r"\toprule")[2].partition(r"\midrule")[0]
+    assert heading.count(rf"\multicolumn{{{len(names)}}}{{c}}") == 2
+    assert heading.count(r"\cmidrule(lr)") == 2
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda board: shaped(board, Shape(columns=("uarr",))), "columns: found 'uarr', allowed: .*did you mean 'uar'"),
+        (lambda board: shaped(board, Shape(columns=("uar", "uar"))), "found 'uar' twice"),
+        (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: found 'attack', allowed"),
+        (lambda board: shaped(board, Shape(pivot="uar")), "pivot: found 'uar', allowed: "),
+        (
+            lambda board: shaped(board, Shape(columns=("defense", "uar"), pivot="defense")),
+            "pivot defense: found two rows for",
+        ),
+    ],
+)
+def test_what_a_board_does_not_have_is_refused(cut: Callable[[Board], Board], message: str, board: Board) -> None:
+    with pytest.raises(InputError, match=message):
+        cut(board)
+
+
+def test_csv_has_every_figure_in_full_whatever_is_shown(board: Board) -> None:
+    text = render(shaped(board, Shape(decimals={"": 1}, bold=False, intervals=False)), "csv")
+    read = pd.read_csv(io.StringIO(text))
+    cells: list[Cell] = board.frame["uar"].tolist()
+    values = [cell.value for cell in cells]
+    pd.testing.assert_series_equal(read["uar value"], pd.Series(values, name="uar value"), check_exact=True)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize(
+    "shape", [Shape(pivot="defense"), Shape(columns=("attack", "uar"), label="tab:a", notes=False)]
+)
+def test_shaped_boards_compile(shape: Shape, board: Board, tmp_path: Path) -> None:
+    body = latex(shaped(board, shape))
+    source = "\n".join(
+        [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", body, r"\end{document}"]
+    )
+    (tmp_path / "board.tex").write_text(source, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "board.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_command_line_shapes_boards(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path)
+    done = advser(
+        "board", tmp_path, "--columns", "defense,attack,epsilon,uar", "--pivot", "defense", "--decimals", "2",
+        "--no-intervals", "--no-notes", "--format", "latex", "--label", "tab:x", "--caption", "Ours",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert r"\caption{Ours}\label{tab:x}" in done.stdout
+    for options in (("--decimals", "two"), ("--decimals", "uar=99"), ("--pivot", "nothing"), ("--columns", "x")):
+        done = advser("board", tmp_path, *options)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
