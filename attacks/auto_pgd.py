@@ -124,7 +124,8 @@ class AutoPGD(Attack, ABC):
                 size = torch.where(stuck, size / 2, size)
                 now = now.where(stuck, top)
                 rises, halved, last_top = torch.zeros_like(rises), stuck, top.told.loss
-        return strongest.x if aims_at_misreading(self._aim(target), target) else top.x
+        misreading = aims_at_misreading(self._aim(target), target) and not target.randomised
+        return strongest.x if misreading else top.x
 
 
 class APGD(AutoPGD):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,16 @@ def aims_at_misreading(loss: Loss, target: Target) -> bool:
     return loss in OF_READING or not target.has_detector
 
 
+DRAWS: Final = 10
+"""How often a model that draws at random is asked for an example's margin."""
+
+
 class Best:
     """Keeps of each clip the best of the examples that are offered, after projection and 16-bit rounding.
 
     Best is the highest margin, if misreading is all that is wanted (`aims_at_misreading`); a clip has then fallen once
-    it is misread. Else best is the highest loss, and no clip ever falls.
+    it is misread. Else best is the highest loss, and no clip ever falls. Nor does it before a model that draws at
+    random: one misreading may be luck, so that the mean over `DRAWS` answers is compared.
 
     Attributes:
         examples: (B, …); the clean clips at first.
@@ -41,13 +48,16 @@ class Best:
     @property
     def standing(self) -> Tensor:
         """Indices of the clips that have not fallen (b,)."""
-        return (self.values <= 0 if self._loss is margin else torch.ones_like(self.values)).nonzero().squeeze(1)
+        falls = self._loss is margin and not self._target.randomised
+        return (self.values <= 0 if falls else torch.ones_like(self.values)).nonzero().squeeze(1)
 
     def offer(self, rows: Tensor, found: Tensor) -> None:
-        """Take examples (b, …) of the clips ``rows`` (b,) where they are better: one forward pass."""
+        """Take examples (b, …) of the clips ``rows`` (b,) where they are better: one forward pass, or `DRAWS`."""
         target, x = self._target.at(rows), self._x[rows]
         judged = self._attack.judged(found, x, target)
-        values = target.loss(judged, self._labels[rows], self._loss).to(self.values)
+        answers = range(DRAWS if target.randomised else 1)
+        values = torch.stack([target.loss(judged, self._labels[rows], self._loss) for _ in answers]).mean(0)
+        values = values.to(self.values)
         better = values > self.values[rows]
         self.values = self.values.index_copy(0, rows, torch.where(better, values, self.values[rows]))
         kept = torch.where(per_clip(better, x), judged, self.examples[rows])

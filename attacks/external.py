@@ -28,7 +28,7 @@ class External(Attack):
     Each file is named as the clip that it was made from, in folders as the clip's name has them: ``03a01Fa.wav``. It
     has the clip's samples at 16 kHz, mono. It is cut to the budget, if there is one, and rounded to 16 bits. The clip
     stays clean if it has no file, is misread anyway, or is still read as its label: so the files can lower what a
-    victim reaches when clean, and never raise it. Two queries a clip.
+    victim reaches when clean, and never raise it, but for the luck of one that draws at random. Two queries a clip.
     """
 
     citation: ClassVar[str] = (

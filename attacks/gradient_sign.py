@@ -15,11 +15,6 @@ from advser.target import Target
 from advser.threat import Norm, per_clip, scale
 
 
-def uniform_noise(x: Tensor, bound: float, generator: torch.Generator) -> Tensor:
-    """Draw noise in the shape of ``x``, uniform on [−bound, bound]."""
-    return (torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) * 2 - 1) * bound
-
-
 class FGSM(Attack):
     """Fast gradient sign method: one step of size ε along the sign of the gradient.
 
@@ -74,7 +69,9 @@ class IterativeFGSM(Attack):
         """Take the steps."""
         alpha = self.alpha if self.alpha is not None else 2.5 * (self.epsilon or 0) / max(self.steps, 1)
         size = per_clip(alpha * scale(x, self.norm), x)
-        perturbed = x + uniform_noise(x, self.random_start, generator) if self.random_start else x
+        perturbed = x
+        if self.random_start:
+            perturbed = self.project(random_start(x, target, "linf", self.random_start, generator), x, target.domain)
         for _ in range(self.steps):
             perturbed = perturbed + size * steepest(target.gradient(perturbed, labels), self.norm)
             perturbed = self.project(perturbed, x, target.domain)

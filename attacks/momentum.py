@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.steepest import steepest
+from advser.attacks.steepest import of_length_1, steepest
 from advser.audio import SAMPLE_RATE
 from advser.parameters import parameter
-from advser.target import TINY, Target
+from advser.target import Target
 from advser.threat import Norm, per_clip, scale
 
 
@@ -50,8 +50,7 @@ class MomentumIterativeFGSM(Attack):
         perturbed, momentum = x, torch.zeros_like(x)
         for _ in range(self.steps):
             gradient = self._gradient(target, perturbed, labels, generator)
-            length = gradient.flatten(1).abs().sum(1).clamp_min(TINY)
-            momentum = self.decay * momentum + gradient / per_clip(length, x)
+            momentum = self.decay * momentum + of_length_1(gradient, 1)
             step = per_clip(size, x) * steepest(momentum, self.norm)
             perturbed = self.project(perturbed + step, x, target.domain)
         return perturbed

@@ -44,7 +44,7 @@ class Square(Attack):
         mask = torch.ones_like(x, dtype=torch.bool) if target.mask is None else target.mask.expand_as(x)
         best, highest = x, target.loss(x, labels, margin)
         for query in range(1, self.queries):
-            rows = (highest <= 0).nonzero().squeeze(1)
+            rows = (highest <= 0 if not target.randomised else torch.ones_like(highest)).nonzero().squeeze(1)
             if not len(rows):
                 break
             squares = self._squares(query, mask, generator) if query > 1 else self._stripes(x, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advser.target import TINY, Target
+from advser.target import Target
 from advser.threat import Norm, per_clip, scale
 
 
@@ -14,9 +14,21 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 
     Where the gradient is 0, so is the direction. Args and result are (B, …).
     """
-    if norm == "linf":
-        return gradient.sign()
-    return gradient / per_clip(gradient.flatten(1).norm(dim=1).clamp_min(TINY), gradient)
+    return gradient.sign() if norm == "linf" else of_length_1(gradient, 2)
+
+
+def of_length_1(gradient: Tensor, order: int) -> Tensor:
+    """Return each clip's gradient (B, …) over its norm of that order; 0 where it is 0, and nowhere else.
+
+    It is divided by its largest value first: the squares of a small gradient, as a confident model has it, would
+    vanish.
+    """
+    gradient = gradient / per_clip(_or_1(gradient.flatten(1).abs().amax(1)), gradient)
+    return gradient / per_clip(_or_1(gradient.flatten(1).norm(p=order, dim=1)), gradient)
+
+
+def _or_1(length: Tensor) -> Tensor:
+    return torch.where(length > 0, length, 1.0)
 
 
 def random_start(x: Tensor, target: Target, norm: Norm, epsilon: float, generator: torch.Generator) -> Tensor:

@@ -75,9 +75,8 @@ class Cell:
         return all(self.keys[key] == other.keys[key] for key in KEYS if key not in (*but, "params"))
 
     def alike(self, other: Cell, *but: str) -> bool:
-        """Tell whether all parameters are the same, some aside."""
-        names = {*self.params, *other.params} - {*but}
-        return all(self.params.get(name) == other.params.get(name) for name in names)
+        """Tell whether all parameters are the same, some aside, those of attacks within it too."""
+        return _without(self.params, but) == _without(other.params, but)
 
     @property
     def place(self) -> tuple[Any, ...]:
@@ -101,8 +100,13 @@ class Cell:
 
     @property
     def iterative(self) -> bool:
-        """Whether the attack takes several steps."""
-        return self.steps > 1
+        """Whether the attack takes several steps, or is made of attacks."""
+        return self.steps > 1 or bool({"attack", "attacks"} & {*self.params})
+
+    @property
+    def objective(self) -> str:
+        """The loss that the attack ascends, empty for the usual one."""
+        return str(self.params.get("objective", ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +141,29 @@ class Evidence:
         """Return the other attacks on the same trained model in the same domain, delivery and norm."""
         return [other for other in self._places[cell.place] if other is not cell]
 
+    def strongest(self, cell: Cell) -> bool:
+        """Tell whether no other attack by gradient fells more clips in the same place with the same budget."""
+        alike = (other for other in self.rivals(cell) if other.keys["epsilon"] == cell.keys["epsilon"])
+        return all(other.fallen.mean() <= cell.fallen.mean() for other in alike if other.gradient)
+
     def largest(self, cell: Cell) -> bool:
         """Tell whether no other attack by gradient has a larger budget in the same place."""
         budgets = [other.keys["epsilon"] for other in self.rivals(cell) if other.gradient]
         own = cell.keys["epsilon"]
         return own is None or all(budget is None or budget <= own for budget in budgets)
+
+
+def _without(params: Any, but: Sequence[str]) -> Any:
+    """Return parameters that are given, without some of them, at any depth."""
+    if isinstance(params, Mapping):
+        return {name: _without(value, but) for name, value in params.items() if name not in but and value is not None}
+    return [_without(value, but) for value in params] if isinstance(params, list) else params
+
+
+def _no_larger(other: Cell, cell: Cell) -> bool:
+    """Tell whether a budget is no larger than that of a cell; one without a bound is larger than any."""
+    own, its = cell.keys["epsilon"], other.keys["epsilon"]
+    return own is None or (its is not None and its <= own)
 
 
 Check = Callable[[Evidence], Iterator[Flag]]
@@ -223,7 +245,8 @@ def iterative_attack_weaker_than_single_step(found: Evidence) -> Iterator[Flag]:
             single = [
                 other
                 for other in found.rivals(cell)
-                if other.gradient and not other.iterative and "objective" not in other.params
+                # Of two aims, as at the label and at a detector too, neither attack must reach the other's.
+                if other.gradient and not other.iterative and cell.objective == other.objective
                 if cell.same(other, "attack")
             ]
             yield from _beaten(iterative_attack_weaker_than_single_step, cell, single, _attack)
@@ -246,12 +269,15 @@ def transfer_beats_white_box(found: Evidence) -> Iterator[Flag]:
     """More clips fall under examples crafted on another model: the victim's own gradient is masked."""
     for cell in found.attacked:
         if cell.gradient:
+            others = [other for other in found.rivals(cell) if other.keys["access"] == "transfer"]
             handed_on = [
                 other
-                for other in found.rivals(cell)
-                if other.keys["access"] == "transfer" and cell.same(other, "access", "source_model", "source_defense")
-                if cell.alike(other)
+                for other in others
+                if cell.same(other, "access", "source_model", "source_defense") and cell.alike(other)
             ]
+            if cell.iterative and found.strongest(cell):
+                # Whatever made them: the best that is done with the gradient should not be behind them.
+                handed_on = [other for other in others if _no_larger(other, cell)]
             yield from _beaten(transfer_beats_white_box, cell, handed_on, _source)
 
 

@@ -95,7 +95,7 @@ class Ascent:
 
     Attributes:
         loss: (B,).
-        gradient: of the loss with respect to the input, in its shape; 0 in the padding.
+        gradient: of the loss with respect to the input, in its shape; 0 in the padding, and where it is not finite.
         margin: `margin` of the same outputs (B,): above 0 where the clip is misread.
     """
 
@@ -193,6 +193,11 @@ class Target:
         """Whether the model has a detector of adversarial input."""
         return self._model is not None and self._model.detector is not None
 
+    @property
+    def randomised(self) -> bool:
+        """Whether the model draws at random, so that it may answer otherwise when it is asked again."""
+        return self._model is not None and self._model.randomised
+
     def logits(self, x: Tensor) -> Tensor:
         """Return logits (B, C). Needs access to scores."""
         self._grant("logits", "white-box", "scores")
@@ -229,6 +234,8 @@ class Target:
             losses = (loss or self.objective)(outputs, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         self._count(self.backwards)
+        # One value that is not finite would undo the direction of all others, and with it the attack.
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         gradient = gradient if self.mask is None else gradient * self.mask
         return Ascent(losses.detach(), gradient, margin(outputs, labels).detach())
 

@@ -133,6 +133,37 @@ def test_a_check_of_models_catches_its_culprit_alone(check: str) -> None:
     assert {*flags[0].where} == {*VICTIM}
 
 
+def ensemble(falls: float, epsilon: float = 0.001, **keys: Any) -> Cell:
+    """A made-up cell of an ensemble that is given the defense."""
+    within = [{"name": "apgd", "params": {"epsilon": epsilon, "steps": 20}}]
+    return cell("ensemble", falls, epsilon=epsilon, params={"objective": "adaptive", "attacks": within}, **keys)
+
+
+AGAINST_AN_ENSEMBLE = {
+    "iterative-attack-weaker-than-single-step": [
+        ensemble(0.5), cell("fgsm", 0.7, params={"objective": "adaptive"})
+    ],
+    "smaller-budget-stronger": [ensemble(0.85), ensemble(0.5, epsilon=0.002)],
+    "transfer-beats-white-box": [
+        ensemble(0.85),
+        cell("mi-fgsm", 0.95, access="transfer", source_model="vgg16", source_defense="none", epsilon=0.0008),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("check", AGAINST_AN_ENSEMBLE)
+def test_an_ensemble_is_held_to_what_it_should_beat(check: str) -> None:
+    flags = found(*AGAINST_AN_ENSEMBLE[check])
+    assert {flag.check for flag in flags} == {check}
+    assert {flag.where["attack"] for flag in flags} <= {"ensemble", "ifgsm"}
+
+
+def test_an_honest_ensemble_has_no_flag() -> None:
+    handed_on = cell("mi-fgsm", 0.9, access="transfer", source_model="vgg16", source_defense="none", epsilon=0.002)
+    single = cell("fgsm", 0.6, params={"objective": "adaptive"})
+    assert found(ensemble(0.85), ensemble(0.95, epsilon=0.002), single, handed_on) == []
+
+
 def test_a_difference_of_a_few_clips_is_no_flag() -> None:
     assert found(cell("fgsm", 0.59, epsilon=0.002), cell("ifgsm", 0.82, params={"steps": 10}, labels="predicted")) == []
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.ensemble import Ensemble
 from advser.attacks.gradient_sign import FGSM, IterativeFGSM
+from advser.defenses.smoothing import Smoothing
 from advser.errors import InputError
 from advser.jobs import inner_attacks
 from advser.parameters import build, parameter, validated
@@ -216,3 +217,22 @@ def test_what_masks_its_gradient_looks_robust_to_fgsm_and_is_broken_by_the_ensem
         assert (target.decisions(single) == labels).all(), "the gradient that FGSM follows is 0"
         broken = made(**budget, attacks=quick).perturb(target, x, labels, generator())
         assert (target.decisions(broken) == labels).double().mean() < 0.2
+
+
+def test_before_a_model_that_draws_at_random_no_lucky_answer_ends_the_search() -> None:
+    model = Smoothing(sigma=0.05, draws=4).wrap(toys.model(toys.Linear, classes=4).eval()).eval()
+    x, lengths, _ = toys.sounds(32, seed=5)
+
+    def answers(at: Tensor) -> Tensor:
+        """Mean logits over many draws."""
+        torch.manual_seed(1)
+        return torch.stack([model.outputs(at, lengths, "waveform").logits.exp() for _ in range(100)]).mean(0)
+
+    labels = answers(x).argmax(1)
+    left = {}
+    ensemble = made(epsilon=0.004, attacks=QUICK)
+    for attack in (ensemble, build(IterativeFGSM, {"epsilon": 0.004}, "ifgsm")):
+        with Target(model, lengths, "waveform", attack.access) as target:
+            found = attack.perturb(target, x, labels, generator())
+        left[attack is ensemble] = int((answers(found).argmax(1) == labels).sum())
+    assert left[True] <= left[False]
