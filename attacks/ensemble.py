@@ -34,7 +34,8 @@ class Ensemble(Attack):
 
     By default: ``apgd`` with cross-entropy, ``apgd`` with DLR (below three classes that is the margin),
     ``apgd-targeted`` and, in L∞, ``square``, each with its own defaults. They have ``epsilon`` and ``norm`` from the
-    ensemble. That is AutoAttack without its minimum-norm attack FAB.
+    ensemble. AutoAttack, which this follows, has its minimum-norm attack FAB too, no run of the untargeted DLR in its
+    standard form, and 5,000 queries of Square, here 1,000 unless ``attacks`` says otherwise.
     """
 
     citation: ClassVar[str] = (

@@ -288,3 +288,84 @@ def test_l2_budgets_are_spent_and_kept_away_from_the_padding(norm: Norm, kind: t
     assert (change.norm(dim=1) <= 0.05 * size * 1.01).all()
     assert (change.norm(dim=1) >= 0.05 * size * 0.5).all()
     assert (risen > 0).all()
+
+
+class Recording(Target):
+    """Keeps what it is asked the gradient at."""
+
+    asked: list[Tensor]
+
+    def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
+        # One list for this target and those of its clips.
+        self.asked.append(x)
+        return super().ascent(x, labels, loss)
+
+
+def algorithm_1(batch: Batch, clip: int, start: Tensor, attack: APGD) -> tuple[list[Tensor], list[float]]:
+    """The iterates of one clip and the step sizes, written down from the paper line by line."""
+    labels, x0, rows = batch.labels[clip : clip + 1], batch.x[clip : clip + 1], torch.tensor([clip])
+    sizes = [2 * attack.epsilon]
+    with batch.target() as whole:
+        target = whole.at(rows)
+
+        def f(x: Tensor) -> tuple[float, Tensor]:
+            told = target.ascent(x, labels, cross_entropy)
+            return float(told.loss), told.gradient
+
+        def p(x: Tensor) -> Tensor:
+            # The same operations, so that no rounding turns the sign of a gradient near 0.
+            return attack.admitted(x, x0, target)
+
+        xs = [start]
+        value, gradient = f(start)
+        xs.append(p(start + sizes[0] * gradient.sign()))
+        best, best_x, values = value, start, [value]
+        if f(xs[1])[0] > best:
+            best, best_x = f(xs[1])[0], xs[1]
+        values.append(f(xs[1])[0])
+        current, previous, w = xs[1], start, checkpoints(attack.steps)
+        best_at, size_at = {0: value}, {0: sizes[0]}
+        rose = [values[1] > values[0]]
+        for k in range(1, attack.steps):
+            # The check of step k comes after x_k, as in line 9; a checkpoint at 1 would be the first.
+            z = p(current + sizes[-1] * f(current)[1].sign())
+            following = p(current + (0.75 * (z - current) + 0.25 * (current - previous)))
+            previous, rise_from = current, f(current)[0]
+            current = following
+            xs.append(current)
+            value = f(current)[0]
+            rose.append(value > rise_from)
+            if value > best:
+                best, best_x = value, current
+            sizes.append(sizes[-1])
+            if k + 1 in w:
+                last = w[w.index(k + 1) - 1]
+                first = sum(rose[last : k + 1]) < attack.rho * (k + 1 - last)
+                second = size_at[last] == sizes[-1] and best_at[last] == best
+                # At the very first checkpoint there was no step size before: the halving of an unseen one counts.
+                second = second and last != 0
+                size_at[k + 1], best_at[k + 1] = sizes[-1], best
+                if first or second:
+                    sizes[-1] /= 2
+                    current = best_x
+    return xs, sizes
+
+
+# With ρ = 0 the first condition never holds, so that all is up to the second.
+@pytest.mark.parametrize("rho", [0.75, 0.0])
+@pytest.mark.parametrize("clip", range(6))
+def test_every_iterate_is_that_of_algorithm_1(clip: int, rho: float) -> None:
+    batch = Batch(4)
+    attack = APGD(epsilon=0.4, steps=40, loss="cross-entropy", rho=rho)
+    one = torch.tensor([clip])
+    with batch.target(Recording) as whole:
+        target = whole.at(one)
+        assert isinstance(target, Recording)
+        target.asked = []
+        attack.perturb(target, batch.x[one], batch.labels[one], generator())
+        asked = target.asked
+    iterates, sizes = algorithm_1(batch, clip, asked[0], attack)
+    assert len(asked) == len(iterates) == attack.steps + 1
+    assert sizes[-1] < sizes[0]
+    for number, (mine, theirs) in enumerate(zip(asked, iterates, strict=True)):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0, msg=lambda text, n=number: f"iterate {n}: {text}")

@@ -143,6 +143,30 @@ def test_within_the_certificate_no_direction_changes_the_decision() -> None:
         assert torch.equal(target.decisions(waveform + radii[:, None] * worst)[certain], labels[certain])
 
 
+def test_the_radius_is_sigma_times_the_quantile_of_a_bound_from_copies_of_its_own(monkeypatch) -> None:
+    made = smoothed()
+    waveform, lengths, _ = toys.sounds(4)
+    draws, alpha = 200, 0.01
+    # The selection's votes are for class 0 by far; of those that certify it has ever fewer.
+    certify = torch.tensor([[200, 0, 0], [150, 50, 0], [110, 90, 0], [60, 140, 0]])
+    asked = []
+
+    def votes(self: Smoothed, waveform: Tensor, lengths: Tensor, number: int) -> Tensor:
+        asked.append(number)
+        return torch.tensor([[number, 0, 0]] * 4) if len(asked) == 1 else certify
+
+    monkeypatch.setattr(Smoothed, "votes", votes)
+    metric = CertifiedRadius(draws=draws, selection=20, alpha=alpha)
+    radii = metric.measure(made, waveform, waveform, lengths, torch.zeros(4, dtype=torch.long))
+    assert asked == [20, draws]
+    low = [binomtest(int(seen), draws).proportion_ci(1 - 2 * alpha, "exact").low for seen in certify[:, 0]]
+    # All votes: (α)^(1/n), the one-sided bound, which the two-sided interval does not tell.
+    low[0] = alpha ** (1 / draws)
+    expected = [SIGMA * float(torch.special.ndtri(torch.tensor(p))) if p > 0.5 else 0.0 for p in low]
+    assert radii.tolist() == pytest.approx(expected, abs=1e-6)
+    assert expected[0] > expected[1] > 0 == expected[3]
+
+
 def test_votes_are_counted_one_a_copy() -> None:
     made = smoothed()
     waveform, lengths, _ = toys.sounds()
