@@ -76,7 +76,7 @@ class Cell:
 
     def alike(self, other: Cell, *but: str) -> bool:
         """Tell whether all parameters are the same, some aside, those of attacks within it too."""
-        return _without(self.params, but) == _without(other.params, but)
+        return bool(_without(self.params, but) == _without(other.params, but))
 
     @property
     def place(self) -> tuple[Any, ...]:
