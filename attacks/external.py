@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -50,37 +50,45 @@ class External(Attack):
             InputError: if the folder holds no sound, or a file is unreadable, is named as no clip, is there in two
                 formats, or has another rate, number of channels or length than its clip.
         """
-        root = Path(self.folder)
-        files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES)
+        files = self._files()
         if not files:
-            raise InputError(f"folder: found no sound in '{root}', allowed: one with {' or '.join(SUFFIXES)} files")
+            raise InputError(
+                f"folder: found no sound in '{self.folder}', allowed: one with {' or '.join(SUFFIXES)} files"
+            )
         found: set[str] = set()
         for file in files:
-            name = file.relative_to(root).with_suffix("").as_posix()
+            name = self._clip(file, clips)
             if name not in clips or name in found:
                 example = next((clip for clip in sorted(clips) if clip not in found), name)
                 raise InputError(f"{file}: found the name '{name}', allowed: that of a clip, once, such as '{example}'")
             _check(file, clips[name])
             found.add(name)
         note = f"{len(found)} of {len(clips)} clips have a file; others stay clean"
-        return Reading(contents_digest(files, root), note)
+        return Reading(contents_digest(files, Path(self.folder)), note)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take each clip's file, if the victim misreads it and reads the clip right."""
         tried = x.clone()
+        files = {self._clip(file, target.names): file for file in self._files()} if target.names else {}
         for row, name in enumerate(target.names):
-            if (file := self._file(name)) is not None:
+            if name in files:
                 # Rounded first, so that a 24-bit copy of a 16-bit file is the same example.
-                sound = torch.from_numpy(from_pcm(to_pcm(read(file, str(file))[0])))
+                sound = torch.from_numpy(from_pcm(to_pcm(read(files[name], str(files[name]))[0])))
                 tried[row, : len(sound)] = sound.to(x)
         labels = classes(labels)
         misread = target.decisions(self.judged(tried, x, target)) != labels
         fooled = misread & (target.decisions(x) == labels)
         return torch.where(per_clip(fooled, x), tried, x)
 
-    def _file(self, name: str) -> Path | None:
-        files = (Path(self.folder) / f"{name}{suffix}" for suffix in SUFFIXES)
-        return next((file for file in files if file.is_file()), None)
+    def _files(self) -> list[Path]:
+        found = (path for path in Path(self.folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+        return sorted(path for path in found if path.is_file())
+
+    def _clip(self, file: Path, clips: Collection[str]) -> str:
+        """Return the name of the clip that a file is of; in some corpora names have a suffix of their own."""
+        place = file.relative_to(self.folder)
+        whole = place.as_posix()
+        return whole if whole in clips else place.with_suffix("").as_posix()
 
 
 def _check(file: Path, samples: int) -> None:

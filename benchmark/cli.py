@@ -352,7 +352,7 @@ def verify(
 ) -> None:
     """Run a submission again and print claimed beside verified figures.
 
-    Exit code: 0 every figure is the same or within the claimed interval, 1 some are not, 2 unusable input.
+    Exit code: 0 every claimed figure is the same or within the verified interval, 1 some are not, 2 unusable input.
     """
     from tempfile import TemporaryDirectory
 

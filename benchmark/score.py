@@ -253,7 +253,8 @@ class Scorer:
         """Return the statistics (N, k): NaN where a clip could not be measured, zeros where it does not count."""
         clips = found.clips
         examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, MEASURED) else clips
-        statistics = np.asarray(metric.statistics(examples, self._classes(found.cell)), np.float64)
+        # A copy: what one metric changes must not reach the next.
+        statistics = np.asarray(metric.statistics(examples.copy(), self._classes(found.cell)), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
             raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
         uncounted = found.unmeasured.uncounted.get(title)

@@ -41,8 +41,8 @@ class Verified:
 
     Attributes:
         figures: a row a figure, with the cell's keys, ``metric``, ``claimed``, ``verified`` and ``outcome``: ``same``;
-            ``within`` (another figure, inside the claimed 95 % interval); ``outside``; ``lacking`` (one of the two has
-            no figure).
+            ``within`` (the claimed figure is another, inside the verified 95 % interval); ``outside``; ``lacking`` (one
+            of the two has no figure).
         directory: the results folder of the second run.
     """
 
@@ -51,8 +51,8 @@ class Verified:
 
     @property
     def confirmed(self) -> bool:
-        """Whether every figure is the same or within the claimed interval."""
-        return bool(self.figures["outcome"].isin(["same", "within"]).all())
+        """Whether there are figures, and every claimed one is the same or within the verified interval."""
+        return bool(len(self.figures) and self.figures["outcome"].isin(["same", "within"]).all())
 
 
 def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
@@ -155,7 +155,8 @@ def compared(claimed: pd.DataFrame, verified: pd.DataFrame) -> pd.DataFrame:
     both = both[(both["status"] == "ok") | (both["status_new"] == "ok")].reset_index(drop=True)
     old, new = both["value"].to_numpy(float), both["value_new"].to_numpy(float)
     same = np.isclose(old, new, rtol=1e-6, atol=1e-9)
-    within = (both["ci_low"].to_numpy(float) <= new) & (new <= both["ci_high"].to_numpy(float))
+    # The claimed interval is itself a claim.
+    within = (both["ci_low_new"].to_numpy(float) <= old) & (old <= both["ci_high_new"].to_numpy(float))
     lacking = np.isnan(old) | np.isnan(new)
     outcome = np.select([lacking, same, within], ["lacking", "same", "within"], "outside")
     return both[names].assign(claimed=old, verified=new, outcome=outcome)

@@ -119,7 +119,7 @@ class Target:
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
-        names: of the clips in their corpus (B), for attacks that look files up by them; empty: unknown.
+        names: of the clips in their corpus (B), for attacks that read files (`Attack.places`); empty for all others.
         forwards: forward passes so far, per clip (B,).
         backwards: backward passes so far, per clip (B,).
     """

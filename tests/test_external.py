@@ -71,6 +71,19 @@ def test_a_file_is_cut_to_the_budget_before_it_is_tried(folder: Path) -> None:
     assert torch.equal(judged(model, narrow, x, labels, NAMES), x)
 
 
+def test_a_name_may_have_the_suffix_of_the_clips_and_files_may_shout(folder: Path) -> None:
+    model = toys.model(toys.Convolutional, classes=4).eval()
+    x, lengths, _ = toys.sounds(2, seed=5)
+    names = ("a.wav", "b")
+    for name, sound in zip(("a.wav", "b.WAV"), x.flip(0), strict=True):
+        write(folder / name, to_pcm(sound.numpy()))
+    attack = build(External, {"folder": str(folder)}, "external")
+    assert attack.reads(dict.fromkeys(names, toys.SAMPLES)).note.startswith("2 of 2 clips have a file")
+    labels = model(x, lengths).argmax(1)
+    misread = model(x.flip(0), lengths).argmax(1) != labels
+    assert torch.equal((judged(model, attack, x, labels, names) != x).any(1), misread)
+
+
 def test_clips_without_a_file_stay_clean(folder: Path) -> None:
     model = toys.model(toys.Convolutional, classes=4).eval()
     x, lengths, _ = toys.sounds(12, seed=5)

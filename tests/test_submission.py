@@ -112,12 +112,14 @@ def test_what_was_tampered_with_is_refused(place: Path, tmp_path: Path, change: 
     assert not (tmp_path / "outside.txt").exists()
 
 
-def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path) -> None:
+# An interval is a claim too: none is wide enough to hide behind.
+@pytest.mark.parametrize("interval", [(0.9, 1.0), (0.0, 1.0)])
+def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interval: tuple[float, float]) -> None:
     folder = tmp_path / "claimed"
     results = Results.load(place / "results" / "submitted")
     better = results.table.copy()
     attacked = (better["attack"] == "halved") & (better["metric"] == "uar")
-    better.loc[attacked, ["value", "ci_low", "ci_high"]] = [0.95, 0.9, 1.0]
+    better.loc[attacked, ["value", "ci_low", "ci_high"]] = [0.95, *interval]
     Results(better, results.examples, results.run, results.ranks, results.pooled).save(folder)
     submit(folder, [place / "halved.py"], tmp_path / "claimed.zip")
     done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", "--workers", "1", cwd=tmp_path)
