@@ -74,9 +74,9 @@ def caught(drop: float, churn: float, trials: int) -> int:
     return sum(bool(compare(*pair(rng, drop, churn), gate).failures) for _ in range(trials))
 
 
-@pytest.mark.parametrize(("drop", "churn"), [(0.03, 0.0), (0.03, 0.02), (0.06, 0.02), (0.1, 0.04)])
+@pytest.mark.parametrize(("drop", "churn"), [(0.03, 0.0), (0.06, 0.02), (0.1, 0.04)])
 def test_a_true_regression_is_caught_at_the_stated_power(drop: float, churn: float) -> None:
-    trials, stated = 60, power(CLIPS, drop, churn, 0.02, 0.05)
+    trials, stated = 40, power(CLIPS, drop, churn, 0.02, 0.05)
     assert binomtest(caught(drop, churn, trials), trials, stated).pvalue > 0.001
 
 
@@ -91,9 +91,9 @@ def test_three_points_on_107_clips_are_caught_once_in_five_times_and_always_with
     assert [move.metric for move in compare(results(base), results(lost), gate).failures] == ["accuracy"]
 
 
-@pytest.mark.parametrize("churn", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("churn", [0.02, 0.3])
 def test_noise_fails_no_more_builds_than_the_level_says(churn: float) -> None:
-    trials = 60
+    trials = 40
     assert binomtest(caught(0.0, churn, trials), trials, 0.05, alternative="greater").pvalue > 0.001
 
 
