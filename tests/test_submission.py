@@ -143,7 +143,8 @@ def test_figures_are_paired_by_their_keys_in_whatever_order() -> None:
     assert set(compared(table, table.sample(frac=1, random_state=0))["outcome"]) == {"same"}
     last = table.index[(table["metric"] == "uar") & (table["status"] == "ok")][-1]
     assert compared(table, table.drop(index=last))["outcome"].value_counts()["lacking"] == 1
-    worse = table.assign(value=table["value"] + np.where(table["metric"] == "uar", 10.0, 0.0))
+    shift = np.where(table["metric"] == "uar", 10.0, 0.0)
+    worse = table.assign(**{name: table[name] + shift for name in ("value", "ci_low", "ci_high")})
     outcome = compared(table, pd.DataFrame(worse)).set_index("metric")["outcome"]
     assert set(outcome["uar"]) == {"outside"}
 
