@@ -18,7 +18,7 @@ from advser.metrics.base import Array, ClipMetric, Metric, ModelMetric
 from advser.paired import corrected, counted, detectable, worsening
 from advser.parameters import build
 from advser.plugins import METRICS
-from advser.results import ANCHORS, KEYS, Results
+from advser.results import ANCHORS, KEYS, MEASURED_ANEW, Results
 from advser.suite import PluginEntry, Suite
 
 Verdict = Literal["same", "better", "worse", "noise", "regression", "lost", "new"]
@@ -31,9 +31,6 @@ CELL: Final = tuple(key for key in KEYS if key not in ("suite", "seed"))
 
 LEVEL: Final = 0.05
 """Chance that a comparison calls anything a regression where base and new results are alike."""
-
-MEASURED_ANEW: Final = ("seconds",)
-"""Metrics that differ from run to run and from machine to machine."""
 
 SEEN: Final = ("uar", "accuracy")
 """Metrics of which a comparison tells what drop it could have seen; UAR is taken as accuracy is."""

@@ -45,6 +45,9 @@ STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 CLEAN: Final = "none"
 """The attack of the clean cell."""
 
+MEASURED_ANEW: Final = ("seconds",)
+"""Metrics that differ from run to run and from machine to machine."""
+
 ANCHORS: Final = ("random", "majority")
 """Models that are no models, for figures to be seen against (`advser.anchors`); no suite can call a model so."""
 

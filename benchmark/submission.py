@@ -18,7 +18,7 @@ from rich.console import Console
 
 from advser.errors import InputError
 from advser.plugins import ATTACKS
-from advser.results import KEYS, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE, Results
+from advser.results import KEYS, MEASURED_ANEW, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE, Results
 from advser.run import Request, carry_out, prepare
 from advser.runner import Workers
 from advser.store import replacing
@@ -28,9 +28,6 @@ MANIFEST: Final = "submission.json"
 
 PLUGINS: Final = "plugins"
 """Folder of the plugin files in a submission."""
-
-MEASURED_ANEW: Final = ("seconds",)
-"""Metrics that differ from machine to machine."""
 
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 
