@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.best import Best, aims_at_misreading
+from advser.attacks.best import Best, falls
 from advser.attacks.steepest import random_start, steepest
 from advser.models.base import Outputs
 from advser.parameters import parameter
@@ -124,8 +124,7 @@ class AutoPGD(Attack, ABC):
                 size = torch.where(stuck, size / 2, size)
                 now = now.where(stuck, top)
                 rises, halved, last_top = torch.zeros_like(rises), stuck, top.told.loss
-        misreading = aims_at_misreading(self._aim(target), target) and not target.randomised
-        return strongest.x if misreading else top.x
+        return strongest.x if falls(self._aim(target), target) else top.x
 
 
 class APGD(AutoPGD):

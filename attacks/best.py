@@ -23,6 +23,14 @@ def aims_at_misreading(loss: Loss, target: Target) -> bool:
     return loss in OF_READING or not target.has_detector
 
 
+def falls(loss: Loss, target: Target) -> bool:
+    """Tell whether a clip that is misread is done with.
+
+    Not where more is wanted (`aims_at_misreading`), nor before a model that draws at random: one answer may be luck.
+    """
+    return aims_at_misreading(loss, target) and not target.randomised
+
+
 DRAWS: Final = 10
 """How often a model that draws at random is asked for an example's margin."""
 
@@ -44,12 +52,12 @@ class Best:
         self.values = torch.full((len(x),), -torch.inf, device=x.device)
         self._attack, self._target, self._x, self._labels = attack, target, x, labels
         self._loss = margin if aims_at_misreading(loss, target) else loss
+        self._falls = falls(loss, target)
 
     @property
     def standing(self) -> Tensor:
         """Indices of the clips that have not fallen (b,)."""
-        falls = self._loss is margin and not self._target.randomised
-        return (self.values <= 0 if falls else torch.ones_like(self.values)).nonzero().squeeze(1)
+        return (self.values <= 0 if self._falls else torch.ones_like(self.values)).nonzero().squeeze(1)
 
     def offer(self, rows: Tensor, found: Tensor) -> None:
         """Take examples (b, …) of the clips ``rows`` (b,) where they are better: one forward pass, or `DRAWS`."""

@@ -10,16 +10,14 @@ from pydantic import ValidationError
 
 from advser.errors import InputError
 from advser.parameters import explain
-from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.plugins import ATTACKS, BY_KIND, DEFENSES, METRICS, MODELS
 from advser.registry import Registry
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
-
-KINDS: dict[str, Registry[Any]] = {"model": MODELS, "defense": DEFENSES, "attack": ATTACKS, "metric": METRICS}
 
 
 def is_newcomer(kind: str, name: str) -> bool:
     """Tell whether a plugin of a kind (``"attack"``, …) was registered by decorator in this process."""
-    return kind in KINDS and name in KINDS[kind].decorated()
+    return kind in BY_KIND and name in BY_KIND[kind].decorated()
 
 
 def with_newcomers(suite: Suite, folders: Sequence[Path] = ()) -> Suite:

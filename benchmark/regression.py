@@ -195,8 +195,9 @@ def settings(results: Results) -> list[Suite]:
 
 def _protocol(results: Results) -> dict[str, Any]:
     """Return what two results must have in common for their figures to mean the same."""
-    found: dict[str, Any] = {"parts": [setting.part for setting in settings(results)]}
-    for setting in settings(results):
+    parts = settings(results)
+    found: dict[str, Any] = {"parts": [setting.part for setting in parts]}
+    for setting in parts:
         said = setting.model_dump(include={"corpus", "task", "classes", "protocol", "folds"})
         found |= {f"{setting.part or 'suite'}.{key}": value for key, value in said.items()}
         found[f"{setting.part or 'suite'}.seeds"] = len(setting.seeds)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +67,7 @@ class Harness:
         objective: the loss that it ascends.
         network: the trained network of a `LearnedAttack`; None while it is trained.
         refers: whether the objective compares with the embeddings of the clean clips.
+        budget: what the attack may change.
     """
 
     attack: Attack
@@ -77,11 +77,11 @@ class Harness:
     objective: Loss = cross_entropy
     network: nn.Module | None = None
     refers: bool = False
+    budget: Budget | None = field(init=False)
 
-    @cached_property
-    def budget(self) -> Budget | None:
-        """The budget, read from ``norm`` and ``epsilon`` before the attack runs, whatever it overrides or changes."""
-        return Attack.budget(self.attack, self.domain)
+    def __post_init__(self) -> None:
+        # From ``norm`` and ``epsilon``, before the attack runs, whatever it overrides, or changes then.
+        object.__setattr__(self, "budget", Attack.budget(self.attack, self.domain))
 
     def craft(
         self,
@@ -92,7 +92,6 @@ class Harness:
         names: Sequence[str] = (),
     ) -> Crafted:
         """Attack one batch: waveforms (B, T) on the 16-bit grid, lengths (B,), true classes (B,), the clips' names."""
-        budget = self.budget
         with torch.no_grad():
             x, mask = self.inputs(waveform, lengths)
             labels = self._labels(x, lengths, targets)
@@ -107,7 +106,7 @@ class Harness:
                 "perturb drew from a global generator of torch or numpy, allowed: the generator that it is given"
             )
         with torch.no_grad():
-            perturbed = self._admissible(perturbed, x, mask, budget)
+            perturbed = self._admissible(perturbed, x, mask)
             in_sound = self.domain == "waveform"
             audio = _cut(perturbed, lengths) if in_sound else self._sound(waveform, lengths, perturbed)
             features = None if in_sound else perturbed.cpu()
@@ -159,14 +158,14 @@ class Harness:
         with drawing(self.model, 0):
             return self.model.outputs(x, lengths, self.domain)
 
-    def _admissible(self, perturbed: object, x: Tensor, mask: Tensor, budget: Budget | None) -> Tensor:
+    def _admissible(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
         if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
             found = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
             raise ContractError(f"perturb returned {found}, allowed: a tensor of shape {tuple(x.shape)}")
         perturbed = perturbed.detach().to(x)
         if not perturbed.isfinite().all():
             raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")
-        return admissible(perturbed, x, mask, self.domain, budget)
+        return admissible(perturbed, x, mask, self.domain, self.budget)
 
     def _sound(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> list[Pcm] | None:
         assert self.model is not None
