@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.best import Best, falls
+from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import random_start, steepest
 from advser.models.base import Outputs
 from advser.parameters import parameter
@@ -68,8 +68,7 @@ class _Point:
 
     def stronger(self, other: _Point) -> Tensor:
         """Tell where this is misread and the other is not, or has the higher loss if they do not differ in that."""
-        misread, others = self.told.margin > 0, other.told.margin > 0
-        return (misread & ~others) | ((misread == others) & (self.told.loss > other.told.loss))
+        return stronger(self.told.margin, self.told.loss, other.told.margin, other.told.loss)
 
 
 class AutoPGD(Attack, ABC):
@@ -124,7 +123,8 @@ class AutoPGD(Attack, ABC):
                 size = torch.where(stuck, size / 2, size)
                 now = now.where(stuck, top)
                 rises, halved, last_top = torch.zeros_like(rises), stuck, top.told.loss
-        return strongest.x if falls(self._aim(target), target) else top.x
+        # Before a model that draws at random a single misreading may be luck.
+        return top.x if target.randomised else strongest.x
 
 
 class APGD(AutoPGD):
@@ -136,10 +136,10 @@ class APGD(AutoPGD):
     has not changed since and η neither.
 
     Losses: the suite's ``objective``, ``cross-entropy``, ``margin``, or ``dlr``, the margin over the difference of the
-    highest and third-highest logit, which is the margin where there are two classes. Where the loss aims at misreading
-    alone, an iterate that is misread beats any that is not, and a further restart costs only the clips that are still
-    read as their label after 16-bit rounding; of these runs the example of the highest margin is kept. Of another
-    objective the iterate of the highest loss is kept, and every clip has all restarts. A run costs steps + 1 forward
+    highest and third-highest logit, which is the margin where there are two classes. An iterate that is misread beats
+    any that is not, but before a model that draws at random. Where the loss aims at misreading alone, a further restart
+    costs only the clips that are still read as their label after 16-bit rounding, and of these runs the example of the
+    highest margin is kept; of another objective every clip has all restarts. A run costs steps + 1 forward
     and backward passes and a forward pass that judges it.
     """
 

@@ -46,6 +46,9 @@ class Attack(Parameters, ABC):
     domains: ClassVar[tuple[Domain, ...]] = DOMAINS
     """Where the attack can run."""
 
+    single_step: ClassVar[bool] = False
+    """Whether it takes one step along the gradient, or asks its target nothing; what takes more must not be weaker."""
+
     needs_spectrogram: ClassVar[bool] = False
     """Whether it needs a model whose features are a spectrogram, even where it perturbs the sound."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
+from advser.models.base import Outputs
 from advser.target import Loss, Target, cross_entropy, difference_of_logits_ratio, margin
 from advser.threat import per_clip
 
@@ -31,6 +32,12 @@ def falls(loss: Loss, target: Target) -> bool:
     return aims_at_misreading(loss, target) and not target.randomised
 
 
+def stronger(margins: Tensor, losses: Tensor, other_margins: Tensor, other_losses: Tensor) -> Tensor:
+    """Tell where an example is better than another (B,): misread and the other is not, or else of a higher loss."""
+    misread, others = margins > 0, other_margins > 0
+    return (misread & ~others) | ((misread == others) & (losses > other_losses))
+
+
 DRAWS: Final = 10
 """How often a model that draws at random is asked for an example's margin."""
 
@@ -39,17 +46,18 @@ class Best:
     """Keeps of each clip the best of the examples that are offered, after projection and 16-bit rounding.
 
     Best is the highest margin, if misreading is all that is wanted (`aims_at_misreading`); a clip has then fallen once
-    it is misread. Else best is the highest loss, and no clip ever falls. Nor does it before a model that draws at
-    random: one misreading may be luck, so that the mean over `DRAWS` answers is compared.
+    it is misread. Else no clip ever falls, and best is `stronger`: misread, and then of the highest loss. Before a
+    model that draws at random one misreading may be luck: no clip falls either, and means over `DRAWS` answers are
+    compared.
 
     Attributes:
         examples: (B, …); the clean clips at first.
-        values: what they are judged by (B,); −∞ at first.
+        margins, losses: what they are judged by (B,); −∞ at first.
     """
 
     def __init__(self, attack: Attack, target: Target, x: Tensor, labels: Tensor, loss: Loss) -> None:
         self.examples = x
-        self.values = torch.full((len(x),), -torch.inf, device=x.device)
+        self.margins = self.losses = torch.full((len(x),), -torch.inf, device=x.device)
         self._attack, self._target, self._x, self._labels = attack, target, x, labels
         self._loss = margin if aims_at_misreading(loss, target) else loss
         self._falls = falls(loss, target)
@@ -57,16 +65,21 @@ class Best:
     @property
     def standing(self) -> Tensor:
         """Indices of the clips that have not fallen (b,)."""
-        return (self.values <= 0 if self._falls else torch.ones_like(self.values)).nonzero().squeeze(1)
+        return (self.margins <= 0 if self._falls else torch.ones_like(self.margins)).nonzero().squeeze(1)
 
     def offer(self, rows: Tensor, found: Tensor) -> None:
         """Take examples (b, …) of the clips ``rows`` (b,) where they are better: one forward pass, or `DRAWS`."""
         target, x = self._target.at(rows), self._x[rows]
         judged = self._attack.judged(found, x, target)
         answers = range(DRAWS if target.randomised else 1)
-        values = torch.stack([target.loss(judged, self._labels[rows], self._loss) for _ in answers]).mean(0)
-        values = values.to(self.values)
-        better = values > self.values[rows]
-        self.values = self.values.index_copy(0, rows, torch.where(better, values, self.values[rows]))
+        values = torch.stack([target.loss(judged, self._labels[rows], self._both) for _ in answers]).mean(0)
+        margins, losses = values.to(self.margins).unbind(1)
+        better = stronger(margins, losses, self.margins[rows], self.losses[rows])
+        self.margins = self.margins.index_copy(0, rows, torch.where(better, margins, self.margins[rows]))
+        self.losses = self.losses.index_copy(0, rows, torch.where(better, losses, self.losses[rows]))
         kept = torch.where(per_clip(better, x), judged, self.examples[rows])
         self.examples = self.examples.index_copy(0, rows, kept)
+
+    def _both(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Return margin and loss of each clip (B, 2), of one forward pass."""
+        return torch.stack([margin(outputs, labels), self._loss(outputs, labels)], dim=1)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
+from advser.attacks.steepest import random_start
 from advser.parameters import parameter
 from advser.target import Target
-from advser.threat import Access, Domain, per_clip
+from advser.threat import Access, Domain, Norm, per_clip
 
 
 def random_signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
@@ -30,20 +31,25 @@ class Unperturbed(Attack):
 
 
 class Noise(Attack):
-    """White noise within the budget: Gaussian, or ±ε with random sign.
+    """White noise that uses up the budget: ±ε with random sign, or Gaussian.
 
     Random sign has the L∞ norm and the energy of an FGSM perturbation. Gaussian noise has standard deviation ε / 3, so
-    that its clipping at ±ε by the harness touches 0.3 % of the values.
+    that its clipping at ±ε by the harness touches 0.3 % of the values. In L2 the noise is of a random direction, kind
+    notwithstanding, and as loud as the budget allows; relative to the clip that is a signal-to-noise ratio of
+    −20 log₁₀ ε dB.
     """
 
     citation: ClassVar[str] = "control; no source"
     access: ClassVar[Access] = "blind"
 
-    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
-    kind: Literal["gaussian", "sign"] = parameter("sign", about="distribution")
+    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
+    norm: Norm = parameter("linf", about="norm of the budget")
+    kind: Literal["gaussian", "sign"] = parameter("sign", about="distribution in L∞")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Add the noise."""
+        if self.norm != "linf":
+            return random_start(x, target, self.norm, self.epsilon, generator)
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return x + (self.epsilon * noise.sign() if self.kind == "sign" else self.epsilon / 3 * noise)
 

@@ -30,7 +30,7 @@ class Ensemble(Attack):
     A clip has fallen once its example, projected and rounded to 16-bit PCM, is misread; one that is misread when clean
     stays as it is. Of a clip that never falls, the example of the highest margin is kept (highest other logit less that
     of the label), which may be the clean one. Under an objective that aims at more than misreading, as ``evasion``, no
-    clip falls: all are given to every attack, and the examples are compared by the objective.
+    clip falls: all are given to every attack; misread examples come before others, and those of a higher loss first.
 
     By default: ``apgd`` with cross-entropy, ``apgd`` with DLR (below three classes that is the margin),
     ``apgd-targeted`` and, in L∞, ``square``, each with its own defaults. They have ``epsilon`` and ``norm`` from the

@@ -26,6 +26,8 @@ class FGSM(Attack):
         "clip η as in Ren et al., ICASSP 2020"
     )
 
+    single_step: ClassVar[bool] = True
+
     epsilon: float = parameter(unit="full-scale or z", about="step size ε and L∞ budget", ge=0)
     clip: float | None = parameter(None, unit="full-scale or z", about="largest change η", gt=0)
 

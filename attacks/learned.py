@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class LearnedAttack(Attack, ABC):
     The harness makes the network (`network`, torch's global generator being seeded), has it trained against the
     attack's source, or the ensemble of several (`learn`), stores its weights, and crafts with it (`apply`).
     """
+
+    single_step: ClassVar[bool] = True
 
     @abstractmethod
     def network(self) -> nn.Module:

@@ -77,16 +77,34 @@ def from_pcm(pcm: Pcm) -> Samples:
     return pcm.astype(np.float32) * np.float32(PCM_STEP)
 
 
-def round_within(perturbed: Tensor, original: Tensor, epsilon: float | None) -> Tensor:
-    """Round to the 16-bit grid, by at most ``epsilon`` away from ``original``, which lies on the grid already.
+def round_within(perturbed: Tensor, original: Tensor, budget: Budget | None) -> Tensor:
+    """Round to the 16-bit grid, within a budget around ``original``, which lies on the grid already; both (B, T).
 
-    Rounding to the nearest step alone could leave an L∞ budget by half a step.
+    Rounding to the nearest step alone could leave an L∞ budget by half a step, and one in L2 by half a step a sample.
     """
-    steps = torch.round((perturbed - original) / PCM_STEP)
-    if epsilon is not None:
-        bound = np.floor(epsilon / PCM_STEP + 1e-6)
+    wanted = (perturbed - original) / PCM_STEP
+    steps = torch.round(wanted)
+    if budget is not None and budget.norm == "linf":
+        bound = np.floor(budget.epsilon / PCM_STEP + 1e-6)
         steps = steps.clamp(-bound, bound)
+    elif budget is not None:
+        steps = _shortened(steps, wanted, budget.bound(original).double() / PCM_STEP)
     return (original + steps * PCM_STEP).clamp(PCM_LOWEST * PCM_STEP, PCM_HIGHEST * PCM_STEP)
+
+
+def _shortened(steps: Tensor, wanted: Tensor, bound: Tensor) -> Tensor:
+    """Return whole steps (B, T), in clips whose L2 norm is above ``bound`` (B,) with some of them rounded towards 0.
+
+    Rounded up stay those that were wanted most, by their remainder, as long as the norm is within the bound.
+    """
+    whole = wanted.double().trunc()
+    up = steps.double() - whole
+    order = (wanted - whole).abs().argsort(dim=1, descending=True, stable=True)
+    # |w| + 1 in place of |w| adds 2 |w| + 1 to the squared norm.
+    added = torch.where(up != 0, 2 * whole.abs() + 1, 0.0)
+    squared = whole.square().sum(1, keepdim=True) + added.gather(1, order).cumsum(1)
+    fits = torch.zeros_like(up, dtype=torch.bool).scatter(1, order, squared <= bound[:, None].square() * (1 + 1e-9))
+    return (whole + torch.where(fits, up, 0.0)).to(steps)
 
 
 def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
@@ -97,7 +115,7 @@ def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain
     admitted = admit(perturbed, x, mask, domain, budget)
     if domain == "spectrogram":
         return admitted
-    return round_within(admitted, x, budget.epsilon if budget is not None and budget.norm == "linf" else None)
+    return round_within(admitted, x, budget)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,8 @@ class Budget:
         if not self.epsilon >= 0:
             raise ValueError(f"epsilon: found {self.epsilon}, allowed: a number of at least 0")
 
-    def _bound(self, original: Tensor) -> Tensor:
+    def bound(self, original: Tensor) -> Tensor:
+        """Return the largest norm of a perturbation of each clip (B,), in the scale of ``original`` (B, …)."""
         # Silence times an infinite bound is no number; silence stays silent.
         return (scale(original, self.norm) * self.epsilon).nan_to_num(nan=0.0, posinf=torch.inf)
 
@@ -96,7 +97,7 @@ class Budget:
         if self.norm == "linf":
             return perturbed.clamp(original - self.epsilon, original + self.epsilon)
         delta = perturbed - original
-        length, bound = delta.flatten(1).norm(dim=1), self._bound(original)
+        length, bound = delta.flatten(1).norm(dim=1), self.bound(original)
         # Points within the budget are returned as they are: adding the difference again would round them.
         nearest = original + delta * per_clip(bound / length, delta)
         return torch.where(per_clip(length <= bound, delta), perturbed, nearest)
@@ -110,20 +111,17 @@ class Budget:
         return torch.where(length == 0, length, length / scale(original, self.norm))
 
     def exceeded(self, perturbed: Tensor, original: Tensor) -> Tensor:
-        """Tell per clip whether the budget is exceeded, beyond what float32 arithmetic and PCM rounding explain.
+        """Tell per clip whether the budget is exceeded, beyond what float32 arithmetic explains.
 
-        An L∞ budget on sound holds exactly, since rounding is done inside it (`advser.audio.round_within`). The
-        rounding of an L2 budget may add half a PCM step a sample.
+        Rounding sound to 16 bits explains nothing: it is done within the budget (`advser.audio.round_within`).
         """
         delta = (perturbed - original).flatten(1)
         slack = 1e-6 * (1 + original.flatten(1).abs().amax(1))
         if self.norm == "linf":
             return ~(delta.abs().amax(1) <= self.epsilon + slack)  # negated, so that what is no number exceeds it
-        if self.unit != "z":
-            slack = slack + PCM_STEP / 2
         # What was rounded back to the original adds nothing.
         slack = slack * (delta != 0).sum(1).sqrt()
-        within: Tensor = delta.norm(dim=1) <= self._bound(original) + slack
+        within: Tensor = delta.norm(dim=1) <= self.bound(original) + slack
         return ~within
 
 

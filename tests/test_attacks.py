@@ -18,7 +18,7 @@ from advser.models.base import EmotionModel
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS
 from advser.target import Target, margin
-from advser.threat import DOMAINS, Domain
+from advser.threat import DOMAINS, Domain, Norm
 
 LABELS = ("true", "predicted", "soft")
 EVERYWHERE = [
@@ -262,3 +262,15 @@ def test_noise_has_the_spread_that_it_says() -> None:
     assert sign.abs().unique().tolist() == pytest.approx([0.03])
     assert abs(sign.mean()) < 3e-4
     assert gaussian.std().item() == pytest.approx(0.01, rel=0.02)
+
+
+@pytest.mark.parametrize("norm", ["l2", "relative-l2"])
+def test_noise_in_l2_is_as_loud_as_the_budget_allows(norm: Norm) -> None:
+    x = torch.stack([torch.linspace(-0.5, 0.5, 4000), torch.linspace(0, 0.01, 4000)])
+    mask = torch.arange(4000) < torch.tensor([[4000], [1000]])
+    x = x * mask
+    target = Target(None, torch.tensor([4000, 1000]), "waveform", "blind", mask=mask)
+    noise = Noise(epsilon=0.1, norm=norm)
+    found = noise.perturb(target, x, torch.zeros(2), generator())
+    torch.testing.assert_close(Attack.budget(noise, "waveform").size(found, x), torch.full((2,), 0.1))
+    assert not (found - x)[~mask].any()

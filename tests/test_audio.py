@@ -77,10 +77,9 @@ def test_a_stored_perturbation_keeps_its_linf_budget_exactly(
     suffix: str, tmp_path_factory: pytest.TempPathFactory, epsilon: float, pcm: Pcm, change: np.ndarray
 ) -> None:
     original = torch.from_numpy(from_pcm(pcm))[None]
-    perturbed = (
-        Budget("linf", epsilon, "full-scale").project(original + torch.from_numpy(change), original).clamp(-1, 1)
-    )
-    rounded = round_within(perturbed, original, epsilon)
+    budget = Budget("linf", epsilon, "full-scale")
+    perturbed = budget.project(original + torch.from_numpy(change), original).clamp(-1, 1)
+    rounded = round_within(perturbed, original, budget)
     path = tmp_path_factory.getbasetemp() / f"budget{suffix}"
     write(path, to_pcm(rounded[0].numpy()))
     judged = read(path, "clip")[0]
@@ -95,11 +94,29 @@ def test_a_stored_perturbation_keeps_its_linf_budget_exactly(
 
 def test_rounding_alone_would_leave_the_budget() -> None:
     original = torch.zeros(1, 4)
-    epsilon = 0.6 * PCM_STEP
-    perturbed = torch.full((1, 4), epsilon)
+    perturbed = torch.full((1, 4), 0.6 * PCM_STEP)
     assert round_within(perturbed, original, None).max() == PCM_STEP
-    assert round_within(perturbed, original, epsilon).max() == 0
-    assert round_within(perturbed, original, 1.0 * PCM_STEP).max() == PCM_STEP
+    assert round_within(perturbed, original, Budget("linf", 0.6 * PCM_STEP, "full-scale")).max() == 0
+    assert round_within(perturbed, original, Budget("linf", PCM_STEP, "full-scale")).max() == PCM_STEP
+    # In L2 as many of the samples as the budget has room for: 1² + 1² of (1.2)² + (.6)² · 2.
+    uneven = torch.tensor([[0.7, 0.6, 0.6, 0.6]]) * PCM_STEP
+    within = round_within(uneven, original, Budget("l2", 1.42 * PCM_STEP, "full-scale"))
+    assert within.tolist() == [[PCM_STEP, PCM_STEP, 0, 0]]
+
+
+@given(
+    st.floats(0, 40),
+    arrays(np.int16, 64, elements=st.integers(-20_000, 20_000)),
+    arrays(np.float32, 64, elements=st.floats(-8, 8, width=32, allow_subnormal=False)),
+)
+def test_a_stored_perturbation_keeps_its_l2_budget_exactly(bound: float, pcm: Pcm, change: np.ndarray) -> None:
+    original = torch.from_numpy(from_pcm(pcm))[None]
+    budget = Budget("l2", bound * PCM_STEP, "full-scale")
+    perturbed = budget.project(original + torch.from_numpy(change) * PCM_STEP, original)
+    stored = to_pcm(round_within(perturbed, original, budget)[0].numpy()).astype(np.int64)
+    assert np.sqrt(np.square(stored - pcm).sum()) <= bound * (1 + 1e-6)
+    away = np.abs(stored - perturbed[0].double().numpy() / PCM_STEP)
+    assert away.max() <= 1 + 1e-3, "more than rounding lies between what was asked for and what was stored"
 
 
 def test_channels_are_averaged_and_44100_hz_becomes_16000(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from advser.attacks.square import Square
 from advser.audio import round_within
 from advser.models.base import EmotionModel, Outputs
 from advser.target import Ascent, Loss, Target, cross_entropy, difference_of_logits_ratio, evasion, margin
-from advser.threat import Domain, Norm, per_clip
+from advser.threat import Budget, Domain, Norm, per_clip
 
 CLASSES = (2, 3, 4, 7)
 
@@ -217,7 +217,7 @@ def test_each_clip_keeps_its_best_of_all_restarts() -> None:
         for _ in range(4):
             best = Best(attack, target, batch.x, batch.labels, evasion)
             best.offer(everything, attack._climb(target, batch.x, batch.labels, evasion, shared))
-            runs.append(best.values)
+            runs.append(best.losses)
         found = target.loss(attack.perturb(target, batch.x, batch.labels, generator()), batch.labels)
     torch.testing.assert_close(found, torch.stack(runs).amax(0))
     assert len(set(torch.stack(runs).argmax(0).tolist())) > 1, "every clip is best in the same run"
@@ -241,7 +241,7 @@ def test_clips_that_fell_cost_no_further_run() -> None:
 def test_what_is_returned_of_sound_is_what_rounding_leaves() -> None:
     batch = Batch(3, "waveform")
     found = batch.perturb(APGD(epsilon=0.001, steps=4))
-    assert torch.equal(found, round_within(found, batch.x, 0.001))
+    assert torch.equal(found, round_within(found, batch.x, Budget("linf", 0.001, "full-scale")))
     assert not torch.equal(found, batch.x)
 
 

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import toys
-from torch import Tensor
+from torch import Tensor, nn
 
 from advser.attacks.base import Attack
+from advser.attacks.best import Best
 from advser.attacks.ensemble import Ensemble
 from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.defenses.smoothing import Smoothing
@@ -40,6 +41,17 @@ def batch(clips: int = 24) -> tuple[Target, Tensor, Tensor]:
     model = toys.model(toys.Convolutional, classes=4).eval()
     x, lengths, _ = toys.sounds(clips, seed=5)
     return Target(model, lengths, "waveform"), x, model(x, lengths).argmax(1)
+
+
+class Alarm(nn.Module):
+    """A detector that is sure of whatever is not as it was."""
+
+    def __init__(self, clean: Tensor) -> None:
+        super().__init__()
+        self.clean = clean
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return 100 * (x != self.clean).flatten(1).any(1).double()
 
 
 def test_every_attack_has_the_ensembles_budget() -> None:
@@ -152,6 +164,24 @@ def test_only_clips_that_still_stand_are_attacked() -> None:
     with evading:
         made(epsilon=0.002, attacks=attacks).perturb(evading, x, labels, generator())
     assert Counting.given == [len(x), len(x)], "an objective beyond misreading is never reached"
+
+
+def test_a_misread_example_comes_before_a_higher_loss() -> None:
+    """Evasion: the sum of a clean clip, which no detector minds, may be above that of one that is misread."""
+    target, x, labels = batch()
+    assert target._model is not None
+    target._model.detector = Alarm(target._model.frontend(x, target.lengths))
+    attack, everything = IterativeFGSM(epsilon=0.01, steps=10), torch.arange(len(x))
+    with target:
+        misread = attack.judged(attack.perturb(target, x, labels, generator()), x, target)
+        fell = target.loss(misread, labels, margin) > 0
+        assert fell.sum() >= 3
+        assert (target.loss(x, labels, evasion) > target.loss(misread, labels, evasion)).all()
+        for order in ((x, misread), (misread, x)):
+            best = Best(attack, target, x, labels, evasion)
+            for offered in order:
+                best.offer(everything, offered)
+            assert torch.equal(best.examples, torch.where(fell[:, None], misread, x))
 
 
 @pytest.mark.usefixtures("registered")

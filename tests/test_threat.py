@@ -148,9 +148,6 @@ def test_a_relative_budget_bounds_the_snr_whatever_the_padding(
     torch.testing.assert_close(projected[:, :400], alone)
     judged = admissible(noisy, sound, mask, "waveform", budget)
     assert not budget.exceeded(judged, sound).any()
-    norm = sound[:2].norm(dim=1).double()
-    rounding = PCM_STEP / 2 * 400**0.5
-    assert (snr(judged, sound)[:2] >= -20 * (budget.epsilon + rounding / norm).log10() - 1e-3).all()
+    assert (snr(judged, sound)[:2] >= bound - 1e-3).all()
     assert torch.equal(judged[2], sound[2]), "silence was perturbed"
-    louder = Budget("relative-l2", budget.epsilon * 0.5, budget.unit)
-    assert louder.exceeded(projected, sound)[:2].logical_or(budget.epsilon * norm < 4 * rounding).all()
+    assert Budget("relative-l2", budget.epsilon * 0.5, budget.unit).exceeded(projected, sound)[:2].all()
