@@ -54,10 +54,7 @@ def apply(data: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise InputError(f"--set {change}: found no '=', allowed: KEY=VALUE, e.g. training.iterations=100")
-    try:
-        value = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError:
-        raise InputError(f"--set {change}: the value is not YAML") from None
+    value = parsed(text, f"--set {change}")
     parts = path.split(".")
     if len(parts) > 2 and parts[0] == "parts" and isinstance(there := data.get("parts", {}), dict):
         _refuse_new_part(there, parts[1], change)
@@ -69,6 +66,18 @@ def apply(data: dict[str, Any], change: str) -> None:
             place[last] = value
         else:
             raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+
+
+def parsed(text: str, where: str) -> Any:
+    """Return the value that a text of the command line is in YAML.
+
+    Raises:
+        InputError: if it is none; ``where`` begins the message.
+    """
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError:
+        raise InputError(f"{where}: the value is not YAML") from None
 
 
 def _refuse_new_part(there: dict[Any, Any], part: str, change: str) -> None:

@@ -12,17 +12,35 @@ from rich.console import Console
 
 from advser import contract
 from advser.attacks.base import Attack
-from advser.audit import CHECKS, OF_ATTACKS, meaning_of, name_of
 from advser.contract import Finding
 from advser.errors import AdvserError, InputError
 from advser.parameters import validated
 from advser.plugins import ATTACKS, BY_KIND
 from advser.run import Report, Request, carry_out, prepare
 from advser.runner import Workers
+from advser.sanity import attacks, models
+from advser.sanity.base import Check
 from advser.suite import load
 
 SUITE: Final = "mock"
-CHECKS_OF: Final = {"attack": OF_ATTACKS, "defense": CHECKS, "model": CHECKS, "metric": ()}
+OF_VICTIMS: Final = (
+    attacks.transfer_beats_white_box,
+    attacks.queries_beat_white_box,
+    attacks.undefended_twin_stands,
+    attacks.not_attacked_adaptively,
+    *models.OF_MODELS,
+)
+CHECKS_OF: Final[Mapping[str, tuple[Check, ...]]] = {
+    "attack": (
+        attacks.iterative_attack_weaker_than_single_step,
+        attacks.smaller_budget_stronger,
+        attacks.noise_beats_attack,
+        attacks.not_converged,
+    ),
+    "defense": OF_VICTIMS,
+    "model": OF_VICTIMS,
+    "metric": (),
+}
 """Kind of plugin → the checks of the audit that tell of it."""
 
 EPSILON: Final = 0.004
@@ -83,17 +101,20 @@ def _with(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
             if attack["domain"][0] in plugin.domains
         ]
         return {**suite, "audit": False, "attacks": [*(one for one in suite["attacks"] if one["name"] != name), *own]}
+    # Beside the plugin stay the undefended model, and a model for examples to be crafted on.
     listed = [one for one in suite[f"{kind}s"] if one["name"] != name]
-    return {**suite, "audit": kind != "metric", f"{kind}s": [entry] if kind == "model" else [*listed, entry]}
+    return {**suite, "audit": kind != "metric", f"{kind}s": [*listed, entry]}
 
 
 def _attack_entry(
     plugin: type[Attack], entry: dict[str, Any], domain: list[str], budgets: list[float]
 ) -> dict[str, Any]:
     budget = {"epsilon": budgets} if "epsilon" in plugin.model_fields else {}
+    steps = entry["params"].get("steps", getattr(plugin.model_fields.get("steps"), "default", None))
+    twice = {"steps": [steps, 2 * steps]} if isinstance(steps, int) and not plugin.single_step else {}
     return {
         "name": entry["name"],
-        "params": {**entry["params"], **budget},
+        "params": {**entry["params"], **budget, **twice},
         "domain": domain,
         "delivery": ["features"] if domain == ["spectrogram"] else ["audio"],
     }
@@ -105,9 +126,8 @@ def _judged(kind: str, name: str, report: Report) -> Iterator[Finding]:
     own = table[table[kind] == name]
     failed = own[own["status"] == "failed"]["reason"].drop_duplicates().tolist()
     yield from (Finding("a run on the mock task", reason) for reason in failed or [""])
-    flags = [flag for flag in report.results.run["audit"]["flags"] if flag["where"].get(kind) == name]
-    told = {flag["check"]: flag["detail"] for flag in flags}
-    for audited in CHECKS_OF[kind]:
-        check_name = name_of(audited)
-        found = f"{meaning_of(audited)} ({told[check_name]})" if check_name in told else ""
-        yield Finding(f"audit: {check_name.replace('-', ' ')}", found)
+    for check in CHECKS_OF[kind]:
+        answers = [answer for answer in report.audit.answers[check.name] if answer.where.get(kind) == name]
+        wrong = next((f"{check.meaning} ({answer.wrong})" for answer in answers if answer.wrong), "")
+        note = "" if answers else f"nothing to look at; it needs {check.needs}"
+        yield Finding(f"audit: {check.name.replace('-', ' ')}", wrong, note)

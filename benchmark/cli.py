@@ -264,18 +264,19 @@ def check(
 
     Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
     """
-    import yaml
-
+    from advser.changes import parsed
     from advser.check import check as found
     from advser.registry import load_plugin_file
 
     for path in plugin:
         load_plugin_file(path)
-    given = {key: yaml.safe_load(value) for key, value in _pairs("--param", params, "KEY=VALUE").items()}
+    pairs = _pairs("--param", params, "KEY=VALUE")
+    given = {key: parsed(value, f"--param {key}={value}") for key, value in pairs.items()}
     wrong = 0
     for finding in found(kind, name, given, store or _default_store(), tuple(path.absolute() for path in plugin)):
         wrong += bool(finding.wrong)
-        told = f"MEND   {finding.part}: {finding.wrong}" if finding.wrong else f"ok     {finding.part}"
+        told = f"note   {finding.part}: {finding.note}" if finding.note else f"ok     {finding.part}"
+        told = f"MEND   {finding.part}: {finding.wrong}" if finding.wrong else told
         _console().print(told, markup=False, soft_wrap=True)
     _console().print(f"{wrong} to mend or to explain in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
     if wrong:

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
-from advser.audio import sound_mask
+from advser.audio import Samples, sound_mask
 from advser.corpora.decode import decode
 from advser.defenses.base import Defense, TrainingBatch
-from advser.metrics.base import ClipMetric, Metric
+from advser.errors import MeasurementError, NotApplicableError
+from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.base import EmotionModel
 from advser.parameters import arguments, build, describe
 from advser.plugins import BY_KIND, CORPORA, MODELS
+from advser.results import KEYS
 from advser.target import Target
 from advser.threat import Domain
 
@@ -34,10 +36,12 @@ class Finding:
     Attributes:
         part: what is asked of it, in a few words.
         wrong: what is wrong, or an empty text.
+        note: what its author should know though nothing is wrong, such as why the question was not asked.
     """
 
     part: str
     wrong: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def described(kind: str, name: str) -> Iterator[Finding]:
 
 def attack(plugin: type[Attack], params: Mapping[str, Any]) -> Iterator[Finding]:
     """Hold an attack against its contract, in each of its domains."""
+    if "epsilon" not in plugin.model_fields and plugin.access != "blind":
+        yield Finding("budget", note="no parameter is called epsilon, so that the harness holds it to no bound")
     some = clips()
     for domain in plugin.domains:
         made = build(plugin, dict(params), plugin.__name__)
@@ -98,11 +104,11 @@ def defense(plugin: type[Defense], params: Mapping[str, Any]) -> Iterator[Findin
     made = build(plugin, dict(params), plugin.__name__)
     losses = []
     for _ in range(2):
-        model = made.extend(_small_model(some))
-        features = model.frontend(some.waveform, some.lengths)
         generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng():
             torch.manual_seed(0)
+            model = made.extend(_small_model(some))
+            features = model.frontend(some.waveform, some.lengths)
             loss = made.loss(
                 model.train(), TrainingBatch(some.waveform, some.lengths, some.labels, features, generator), 10**6
             )
@@ -138,16 +144,68 @@ def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Fin
 
 
 def metric(plugin: type[Metric], params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Hold a metric against its contract: the same again, whatever the order of clips, and best for untouched sound."""
+    """Hold a metric against its contract: the same again, whatever the order of clips, and no constant."""
     made = build(plugin, dict(params), plugin.__name__)
     if isinstance(made, ClipMetric):
         yield from _clip_metric(made)
-        return
-    examples = _examples()
+    elif isinstance(made, ModelMetric):
+        yield from _model_metric(made)
+    else:
+        yield from _metric(made)
+
+
+def _metric(made: Metric) -> Iterator[Finding]:
+    examples = _examples(0)
     found = torch.from_numpy(made.statistics(examples.copy(), 4))
     yield Finding("a row a clip", "" if len(found) == len(examples) else f"{len(found)} rows of {len(examples)} clips")
     again = torch.from_numpy(made.statistics(examples.iloc[::-1].reset_index(drop=True), 4)).flip(0)
     yield Finding("the order of the clips makes no difference", _differs(found.nan_to_num(), again.nan_to_num()))
+    figures = [_figure(made, _examples(seed)) for seed in range(8)]
+    yield Finding("it tells clips apart", f"always {figures[0]:g}" if len({*figures}) == 1 else "")
+    if {*made.needs} <= {"predictions", "attack", "source"} and made.higher_is_better is not None:
+        right, wrong = (_figure(made, _read(examples, rightly=so)) for so in (True, False))
+        upside_down = right < wrong if made.higher_is_better else right > wrong
+        told = f"{right:g} of a model that is always right, {wrong:g} of one that never is"
+        yield Finding("higher_is_better says which end is good", told if upside_down else "")
+
+
+def _figure(made: Metric, examples: pd.DataFrame) -> float:
+    return float(made.combine(np.nansum(made.statistics(examples, 4), axis=0)))
+
+
+def _read(examples: pd.DataFrame, *, rightly: bool) -> pd.DataFrame:
+    """Return clips that were read rightly when clean, and all of them, or none, when attacked."""
+    label = examples["label"]
+    other = (label + 1) % 4
+    sign = 1.0 if rightly else -1.0
+    return examples.assign(
+        prediction=label if rightly else other,
+        clean_prediction=label,
+        source_prediction=other,
+        margin=sign * examples["margin"],
+        loss=examples["loss"] if rightly else examples["loss"] + 1,
+    )
+
+
+def _model_metric(made: ModelMetric) -> Iterator[Finding]:
+    some = clips()
+    victim = _small_model(some).eval()
+    state = _copied(victim)
+    values = []
+    for _ in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            try:
+                values.append(made.measure(victim, some.waveform, some.waveform, some.lengths, some.labels))
+            except NotApplicableError as error:
+                yield Finding("measure", note=f"not asked: {error}")
+                return
+    expected = (CLIPS,)
+    shape = tuple(values[0].shape)
+    yield Finding("a value a clip (B,)", "" if shape == expected else f"found {shape}, expected {expected}")
+    yield Finding("the same clips give the same", _differs(*(value.nan_to_num() for value in values)))
+    changed = [name for name, value in _copied(victim).items() if not torch.equal(value, state[name])]
+    yield Finding("the model stays as it is", f"changed: {', '.join(changed)}" if changed else "")
 
 
 def _clip_metric(made: ClipMetric) -> Iterator[Finding]:
@@ -158,18 +216,41 @@ def _clip_metric(made: ClipMetric) -> Iterator[Finding]:
     values = [float(made.measure(clean, noisy, 16_000)) for _ in range(2)]
     yield Finding("the same clips give the same", "" if values[0] == values[1] else f"{values[0]} and {values[1]}")
     yield Finding("clips stay as they are", "" if (clean == kept).all() else "the clean clip was changed")
+    if made.higher_is_better is not None:
+        yield _direction(made, kept, noisy)
 
 
-def _examples() -> pd.DataFrame:
+def _direction(made: ClipMetric, clean: Samples, noisy: Samples) -> Finding:
+    """Tell whether a clip of which nothing was changed is at the good end, seen from one with noise in it."""
+    part = "higher_is_better says which end is good"
+    try:
+        same, other = (float(made.measure(clean.copy(), judged, 16_000)) for judged in (clean.copy(), noisy.copy()))
+    except (MeasurementError, NotApplicableError) as error:
+        return Finding(part, note=f"not asked: {error}")
+    upside_down = same < other if made.higher_is_better else same > other
+    told = f"{same:g} of an untouched clip, {other:g} of one with noise in it"
+    return Finding(part, "always the same" if same == other else told if upside_down else "")
+
+
+def _examples(seed: int) -> pd.DataFrame:
     """Return a made-up examples table with every column that metrics read."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     drawn = {name: torch.randint(4, (24,), generator=generator).numpy() for name in _CLASSES}
     numbers = {name: torch.rand(24, generator=generator).double().numpy() for name in _NUMBERS}
     counts = {name: torch.randint(1, 9, (24,), generator=generator).double().numpy() for name in _COUNTS}
-    speakers = [f"s{number % 4}" for number in range(24)]
-    return pd.DataFrame({**drawn, **numbers, **counts, "speaker": speakers, "fold": "fold1"})
+    rows = range(24)
+    told = {"clip": [f"clip{row}" for row in rows], "speaker": [f"s{row % 4}" for row in rows]}
+    words = [" ".join(["word"] * int(count)) for count in counts["words"]]
+    made = {**drawn, **numbers, **counts, **told, "fold": "fold1", "text": words, "transcript": words}
+    keys = {name: _KEYS.get(name, "") for name in KEYS}
+    return pd.DataFrame({**keys, **made})
 
 
+_KEYS: Final[Mapping[str, Any]] = {
+    "suite": "mock", "corpus": "demo", "task": "emotion", "protocol": "3pair", "split": "test", "seed": 0,
+    "model": "tiny", "defense": "none", "attack": "fgsm", "params": "{}", "domain": "waveform", "delivery": "audio",
+    "labels": "true", "access": "white-box", "norm": "linf", "epsilon": 0.001, "epsilon_unit": "full-scale",
+}  # fmt: skip
 _CLASSES: Final = ("label", "prediction", "clean_prediction", "source_prediction")
 _NUMBERS: Final = ("loss", "margin", "detection", "clean_detection", "seconds", "forwards", "backwards")
 _COUNTS: Final = ("word_errors", "clean_word_errors", "words", "char_errors", "clean_char_errors", "chars")

@@ -16,7 +16,7 @@ from torch import Tensor
 from advser.audio import sound_mask
 from advser.models.base import EmotionModel, FrontEnd
 from advser.target import Target, cross_entropy, margin
-from advser.threat import Budget, admit
+from advser.threat import PCM_STEP, Budget, admit
 
 BUDGET: Final = 0.001
 """ε of the probe for converged steps, full scale."""
@@ -29,6 +29,9 @@ HUGE: Final = 0.5
 
 STRIDES: Final = (1e-6, 1e-5, 1e-4, 1e-3)
 """Distances over which finite differences are taken, full scale; the one that fits best counts."""
+
+DIRECTIONS: Final = 8
+"""Random directions in which the gradient is held against finite differences."""
 
 REPEATS: Final = 3
 """Forward passes that must agree."""
@@ -109,6 +112,40 @@ def derivative_error(model: EmotionModel, batch: Batch) -> float:
             errors.append((difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs()))
     known = torch.stack(errors).nan_to_num(torch.inf)[:, automatic > 0]
     return float(known.median(1).values.min()) if known.shape[1] else float("nan")
+
+
+def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
+    """Return the median over clips of the share of random changes' effect on the margin that the gradient leaves out.
+
+    1 − r², where r is the cosine between the finite differences in `DIRECTIONS` random directions (of ±1 a sample) and
+    what the gradient says of them; that of `STRIDES` counts at which they agree best. 0: the gradient is all there is;
+    a part of the model that lets no gradient through adds its share. NaN if no clip has a gradient.
+    """
+    with batch.target(model) as target:
+        gradient = target.gradient(batch.waveform, batch.labels)
+        shape = (DIRECTIONS, *gradient.shape)
+        signs = torch.randint(2, shape, generator=generator, device=gradient.device).to(gradient) * 2 - 1
+        automatic = (gradient * signs).flatten(2).sum(2).double()
+        shares = []
+        for stride in STRIDES:
+            there, back = (
+                torch.stack([target.loss(batch.waveform + side * stride * one, batch.labels) for one in signs]).double()
+                for side in (1, -1)
+            )
+            explained = torch.cosine_similarity(there - back, automatic, dim=0).clamp_min(0).square()
+            shares.append(1 - explained)
+    known = torch.stack(shares)[:, gradient.flatten(1).any(1)]
+    return float(known.median(1).values.min()) if known.shape[1] else float("nan")
+
+
+def changed_unheard(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
+    """Return the share of clips that random noise of one 16-bit step, or 1 % less volume, has read as another class."""
+    x = batch.waveform
+    signs = torch.randint(2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
+    inside = sound_mask(batch.lengths, x.shape[1])
+    with torch.no_grad(), batch.target(model) as target:
+        read = [target.decisions(changed * inside) for changed in (x + PCM_STEP * signs, 0.99 * x)]
+    return float((torch.stack(read) != batch.labels).any(0).double().mean())
 
 
 def standing(model: EmotionModel, batch: Batch, epsilon: float, steps: int) -> float:

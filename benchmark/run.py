@@ -15,22 +15,24 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from advser.audit import CHECKS, Evidence, audit, evidence, meaning_of, name_of, split_findings
+from advser.audit import Audit, audit
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
 from advser.errors import InputError
+from advser.evidence import VICTIM, Evidence, cells_of
 from advser.job import Job, Outcome, Task
 from advser.jobs import Corpus, Speech, adaptable_by, prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import NothingSelectedError, Plan, make_plan
-from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
+from advser.plugins import ATTACKS, CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
 from advser.registry import code_fingerprint, load_plugin_file, plugin_names
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
 from advser.samples import write_samples
+from advser.sanity.splits import split_findings
 from advser.score import Scorer
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
@@ -115,6 +117,7 @@ class Report:
         computed: number of jobs done; the others were in the store.
         failures: outcomes of the jobs that failed, root causes only.
         written: whether the results are new; if not, the folder held them already, with their boards.
+        audit: what the checks said; empty if the results are not new.
     """
 
     results: Results
@@ -122,6 +125,7 @@ class Report:
     computed: int
     failures: tuple[Outcome, ...]
     written: bool = True
+    audit: Audit = field(default_factory=lambda: Audit({}))
 
 
 def prepare(request: Request) -> Prepared:
@@ -214,7 +218,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         name: pd.concat([getattr(part, name) for part in scored], ignore_index=True)
         for name in ("table", "examples", "ranks", "pooled")
     }
-    flags = audit(_evidence(prepared, tables["examples"], store))
+    audited = audit(_evidence(prepared, tables["examples"], store, failed))
     reasons: dict[str, Outcome] = {}
     for outcome in failed.values():
         if outcome.reason not in reasons or outcome.trace:
@@ -224,10 +228,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "notes": list(prepared.notes),
         "state": state,
         "metrics": {name: shown for part in prepared.parts for name, shown in _described(part.plan.suite).items()},
-        "audit": {
-            "checks": {name_of(check): meaning_of(check) for check in CHECKS},
-            "flags": [asdict(flag) for flag in flags],
-        },
+        "audit": audited.record,
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [path.name for path in request.workers.plugins],
@@ -240,23 +241,26 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     (directory / PAGE).unlink(missing_ok=True)
     results.save(directory)
     write_samples([part.plan for part in prepared.parts], store, tables["examples"], directory)
-    return Report(results, directory, computed, tuple(reasons.values()))
+    return Report(results, directory, computed, tuple(reasons.values()), audit=audited)
 
 
-def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store) -> Evidence:
+def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store, failed: Mapping[str, Outcome]) -> Evidence:
     plans = [part.plan for part in prepared.parts]
     worst = [(plan.suite.part, declared.name) for plan in plans for declared in plan.suite.worst]
-    probes = [
-        (probe.columns, store.get(probe.key).json(FINDINGS))
-        for plan in plans
-        for probe in plan.probes
-        if probe.key in store
-    ]
-    classes = {plan.suite.part: _classes(plan, store) for plan in plans}
+    attacks = {
+        (plan.suite.part, entry.title): ATTACKS.get(entry.name) for plan in plans for entry in plan.suite.attacks
+    }
+    probes = [({key: probe.columns[key] for key in VICTIM}, probe.key) for plan in plans for probe in plan.probes]
     adaptable = {
         (plan.suite.part, entry.title) for plan in plans for entry in plan.suite.defenses if adaptable_by(entry.name)
     }
-    return evidence(examples, worst, probes, classes, frozenset(adaptable))
+    return Evidence(
+        cells_of(examples, worst, attacks),
+        [(victim, store.get(key).json(FINDINGS)) for victim, key in probes if key in store],
+        {plan.suite.part: _classes(plan, store) for plan in plans},
+        frozenset(adaptable),
+        [(victim, failed[key].reason) for victim, key in probes if key in failed],
+    )
 
 
 def _classes(plan: Plan, store: Store) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from advser.audit import CHECKS, meaning_of, name_of
+from advser.audit import CHECKS
 from advser.leaderboards.exhibits import picked
 from advser.leaderboards.flags import Flags
 from advser.leaderboards.layout import metric_column
@@ -104,9 +104,9 @@ def _figure(name: str, metric: str, where: str) -> str:
 
 def checks() -> str:
     """Return the checks of the audit and what their flags mean, as a table."""
-    flags = Flags((), {name_of(check): meaning_of(check) for check in CHECKS})
-    lines = [f"| {flags.letter(check)} | {check} | {meaning} |" for check, meaning in flags.meanings.items()]
-    return "\n".join(["| flag | check | what it means |", "| --- | --- | --- |", *lines])
+    flags = Flags((), {check.name: check.meaning for check in CHECKS}, {})
+    lines = [f"| {flags.letter(check.name)} | {check.name} | {check.meaning} | {check.needs} |" for check in CHECKS]
+    return "\n".join(["| flag | check | what it means | what it needs |", "| --- | --- | --- | --- |", *lines])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Final
@@ -25,10 +25,12 @@ class Flags:
     Attributes:
         raised: each flag as `advser.audit.Flag` has it.
         meanings: check → what its flag means; its letter follows from its place.
+        needs: check → what a run must have for it, of the checks that this run gives nothing to look at.
     """
 
     raised: Sequence[Mapping[str, Any]]
     meanings: Mapping[str, str]
+    needs: Mapping[str, str]
 
     def letter(self, check: str) -> str:
         """Return a check's letter, the same in every run of one version of AdvSER."""
@@ -52,7 +54,8 @@ class Flags:
 def flags(results: Results) -> Flags:
     """Return the flags of a run; none of one that was made before there were audits."""
     audit = results.run.get("audit", {})
-    return Flags(audit.get("flags", []), audit.get("checks", {}))
+    blind = [check for check, cases in audit.get("looked_at", {}).items() if not cases]
+    return Flags(audit.get("flags", []), audit.get("checks", {}), {check: audit["needs"][check] for check in blind})
 
 
 def flagged(
@@ -86,12 +89,20 @@ def audited(results: Results) -> Board:
         ("",) * len(lines),
         "",
         (),
-        (*reader_notes(results, found), *(raised.notes(found) or _silent(raised))),
+        (*reader_notes(results, found), *raised.notes(found), *_silent(raised, found), *_unmade(raised)),
     )
 
 
-def _silent(raised: Flags) -> tuple[str, ...]:
-    return ("This run was not audited.",) if not raised.meanings else (f"{len(raised.meanings)} checks found nothing.",)
+def _silent(raised: Flags, found: Iterable[Row]) -> Iterator[str]:
+    if not raised.meanings:
+        yield "This run was not audited."
+    elif made := len(raised.meanings) - len(raised.needs) - len(raised.on(found)):
+        yield f"{made} {'further checks' if raised.raised else 'checks'} found nothing."
+
+
+def _unmade(raised: Flags) -> Iterator[str]:
+    for check, needs in raised.needs.items():
+        yield f"Not made, {check.replace('-', ' ')}: there was nothing to look at; it needs {needs}."
 
 
 def _place(where: Mapping[str, Any], found: Sequence[Row]) -> tuple[str]:

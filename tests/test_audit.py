@@ -16,13 +16,14 @@ from commandline import advser
 from torch import Tensor
 
 from advser import probes
-from advser.audit import CHECKS, VICTIM, Cell, Evidence, Flag, audit, meaning_of, name_of
+from advser.audit import CHECKS, Flag, audit
+from advser.evidence import VICTIM, Cell, Evidence
 from advser.models.base import EmotionModel
 from advser.probes import Batch
 from advser.results import KEYS, Results
 
 CLIPS = 100
-NAMES = [name_of(check) for check in CHECKS]
+NAMES = [check.name for check in CHECKS]
 HONEST: dict[str, Any] = {
     "clips": 12,
     "disagreement": 0.0,
@@ -32,6 +33,8 @@ HONEST: dict[str, Any] = {
     "foreign_statistics": 0.0,
     "without_gradient": 0.0,
     "derivative_error": 0.01,
+    "unexplained_change": 0.02,
+    "changed_unheard": 0.0,
     "standing_huge": 0.0,
     "standing": 0.5,
     "standing_doubled": 0.42,
@@ -47,8 +50,9 @@ def cell(attack: str, falls: float, **keys: Any) -> Cell:
         "domain": "waveform", "delivery": "audio", "labels": "true", "access": "white-box", "norm": "linf",
         "epsilon": 0.001,
     }  # fmt: skip
-    fallen = np.arange(CLIPS) < round(falls * CLIPS)
-    return Cell({**usual, **keys}, params, fallen, np.ones(CLIPS, bool))
+    fallen, right = np.arange(CLIPS) < round(falls * CLIPS), np.ones(CLIPS, bool)
+    kinds = {"single_step": attack == "fgsm", "control": attack == "noise", "handed_in": attack == "external"}
+    return Cell({**usual, **keys}, params, fallen, right, **kinds)
 
 
 NOISE = cell("noise", 0.1, access="blind", labels="none")
@@ -71,19 +75,45 @@ FAITHFUL = [
     cell("ifgsm", 0.1, params={"steps": 10}, epsilon=0.0001, defense="vanilla"),
     cell("fgsm", 0.7, model="vgg16", defense="detector"),
     cell("ifgsm", 0.9, model="vgg16", defense="detector", params={"steps": 10, "objective": "adaptive"}),
+    cell("square", 0.25, access="scores"),
+    # What is blind without being a control, or was made elsewhere, is held against nothing, and nothing against it.
+    cell("universal", 0.9, access="blind", labels="none"),
+    cell("external", 0.05, access="decisions"),
 ]
 """The cells of an honest run."""
 
 
-def found(*more: Cell, **said: Any) -> list[Flag]:
-    """The flags of an honest run with a few further cells, whose model tells something else of itself."""
-    victim = {"part": "", "seed": 0, "model": "cnn4", "defense": "none"}
+PLAIN = {"part": "", "seed": 0, "model": "cnn4", "defense": "none"}
+"""The keys of the trained model that is probed."""
+
+
+def evidence(*more: Cell, **said: Any) -> Evidence:
+    """An honest run with a few further cells, whose model tells something else of itself."""
     cells = [one for one in FAITHFUL if not any(one.same(other) and one.alike(other) for other in more)]
-    return audit(Evidence([*cells, *more], [(victim, HONEST | said)], {"": 7}, frozenset({("", "detector")})))
+    return Evidence([*cells, *more], [(PLAIN, HONEST | said)], {"": 7}, frozenset({("", "detector")}))
 
 
-def test_an_honest_run_has_no_flag() -> None:
-    assert found() == []
+def found(*more: Cell, **said: Any) -> list[Flag]:
+    """The flags of that run."""
+    return audit(evidence(*more, **said)).flags
+
+
+def test_an_honest_run_has_no_flag_though_every_check_has_something_to_look_at() -> None:
+    audited = audit(evidence())
+    assert audited.flags == []
+    assert [name for name, answers in audited.answers.items() if not answers] == []
+
+
+def test_a_check_without_anything_to_look_at_is_told_apart() -> None:
+    alone = audit(Evidence([cell("none", 0.0, access="blind", labels="none", epsilon=None), IFGSM]))
+    assert alone.flags == []
+    assert {name for name, cases in alone.record["looked_at"].items() if cases} == {"only-proxy-labels"}
+    assert alone.record["needs"].keys() == {*NAMES}
+
+
+def test_a_model_that_could_not_be_probed_is_told() -> None:
+    flags = audit(replace(evidence(), unasked=[(PLAIN, "RuntimeError: out of words")])).flags
+    assert flags == [Flag("could-not-be-probed", PLAIN, "RuntimeError: out of words")]
 
 
 CELL_CULPRITS = {
@@ -92,7 +122,8 @@ CELL_CULPRITS = {
     "transfer-beats-white-box": [
         cell("ifgsm", 0.95, params={"steps": 10}, access="transfer", source_model="vgg16", source_defense="none")
     ],
-    "noise-beats-attack": [cell("noise", 0.9, access="blind", labels="none")],
+    "queries-beat-white-box": [cell("square", 0.97, access="scores")],
+    "noise-beats-attack": [cell("noise", 0.9, access="blind", labels="none", epsilon=0.0009)],
     "proxy-labels-beat-true-labels": [cell("ifgsm", 0.95, params={"steps": 10}, labels="predicted")],
     "not-converged": [cell("ifgsm", 0.9, params={"steps": 20})],
     "undefended-twin-stands": [
@@ -105,6 +136,7 @@ CELL_CULPRITS = {
 MODEL_CULPRITS: dict[str, dict[str, Any]] = {
     "zero-gradients": {"without_gradient": 0.25},
     "false-gradient": {"derivative_error": 0.9},
+    "answers-hang-on-the-file": {"changed_unheard": 0.5},
     "stands-under-huge-budget": {"standing_huge": 0.75},
     "more-steps-fell-more": {"standing": 0.75, "standing_doubled": 0.25},
     "draws-at-random": {"disagreement": 0.2, "company": 0.2},
@@ -116,8 +148,8 @@ MODEL_CULPRITS: dict[str, dict[str, Any]] = {
 
 
 def test_every_check_has_a_culprit_and_a_meaning() -> None:
-    assert {*CELL_CULPRITS, *MODEL_CULPRITS} == {*NAMES}
-    assert all(meaning_of(check).endswith(".") for check in CHECKS)
+    assert {*CELL_CULPRITS, *MODEL_CULPRITS, "could-not-be-probed"} == {*NAMES}
+    assert all(check.meaning.endswith(".") and check.needs for check in CHECKS)
 
 
 @pytest.mark.parametrize("check", CELL_CULPRITS)
@@ -131,6 +163,13 @@ def test_a_check_of_models_catches_its_culprit_alone(check: str) -> None:
     flags = found(**MODEL_CULPRITS[check])
     assert [flag.check for flag in flags] == [check]
     assert {*flags[0].where} == {*VICTIM}
+
+
+def test_a_gradient_of_a_part_is_told() -> None:
+    (flag,) = found(unexplained_change=0.7)
+    assert (flag.check, flag.detail) == (
+        "false-gradient", "70% of what random changes do is not in it (median over clips)"
+    )  # fmt: skip
 
 
 def ensemble(falls: float, epsilon: float = 0.001, **keys: Any) -> Cell:
@@ -187,6 +226,29 @@ class Pretended(toys.Linear):
         return super().embed(features - 2 * features.detach(), lengths)
 
 
+class Partial(toys.Linear):
+    """Lets the gradient through one frame in eight."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        shown = torch.arange(features.shape[-1]) % 8 == 0
+        return super().embed(torch.where(shown, features, features.detach()), lengths)
+
+
+class Lookup(toys.Linear):
+    """Knows the files that it was shown: of any other sound it says the last class."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        outputs = super().outputs(x, lengths, domain)
+        known = torch.isin(_sums(x), _sums(batch().waveform))
+        last = torch.zeros_like(outputs.logits)
+        last[:, -1] = 1000
+        return replace(outputs, logits=torch.where(known[:, None], outputs.logits, last))
+
+
+def _sums(x: Tensor) -> Tensor:
+    return x.double().abs().sum(-1)
+
+
 class Random(toys.Linear):
     """Draws noise whenever it is asked."""
 
@@ -236,6 +298,10 @@ class Scaled(toys.Frames):
         self.spread.copy_(torch.cat([waveform.flatten() for waveform, _ in batches]).std())
 
 
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def batch() -> Batch:
     return Batch(*toys.sounds(8))
 
@@ -243,6 +309,16 @@ def batch() -> Batch:
 PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any], Callable[[Any], bool]]] = {
     "without_gradient": (Masked, probes.without_gradient, lambda share: share == 1),
     "derivative_error": (Pretended, probes.derivative_error, lambda error: error > 0.5),
+    "unexplained_change": (
+        Partial,
+        lambda model, clips: probes.unexplained_change(model, clips, generator()),
+        lambda share: share > 0.5,
+    ),
+    "changed_unheard": (
+        Lookup,
+        lambda model, clips: probes.changed_unheard(model, clips, generator()),
+        lambda share: share > 0.25,
+    ),
     "standing": (Masked, lambda model, clips: probes.standing(model, clips, 0.5, 10), lambda share: share > 0),
     "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
     "company": (Peeking, probes.company, lambda size: size > 1e-3),
@@ -300,8 +376,9 @@ def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path
     assert {(flag["check"], flag["where"].get("attack")) for flag in flags} == {("noise-beats-attack", "chain-rule")}
     for line in advser("board", tmp_path / "out").stdout.splitlines():
         if line.startswith("chain-rule"):
-            assert line.split()[-1] == "D"
+            assert "E" in line.split()[-2:]
     board = advser("board", tmp_path / "out", "--by", "audit").stdout
+    assert "Not made, transfer beats white box: there was nothing to look at; it needs" in " ".join(board.split())
     assert "chain-rule" in board
-    assert "Flag D: more clips fall under noise of the same budget" in " ".join(board.split())
+    assert "Flag E: more clips fall under noise of the same budget" in " ".join(board.split())
     assert json.loads((tmp_path / "out" / "run.json").read_text())["audit"]["checks"].keys() == {*NAMES}

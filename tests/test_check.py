@@ -18,7 +18,7 @@ from advser import contract
 from advser.attacks.base import Attack
 from advser.contract import Finding
 from advser.defenses.base import Defense
-from advser.metrics.base import ClipMetric, Metric
+from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.parameters import parameter
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 
@@ -93,6 +93,52 @@ class Louder(ClipMetric):
         return float(np.square(judged).mean() - np.square(clean).mean())
 
 
+class Deaf(Metric):
+    """Finds every model as good as any."""
+
+    title: ClassVar[str] = "Deaf"
+    higher_is_better: ClassVar[bool | None] = True
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Any:
+        return np.ones((len(examples), 2))
+
+
+class Inverted(Metric):
+    """Counts errors and calls them good."""
+
+    title: ClassVar[str] = "Inverted"
+    higher_is_better: ClassVar[bool | None] = True
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Any:
+        wrong = (examples["label"] != examples["prediction"]).to_numpy(float)
+        return np.stack([wrong, np.ones(len(wrong))], axis=1)
+
+
+class Noisiness(ClipMetric):
+    """Has its best at the wrong end."""
+
+    title: ClassVar[str] = "Noisiness"
+    higher_is_better: ClassVar[bool | None] = True
+    column: ClassVar[str] = "noisiness"
+
+    def measure(self, clean: Any, judged: Any, rate: int) -> float:
+        return float(np.square(judged - clean).mean())
+
+
+class Meddling(ModelMetric):
+    """Changes the model that it asks."""
+
+    title: ClassVar[str] = "Meddling"
+    higher_is_better: ClassVar[bool | None] = None
+    column: ClassVar[str] = "meddling"
+    undefined: ClassVar[str] = "never"
+
+    def measure(self, model: Any, clean: Tensor, judged: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            next(model.parameters()).add_(1)
+        return torch.zeros(len(labels))
+
+
 CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, Forgetful, "the same generator gives the same"),
     (contract.attack, InPlace, "inputs stay as they are"),
@@ -102,6 +148,10 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.model, Padded, "padding makes no difference"),
     (contract.metric, Cumulative, "the order of the clips makes no difference"),
     (contract.metric, Louder, "clips stay as they are"),
+    (contract.metric, Deaf, "it tells clips apart"),
+    (contract.metric, Inverted, "higher_is_better says which end is good"),
+    (contract.metric, Noisiness, "higher_is_better says which end is good"),
+    (contract.metric, Meddling, "the model stays as it is"),
 ]
 
 
@@ -111,12 +161,24 @@ def test_a_contract_that_is_broken_is_told(hold: Callable[..., Any], plugin: typ
     assert any(finding.part.endswith(part) for finding in broken), broken
 
 
+FGSM: dict[str, Any] = {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("vanilla", "similarity", "detector", "madry", "trades", "mart"), FGSM),
+    "free": {"epsilon": 0.06},
+    "fast": {"epsilon": 0.06},
+    "low-pass": {"cutoff": 4000},
+    "noise-augmentation": {"sigma": 0.01},
+    "smoothing": {"sigma": 0.01},
+}
+"""Parameters that defenses need."""
+STEPPING = ("ifgsm", "pgd", "mi-fgsm", "apgd", "apgd-targeted")
+
 HONEST = [
     *(pytest.param(contract.attack, ATTACKS.get(name), {"epsilon": 0.01}, id=name) for name in ("fgsm", "noise")),
-    *(pytest.param(contract.defense, DEFENSES.get(name), {}, id=name) for name in ("none", "mixup")),
+    *(pytest.param(contract.attack, ATTACKS.get(name), {"epsilon": 0.01, "steps": 3}, id=name) for name in STEPPING),
+    *(pytest.param(contract.defense, DEFENSES.get(name), REQUIRED.get(name, {}), id=name) for name in DEFENSES),
     *(pytest.param(contract.model, MODELS.get(name), {}, id=name) for name in ("tiny", "wavecnn")),
-    *(pytest.param(contract.metric, METRICS.get(name), {}, id=name) for name in METRICS
-      if not hasattr(METRICS.get(name), "undefined")),
+    *(pytest.param(contract.metric, METRICS.get(name), {}, id=name) for name in METRICS),
 ]  # fmt: skip
 
 
@@ -189,7 +251,11 @@ def test_an_honest_attack_passes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["corpus", "demo"], ["check corpus", "attack, defense"]), (["attack", "fgms"], ["did you mean 'fgsm'"])],
+    [
+        (["corpus", "demo"], ["check corpus", "attack, defense"]),
+        (["attack", "fgms"], ["did you mean 'fgsm'"]),
+        (["attack", "ifgsm", "--param", "steps=[1"], ["--param steps=[1: the value is not YAML"]),
+    ],
 )
 def test_what_cannot_be_checked_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:
     done = advser("check", *arguments)

@@ -47,8 +47,10 @@ def _found(task: Task) -> dict[str, Any]:
     looked_at = _spread(prepared, task.spec["fold"], task.device)
     right = _right(model, looked_at)
     asked = looked_at.at(right.nonzero()[:CLIPS, 0]) if right.any() else looked_at.at(torch.arange(1))
+    generator = torch.Generator(task.device).manual_seed(0)
     found: dict[str, Any] = {
         "clips": int(right.sum().clamp_max(CLIPS)),
+        "changed_unheard": probes.changed_unheard(model, asked, generator),
         "disagreement": probes.disagreement(model, asked),
         "company": probes.company(model, asked),
         "probabilities": probes.probabilities(model, looked_at),
@@ -59,6 +61,7 @@ def _found(task: Task) -> dict[str, Any]:
         found |= {
             "without_gradient": probes.without_gradient(model, asked),
             "derivative_error": probes.derivative_error(model, asked),
+            "unexplained_change": probes.unexplained_change(model, asked, generator),
             "standing_huge": probes.standing(model, asked, probes.HUGE, probes.STEPS),
             "standing": probes.standing(model, asked, probes.BUDGET, probes.STEPS),
             "standing_doubled": probes.standing(model, asked, probes.BUDGET, 2 * probes.STEPS),

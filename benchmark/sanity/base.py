@@ -1,0 +1,49 @@
+"""What a check of an audit is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advser.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a check says of one thing that it looked at.
+
+    Attributes:
+        where: key → value of the rows that it is about: a cell's keys, or a trained model's.
+        wrong: what was found, in figures; empty if nothing was.
+    """
+
+    where: Mapping[str, Any]
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: ``zero-gradients``.
+        meaning: of its flag, in a sentence.
+        needs: what a run must have for the check to look at anything.
+        answers: what it says of each thing that it looked at; nothing if there is none.
+    """
+
+    name: str
+    meaning: str
+    needs: str
+    answers: Callable[[Evidence], Iterator[Answer]]
+
+
+def check(needs: str) -> Callable[[Callable[[Evidence], Iterator[Answer]]], Check]:
+    """Make a check of a function: its name is the check's, the first line of its docstring what a flag means."""
+
+    def made(function: Callable[[Evidence], Iterator[Answer]]) -> Check:
+        meaning = (function.__doc__ or "").partition("\n")[0]
+        return Check(function.__name__.replace("_", "-"), meaning, needs, function)
+
+    return made
