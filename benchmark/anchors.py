@@ -2,7 +2,7 @@
 
 They are computed from the labels when a run is scored, need no job, and cannot be attacked: what they say does not
 depend on the sound. ``random`` guesses each clip's class, all as likely; ``majority`` always says the class that is
-commonest among the fold's training clips.
+commonest among the clips of the fold that models are trained on (the suite's ``fit_on``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ READ: Final = (UAR, Accuracy, Error)
 """Metrics that an anchor has: those of nothing but what it says."""
 
 REASONS: Final[Mapping[str, str]] = {
-    "random": "an anchor: expected of a guess; the interval is that of single guesses on these clips",
-    "majority": "an anchor: always says the class that is commonest among the training clips",
+    "random": "an anchor: expected of a guess; the interval is that of one guess a seed on these clips",
+    "majority": "an anchor: always says the class that is commonest among the clips that models are trained on",
 }
 MAJORITY: Final = "majority"
 """Column of the clips: the class that is commonest among the training clips of the clip's fold."""

@@ -15,6 +15,7 @@ from advser.job import Job
 from advser.jobs import Configuration, Corpus, JobBook, Source, Speech, Victim, described, source_columns
 from advser.metrics.base import ClipMetric
 from advser.newcomers import is_newcomer
+from advser.noise import missing_noise
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS, METRICS
 from advser.results import EXAMPLES_SCHEMA, KEYS
@@ -166,6 +167,8 @@ class _Planner:
         for entry in self.suite.metrics:
             _check_metric(entry)
         rows = [row for entry in self.suite.attacks for row in self._rows(entry)]
+        if self.suite.noise:
+            rows += [row for entry in missing_noise(rows) for row in self._rows(entry)]
         _check_distinct(rows)
         impossible = self._impossible(rows)
         named = [found for seed in self.suite.seeds for found in self._cells(seed, rows)]

@@ -195,7 +195,7 @@ class _Table:
             for entry, summed, lack in zip(field.entries, sums, lacks, strict=True):
                 keys = {"among": field.among, **field.keys, **entry.keys, "metric": title}
                 counts = {"seeds": len(entry.cells), "entries": len(complete), "speakers": len(speakers),
-                          "attacks": max(map(len, entry.cells), default=0)}  # fmt: skip
+                          "attacks": max(map(_attacks, entry.cells), default=0)}  # fmt: skip
                 if not lack:
                     yield {**keys, **counts, **_standing(next(found)), "reason": ""}
                 else:
@@ -213,6 +213,11 @@ class _Table:
                 return None
             summed.append(aligned_sums(worst, cells[0].clips["speaker"].to_numpy(), speakers))
         return np.stack(summed) if summed else None
+
+
+def _attacks(cells: Sequence[Judged]) -> int:
+    """Return how many of the cells that count with each clip's worst are attacks or controls; a clean one alone is."""
+    return sum(cell.columns["attack"] != CLEAN for cell in cells) or len(cells)
 
 
 def _lacks(entry: _Entry, summed: Array | None) -> str:

@@ -30,6 +30,7 @@ from advser.results import CLEAN, POOLED_SCHEMA
 from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import Prepared, load_prepared
+from advser.stages.train import fitted_on
 from advser.store import Artefact, Store
 from advser.target import cross_entropy, margin
 from advser.worst import choices, columns_of, members, taken
@@ -46,6 +47,9 @@ class Status:
 
 
 OK = Status("ok", "")
+
+UNTOUCHED: Final[Mapping[str, Any]] = {"value": None, "reason": "the clip was left as it is", "counts": False}
+"""What a clip metric that is about attacks has of a clip whose worst case is no attack."""
 
 NOTHING: Final[dict[str, Any]] = {"value": None, "reason": None}
 
@@ -157,7 +161,8 @@ class Scorer:
             state = _detected(metric, clips) if state == OK else state
             figure = self._figure(title, metric, found, state)
             if of and figure["status"] == "ok":
-                figure["reason"] = "; ".join(filter(None, [f"worst of {len(of)}, clip by clip", figure["reason"]]))
+                several = f"worst of {len(of) - 1} and of no attack, clip by clip"
+                figure["reason"] = "; ".join(filter(None, [several, figure["reason"]]))
             yield {**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure}
 
     def _pooled(self, found: Sequence[_Found], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -213,7 +218,8 @@ class Scorer:
         said = {}
         for keys in clean.cell.folds:
             prepared = self._prepared(keys.prepared)
-            said[keys.fold] = commonest(prepared.targets[list(prepared.folds[keys.fold].train)])
+            fitted = fitted_on(prepared.folds[keys.fold], self._plan.suite.training.fit_on)
+            said[keys.fold] = commonest(prepared.targets[list(fitted)])
         return clean.clips.assign(**{MAJORITY: clean.clips["fold"].map(said)})
 
     def _classes(self, cell: Cell) -> int:
@@ -222,9 +228,13 @@ class Scorer:
     def _worst(self, cells: Sequence[Cell]) -> tuple[pd.DataFrame, Measured]:
         """Return the worst row of each clip over several cells of one victim, and what was measured of it there."""
         examples, measured = zip(*(self._examples(cell) for cell in cells), strict=True)
-        chosen = choices(examples)
-        found = {title: [measured[which][title][clip] for clip, which in enumerate(chosen)] for title in measured[0]}
-        return taken(examples, chosen), found
+        lowest = choices(examples)
+        chosen = [*enumerate(lowest)]
+        found = {
+            title: [measured[which][title][clip] if title in measured[which] else UNTOUCHED for clip, which in chosen]
+            for title in measured[0]
+        }
+        return taken(examples, lowest), found
 
     def _figure(self, title: str, metric: Metric, found: _Found, state: Status) -> dict[str, Any]:
         empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n": 0, "n_failed": 0}
@@ -290,7 +300,8 @@ class Scorer:
         if "source" in metric.needs:
             keys.append(fold.source_predicted)
         if isinstance(metric, MEASURED):
-            keys.append({**fold.measured, **fold.examined}[title])
+            # A worst case is also taken over the clean cell, on which some metrics have no meaning.
+            keys.append({**fold.measured, **fold.examined}.get(title))
         if "transcripts" in metric.needs:
             keys += [fold.transcribed, fold.clean_transcribed if against_clean else None]
         return [key for key in keys if key is not None]

@@ -157,6 +157,7 @@ class Suite(_Schema):
         batch_size: clips crafted and judged at once.
         bootstrap: resamples for intervals.
         worst: rows for the worst of several attacks.
+        noise: whether each budget that an attack has and no noise of the suite gets its noise (`advser.noise`).
         audit: whether trained models are probed too (`advser.stages.probe`); what the results tell is audited always.
         samples: how many clips of each fold's cells are written as sound, to look at and listen to.
         parts: name → what differs there from the keys above; the suite is then run once for each, and not as it is.
@@ -183,6 +184,7 @@ class Suite(_Schema):
     batch_size: int = Field(32, ge=1)
     bootstrap: int = Field(2000, ge=1)
     worst: list[WorstCase] = []
+    noise: bool = True
     audit: bool = True
     samples: int = Field(0, ge=0)
     parts: dict[str, Suite] = {}

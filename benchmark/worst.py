@@ -1,4 +1,7 @@
-"""The worst of several attacks, clip by clip: a clip counts as right only if it is right under every one of them."""
+"""The worst of several attacks, clip by clip: a clip counts as right only if it is right under every one of them.
+
+And without any: no attacker has to attack. So the clean cell is always among those that are taken together.
+"""
 
 from __future__ import annotations
 
@@ -36,35 +39,49 @@ LABELS: Final[tuple[Labels, ...]] = ("true", "soft", "predicted", "none")
 
 
 def members(cells: Iterable[C], declared: WorstCase) -> Iterator[list[C]]:
-    """Yield the cells of each victim that a worst case is taken over: crafted on it or on others, controls left out."""
+    """Yield the cells of each victim that a worst case is taken over.
+
+    Those of attacks, crafted on it or on others, and, unless attacks are named, of controls within the budget; the
+    clean one comes last, so that of equal margins an attack's counts. A victim without any attack has no worst case.
+    """
     victims: dict[tuple[object, ...], list[C]] = {}
+    clean: dict[tuple[object, ...], list[C]] = {}
     for cell in cells:
-        if _belongs(cell, declared):
-            victims.setdefault(tuple(cell.columns[key] for key in PLACE), []).append(cell)
-    yield from victims.values()
+        place = tuple(cell.columns[key] for key in PLACE)
+        if cell.columns["attack"] == CLEAN:
+            clean[place] = [cell]
+        elif _belongs(cell, declared):
+            victims.setdefault(place, []).append(cell)
+    for place, found in victims.items():
+        if declared.attacks is not None or any(cell.columns["access"] != "blind" for cell in found):
+            yield [*found, *clean.get(place, [])]
 
 
 def _belongs(cell: Keyed, declared: WorstCase) -> bool:
     columns = cell.columns
-    named = columns["attack"] in declared.attacks if declared.attacks is not None else columns["access"] != "blind"
+    named = declared.attacks is None or columns["attack"] in declared.attacks
+    # What has no budget and was not made to fool anything is no attack at any budget.
+    named = named and (declared.attacks is not None or columns["access"] != "blind" or columns["epsilon"] is not None)
     small = declared.epsilon is None or (columns["epsilon"] is not None and columns["epsilon"] <= declared.epsilon)
     alike = columns["epsilon"] is None or columns["norm"] == declared.norm
-    given = declared.labels is None or columns["labels"] in declared.labels
+    given = declared.labels is None or columns["labels"] in declared.labels or columns["access"] == "blind"
     there = (columns["domain"], columns["delivery"]) == (declared.domain, declared.delivery)
-    return columns["attack"] != CLEAN and named and small and alike and given and there
+    return named and small and alike and given and there
 
 
 def columns_of(cells: Sequence[Keyed], declared: WorstCase) -> dict[str, Any]:
-    """Return the key columns of the row for the worst of ``cells``.
+    """Return the key columns of the row for the worst of ``cells`` (`members`).
 
-    Access and labels are those of the cell whose attacker had the most. There is a budget if every cell has one: the
-    largest. The source is told if all cells have the same.
+    Access and labels are those of the cell whose attacker had the most. There is a budget if every attack has one: the
+    largest. The source is told if all attacks have the same.
     """
-    first = cells[0].columns
-    budgets = [cell.columns["epsilon"] for cell in cells]
+    attacks = [cell for cell in cells if cell.columns["attack"] != CLEAN]
+    first = attacks[0].columns
+    budgets = [cell.columns["epsilon"] for cell in attacks]
     bounded = None not in budgets
     nothing = source_columns(())
-    sources = [{key: cell.columns[key] for key in nothing} for cell in cells]
+    sources = [{key: cell.columns[key] for key in nothing} for cell in attacks if cell.columns["access"] != "blind"]
+    sources = sources or [nothing]
     return {
         **{key: first[key] for key in PLACE},
         "attack": declared.name,

@@ -29,6 +29,7 @@ models: [tiny]
 training: {iterations: 2}
 defenses: [none]
 transcriber: none
+noise: false
 audit: false
 metrics: [uar]
 """

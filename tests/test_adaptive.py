@@ -102,6 +102,7 @@ def planned(objective: str) -> Plan:
         ],
         "metrics": ["uar"],
         "transcriber": "none",
+        "noise": False,
         "training": {"iterations": 5, "precision": "fp32"},
     }
     suite = Suite.model_validate(data)
@@ -139,6 +140,7 @@ attacks:
   - {name: generator, objective: adaptive, params: {epsilon: 0.001, steps: 2}}
 metrics: [accuracy, loss]
 transcriber: none
+noise: false
 bootstrap: 20
 """
 

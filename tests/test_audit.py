@@ -360,6 +360,7 @@ models: [tiny]
 training: {iterations: 250, batch_size: 16, learning_rate: 2e-3, schedule: cosine, fit_on: train+validation}
 defenses: [none]
 transcriber: none
+noise: false
 metrics: [uar]
 attacks:
   - {name: noise, params: {epsilon: 0.004}}

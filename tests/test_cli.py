@@ -22,6 +22,7 @@ seeds: [0, 1]
 models: [tiny]
 defenses: [none]
 transcriber: none
+noise: false
 audit: false
 metrics: [uar]
 parts:
@@ -42,6 +43,7 @@ defenses: [none]
 attacks: [{{name: fgsm, params: {{epsilon: 0.001}}}}]
 metrics: [uar]
 transcriber: none
+noise: false
 """
 
 

@@ -193,6 +193,7 @@ models: [tiny]
 training: {iterations: 60, batch_size: 16, learning_rate: 2e-3}
 defenses: [none]
 transcriber: none
+noise: false
 audit: false
 metrics: [uar, accuracy, snr]
 attacks:

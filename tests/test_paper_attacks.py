@@ -511,6 +511,7 @@ def small_suite(**changes: Any) -> Suite:
         "defenses": ["none"],
         "metrics": ["uar"],
         "transcriber": "none",
+        "noise": False,
         "training": {"iterations": 40, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
         "attacks": [
             {"name": "generator", "params": {"epsilon": 0.005, "channels": 4, "layers": 4, "steps": 25}},

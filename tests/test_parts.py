@@ -25,6 +25,7 @@ attacks:
   - {name: ifgsm, params: {epsilon: 0.001, steps: 3}}
 metrics: [uar, error, snr, alignment, {name: gradient-mass, label: late, params: {seconds: 2.0}}]
 transcriber: none
+noise: false
 samples: 1
 parts:
   published: {protocol: random, folds: [random], attacks: [{name: noise, params: {epsilon: 0.001}}]}

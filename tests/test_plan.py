@@ -95,6 +95,7 @@ def suite(**changes: Any) -> Suite:
         "defenses": ["none"],
         "metrics": ["uar", "snr"],
         "transcriber": "none",
+        "noise": False,
         "training": {"iterations": 5, "precision": "fp32"},
     }
     return Suite.model_validate(data | changes)
@@ -273,11 +274,26 @@ def test_a_budget_relative_to_the_clip_has_its_own_unit_and_no_place_in_spectrog
     assert ("pgd", "relative-l2", 0.01, "clip") in found
     declared = WorstCase(name="worst", norm="relative-l2", epsilon=0.01)
     (together,) = members(made.cells, declared)
-    assert [cell.columns["attack"] for cell in together] == ["pgd", "other"]
+    assert [cell.columns["attack"] for cell in together] == ["pgd", "other", "none"]
     assert columns_of(together, declared)["epsilon_unit"] == "clip"
     message = "attack 'pgd': norm: found 'relative-l2', allowed in the domain spectrogram: linf, l2"
     with pytest.raises(InputError, match=message):
         plan(attacks=[{**attack, **IN_FEATURES}])
+
+
+def test_every_budget_has_its_noise() -> None:
+    relative = {"name": "pgd", "params": {"norm": "relative-l2", "epsilon": 0.01}}
+    attacks = [{**FGSM, "params": {"epsilon": [0.001, 0.002]}}, {**FGSM, **IN_FEATURES}, relative, NOISE]
+    made = plan(attacks=attacks, noise=True)
+    noise = [cell.columns for cell in made.cells if cell.columns["attack"] == "noise"]
+    assert {(one["domain"], one["delivery"], one["norm"], one["epsilon"]) for one in noise} == {
+        ("waveform", "audio", "linf", 0.001),
+        ("waveform", "audio", "linf", 0.002),
+        ("waveform", "audio", "relative-l2", 0.01),
+        ("spectrogram", "features", "linf", 0.06),
+    }
+    assert len(noise) == 4 * len({(cell.columns["model"], cell.columns["defense"]) for cell in made.cells})
+    assert not [cell for cell in plan(attacks=[FGSM]).cells if cell.columns["attack"] == "noise"]
 
 
 def test_the_attacks_of_an_ensemble_decide_its_key() -> None:

@@ -26,6 +26,7 @@ attacks:
   - {name: fgsm, label: fgsm-again, params: {epsilon: 0.02}}
 metrics: [uar]
 transcriber: none
+noise: false
 samples: 99
 worst: [{name: worst}]
 """

@@ -77,6 +77,7 @@ class Deaf(Transcriber):
 SHORTEST = 30_000
 SUITE = {
     "name": "small",
+    "noise": False,
     "corpus": "demo",
     "protocol": "3pair",
     "folds": ["fold1"],
@@ -124,6 +125,11 @@ class Run:
     table: pd.DataFrame
     examples: pd.DataFrame
     scored: Scored
+
+    def clean(self, model: str) -> Cell:
+        wanted = {"model": model, "attack": "none"}
+        (found,) = [cell for cell in self.plan.cells if wanted.items() <= cell.columns.items()]
+        return found
 
     def cell(self, model: str, source: str, domain: str = "waveform") -> Cell:
         wanted = {"model": model, "source_model": source, "domain": domain}
@@ -363,28 +369,36 @@ def test_clips_that_could_not_be_measured_are_told_of_the_worst_case_too(run: Ru
     for title in ("length-long", "length-none"):
         for key in ("n_failed", "status"):
             assert found.loc[title, key] == single.loc[title, key]
-    assert found.loc["length-long", "reason"] == f"worst of 3, clip by clip; {single.loc['length-long', 'reason']}"
+    assert (
+        found.loc["length-long", "reason"]
+        == f"worst of 3 and of no attack, clip by clip; {single.loc['length-long', 'reason']}"
+    )
     assert found.loc["length-none", "reason"] == single.loc["length-none", "reason"]
-    assert found.loc["length-double", ["n_failed", "reason"]].tolist() == [0, "worst of 3, clip by clip"]
+    assert found.loc["length-double", ["n_failed", "reason"]].tolist() == [
+        0,
+        "worst of 3 and of no attack, clip by clip",
+    ]
     assert found.loc["length-long", "value"] == pytest.approx(single.loc["length-long", "value"])
 
 
 def test_what_was_not_measured_is_that_of_each_clips_worst_attack(run: Run, tmp_path: Path) -> None:
-    cells = [run.cell("tiny", source) for source in ("tiny", "other", "guarded")]
+    cells = [*(run.cell("tiny", source) for source in ("tiny", "other", "guarded")), run.clean("tiny")]
     margins = np.stack([rows(run.examples, cell)["margin"].to_numpy() for cell in cells])
     chosen = margins.argmin(axis=0)
-    assert 0 < (chosen == 0).sum() < len(chosen)
+    untouched = chosen == 3
+    assert {0, 3} < {*chosen}, "some clips are at their worst under the first attack, some without any"
     store = Store(tmp_path / "store")
     shutil.copytree(run.store.root, store.root)
     path = store.get(cells[0].folds[0].measured["snr"]).path("values.json")
     broken = {"value": None, "reason": "broken"}
     path.write_text(json.dumps([broken] * len(chosen)))
     found = worst(run, store).loc["snr"]
-    assert (found["n_failed"], found["n"]) == ((chosen == 0).sum(), (chosen != 0).sum())
+    # An untouched clip has no SNR, which is no failure.
+    assert (found["n_failed"], found["n"]) == ((chosen == 0).sum(), ((chosen != 0) & ~untouched).sum())
     assert found["reason"].endswith(f"; {(chosen == 0).sum()} clips failed, most often: broken")
     path.write_text(json.dumps([broken | {"counts": False}] * len(chosen)))
     found = worst(run, store).loc["snr"]
-    assert (found["n_failed"], found["n"]) == (0, (chosen != 0).sum())
+    assert (found["n_failed"], found["n"]) == (0, ((chosen != 0) & ~untouched).sum())
 
 
 def test_without_a_transcriber_word_error_rates_do_not_apply(run: Run) -> None:

@@ -26,6 +26,7 @@ models: [tiny]
 training: {iterations: 20}
 defenses: [none]
 transcriber: none
+noise: false
 audit: false
 metrics: [uar, accuracy, seconds]
 attacks:

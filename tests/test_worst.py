@@ -44,8 +44,9 @@ def test_cells_of_other_clips_do_not_go_together() -> None:
     [
         ({}, True),
         ({"access": "transfer"}, True),
-        ({"attack": "none", "access": "blind"}, False),
-        ({"attack": "noise", "access": "blind"}, False),
+        ({"attack": "noise", "access": "blind"}, True),
+        ({"attack": "noise", "access": "blind", "epsilon": 0.002}, False),
+        ({"attack": "snr-noise", "access": "blind", "epsilon": None}, False),
         ({"domain": "spectrogram"}, False),
         ({"delivery": "features"}, False),
         ({"epsilon": 0.002}, False),
@@ -54,13 +55,22 @@ def test_cells_of_other_clips_do_not_go_together() -> None:
     ],
 )
 def test_which_cells_a_worst_case_is_taken_over(changes: dict[str, Any], belongs: bool) -> None:
-    declared = WorstCase(epsilon=0.001)
-    assert list(members([cell(**changes)], declared)) == ([[cell(**changes)]] if belongs else [])
+    always, clean = cell(attack="always"), cell(attack="none", access="blind", epsilon=None, norm="")
+    (found,) = members([clean, always, cell(**changes)], WorstCase(epsilon=0.001))
+    assert found == [always, *([cell(**changes)] if belongs else []), clean]
+
+
+def test_a_victim_without_an_attack_has_no_worst_case() -> None:
+    clean, noise = cell(attack="none", access="blind", epsilon=None), cell(attack="noise", access="blind")
+    assert list(members([clean, noise], WorstCase())) == []
+    assert list(members([clean, cell(epsilon=0.002)], WorstCase(epsilon=0.001))) == []
 
 
 def test_attacks_can_be_named_controls_too_and_victims_stay_apart() -> None:
     noise, other = cell(attack="noise", access="blind"), cell(model="vgg16")
+    clean = cell(attack="none", access="blind", epsilon=None)
     assert list(members([cell(), noise], WorstCase(attacks=["noise"]))) == [[noise]]
+    assert list(members([cell(), noise, clean], WorstCase(attacks=["fgsm"]))) == [[cell(), clean]]
     assert list(members([cell(), other], WorstCase())) == [[cell()], [other]]
 
 
@@ -83,6 +93,14 @@ def test_the_row_says_the_largest_budget_and_the_same_keys_for_any_number_of_cel
     assert columns["attack"] == "worst-case"
     assert columns["params"] == columns_of([cell()], WorstCase())["params"] == "{}"
     assert (columns["epsilon"], columns["norm"], columns["epsilon_unit"]) == (0.001, "linf", "full-scale")
+
+
+def test_clean_clips_and_controls_change_nothing_of_what_the_row_says() -> None:
+    clean = cell(
+        attack="none", access="blind", labels="none", norm="", epsilon=None, source_model="", source_defense=""
+    )
+    noise = cell(attack="noise", access="blind", labels="none", source_model="", source_defense="")
+    assert columns_of([cell(), noise, clean], WorstCase()) == columns_of([cell()], WorstCase())
 
 
 def test_with_a_cell_without_a_budget_the_worst_has_none() -> None:
