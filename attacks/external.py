@@ -21,6 +21,9 @@ from advser.threat import Access, Domain, Norm, per_clip
 SUFFIXES: Final = (".wav", ".flac")
 """The lossless formats that are read."""
 
+FLOATS: Final = ("FLOAT", "DOUBLE")
+"""Their encodings whose samples may be no numbers, which reading them tells."""
+
 
 class External(Attack):
     """Files of another tool, each tried on the victim: one that it does not misread is left out.
@@ -50,6 +53,8 @@ class External(Attack):
             InputError: if the folder holds no sound, or a file is unreadable, is named as no clip, is there in two
                 formats, or has another rate, number of channels or length than its clip.
         """
+        if not Path(self.folder).is_dir():
+            raise InputError(f"folder: found no folder '{self.folder}', allowed: one of sound")
         files = self._files()
         if not files:
             raise InputError(
@@ -102,3 +107,5 @@ def _check(file: Path, samples: int) -> None:
             f"{file}: found {info.frames} samples at {info.samplerate} Hz, {info.channels} channel(s), allowed: those "
             f"of the clip, {samples} samples at {SAMPLE_RATE} Hz, 1 channel"
         )
+    if info.subtype in FLOATS:
+        read(file, str(file))

@@ -346,14 +346,15 @@ def verify(
     file: Annotated[Path, typer.Argument(help="What `submit` wrote. Its plugin files are run.")],
     data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
     out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/<file>-verified]")] = None,
-    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: one for this run alone]")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
 ) -> None:
     """Run a submission again and print claimed beside verified figures.
 
-    Exit code: 0 every claimed figure is the same or within the verified interval, 1 some are not, 2 unusable input.
+    Exit code: 0 every claimed figure is the same or within the verified interval, with ranks and flags to match, 1 not
+    so, 2 unusable input.
     """
     from tempfile import TemporaryDirectory
 
@@ -364,8 +365,10 @@ def verify(
     where = {name: Path(path) for name, path in _pairs("--data", data, "CORPUS=DIR").items()}
     pool = Workers(workers, scheduler, _device(device))
     into = out or Path("results") / f"{file.stem}-verified"
-    with TemporaryDirectory(prefix="advser-verify-") as folder:
-        found = again(unpack(file, Path(folder)), where, store or _default_store(), into, pool, _console(errors=True))
+    with TemporaryDirectory(prefix="advser-verify-") as made:
+        folder = Path(made)
+        claim = unpack(file, folder / "claim")
+        found = again(claim, where, store or folder / "store", into, pool, _console(errors=True))
     _console().print(_beside(found), markup=False, soft_wrap=True)
     if not found.confirmed:
         raise typer.Exit(EXIT_FOUND)
@@ -384,7 +387,9 @@ def _beside(found: Verified) -> str:
     table = tabulate(telling[told].fillna("").values.tolist(), headers=told, floatfmt=".4f")
     counts = figures["outcome"].value_counts()
     summary = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
-    return f"{table}\n{len(figures)} figures: {summary}; results in {found.directory}"
+    lines = [table, f"{len(figures)} figures: {summary}; {found.ranks} ranks differ"]
+    lines += [f"flags that the submission does not tell: {', '.join(found.flags)}"] * bool(found.flags)
+    return "\n".join([*lines, f"ran {found.suite}, {found.jobs} jobs done; results in {found.directory}"])
 
 
 @app.command()

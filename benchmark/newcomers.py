@@ -55,6 +55,11 @@ def _new(registry: Registry[Any], entries: Sequence[PluginEntry]) -> list[str]:
 
 def _audio(suite: Suite, folder: Path) -> list[AttackEntry]:
     label = folder.resolve().name
+    if label in {"none", *(entry.title for entry in suite.attacks), *(worst.name for worst in suite.worst)}:
+        raise InputError(
+            f"--external {folder}: found the name '{label}', which a row of suite '{suite.name}' has, "
+            "allowed: a folder of another name"
+        )
     return [
         entry.model_copy(update={"label": label, "params": {**entry.params, "folder": str(folder)}})
         for entry in _places(suite, "external")

@@ -216,6 +216,18 @@ def load_plugin_file(path: Path) -> ModuleType:
     return module
 
 
+def plugin_files(path: Path) -> dict[str, Path]:
+    """Return a plugin file and the modules beside it that it imports, by their path from its folder.
+
+    Raises:
+        InputError: if it cannot be imported.
+    """
+    closure = _closure(load_plugin_file(path).__name__)
+    folder = path.resolve().parent
+    files = [file.resolve() for name, file in closure.items() if name.partition(".")[0] != "advser"]
+    return {file.relative_to(folder).as_posix(): file for file in sorted(files)}
+
+
 def plugin_names(module: ModuleType, registries: Iterable[Registry[Any]]) -> list[str]:
     """Return the names under which the classes of a plugin file, and of the modules beside it, were registered."""
     beside = {name for name in _closure(module.__name__) if not name.startswith("advser.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import ATTACKS, CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
-from advser.registry import code_fingerprint, load_plugin_file, plugin_names
+from advser.registry import code_fingerprint, load_plugin_file, plugin_files, plugin_names
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
 from advser.samples import write_samples
@@ -139,7 +140,7 @@ def prepare(request: Request) -> Prepared:
             raise InputError(
                 f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
             )
-    suite = _with_newcomers(load(request.suite, request.changes), request.external)
+    suite = joined(request.suite, request.changes, request.external)
     if not request.changes:
         check(suite)
     for folder in (request.store, _out(request, suite)):
@@ -152,7 +153,13 @@ def prepare(request: Request) -> Prepared:
     return Prepared(suite, parts, tuple(missing(jobs, store)), notes)
 
 
-def _with_newcomers(suite: Suite, external: Sequence[Path]) -> Suite:
+def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()) -> Suite:
+    """Return a suite, changed, with the plugins of this process and the folders of sound that join it.
+
+    Raises:
+        InputError: as `advser.suite.load` and `advser.newcomers.with_newcomers`.
+    """
+    suite = load(name, changes)
     if not suite.parts:
         return with_newcomers(suite, external)
     parts = {name: with_newcomers(part, external) for name, part in suite.parts.items()}
@@ -232,6 +239,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [path.name for path in request.workers.plugins],
+        "plugin_files": _plugin_digests(request.workers.plugins),
         "transcribers": {part.plan.suite.part: _transcriber(part.speech) for part in prepared.parts},
         "jobs": {"total": len(prepared.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
         "failures": [asdict(outcome) for outcome in reasons.values()],
@@ -242,6 +250,12 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     results.save(directory)
     write_samples([part.plan for part in prepared.parts], store, tables["examples"], directory)
     return Report(results, directory, computed, tuple(reasons.values()), audit=audited)
+
+
+def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
+    """Return the SHA-256 of the plugin files and of the modules beside them, by their paths from their folders."""
+    files = {name: file for path in plugins for name, file in plugin_files(path).items()}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
 def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store, failed: Mapping[str, Outcome]) -> Evidence:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -14,14 +16,17 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 
 from advser.errors import InputError
 from advser.plugins import ATTACKS
+from advser.registry import load_plugin_file, plugin_files
 from advser.results import KEYS, MEASURED_ANEW, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE, Results
-from advser.run import Request, carry_out, prepare
+from advser.run import Request, carry_out, joined, prepare
 from advser.runner import Workers
 from advser.store import replacing
+from advser.suite import Suite, shipped
 
 MANIFEST: Final = "submission.json"
 """The file in a submission that tells what the others are: version of AdvSER, and each file's SHA-256."""
@@ -40,26 +45,40 @@ class Verified:
         figures: a row a figure, with the cell's keys, ``metric``, ``claimed``, ``verified`` and ``outcome``: ``same``;
             ``within`` (the claimed figure is another, inside the verified 95 % interval); ``outside``; ``lacking`` (one
             of the two has no figure).
+        ranks: how many claimed ranks and tie groups are others in the second run.
+        flags: checks of the audit that found something in the second run that the claim does not tell.
+        suite: what was run, in a sentence.
+        jobs: how many jobs the second run did; the others were in its store.
         directory: the results folder of the second run.
     """
 
     figures: pd.DataFrame
+    ranks: int
+    flags: tuple[str, ...]
+    suite: str
+    jobs: int
     directory: Path
 
     @property
     def confirmed(self) -> bool:
-        """Whether there are figures, and every claimed one is the same or within the verified interval."""
-        return bool(len(self.figures) and self.figures["outcome"].isin(["same", "within"]).all())
+        """Whether there are figures, each the same or within the verified interval, with ranks and flags to match.
+
+        Where figures differ within their intervals, so may ranks.
+        """
+        outcomes = {*self.figures["outcome"]}
+        agree = not self.ranks or outcomes != {"same"}
+        return bool(outcomes) and outcomes <= {"same", "within"} and agree and not self.flags
 
 
 def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
-    """Pack a results folder and the plugin files that it was made with; return the file.
+    """Pack a results folder, the plugin files that it was made with and the modules beside them; return the file.
 
-    The same inputs give the same file, byte for byte. Examples and sound are left out.
+    The same inputs give the same file, byte for byte. Examples and sound are left out, and so is whatever a plugin
+    reads that is no Python module.
 
     Raises:
-        InputError: if the folder is no results folder, the plugin files are not those of the run, or an attack of the
-            run read files, which are not in a submission.
+        InputError: if the folder is no results folder, the plugin files are not those of the run or have changed since,
+            two of them have one name, or an attack of the run read files, which are not in a submission.
     """
     results = Results.load(directory)
     _refuse_files(results.run["suite"], directory)
@@ -68,13 +87,26 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
         raise InputError(f"--plugin: found {_listed(given)}, allowed: the files of the run, {_listed(used)}")
     tables = [name for name in (TABLE_FILE, RANKS_FILE, POOLED_FILE, RUN_FILE) if (directory / name).is_file()]
     contents = {name: (directory / name).read_bytes() for name in tables}
-    contents |= {f"{PLUGINS}/{path.name}": path.read_bytes() for path in plugins}
+    contents |= {f"{PLUGINS}/{name}": data for name, data in _plugin_contents(plugins, results).items()}
     manifest = {"advser": version("advser"), "files": {name: _digest(data) for name, data in contents.items()}}
     contents[MANIFEST] = json.dumps(manifest, indent=2).encode()
     with replacing(into) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(contents.items()):
             archive.writestr(zipfile.ZipInfo(name, _TIME), data, zipfile.ZIP_DEFLATED)
     return into
+
+
+def _plugin_contents(plugins: Sequence[Path], results: Results) -> dict[str, bytes]:
+    files = [(name, file) for path in plugins for name, file in plugin_files(path).items()]
+    contents: dict[str, bytes] = {}
+    then = results.run.get("plugin_files", {})
+    for name, file in dict.fromkeys(files):
+        if name in contents:
+            raise InputError(f"--plugin: found two files called '{name}', allowed: a name of its own for each")
+        contents[name] = file.read_bytes()
+        if _digest(contents[name]) != then.get(name, _digest(contents[name])):
+            raise InputError(f"{file}: changed since the run, allowed: the file as it was (or run the suite again)")
+    return contents
 
 
 def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
@@ -108,7 +140,7 @@ def unpack(file: Path, into: Path) -> Path:
         if name not in contents or name not in digests or _digest(contents[name]) != digests[name]:
             raise InputError(f"{file}: {name}: found another file than its manifest says, allowed: an unchanged one")
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or len(path.parts) > 2:
+        if path.is_absolute() or ".." in path.parts or (len(path.parts) > 1 and path.parts[0] != PLUGINS):
             raise InputError(f"{file}: {name}: found a path out of the file, allowed: names in it")
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         (into / name).write_bytes(contents[name])
@@ -134,13 +166,46 @@ def verify(
         InputError: if the submission or anything else of the input is unusable.
     """
     claimed = Results.load(folder)
-    suite = folder / "suite.yaml"
-    suite.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
-    plugins = tuple(sorted((folder / PLUGINS).glob("*.py")))
-    pool = replace(workers, plugins=plugins)
-    request = Request(str(suite), store, data, out, only=claimed.run["only"], workers=pool)
+    if lacking := [key for key in ("suite", "only", "set", "plugins", "audit") if key not in claimed.run]:
+        raise InputError(f"{folder / RUN_FILE}: found no '{lacking[0]}', allowed: what `advser run` writes")
+    pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
+    for path in pool.plugins:
+        load_plugin_file(path)
+    suite, changes, told = _suite(claimed, folder)
+    request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
     report = carry_out(request, prepare(request), console)
-    return Verified(compared(claimed.table, report.results.table), report.directory)
+    found = report.results
+    figures = compared(claimed.table, found.table)
+    return Verified(figures, _other_ranks(claimed, found), _untold(claimed, found), told, report.computed, out)
+
+
+def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str], str]:
+    """Return a claim's suite, by name if it is the shipped one, what is changed of it, and both in a sentence."""
+    name, changes = str(claimed.run["suite"].get("name")), claimed.run["set"]
+    ours = name in shipped()
+    given = f" with {' '.join(f'--set {shlex.quote(change)}' for change in changes)}" if changes else ""
+    with suppress(InputError, ValidationError):
+        if ours and joined(name, changes) == Suite.model_validate(claimed.run["suite"]):
+            return name, changes, f"the shipped suite '{name}'{given}"
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
+    unlike = f", which is not the shipped one of that name{given}" if ours else ""
+    return str(file), (), f"its own suite '{name}'{unlike}"
+
+
+def _other_ranks(claimed: Results, found: Results) -> int:
+    """Return how many rows of the ranks differ, those that only one of both has included."""
+    said = ["rank", "tie"]
+    names = [name for name in claimed.ranks.columns if name in (*KEYS, "among", "metric")]
+    both = claimed.ranks[[*names, *said]].merge(found.ranks[[*names, *said]], on=names, how="outer", suffixes=("", "_"))
+    return int((both[said].to_numpy(float) != both[[f"{name}_" for name in said]].to_numpy(float)).any(1).sum())
+
+
+def _untold(claimed: Results, found: Results) -> tuple[str, ...]:
+    """Return the checks whose flags stand on rows on which the claim has none of them."""
+    known = [(flag["check"], flag["where"]) for flag in claimed.run["audit"]["flags"]]
+    flags = found.run["audit"]["flags"]
+    return tuple(dict.fromkeys(flag["check"] for flag in flags if (flag["check"], flag["where"]) not in known))
 
 
 def compared(claimed: pd.DataFrame, verified: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 import toys
 from commandline import advser
@@ -133,6 +134,12 @@ def stereo(folder: Path) -> None:
     write(folder / "clip0.wav", np.zeros((toys.SAMPLES, 2), np.int16))
 
 
+def no_number(folder: Path) -> None:
+    sound = np.zeros(toys.SAMPLES, np.float32)
+    sound[3] = np.nan
+    soundfile.write(folder / "clip0.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+
+
 def no_sound(folder: Path) -> None:
     (folder / "clip0.wav").write_text("no sound")
 
@@ -140,6 +147,8 @@ def no_sound(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
+        (lambda folder: folder.rmdir(), "found no folder '.*', allowed: one of sound"),
+        (no_number, "clip0.wav: 1 samples are not finite numbers"),
         (empty, "found no sound in .*allowed: one with .wav or .flac files"),
         (stranger, "clip77.wav: found the name 'clip77', allowed: that of a clip, once, such as 'clip0'"),
         (twice, "clip0.wav: found the name 'clip0', allowed: that of a clip, once, such as 'clip1'"),
@@ -214,6 +223,11 @@ def test_files_of_another_tool_are_judged_by_the_command_line(tmp_path: Path) ->
     assert set(examples["clip"]) >= set(attacked["clip"])
     with pytest.raises(InputError, match="attack 'theirs', which reads files that a submission does not hold"):
         submit(tmp_path / "after", (), tmp_path / "file.zip")
+
+    shutil.copytree(theirs, tmp_path / "ifgsm")
+    done = advser(*common, "--external", "ifgsm", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--external ifgsm: found the name 'ifgsm', which a row of suite 'judging' has" in done.stderr
 
     write(theirs / "stranger.wav", np.zeros(SAMPLE_RATE, np.int16))
     done = advser(*common, "--external", "theirs", cwd=tmp_path)

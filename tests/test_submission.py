@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from commandline import advser
 
 from advser.errors import InputError
 from advser.results import TABLE_FILE, Results
-from advser.submission import MANIFEST, compared, submit, unpack
+from advser.submission import MANIFEST, _suite, compared, submit, unpack
+from advser.suite import Suite, load
 
 SUITE = """
 name: submitted
@@ -30,11 +32,12 @@ noise: false
 audit: false
 metrics: [uar, accuracy, seconds]
 attacks:
-  - {name: halved, params: {epsilon: 0.004}}
+  - {name: halved, labels: predicted, params: {epsilon: 0.004}}
 """
 PLUGIN = '''
 import advser
 from advser.attacks.gradient_sign import FGSM
+from ways.half import way
 
 
 @advser.attack("halved")
@@ -42,8 +45,9 @@ class Halved(FGSM):
     """FGSM that goes half the way."""
 
     def perturb(self, target, x, labels, generator):
-        return (x + super().perturb(target, x, labels, generator)) / 2
+        return x + way(super().perturb(target, x, labels, generator) - x)
 '''
+BESIDE = "def way(whole):\n    return whole / 2\n"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("submission")
     (place / "submitted.yaml").write_text(SUITE)
     (place / "halved.py").write_text(PLUGIN)
+    (place / "ways").mkdir()
+    (place / "ways" / "half.py").write_text(BESIDE)
     done = advser(
         "run", "submitted.yaml", "--plugin", "halved.py", "--store", "store", "--workers", "1", cwd=place
     )  # fmt: skip
@@ -63,10 +69,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_submission_is_confirmed_by_running_it_again_from_nothing(place: Path, tmp_path: Path) -> None:
-    done = advser("verify", place / "submitted.zip", "--store", "store", "--workers", "1", cwd=tmp_path)
+    done = advser("verify", place / "submitted.zip", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "claimed" in done.stdout
     assert "verified" in done.stdout
+    jobs = Results.load(place / "results" / "submitted").run["jobs"]["total"]
+    assert f"; 0 ranks differ\nran its own suite 'submitted', {jobs} jobs done" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results"], "the store was kept"
     again = Results.load(tmp_path / "results" / "submitted-verified")
     figures = compared(Results.load(place / "results" / "submitted").table, again.table)
     assert set(figures["outcome"]) == {"same"}
@@ -102,6 +111,7 @@ def with_manifest(contents: dict[str, bytes], name: str) -> None:
         (lambda contents: contents.update({"more.txt": b"?"}), "more.txt: found another file"),
         (lambda contents: contents.pop(TABLE_FILE), "results.parquet: found another file"),
         (lambda contents: contents.pop(MANIFEST), "no submission"),
+        (lambda contents: with_manifest(contents, "elsewhere/x.py"), "found a path out of the file"),
         (lambda contents: with_manifest(contents, "../outside.txt"), "found a path out of the file"),
         (lambda contents: with_manifest(contents, "/outside.txt"), "found a path out of the file"),
     ],
@@ -132,6 +142,56 @@ def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interva
 def test_the_plugin_files_must_be_those_of_the_run(place: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--plugin: found none, allowed: the files of the run, halved\.py"):
         submit(place / "results" / "submitted", [], tmp_path / "none.zip")
+
+
+def test_a_plugin_that_changed_since_the_run_is_refused(place: Path, tmp_path: Path) -> None:
+    results = Results.load(place / "results" / "submitted")
+    assert sorted(results.run["plugin_files"]) == ["halved.py", "ways/half.py"]
+    then = results.run | {"plugin_files": results.run["plugin_files"] | {"ways/half.py": "0" * 64}}
+    replace(results, run=then).save(tmp_path / "then")
+    with pytest.raises(InputError, match=r"ways/half\.py: changed since the run"):
+        submit(tmp_path / "then", [place / "halved.py"], tmp_path / "changed.zip")
+
+
+def test_two_files_of_one_name_are_refused(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "halved.py").write_text("")
+    results = Results.load(place / "results" / "submitted")
+    replace(results, run=results.run | {"plugins": ["halved.py"] * 2}).save(tmp_path / "both")
+    with pytest.raises(InputError, match=r"--plugin: found two files called 'halved\.py'"):
+        submit(tmp_path / "both", [place / "halved.py", tmp_path / "halved.py"], tmp_path / "both.zip")
+
+
+def test_ranks_and_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
+    """Both are tampered with: a rank is bettered, a flag left out."""
+    results = Results.load(place / "results" / "submitted")
+    assert len(results.ranks)
+    assert results.run["audit"]["flags"]
+    silent = results.run["audit"] | {"flags": []}
+    ranks = results.ranks.assign(rank=results.ranks["rank"].where(results.ranks.index != 0, 7))
+    replace(results, ranks=ranks, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
+    submit(tmp_path / "claimed", [place / "halved.py"], tmp_path / "claimed.zip")
+    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "; 1 ranks differ" in done.stdout
+    told = {flag["check"] for flag in results.run["audit"]["flags"]}
+    assert f"flags that the submission does not tell: {', '.join(sorted(told))}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "told"),
+    [
+        (["bootstrap=3"], "mock", "the shipped suite 'mock' with --set bootstrap=3"),
+        ([], "mock", "its own suite 'mock', which is not the shipped one of that name"),
+        ([], "other", "its own suite 'other'"),
+    ],
+)
+def test_which_suite_was_run_is_told(tmp_path: Path, changes: list[str], name: str, told: str) -> None:
+    suite = load("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
+    results = synthetic.results()
+    claimed = replace(results, run=results.run | {"suite": suite, "set": changes})
+    found, again, said = _suite(claimed, tmp_path)
+    assert (again, said) == (changes if told.startswith("the shipped") else (), told)
+    assert load(found, again) == Suite.model_validate(suite)
 
 
 def test_the_same_results_give_the_same_file(place: Path, tmp_path: Path) -> None:
