@@ -120,7 +120,7 @@ def run(
 ) -> None:
     """Run a suite and write its results and boards.
 
-    Exit code: 0 all cells scored, 3 some failed, 2 unusable input, 130 interrupted.
+    Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
     """
     from advser.run import Request, carry_out, prepare
     from advser.runner import Workers
@@ -139,6 +139,7 @@ def run(
     _report(report, console)
     if failed := int((report.results.table["status"] == "failed").sum()):
         _console(errors=True).print(f"{failed} of {len(report.results.table)} figures failed", highlight=False)
+    if failed or report.failures:
         raise typer.Exit(EXIT_FAILED_CELLS)
 
 

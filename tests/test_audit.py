@@ -383,3 +383,32 @@ def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path
     assert "chain-rule" in board
     assert "Flag E: more clips fall under noise of the same budget" in " ".join(board.split())
     assert json.loads((tmp_path / "out" / "run.json").read_text())["audit"]["checks"].keys() == {*NAMES}
+
+
+SHY = """
+import advser
+from advser.models.tiny import Tiny
+
+
+@advser.model("shy")
+class Shy(Tiny):
+    '''Says nothing of a clip alone.'''
+
+    def embed(self, features, lengths):
+        if len(lengths) == 1:
+            raise RuntimeError("one clip is not enough")
+        return super().embed(features, lengths)
+"""
+
+
+def test_a_model_that_cannot_be_asked_is_flagged_and_fails_the_run(tmp_path: Path) -> None:
+    suite = SUITE.partition("attacks:")[0].replace("[tiny]", "[shy]").replace("iterations: 250", "iterations: 5")
+    (tmp_path / "audited.yaml").write_text(suite)
+    (tmp_path / "shy.py").write_text(SHY)
+    done = advser("run", "audited.yaml", "--plugin", "shy.py", "--store", "store", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    reason = "probe shy / none, fold fold1: RuntimeError: one clip is not enough"
+    assert f"failed: {reason}" in done.stderr
+    (flag,) = Results.load(tmp_path / "results" / "audited").run["audit"]["flags"]
+    assert (flag["check"], flag["detail"]) == ("could-not-be-probed", reason)
+    assert "could not be probed" in done.stdout
