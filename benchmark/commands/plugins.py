@@ -1,0 +1,103 @@
+"""What there is, and whether it keeps its contract: `advser list`, `advser show`, `advser check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advser.commands.usage import EXIT_FOUND, Plugins, console, default_store, pairs
+from advser.errors import InputError, did_you_mean
+from advser.plugins import BY_KIND, REGISTRIES
+
+
+def list_plugins(
+    kind: Annotated[str, typer.Argument(help="models, attacks, defenses, corpora, suites, metrics or transcribers.")],
+    plugin: Plugins = [],
+) -> None:
+    """List the plugins of one kind, or the shipped suites."""
+    from advser.registry import load_plugin_file
+
+    for path in plugin:
+        load_plugin_file(path)
+    if kind == "suites":
+        from advser.suite import load, shipped
+
+        rows = [(name, load(name).title) for name in shipped()]
+    elif kind in REGISTRIES:
+        registry = REGISTRIES[kind]
+        rows = [(name, registry.origin(name).summary) for name in registry]
+    else:
+        allowed = [*REGISTRIES, "suites"]
+        raise InputError(f"list {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        console().print(f"{name:<{width}}  {summary}", markup=False, soft_wrap=True)
+
+
+def show(
+    kind: Annotated[str, typer.Argument(help="model, attack, defense, corpus, metric, transcriber or suite.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name.")],
+    plugin: Plugins = [],
+) -> None:
+    """Show a plugin: where it is defined, its parameters with units, its source; of a suite, its YAML."""
+    import inspect
+
+    from tabulate import tabulate
+
+    from advser.facts import facts
+    from advser.parameters import describe
+    from advser.registry import load_plugin_file
+
+    for path in plugin:
+        load_plugin_file(path)
+    if kind == "suite":
+        from advser.suite import source
+
+        sys.stdout.write(source(name))
+        return
+    if kind not in BY_KIND:
+        allowed = [*BY_KIND, "suite"]
+        raise InputError(f"show {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
+    found = BY_KIND[kind].get(name)
+    print_line = console().print
+    print_line(f"{kind} {name}\n{BY_KIND[kind].origin(name)}\n", markup=False, soft_wrap=True)
+    print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
+    for heading, told in facts(found):
+        print_line(f"\n{heading}: {told}", markup=False, soft_wrap=True)
+    rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(found)]
+    if rows:
+        table = tabulate(rows, headers=["parameter", "type", "default", "unit", "about"])
+        print_line(f"\n{table}", markup=False, soft_wrap=True)
+
+
+def check(
+    kind: Annotated[str, typer.Argument(help="attack, defense, model or metric.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name.")],
+    params: Annotated[list[str], typer.Option("--param", metavar="KEY=VALUE", help="A parameter; VALUE is YAML.")] = [],
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    plugin: Plugins = [],
+) -> None:
+    """Try a plugin in half a minute: contract, then the suite 'mock' with its audit.
+
+    Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
+    """
+    from advser.changes import parsed
+    from advser.check import check as found
+    from advser.registry import load_plugin_file
+
+    for path in plugin:
+        load_plugin_file(path)
+    texts = pairs("--param", params, "KEY=VALUE")
+    given = {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
+    wrong = 0
+    for finding in found(kind, name, given, store or default_store(), tuple(path.absolute() for path in plugin)):
+        wrong += bool(finding.wrong)
+        told = f"note   {finding.part}: {finding.note}" if finding.note else f"ok     {finding.part}"
+        told = f"MEND   {finding.part}: {finding.wrong}" if finding.wrong else told
+        console().print(told, markup=False, soft_wrap=True)
+    console().print(f"{wrong} to mend or to explain in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
+    if wrong:
+        raise typer.Exit(EXIT_FOUND)

@@ -1,0 +1,143 @@
+"""What results show: `advser board`, `advser compare`, `advser draw`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advser.commands.usage import EXIT_FOUND, console, pairs
+from advser.errors import InputError
+
+MOST_DECIMALS = 9
+"""Digits after the point that are still figures."""
+
+
+class Format(StrEnum):
+    """How a board is written."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+class ComparisonFormat(StrEnum):
+    """How a comparison is written."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+    junit = "junit"
+    github = "github"
+
+
+def board(
+    results: Annotated[Path, typer.Argument(help="A results folder.")],
+    by: Annotated[str, typer.Option(help="attacks, defenses, models, transfer, or a table of the suite.")] = "attacks",
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
+    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
+    metrics: Annotated[str, typer.Option(metavar="NAME,…", help="Metrics to show, in this order; all if empty.")] = "",
+    columns: Annotated[str, typer.Option(metavar="NAME,…", help="Columns to show, as CSV names them.")] = "",
+    pivot: Annotated[str, typer.Option(metavar="NAME", help="Column whose values stand side by side.")] = "",
+    decimals: Annotated[str, typer.Option(metavar="N or NAME=N,…", help="Digits after the point.")] = "",
+    bold: Annotated[bool, typer.Option(help="Mark the best, and all that tie with it.")] = True,
+    intervals: Annotated[bool, typer.Option(help="Show intervals, of figures and ranks.")] = True,
+    notes: Annotated[bool, typer.Option(help="Show notes; marks are always explained.")] = True,
+    caption: Annotated[str, typer.Option(help="What stands above it.  [default: what it shows, and its facts]")] = "",
+    label: Annotated[str, typer.Option(help="What LaTeX refers to it by.  [default: tab:NAME]")] = "",
+) -> None:
+    """Print one board of a results folder."""
+    from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.exhibits import tables
+    from advser.leaderboards.render import render
+    from advser.leaderboards.shape import Shape, shaped
+    from advser.results import Results, select, with_metrics
+
+    chosen = select(Results.load(results), pairs("--where", where, "KEY=GLOB"))
+    if metrics:
+        chosen = with_metrics(chosen, metrics.split(","))
+    built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)
+    if built is None:
+        raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
+    names = tuple(name for name in columns.split(",") if name)
+    shape = Shape(names, pivot, _decimals(decimals), bold, intervals, notes, caption, label)
+    sys.stdout.write(f"{render(shaped(built, shape), format.value)}\n")
+
+
+def _decimals(text: str) -> dict[str, int]:
+    """Read ``3``, or ``uar=2,pesq=1``; the empty name stands for all columns."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.rpartition("=")
+        if not (number.isdecimal() and int(number) <= MOST_DECIMALS):
+            raise InputError(f"--decimals {part}: found '{number}', allowed: 0 to {MOST_DECIMALS}")
+        found[name] = int(number)
+    return found
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="A results folder: what is compared with.")],
+    new: Annotated[Path, typer.Argument(help="A results folder of the same protocol: what is judged.")],
+    fail_on: Annotated[
+        list[str],
+        typer.Option(metavar="METRIC=DELTA", help="Largest change for the worse that passes: uar=-0.02, wer=0.05."),
+    ] = [],
+    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to compare.")] = [],
+    level: Annotated[
+        float, typer.Option(min=0, max=1, help="Chance of a false alarm; 1: the tolerance alone decides.")
+    ] = 0.05,
+    format: Annotated[ComparisonFormat, typer.Option(help="How to write it.")] = ComparisonFormat.terminal,  # noqa: A002
+) -> None:
+    """Tell what moved between two results, and whether it is a regression.
+
+    A figure is a regression if it is worse by more than its tolerance, and a test paired by clip tells this from
+    chance. Without --fail-on all metrics that have such a test are gated, with the tolerance 0.
+
+    Exit code: 0 same, better, or told from chance by no test; 1 a regression, or a gated figure is lost; 2 unusable
+    input, such as two protocols.
+    """
+    from advser.leaderboards.changes import board, junit, lines, workflow_commands
+    from advser.leaderboards.render import render
+    from advser.regression import compare as compared
+    from advser.regression import gates_of
+    from advser.results import Results, select
+
+    kept = pairs("--where", where, "KEY=GLOB")
+    before, after = (select(Results.load(folder), kept) for folder in (base, new))
+    gates = gates_of(before, pairs("--fail-on", fail_on, "METRIC=DELTA"))
+    comparison = compared(before, after, gates, level)
+    found = lines(comparison, before, after)
+    told = board(comparison, found, _gated(fail_on, level))
+    if format is ComparisonFormat.junit:
+        sys.stdout.write(f"{junit(comparison, found)}\n")
+    elif format is ComparisonFormat.github:
+        sys.stdout.write(f"{workflow_commands(found)}\n")
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(f"{render(told, 'markdown')}\n")
+    else:
+        sys.stdout.write(f"{render(told, format.value)}\n")
+    if comparison.failures:
+        raise typer.Exit(EXIT_FOUND)
+
+
+def _gated(fail_on: list[str], level: float) -> str:
+    """Return in words what `compare` gates."""
+    gates = f"at most {', '.join(fail_on)}" if fail_on else "no change for the worse, of all metrics that have a test"
+    test = f"paired test by clip, p ≤ {level:g} over all gated figures" if level < 1 else "no test"
+    return f"Gate: {gates}; {test}."
+
+
+def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Write the boards, figures and page of a results folder again, from its tables."""
+    from advser.leaderboards.write import write_all
+    from advser.results import Results
+
+    written = write_all(Results.load(results), results)
+    console().print(f"{len(written)} files written in {results}", markup=False, soft_wrap=True)

@@ -1,0 +1,104 @@
+"""`advser run`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, default_store, device_named, pairs
+
+if TYPE_CHECKING:
+    from advser.run import Prepared, Report
+
+
+def run(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (see 'advser list suites') or a YAML file.")] = "demo",
+    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Results folder.  [default: results/<suite>; with --set or --only results/<suite>-cut]"),
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    changes: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the suite: training.iterations=100.")
+    ] = [],
+    only: Annotated[
+        list[str], typer.Option("--only", metavar="KEY=GLOB", help="Keep matching cells (and clean ones): attack=fgsm.")
+    ] = [],
+    plugin: Plugins = [],
+    external: Annotated[
+        list[Path], typer.Option("--external", help="Folder of adversarial audio, judged as an attack.")
+    ] = [],
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
+    device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the jobs, do none; but the corpus is prepared.")
+    ] = False,
+) -> None:
+    """Run a suite and write its results and boards.
+
+    Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
+    """
+    from advser.run import Request, carry_out, prepare
+    from advser.runner import Workers
+
+    output = console()
+    where = {name: Path(path) for name, path in pairs("--data", data, "CORPUS=DIR").items()}
+    pool = Workers(workers, scheduler, device_named(device), tuple(path.absolute() for path in plugin))
+    request = Request(
+        suite, store or default_store(), where, out, changes, pairs("--only", only, "KEY=GLOB"), pool, external
+    )
+    prepared = prepare(request)
+    if dry_run:
+        _list_jobs(prepared, output)
+        return
+    report = carry_out(request, prepared, console(errors=True))
+    _report(report, output)
+    if failed := int((report.results.table["status"] == "failed").sum()):
+        console(errors=True).print(f"{failed} of {len(report.results.table)} figures failed", highlight=False)
+    if failed or report.failures:
+        raise typer.Exit(EXIT_FAILED_CELLS)
+
+
+def _list_jobs(prepared: Prepared, output: Console) -> None:
+    waiting = {job.key: job for job in prepared.waiting}
+    listed: set[str] = set()
+    for part in prepared.parts:
+        new = {key: job for key, job in part.plan.jobs.items() if key not in listed}
+        if name := part.plan.suite.part:
+            output.print(f"part {name}" + ("" if new else ": nothing but what is listed above"), soft_wrap=True)
+        for key, job in new.items():
+            state = "to do " if key in waiting else "cached"
+            output.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
+        listed |= {*new}
+    kinds = Counter(job.title.partition(" ")[0] for job in waiting.values())
+    told = f" ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})" if waiting else ""
+    cells = f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do{told}"
+    output.print(cells, markup=False, soft_wrap=True)
+
+
+def _report(report: Report, output: Console) -> None:
+    from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.exhibits import tables
+    from advser.leaderboards.render import render
+
+    if report.written:
+        from advser.leaderboards.write import write_all
+
+        write_all(report.results, report.directory)
+    said = report.results.notes
+    for board in (*(build(report.results) for build in BOARDS.values()), *tables(report.results).values()):
+        own = replace(board, notes=tuple(note for note in board.notes if note not in said))
+        output.print(render(own, "terminal"), markup=False, soft_wrap=True)
+        output.print()
+    for note in said:
+        output.print(note, markup=False)
+    output.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
+    for failure in report.failures:
+        console(errors=True).print(f"failed: {failure.reason}", markup=False, soft_wrap=True)

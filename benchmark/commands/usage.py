@@ -1,0 +1,71 @@
+"""What the commands have in common: exit codes, options, and where they print."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from platformdirs import user_cache_path
+from rich.console import Console
+
+from advser.errors import InputError
+
+EXIT_FOUND = 1
+EXIT_INPUT = 2
+EXIT_FAILED_CELLS = 3
+EXIT_INTERRUPTED = 130
+
+Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers plugins.")]
+
+
+class Device(StrEnum):
+    """Where models run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def console(*, errors: bool = False) -> Console:
+    """Return where to print: standard output, or, for what is no result, standard error."""
+    return Console(highlight=False, stderr=errors)
+
+
+def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
+    """Return KEY=VALUE texts of an option as a mapping.
+
+    Raises:
+        InputError: if one has another form, or a key is given twice.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"{option} {text}: allowed: {form}")
+        if key in found:
+            raise InputError(f"{option} {text}: '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def default_store() -> Path:
+    """Return where artefacts are kept: $ADVSER_STORE, or a cache of the user's."""
+    return Path(os.environ.get("ADVSER_STORE") or user_cache_path("advser") / "store")
+
+
+def device_named(device: Device) -> str:
+    """Return the torch device that is meant.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    import torch
+
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available to torch; allowed here: cpu")
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.value
