@@ -36,7 +36,7 @@ class Noise(Attack):
     Random sign has the L∞ norm and the energy of an FGSM perturbation. Gaussian noise has standard deviation ε / 3, so
     that its clipping at ±ε by the harness touches 0.3 % of the values. In L2 the noise is of a random direction, kind
     notwithstanding, and as loud as the budget allows; relative to the clip that is a signal-to-noise ratio of
-    −20 log₁₀ ε dB.
+    −20 log₁₀ ε dB. In sound of 16 bits, noise of less than half a step a sample is rounded to less than that.
     """
 
     citation: ClassVar[str] = "control; no source"

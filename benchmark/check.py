@@ -24,6 +24,8 @@ from advser.suite import load
 
 SUITE: Final = "mock"
 OF_VICTIMS: Final = (
+    attacks.iterative_attack_weaker_than_single_step,
+    attacks.noise_beats_attack,
     attacks.transfer_beats_white_box,
     attacks.queries_beat_white_box,
     attacks.undefended_twin_stands,
@@ -42,6 +44,9 @@ CHECKS_OF: Final[Mapping[str, tuple[Check, ...]]] = {
     "metric": (),
 }
 """Kind of plugin → the checks of the audit that tell of it."""
+
+LOUDER: Final[Mapping[str, float]] = {"linf": 1, "l2": 150, "relative-l2": 10}
+"""What the mock suite's budgets in L∞ are multiplied by in other norms, for about the same loudness of its clips."""
 
 EPSILON: Final = 0.004
 """Budget of an attack that is held against its contract."""
@@ -109,15 +114,28 @@ def _with(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
 def _attack_entry(
     plugin: type[Attack], entry: dict[str, Any], domain: list[str], budgets: list[float]
 ) -> dict[str, Any]:
-    budget = {"epsilon": budgets} if "epsilon" in plugin.model_fields else {}
-    steps = entry["params"].get("steps", getattr(plugin.model_fields.get("steps"), "default", None))
-    twice = {"steps": [steps, 2 * steps]} if isinstance(steps, int) and not plugin.single_step else {}
+    louder = LOUDER[entry["params"].get("norm", getattr(plugin, "norm", "linf"))]
+    budget = {"epsilon": [louder * epsilon for epsilon in budgets]} if "epsilon" in plugin.model_fields else {}
     return {
         "name": entry["name"],
-        "params": {**entry["params"], **budget, **twice},
+        "params": {**entry["params"], **budget, **_twice(plugin, entry["params"])},
+        # As of the attacks that it is held against; of an undefended model that is the cross-entropy.
+        "objective": "adaptive",
         "domain": domain,
         "delivery": ["features"] if domain == ["spectrogram"] else ["audio"],
     }
+
+
+def _twice(plugin: type[Attack], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameter ``steps`` of an attack once and twice as large, if it has one that can be doubled."""
+    steps = params.get("steps", getattr(plugin.model_fields.get("steps"), "default", None))
+    if plugin.single_step or not isinstance(steps, int) or not steps:
+        return {}
+    try:
+        validated(plugin, {"epsilon": EPSILON, **params, "steps": 2 * steps}, "twice the steps")
+    except InputError:
+        return {}
+    return {"steps": [steps, 2 * steps]}
 
 
 def _judged(kind: str, name: str, report: Report) -> Iterator[Finding]:

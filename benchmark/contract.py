@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -160,10 +161,12 @@ def _metric(made: Metric) -> Iterator[Finding]:
     yield Finding("a row a clip", "" if len(found) == len(examples) else f"{len(found)} rows of {len(examples)} clips")
     again = torch.from_numpy(made.statistics(examples.iloc[::-1].reset_index(drop=True), 4)).flip(0)
     yield Finding("the order of the clips makes no difference", _differs(found.nan_to_num(), again.nan_to_num()))
-    figures = [_figure(made, _examples(seed)) for seed in range(8)]
-    yield Finding("it tells clips apart", f"always {figures[0]:g}" if len({*figures}) == 1 else "")
+    right, wrong = (_figure(made, _read(examples, rightly=so)) for so in (True, False))
+    figures = {right, wrong, *(_figure(made, _examples(seed)) for seed in range(8))}
+    numbers = {figure for figure in figures if not math.isnan(figure)}
+    constant = "never a number" if not numbers else f"always {numbers.pop():g}" if len(numbers) == 1 else ""
+    yield Finding("it tells clips apart", constant)
     if {*made.needs} <= {"predictions", "attack", "source"} and made.higher_is_better is not None:
-        right, wrong = (_figure(made, _read(examples, rightly=so)) for so in (True, False))
         upside_down = right < wrong if made.higher_is_better else right > wrong
         told = f"{right:g} of a model that is always right, {wrong:g} of one that never is"
         yield Finding("higher_is_better says which end is good", told if upside_down else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -13,14 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from advser.attacks.base import Attack
-from advser.attacks.controls import FrameNoise, Noise, Offset, SnrNoise
+from advser.attacks.controls import FrameNoise, Noise, Offset
+from advser.plugins import ATTACKS
 from advser.results import CLEAN, KEYS
 
 VICTIM: Final = ("part", "seed", "model", "defense")
 """Keys that name a trained model in a run."""
 
-CONTROLS: Final[tuple[type[Attack], ...]] = (Noise, SnrNoise, FrameNoise, Offset)
-"""What counts as noise: perturbations that were not made to fool anything, as one that is blind may have been."""
+CONTROLS: Final[tuple[type[Attack], ...]] = (Noise, FrameNoise, Offset)
+"""What counts as noise in a budget: it was not made to fool anything, as another attack that is blind may have been."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,8 @@ class Cell:
         params: the attack's parameters.
         fallen: which clips are misread (N,).
         right: which clips are read rightly when clean (N,).
-        single_step: whether the attack says that it takes one step (`Attack.single_step`).
+        iterative: whether the attack takes more than one step along the gradient, or attacks within it do.
+        steps: the parameter ``steps``, or the largest of the attacks within; 1 without any.
         control: whether it is one of `CONTROLS`.
         handed_in: whether its examples were made elsewhere (`Attack.places`): what they come to is no attack's doing.
     """
@@ -41,7 +43,8 @@ class Cell:
     params: Mapping[str, Any]
     fallen: npt.NDArray[np.bool_]
     right: npt.NDArray[np.bool_]
-    single_step: bool = False
+    iterative: bool = False
+    steps: int = 1
     control: bool = False
     handed_in: bool = False
 
@@ -77,16 +80,6 @@ class Cell:
     def queries(self) -> bool:
         """Whether the attack asked the victim for answers alone."""
         return self.keys["access"] in ("scores", "decisions") and not self.handed_in
-
-    @property
-    def steps(self) -> int:
-        """The attack's parameter ``steps``; 1 of an attack without it."""
-        return int(self.params.get("steps") or 1)
-
-    @property
-    def iterative(self) -> bool:
-        """Whether the attack takes more than one step along the gradient."""
-        return not self.single_step and self.params.get("steps") not in (0, 1)
 
     @property
     def objective(self) -> str:
@@ -135,9 +128,9 @@ class Evidence:
         return [other for other in self._places[cell.place] if other is not cell]
 
     def strongest(self, cell: Cell) -> bool:
-        """Tell whether no other attack by gradient fells more clips in the same place with the same budget."""
+        """Tell whether no other attack of several steps by gradient fells more clips with the same budget there."""
         alike = (other for other in self.rivals(cell) if other.keys["epsilon"] == cell.keys["epsilon"])
-        return all(other.fallen.mean() <= cell.fallen.mean() for other in alike if other.gradient)
+        return all(other.fallen.mean() <= cell.fallen.mean() for other in alike if other.gradient and other.iterative)
 
     def largest(self, cell: Cell) -> bool:
         """Tell whether no other attack by gradient has a larger budget in the same place."""
@@ -179,12 +172,29 @@ def cells_of(
 
 def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, plugin: type[Attack] | None) -> Cell:
     label = clips["label"].to_numpy()
+    params = json.loads(keys["params"] or "{}")
+    made_of = [(plugin, params), *_within(params)]
     return Cell(
         keys,
-        json.loads(keys["params"] or "{}"),
+        params,
         fallen=clips["prediction"].to_numpy() != label,
         right=clips["clean_prediction"].to_numpy() == label,
-        single_step=plugin is not None and plugin.single_step,
+        iterative=len(made_of) > 2 or _iterative(*made_of[-1]),
+        steps=max(int(given.get("steps") or 1) for _, given in made_of),
         control=plugin in CONTROLS,
         handed_in=plugin is not None and bool(plugin.places),
     )
+
+
+def _within(params: Mapping[str, Any]) -> Iterator[tuple[type[Attack] | None, Mapping[str, Any]]]:
+    """Yield the attacks, with their parameters, that an attack is made of: those it refers to, at any depth."""
+    for one in [params.get("attack"), *(params.get("attacks") or [])]:
+        if isinstance(one, Mapping) and one.get("name") in ATTACKS:
+            given = one.get("params") or {}
+            yield ATTACKS.get(one["name"]), given
+            yield from _within(given)
+
+
+def _iterative(plugin: type[Attack] | None, params: Mapping[str, Any]) -> bool:
+    single = plugin is not None and plugin.single_step
+    return not single and params.get("steps") not in (0, 1)

@@ -12,7 +12,7 @@ from advser.errors import InputError
 from advser.parameters import explain
 from advser.plugins import ATTACKS, BY_KIND, DEFENSES, METRICS, MODELS
 from advser.registry import Registry
-from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
+from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite, WorstCase
 
 
 def is_newcomer(kind: str, name: str) -> bool:
@@ -55,7 +55,8 @@ def _new(registry: Registry[Any], entries: Sequence[PluginEntry]) -> list[str]:
 
 def _audio(suite: Suite, folder: Path) -> list[AttackEntry]:
     label = folder.resolve().name
-    if label in {"none", *(entry.title for entry in suite.attacks), *(worst.name for worst in suite.worst)}:
+    own = {*(entry.title for entry in suite.attacks), *(worst.name for worst in suite.worst)}
+    if label in {"none", "noise", WorstCase().name, *own}:
         raise InputError(
             f"--external {folder}: found the name '{label}', which a row of suite '{suite.name}' has, "
             "allowed: a folder of another name"

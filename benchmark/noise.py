@@ -14,8 +14,8 @@ def missing_noise(rows: Iterable[Configuration]) -> list[AttackEntry]:
     """Return noise, as loud as the budget allows, for each budget that an attack has and no noise of the suite.
 
     Within an L∞ budget that is ±ε of random sign, which has the energy of one step of FGSM: no attack within it is
-    louder. Relative to the clip it has the budget's SNR. An attack without a budget has none at which noise could be
-    as loud.
+    louder. Relative to the clip it has the budget's SNR; of budgets so small that the noise is below half a 16-bit step
+    a sample, rounding leaves less. An attack without a budget has none at which noise could be as loud.
     """
     wanted: dict[tuple[Domain, Budget], dict[Delivery, None]] = {}
     there: set[tuple[Domain, Budget, Delivery]] = set()
@@ -23,7 +23,7 @@ def missing_noise(rows: Iterable[Configuration]) -> list[AttackEntry]:
         budget = row.attack.budget(row.domain)
         if budget is None or not budget.epsilon:
             continue
-        if isinstance(row.attack, Noise):
+        if isinstance(row.attack, Noise) and (budget.norm != "linf" or row.attack.kind == "sign"):
             there |= {(row.domain, budget, delivery) for delivery in row.deliveries}
         elif not row.blind:
             wanted.setdefault((row.domain, budget), {}).update(dict.fromkeys(row.deliveries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -79,6 +79,7 @@ class Plan:
         cells: what the results will have figures of.
         probes: the trained models that an audit asks.
         notes: what was asked for and is left out, in sentences.
+        attacks: title of each attack, those that the suite does not list (`advser.noise`) included, with its plugin.
     """
 
     suite: Suite
@@ -86,6 +87,7 @@ class Plan:
     cells: tuple[Cell, ...]
     probes: tuple[Probe, ...] = ()
     notes: tuple[str, ...] = ()
+    attacks: Mapping[str, type[Attack]] = field(default_factory=dict)
 
 
 def make_plan(suite: Suite, corpus: Corpus, speech: Speech, only: Mapping[str, str], device: str) -> Plan:
@@ -185,7 +187,8 @@ class _Planner:
         read = dict.fromkeys(f"{row.entry.title}: {row.reading.note}." for row in rows if row.reading)
         notes = (*(f"Left out: {reason}." for reason in impossible), *read)
         probes = tuple(self._probes(cells)) if self.suite.audit else ()
-        return Plan(self.suite, self.book.jobs, tuple(cells), probes, notes)
+        attacks = {row.entry.title: type(row.attack) for row in rows}
+        return Plan(self.suite, self.book.jobs, tuple(cells), probes, notes, attacks)
 
     def _probes(self, cells: Sequence[Cell]) -> Iterator[Probe]:
         """Yield the probe of each victim that is judged, on the first fold: the folds' models are of one kind."""

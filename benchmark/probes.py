@@ -33,6 +33,9 @@ STRIDES: Final = (1e-6, 1e-5, 1e-4, 1e-3)
 DIRECTIONS: Final = 8
 """Random directions in which the gradient is held against finite differences."""
 
+CUT: Final = 400
+"""Of this many parts the last is taken off a clip: 5 ms of two seconds, which change nothing of what it says."""
+
 REPEATS: Final = 3
 """Forward passes that must agree."""
 
@@ -49,6 +52,12 @@ class Batch:
         """Return some of the clips (indices, or a mask)."""
         return Batch(self.waveform[rows], self.lengths[rows], self.labels[rows])
 
+    def beside(self, generator: torch.Generator) -> Batch:
+        """Return the clips with uniform noise of up to `BUDGET` in them: where attacks are, off the 16-bit grid."""
+        drawn = torch.rand(self.waveform.shape, generator=generator, device=self.waveform.device)
+        noise = (2 * drawn - 1) * BUDGET * sound_mask(self.lengths, self.waveform.shape[1])
+        return Batch(self.waveform + noise.to(self.waveform), self.lengths, self.labels)
+
     def target(self, model: EmotionModel) -> Target:
         """Return the target before the sound, white-box, with the margin as objective: it does not saturate."""
         mask = sound_mask(self.lengths, self.waveform.shape[1])
@@ -57,17 +66,21 @@ class Batch:
 
 @torch.no_grad()
 def disagreement(model: EmotionModel, batch: Batch) -> float:
-    """Return the largest difference of a logit between repeated forward passes; 0 of a deterministic model."""
+    """Return the largest difference of a logit between repeated forward passes, as a share of the logits' span."""
     answers = torch.stack([model(batch.waveform, batch.lengths) for _ in range(REPEATS)])
-    return float((answers - answers[0]).abs().max())
+    return _share_of_span(answers - answers[0], answers)
 
 
 @torch.no_grad()
 def company(model: EmotionModel, batch: Batch) -> float:
-    """Return the largest difference of a logit between a clip alone and the clip in a batch."""
+    """Return the largest difference of a logit between a clip alone and in a batch, as a share of the logits' span."""
     together = model(batch.waveform, batch.lengths)
     alone = [model(batch.waveform[[row]], batch.lengths[[row]])[0] for row in range(len(batch.labels))]
-    return float((together - torch.stack(alone)).abs().max())
+    return _share_of_span(together - torch.stack(alone), together)
+
+
+def _share_of_span(difference: Tensor, logits: Tensor) -> float:
+    return float(difference.abs().max() / (logits.max() - logits.min()).clamp_min(1e-30))
 
 
 @torch.no_grad()
@@ -88,9 +101,13 @@ def changed_state(model: EmotionModel, batch: Batch) -> list[str]:
 
 
 def without_gradient(model: EmotionModel, batch: Batch) -> float:
-    """Return the share of clips whose cross-entropy has a gradient that is 0 everywhere, or not finite."""
-    with batch.target(model) as target:
-        gradient = target.gradient(batch.waveform, batch.labels, cross_entropy).flatten(1)
+    """Return the share of clips whose cross-entropy has a gradient that is 0 everywhere, or anywhere not finite."""
+    # Not by `Target.gradient`, which gives attacks 0 in place of what is not finite.
+    variable = batch.waveform.clone().requires_grad_()
+    with batch.target(model):
+        losses = cross_entropy(model.outputs(variable, batch.lengths, "waveform"), batch.labels)
+        (gradient,) = torch.autograd.grad(losses.sum(), variable)
+    gradient = gradient.flatten(1)
     return float((~gradient.isfinite().all(1) | (gradient == 0).all(1)).double().mean())
 
 
@@ -132,27 +149,37 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
                 torch.stack([target.loss(batch.waveform + side * stride * one, batch.labels) for one in signs]).double()
                 for side in (1, -1)
             )
-            explained = torch.cosine_similarity(there - back, automatic, dim=0).clamp_min(0).square()
+            explained = torch.cosine_similarity(there - back, automatic, dim=0).nan_to_num(0).clamp_min(0).square()
             shares.append(1 - explained)
     known = torch.stack(shares)[:, gradient.flatten(1).any(1)]
     return float(known.median(1).values.min()) if known.shape[1] else float("nan")
 
 
 def changed_unheard(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
-    """Return the share of clips that random noise of one 16-bit step, or 1 % less volume, has read as another class."""
+    """Return the share of clips that any of three changes has read as another class.
+
+    Random noise of one step of 16-bit PCM; 1 % less volume; the last 1 / 400 of the clip cut off.
+    """
     x = batch.waveform
     signs = torch.randint(2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
     inside = sound_mask(batch.lengths, x.shape[1])
     with torch.no_grad(), batch.target(model) as target:
         read = [target.decisions(changed * inside) for changed in (x + PCM_STEP * signs, 0.99 * x)]
+    lengths = batch.lengths - (batch.lengths // CUT).clamp_min(1)
+    cut = Batch(x * sound_mask(lengths, x.shape[1]), lengths, batch.labels)
+    with torch.no_grad(), cut.target(model) as target:
+        read.append(target.decisions(cut.waveform))
     return float((torch.stack(read) != batch.labels).any(0).double().mean())
 
 
-def standing(model: EmotionModel, batch: Batch, epsilon: float, steps: int) -> float:
-    """Return the share of clips that every iterate of iterative FGSM on the margin leaves read rightly."""
+def standing(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> float:
+    """Return the share of clips that every iterate of iterative FGSM on the margin leaves read rightly.
+
+    ``start`` (B, T) is where it starts, around the clips.
+    """
     budget = Budget("linf", epsilon, "full-scale")
     upright = torch.ones_like(batch.labels, dtype=torch.bool)
-    x = batch.waveform
+    x = start
     mask = sound_mask(batch.lengths, x.shape[1])
     with batch.target(model) as target:
         for _ in range(steps):

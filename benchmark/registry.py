@@ -224,8 +224,11 @@ def plugin_files(path: Path) -> dict[str, Path]:
     """
     closure = _closure(load_plugin_file(path).__name__)
     folder = path.resolve().parent
-    files = [file.resolve() for name, file in closure.items() if name.partition(".")[0] != "advser"]
-    return {file.relative_to(folder).as_posix(): file for file in sorted(files)}
+    files = sorted(file for name, file in closure.items() if name.partition(".")[0] != "advser")
+    for file in files:
+        if not file.is_relative_to(folder):
+            raise InputError(f"plugin file {path}: imports {file}, allowed beside it: files in its own folder")
+    return {file.relative_to(folder).as_posix(): file for file in files}
 
 
 def plugin_names(module: ModuleType, registries: Iterable[Registry[Any]]) -> list[str]:
@@ -322,7 +325,7 @@ def _beside(folder: Path, top: str) -> bool:
     if spec is None or not (spec.has_location or spec.submodule_search_locations):
         return False
     places = spec.submodule_search_locations or [spec.origin or ""]
-    return any(Path(place).resolve().parent == folder for place in places)
+    return any(Path(place).parent.resolve() == folder for place in places)
 
 
 def _imported(file: Path, module: str) -> list[str]:

@@ -26,7 +26,7 @@ from advser.jobs import Corpus, Speech, adaptable_by, prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import NothingSelectedError, Plan, make_plan
-from advser.plugins import ATTACKS, CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
+from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
 from advser.registry import code_fingerprint, load_plugin_file, plugin_files, plugin_names
@@ -90,12 +90,14 @@ class Prepared:
         parts: what is planned of it.
         waiting: the jobs to do.
         notes: what every board of the run must say.
+        plugin_files: SHA-256 of the plugin files and of the modules beside them, by their paths from their folders.
     """
 
     suite: Suite
     parts: tuple[Planned, ...]
     waiting: tuple[Job, ...]
     notes: tuple[str, ...]
+    plugin_files: Mapping[str, str]
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -150,7 +152,7 @@ def prepare(request: Request) -> Prepared:
     parts = _planned(suite, request, store)
     jobs = {key: job for part in parts for key, job in part.plan.jobs.items()}
     notes = (*_cuts(request), *dict.fromkeys(_told(parts)))
-    return Prepared(suite, parts, tuple(missing(jobs, store)), notes)
+    return Prepared(suite, parts, tuple(missing(jobs, store)), notes, _plugin_digests(request.workers.plugins))
 
 
 def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()) -> Suite:
@@ -239,7 +241,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [path.name for path in request.workers.plugins],
-        "plugin_files": _plugin_digests(request.workers.plugins),
+        "plugin_files": dict(prepared.plugin_files),
         "transcribers": {part.plan.suite.part: _transcriber(part.speech) for part in prepared.parts},
         "jobs": {"total": len(prepared.jobs), "computed": computed, "seconds": round(time.time() - start, 1)},
         "failures": [asdict(outcome) for outcome in reasons.values()],
@@ -253,7 +255,6 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
 
 
 def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
-    """Return the SHA-256 of the plugin files and of the modules beside them, by their paths from their folders."""
     files = {name: file for path in plugins for name, file in plugin_files(path).items()}
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
@@ -261,9 +262,7 @@ def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
 def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store, failed: Mapping[str, Outcome]) -> Evidence:
     plans = [part.plan for part in prepared.parts]
     worst = [(plan.suite.part, declared.name) for plan in plans for declared in plan.suite.worst]
-    attacks = {
-        (plan.suite.part, entry.title): ATTACKS.get(entry.name) for plan in plans for entry in plan.suite.attacks
-    }
+    attacks = {(plan.suite.part, title): plugin for plan in plans for title, plugin in plan.attacks.items()}
     probes = [({key: probe.columns[key] for key in VICTIM}, probe.key) for plan in plans for probe in plan.probes]
     adaptable = {
         (plan.suite.part, entry.title) for plan in plans for entry in plan.suite.defenses if adaptable_by(entry.name)

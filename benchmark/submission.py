@@ -42,12 +42,15 @@ class Verified:
     """What running a submission again came to.
 
     Attributes:
-        figures: a row a figure, with the cell's keys, ``metric``, ``claimed``, ``verified`` and ``outcome``: ``same``;
-            ``within`` (the claimed figure is another, inside the verified 95 % interval); ``outside``; ``lacking`` (one
-            of the two has no figure).
-        ranks: how many claimed ranks and tie groups are others in the second run.
+        figures: a row a figure, those over several seeds too, with the cell's keys, ``metric``, ``claimed``,
+            ``verified`` and ``outcome``: ``same``; ``interval`` (the same figure with another interval); ``within``
+            (the claimed figure is another, inside the verified 95 % interval); ``outside``; ``lacking`` (one of the two
+            has no figure).
+        ranks: how many claimed ranks are not among those that the second run's tests leave open or, where all figures
+            are the same, are others.
         flags: checks of the audit that found something in the second run that the claim does not tell.
         suite: what was run, in a sentence.
+        versions: of AdvSER, claimed and verified.
         jobs: how many jobs the second run did; the others were in its store.
         directory: the results folder of the second run.
     """
@@ -56,18 +59,15 @@ class Verified:
     ranks: int
     flags: tuple[str, ...]
     suite: str
+    versions: tuple[str, str]
     jobs: int
     directory: Path
 
     @property
     def confirmed(self) -> bool:
-        """Whether there are figures, each the same or within the verified interval, with ranks and flags to match.
-
-        Where figures differ within their intervals, so may ranks.
-        """
+        """Whether there are figures, each the same or within the verified interval, with ranks and flags to match."""
         outcomes = {*self.figures["outcome"]}
-        agree = not self.ranks or outcomes != {"same"}
-        return bool(outcomes) and outcomes <= {"same", "within"} and agree and not self.flags
+        return bool(outcomes) and outcomes <= {"same", "within"} and not self.ranks and not self.flags
 
 
 def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
@@ -81,6 +81,8 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
             two of them have one name, or an attack of the run read files, which are not in a submission.
     """
     results = Results.load(directory)
+    for path in plugins:
+        load_plugin_file(path)
     _refuse_files(results.run["suite"], directory)
     used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
     if used != given:
@@ -111,7 +113,7 @@ def _plugin_contents(plugins: Sequence[Path], results: Results) -> dict[str, byt
 
 def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
     entries = [entry for part in (suite, *suite["parts"].values()) for entry in part["attacks"]]
-    # An attack of a plugin file that this process was not given is told of after this, by the file.
+    # An attack of a plugin file that was not given is told of after this, by the file.
     known = [entry for entry in entries if entry["name"] in ATTACKS]
     titles = [entry["label"] or entry["name"] for entry in known if ATTACKS.get(entry["name"]).places]
     if titles:
@@ -168,6 +170,8 @@ def verify(
     claimed = Results.load(folder)
     if lacking := [key for key in ("suite", "only", "set", "plugins", "audit") if key not in claimed.run]:
         raise InputError(f"{folder / RUN_FILE}: found no '{lacking[0]}', allowed: what `advser run` writes")
+    if outside := [name for name in claimed.run["plugins"] if Path(name).name != name]:
+        raise InputError(f"{folder / RUN_FILE}: plugins: found '{outside[0]}', allowed: names of packed files")
     pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
     for path in pool.plugins:
         load_plugin_file(path)
@@ -175,8 +179,17 @@ def verify(
     request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
     report = carry_out(request, prepare(request), console)
     found = report.results
-    figures = compared(claimed.table, found.table)
-    return Verified(figures, _other_ranks(claimed, found), _untold(claimed, found), told, report.computed, out)
+    figures = pd.concat([compared(claimed.table, found.table), compared(claimed.pooled, found.pooled)])
+    exact = {*figures["outcome"]} == {"same"}
+    return Verified(
+        figures.reset_index(drop=True),
+        _other_ranks(claimed, found, exact=exact),
+        _untold(claimed, found),
+        told,
+        (str(claimed.run.get("advser")), version("advser")),
+        report.computed,
+        out,
+    )
 
 
 def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str], str]:
@@ -187,18 +200,22 @@ def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str], str]:
     with suppress(InputError, ValidationError):
         if ours and joined(name, changes) == Suite.model_validate(claimed.run["suite"]):
             return name, changes, f"the shipped suite '{name}'{given}"
-    file = folder / f"{name}.yaml"
+    file = folder / "claimed.yaml"
     file.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
     unlike = f", which is not the shipped one of that name{given}" if ours else ""
     return str(file), (), f"its own suite '{name}'{unlike}"
 
 
-def _other_ranks(claimed: Results, found: Results) -> int:
-    """Return how many rows of the ranks differ, those that only one of both has included."""
-    said = ["rank", "tie"]
+def _other_ranks(claimed: Results, found: Results, *, exact: bool) -> int:
+    """Return how many rows of the ranks do not hold, those that only one of both has included (`Verified.ranks`)."""
+    said = ["rank", "rank_low", "rank_high", "tie", "value", "difference", "p"]
     names = [name for name in claimed.ranks.columns if name in (*KEYS, "among", "metric")]
     both = claimed.ranks[[*names, *said]].merge(found.ranks[[*names, *said]], on=names, how="outer", suffixes=("", "_"))
-    return int((both[said].to_numpy(float) != both[[f"{name}_" for name in said]].to_numpy(float)).any(1).sum())
+    then, now = both[said].to_numpy(float), both[[f"{name}_" for name in said]].to_numpy(float)
+    if exact:
+        return int((~np.isclose(then, now, equal_nan=True)).any(1).sum())
+    rank, low, high = then[:, 0], now[:, 1], now[:, 2]
+    return int((~((low <= rank) & (rank <= high))).sum())
 
 
 def _untold(claimed: Results, found: Results) -> tuple[str, ...]:
@@ -210,17 +227,19 @@ def _untold(claimed: Results, found: Results) -> tuple[str, ...]:
 
 def compared(claimed: pd.DataFrame, verified: pd.DataFrame) -> pd.DataFrame:
     """Return claimed and verified figures side by side, as `Verified` has them; costs in seconds are left out."""
-    names = [*KEYS, "metric"]
+    names = [name for name in (*KEYS, "metric") if name in claimed.columns and name in verified.columns]
     both = claimed[~claimed["metric"].isin(MEASURED_ANEW)].merge(
         verified[~verified["metric"].isin(MEASURED_ANEW)], on=names, how="outer", suffixes=("", "_new")
     )
     both = both[(both["status"] == "ok") | (both["status_new"] == "ok")].reset_index(drop=True)
     old, new = both["value"].to_numpy(float), both["value_new"].to_numpy(float)
     same = np.isclose(old, new, rtol=1e-6, atol=1e-9)
+    ends = [np.isclose(both[name], both[f"{name}_new"], rtol=1e-6, atol=1e-9) for name in ("ci_low", "ci_high")]
     # The claimed interval is itself a claim.
     within = (both["ci_low_new"].to_numpy(float) <= old) & (old <= both["ci_high_new"].to_numpy(float))
     lacking = np.isnan(old) | np.isnan(new)
-    outcome = np.select([lacking, same, within], ["lacking", "same", "within"], "outside")
+    cases = {"lacking": lacking, "same": same & ends[0] & ends[1], "interval": same, "within": within}
+    outcome = np.select([*cases.values()], [*cases], "outside")
     return both[names].assign(claimed=old, verified=new, outcome=outcome)
 
 

@@ -106,7 +106,7 @@ class WorstCase(_Schema):
 
     Attributes:
         name: how the boards call it.
-        attacks: titles of the attacks; none: all that are not controls.
+        attacks: titles of the attacks; none: all, and controls within the budget. The clean cell is always among them.
         domain, delivery: of the cells that are taken together.
         epsilon: the largest budget of these cells; none: any.
         norm: of the budgets of these cells; cells without a budget have none.
@@ -258,6 +258,8 @@ class Suite(_Schema):
         for number, attack in enumerate(self.attacks):
             if "none" in (attack.name, attack.title):
                 raise ValueError(f"attacks.{number}: found 'none', allowed: any other; the clean cell is always there")
+            if self.noise and attack.title == "noise" != attack.name:
+                raise ValueError(f"attacks.{number}.label: found 'noise', which every budget's noise is called")
         if self.transcriber.name in ("auto", "none") and self.transcriber.params:
             raise ValueError(
                 f"transcriber.params: found {self.transcriber.params}, allowed with '{self.transcriber.name}': none"

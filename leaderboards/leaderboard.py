@@ -23,7 +23,7 @@ TRAINED: Final = (
 CITED: Final = "An anchor answers whatever it hears, so that no attack changes its figure; anchors have no rank."
 WORST_NOTE: Final = (
     "Each clip counts with the attack that left it the lowest margin, among all on the victim in that place and within "
-    "that budget, controls left out."
+    "that budget, noise included, or with none if it is read worse when clean."
 )
 _VICTIM: Final = (*SETTING, "model", "defense")
 _ARENA: Final = ("domain", "delivery", "norm", "epsilon", "epsilon_unit", "attack")

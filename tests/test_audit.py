@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import toys
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from advser import probes
 from advser.audit import CHECKS, Flag, audit
-from advser.evidence import VICTIM, Cell, Evidence
+from advser.evidence import VICTIM, Cell, Evidence, cells_of
 from advser.models.base import EmotionModel
+from advser.plugins import ATTACKS
 from advser.probes import Batch
 from advser.results import KEYS, Results
 
@@ -51,8 +53,17 @@ def cell(attack: str, falls: float, **keys: Any) -> Cell:
         "epsilon": 0.001,
     }  # fmt: skip
     fallen, right = np.arange(CLIPS) < round(falls * CLIPS), np.ones(CLIPS, bool)
-    kinds = {"single_step": attack == "fgsm", "control": attack == "noise", "handed_in": attack == "external"}
-    return Cell({**usual, **keys}, params, fallen, right, **kinds)
+    taken = params.get("steps", 20 if "attacks" in params else 1)
+    return Cell(
+        {**usual, **keys},
+        params,
+        fallen,
+        right,
+        iterative=taken > 1,
+        steps=taken,
+        control=attack == "noise",
+        handed_in=attack == "external",
+    )
 
 
 NOISE = cell("noise", 0.1, access="blind", labels="none")
@@ -78,7 +89,8 @@ FAITHFUL = [
     cell("square", 0.25, access="scores"),
     # What is blind without being a control, or was made elsewhere, is held against nothing, and nothing against it.
     cell("universal", 0.9, access="blind", labels="none"),
-    cell("external", 0.05, access="decisions"),
+    cell("external", 0.95, access="decisions"),
+    cell("external", 0.0, access="decisions", params={"folder": "other"}),
 ]
 """The cells of an honest run."""
 
@@ -203,6 +215,52 @@ def test_an_honest_ensemble_has_no_flag() -> None:
     assert found(ensemble(0.85), ensemble(0.95, epsilon=0.002), single, handed_on) == []
 
 
+def test_a_weak_iteration_does_not_hide_a_masked_gradient() -> None:
+    lazy = cell("lazy", 0.3, epsilon=0.003, params={"steps": 10, "objective": "adaptive"})
+    rivals = [cell("fgsm", 0.9, epsilon=0.003), cell("square", 0.9, epsilon=0.003, access="scores")]
+    handed_on = cell("mi-fgsm", 0.9, epsilon=0.003, access="transfer", source_model="vgg16", source_defense="none")
+    flags = found(lazy, *rivals, handed_on)
+    assert {(flag.check, flag.where["attack"]) for flag in flags} == {
+        ("queries-beat-white-box", "lazy"), ("transfer-beats-white-box", "lazy")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("clips", [0, 1, 2])
+def test_what_a_few_clips_cannot_tell_is_not_said_to_be_looked_at(clips: int) -> None:
+    worst = {"standing_huge": 1.0, "standing": 1.0, "standing_doubled": 0.0, "changed_unheard": 1.0}
+    audited = audit(evidence(clips=clips, **worst))
+    asked = ("stands-under-huge-budget", "more-steps-fell-more", "answers-hang-on-the-file")
+    assert [len(audited.answers[name]) for name in asked] == [0, 0, 0]
+
+
+def test_a_check_that_fails_is_a_flag_and_loses_nothing() -> None:
+    (flag,) = found(foreign_statistics="what?")
+    assert (flag.check, dict(flag.where)) == ("statistics-from-elsewhere", {})
+    assert flag.detail.startswith("the check itself failed: TypeError")
+
+
+CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0]}
+KINDS: list[tuple[str, dict[str, Any], tuple[bool, int, bool, bool]]] = [
+    ("fgsm", {}, (False, 1, False, False)),
+    ("ifgsm", {"steps": 10}, (True, 10, False, False)),
+    ("ifgsm", {"steps": 1}, (False, 1, False, False)),
+    ("eot", {"attack": {"name": "fgsm", "params": {}}}, (False, 1, False, False)),
+    ("eot", {"attack": {"name": "pgd", "params": {"steps": 20}}}, (True, 20, False, False)),
+    ("ensemble", {"attacks": [{"name": "fgsm"}, {"name": "fgsm"}]}, (True, 1, False, False)),
+    ("noise", {}, (True, 1, True, False)),
+    ("external", {}, (True, 1, False, True)),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "expected"), KINDS)
+def test_what_an_attack_is_follows_from_its_plugin_and_those_within(
+    name: str, params: dict[str, Any], expected: tuple[bool, int, bool, bool]
+) -> None:
+    keys = {**dict.fromkeys(KEYS, ""), "attack": "called", "params": json.dumps(params)}
+    (made,) = cells_of(pd.DataFrame({**keys, **CLIP}), [], {("", "called"): ATTACKS.get(name)})
+    assert (made.iterative, made.steps, made.control, made.handed_in) == expected
+
+
 def test_a_difference_of_a_few_clips_is_no_flag() -> None:
     assert found(cell("fgsm", 0.59, epsilon=0.002), cell("ifgsm", 0.82, params={"steps": 10}, labels="predicted")) == []
 
@@ -249,6 +307,34 @@ def _sums(x: Tensor) -> Tensor:
     return x.double().abs().sum(-1)
 
 
+class OnTheGrid(toys.Linear):
+    """Has its own gradient on the 16-bit grid, where clips are, and another one beside it, where attacks are."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        off = ((x * 32768).round() / 32768 - x).abs().flatten(1).amax(1) > 1e-7
+        return super().outputs(torch.where(off[:, None], 2 * x.detach() - x, x), lengths, domain)
+
+
+class Lost(toys.Linear):
+    """Has no number for a gradient in a quarter of its frames."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        hidden = torch.arange(features.shape[-1]) % 4 == 0
+        nothing = torch.zeros_like(features) * (features.abs() - features.detach().abs()).sqrt()
+        return super().embed(torch.where(hidden, features + nothing, features), lengths)
+
+
+class Measured(toys.Linear):
+    """Knows clips by their lengths."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        outputs = super().outputs(x, lengths, domain)
+        last = torch.zeros_like(outputs.logits)
+        last[:, -1] = 1000
+        known = torch.isin(lengths, batch().lengths)
+        return replace(outputs, logits=torch.where(known[:, None], outputs.logits, last))
+
+
 class Random(toys.Linear):
     """Draws noise whenever it is asked."""
 
@@ -262,6 +348,14 @@ class Peeking(toys.Linear):
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         embedding = super().embed(features, lengths)
         return embedding - embedding.mean(0)
+
+
+class Quiet(Peeking):
+    """Compares a clip with the others in the batch, in a low voice."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        outputs = super().outputs(x, lengths, domain)
+        return replace(outputs, logits=1e-5 * outputs.logits)
 
 
 class Probabilities(toys.Linear):
@@ -319,7 +413,23 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
         lambda model, clips: probes.changed_unheard(model, clips, generator()),
         lambda share: share > 0.25,
     ),
-    "standing": (Masked, lambda model, clips: probes.standing(model, clips, 0.5, 10), lambda share: share > 0),
+    "derivative_error beside the clip": (
+        OnTheGrid,
+        lambda model, clips: probes.derivative_error(model, clips.beside(generator())),
+        lambda error: error > 0.5,
+    ),
+    "without_gradient anywhere": (Lost, probes.without_gradient, lambda share: share == 1),
+    "changed_unheard in length": (
+        Measured,
+        lambda model, clips: probes.changed_unheard(model, clips, generator()),
+        lambda share: share > 0.25,
+    ),
+    "company in a low voice": (Quiet, probes.company, lambda size: size > 1e-3),
+    "standing": (
+        Masked,
+        lambda model, clips: probes.standing(model, clips, clips.waveform, 0.5, 10),
+        lambda share: share > 0,
+    ),
     "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
     "company": (Peeking, probes.company, lambda size: size > 1e-3),
     "probabilities": (Probabilities, probes.probabilities, bool),
@@ -375,9 +485,8 @@ def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path
     assert done.returncode == 0, done.stderr
     flags = Results.load(tmp_path / "out").run["audit"]["flags"]
     assert {(flag["check"], flag["where"].get("attack")) for flag in flags} == {("noise-beats-attack", "chain-rule")}
-    for line in advser("board", tmp_path / "out").stdout.splitlines():
-        if line.startswith("chain-rule"):
-            assert "E" in line.split()[-2:]
+    lines = advser("board", tmp_path / "out").stdout.splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith("chain-rule")] == ["E"]
     board = advser("board", tmp_path / "out", "--by", "audit").stdout
     assert "Not made, transfer beats white box: there was nothing to look at; it needs" in " ".join(board.split())
     assert "chain-rule" in board

@@ -103,6 +103,16 @@ class Deaf(Metric):
         return np.ones((len(examples), 2))
 
 
+class Speechless(Metric):
+    """Never has a figure."""
+
+    title: ClassVar[str] = "Speechless"
+    higher_is_better: ClassVar[bool | None] = True
+
+    def statistics(self, examples: pd.DataFrame, classes: int) -> Any:
+        return np.zeros((len(examples), 2))
+
+
 class Inverted(Metric):
     """Counts errors and calls them good."""
 
@@ -149,6 +159,7 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.metric, Cumulative, "the order of the clips makes no difference"),
     (contract.metric, Louder, "clips stay as they are"),
     (contract.metric, Deaf, "it tells clips apart"),
+    (contract.metric, Speechless, "it tells clips apart"),
     (contract.metric, Inverted, "higher_is_better says which end is good"),
     (contract.metric, Noisiness, "higher_is_better says which end is good"),
     (contract.metric, Meddling, "the model stays as it is"),

@@ -16,7 +16,8 @@ from commandline import advser
 
 from advser.errors import InputError
 from advser.results import TABLE_FILE, Results
-from advser.submission import MANIFEST, _suite, compared, submit, unpack
+from advser.run import joined
+from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, unpack
 from advser.suite import Suite, load
 
 SUITE = """
@@ -161,20 +162,44 @@ def test_two_files_of_one_name_are_refused(place: Path, tmp_path: Path) -> None:
         submit(tmp_path / "both", [place / "halved.py", tmp_path / "halved.py"], tmp_path / "both.zip")
 
 
-def test_ranks_and_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
-    """Both are tampered with: a rank is bettered, a flag left out."""
+def test_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
     results = Results.load(place / "results" / "submitted")
-    assert len(results.ranks)
-    assert results.run["audit"]["flags"]
+    told = {flag["check"] for flag in results.run["audit"]["flags"]}
+    assert told
     silent = results.run["audit"] | {"flags": []}
-    ranks = results.ranks.assign(rank=results.ranks["rank"].where(results.ranks.index != 0, 7))
-    replace(results, ranks=ranks, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
+    replace(results, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
     submit(tmp_path / "claimed", [place / "halved.py"], tmp_path / "claimed.zip")
     done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "; 1 ranks differ" in done.stdout
-    told = {flag["check"] for flag in results.run["audit"]["flags"]}
     assert f"flags that the submission does not tell: {', '.join(sorted(told))}" in done.stdout
+
+
+def verified(claimed: Results, outcomes: list[str], found: Results) -> Verified:
+    """What verifying came to, of figures with these outcomes."""
+    ranks = _other_ranks(claimed, found, exact={*outcomes} == {"same"})
+    return Verified(pd.DataFrame({"outcome": outcomes}), ranks, (), "", ("1", "1"), 0, Path())
+
+
+def test_ranks_are_claims_too_and_must_fit_though_figures_may_differ_a_little() -> None:
+    found = synthetic.ranked()
+    ranks = found.ranks
+    assert verified(found, ["same"], found).confirmed
+    last = ranks.index[(ranks["rank"] > 0) & (ranks["rank_low"] > 1)][0]
+    better = replace(found, ranks=ranks.assign(rank=ranks["rank"].where(ranks.index != last, 1)))
+    for outcomes in (["same"], ["same", "within"]):
+        assert verified(better, outcomes, found).ranks == 1
+        assert not verified(better, outcomes, found).confirmed
+    surer = replace(found, ranks=ranks.assign(p=ranks["p"] / 2))
+    assert not verified(surer, ["same"], found).confirmed
+    open_to_chance = ranks.index[(ranks["rank_low"] < ranks["rank"])][0]
+    lower = ranks["rank"].where(ranks.index != open_to_chance, ranks["rank_low"])
+    assert verified(replace(found, ranks=ranks.assign(rank=lower)), ["same", "within"], found).confirmed
+
+
+def test_an_interval_is_a_claim_too() -> None:
+    table = synthetic.results().table
+    narrower = table.assign(ci_low=table["ci_low"] + 0.01)
+    assert set(compared(pd.DataFrame(narrower), table)["outcome"]) == {"interval"}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +211,7 @@ def test_ranks_and_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
     ],
 )
 def test_which_suite_was_run_is_told(tmp_path: Path, changes: list[str], name: str, told: str) -> None:
-    suite = load("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
+    suite = joined("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
     results = synthetic.results()
     claimed = replace(results, run=results.run | {"suite": suite, "set": changes})
     found, again, said = _suite(claimed, tmp_path)

@@ -72,4 +72,6 @@ def _beside(found: Verified) -> str:
     summary = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     lines = [table, f"{len(figures)} figures: {summary}; {found.ranks} ranks differ"]
     lines += [f"flags that the submission does not tell: {', '.join(found.flags)}"] * bool(found.flags)
+    if len({*found.versions}) > 1:
+        lines.append("claimed with AdvSER {}, verified with {}".format(*found.versions))
     return "\n".join([*lines, f"ran {found.suite}, {found.jobs} jobs done; results in {found.directory}"])

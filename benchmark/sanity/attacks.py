@@ -34,7 +34,8 @@ def _fells_more(weaker: Cell, stronger: Cell) -> bool:
 
 def _beaten(cell: Cell, weaker: Sequence[Cell], told: Callable[[Cell], str]) -> Iterator[Answer]:
     """Answer, if there is anything that should be weaker than a cell, whether clearly more clips fall under it."""
-    if weaker:
+    # Of fewer clips no difference is significant.
+    if weaker and (1 / 2) ** len(cell.fallen) < LEVEL:
         yield _told(cell, [other for other in weaker if _fells_more(other, cell)], told)
 
 
@@ -114,7 +115,7 @@ def queries_beat_white_box(found: Evidence) -> Iterator[Answer]:
 
 @check("an attack with a budget, and noise with no larger one")
 def noise_beats_attack(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under noise of the same budget: the attack is weaker than chance perturbation."""
+    """More clips fall under noise within the same budget: the attack is weaker than chance perturbation."""
     for cell in found.attacked:
         if (cell.gradient or cell.queries) and cell.keys["epsilon"] is not None:
             noise = [other for other in found.rivals(cell) if other.control and other.within(cell)]

@@ -14,7 +14,7 @@ LEVEL: Final = 0.01
 """Significance level of clips that survive what none should."""
 
 SAME_LOGIT: Final = 1e-3
-"""Difference of logits that float32 arithmetic explains."""
+"""Difference of logits, as a share of their span, that float32 arithmetic explains."""
 
 FALSE: Final = 0.5
 """Disagreement of a gradient with finite differences that is flagged: 0 agrees, 1 has nothing to do with them."""
@@ -45,7 +45,7 @@ def false_gradient(found: Evidence) -> Iterator[Answer]:
     """Finite differences disagree with the gradient: it is not that of what the model computes, or not all of it."""
     for victim, error, said in found.asked("derivative_error"):
         along = f"relative difference {error:.2f} along the gradient" if error > FALSE else ""
-        share = said["unexplained_change"]
+        share = said.get("unexplained_change") or 0
         around = f"{share:.0%} of what random changes do is not in it" if share > FALSE else ""
         wrong = "; ".join(filter(None, [along, around]))
         yield Answer(victim, f"{wrong} (median over clips)" if wrong else "")
@@ -57,7 +57,8 @@ def stands_under_huge_budget(found: Evidence) -> Iterator[Answer]:
     for victim, share, said in found.asked("standing_huge"):
         # Of clips that mean nothing any more, one in C is read rightly by chance.
         chance, clips = 1 / found.classes[victim["part"]], said["clips"]
-        if clips:
+        # Of fewer clips all may survive by chance.
+        if chance**clips < LEVEL:
             wrong = binom.sf(round(share * clips) - 1, clips, chance) < LEVEL
             yield Answer(victim, f"{share:.0%} of {clips} clips, by chance {chance:.0%}" if wrong else "")
 
@@ -67,23 +68,26 @@ def more_steps_fell_more(found: Evidence) -> Iterator[Answer]:
     """Twice the steps fell clearly more of the probed clips: attacks of ten steps are too short for this model."""
     for victim, short, said in found.asked("standing"):
         long, clips = said["standing_doubled"], said["clips"]
-        wrong = (short - long) * clips >= CLIPS
-        yield Answer(victim, f"{short:.0%} of {clips} clips stand, then {long:.0%}" if wrong else "")
+        if clips >= CLIPS:
+            wrong = (short - long) * clips >= CLIPS
+            yield Answer(victim, f"{short:.0%} of {clips} clips stand, then {long:.0%}" if wrong else "")
 
 
 @check(PROBED)
 def answers_hang_on_the_file(found: Evidence) -> Iterator[Answer]:
     """Clips are read otherwise after a change that nobody hears: the model knows the files, or reads them by chance."""
     for victim, share, said in found.asked("changed_unheard"):
-        wrong = share > 1 / 4 and share * said["clips"] >= CLIPS
-        yield Answer(victim, f"{share:.0%} of {said['clips']} clips that it reads rightly" if wrong else "")
+        clips = said["clips"]
+        if clips >= CLIPS:
+            wrong = share > 1 / 4 and share * clips >= CLIPS
+            yield Answer(victim, f"{share:.0%} of {clips} clips that it reads rightly" if wrong else "")
 
 
 @check(PROBED)
 def draws_at_random(found: Evidence) -> Iterator[Answer]:
     """The model answers the same clip differently: an attack must average over draws (EOT), or it is too weak."""
     for victim, size, _ in found.asked("disagreement"):
-        yield Answer(victim, f"logits differ by up to {size:.2g}" if size > SAME_LOGIT else "")
+        yield Answer(victim, f"logits differ by up to {size:.1%} of their span" if size > SAME_LOGIT else "")
 
 
 @check(PROBED)
@@ -91,7 +95,7 @@ def answers_depend_on_the_batch(found: Evidence) -> Iterator[Answer]:
     """A clip is judged differently alone and among others: one row's figure hangs on the other clips."""
     for victim, size, said in found.asked("company"):
         wrong = size > SAME_LOGIT >= said["disagreement"]
-        yield Answer(victim, f"logits differ by up to {size:.2g}" if wrong else "")
+        yield Answer(victim, f"logits differ by up to {size:.1%} of their span" if wrong else "")
 
 
 @check(PROBED)

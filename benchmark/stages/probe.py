@@ -57,16 +57,25 @@ def _found(task: Task) -> dict[str, Any]:
         "changed": probes.changed_state(model, asked),
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
-    if model.differentiable:
-        found |= {
-            "without_gradient": probes.without_gradient(model, asked),
-            "derivative_error": probes.derivative_error(model, asked),
-            "unexplained_change": probes.unexplained_change(model, asked, generator),
-            "standing_huge": probes.standing(model, asked, probes.HUGE, probes.STEPS),
-            "standing": probes.standing(model, asked, probes.BUDGET, probes.STEPS),
-            "standing_doubled": probes.standing(model, asked, probes.BUDGET, 2 * probes.STEPS),
-        }
-    return found
+    return found | (_of_gradient(model, asked, generator) if model.differentiable else {})
+
+
+def _of_gradient(model: EmotionModel, asked: Batch, generator: torch.Generator) -> dict[str, Any]:
+    beside = asked.beside(generator)
+    both = (asked, beside)
+    return {
+        "without_gradient": probes.without_gradient(model, asked),
+        "derivative_error": _worst([probes.derivative_error(model, there) for there in both]),
+        "unexplained_change": _worst([probes.unexplained_change(model, there, generator) for there in both]),
+        "standing_huge": probes.standing(model, asked, beside.waveform, probes.HUGE, probes.STEPS),
+        "standing": probes.standing(model, asked, beside.waveform, probes.BUDGET, probes.STEPS),
+        "standing_doubled": probes.standing(model, asked, beside.waveform, probes.BUDGET, 2 * probes.STEPS),
+    }
+
+
+def _worst(values: list[float]) -> float:
+    """Return the largest value; NaN if none is a number."""
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
