@@ -514,7 +514,10 @@ def small_suite(**changes: Any) -> Suite:
         "noise": False,
         "training": {"iterations": 40, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
         "attacks": [
-            {"name": "generator", "params": {"epsilon": 0.005, "channels": 4, "layers": 4, "steps": 25}},
+            {
+                "name": "generator",
+                "params": {"epsilon": 0.005, "channels": 4, "layers": 3, "steps": 10, "learning_rate": 0.01},
+            },
             {"name": "noise", "params": {"epsilon": 0.005}},
         ],
     }
