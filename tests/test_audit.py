@@ -490,7 +490,7 @@ def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path
     board = advser("board", tmp_path / "out", "--by", "audit").stdout
     assert "Not made, transfer beats white box: there was nothing to look at; it needs" in " ".join(board.split())
     assert "chain-rule" in board
-    assert "Flag E: more clips fall under noise of the same budget" in " ".join(board.split())
+    assert "Flag E: more clips fall under noise within the same budget" in " ".join(board.split())
     assert json.loads((tmp_path / "out" / "run.json").read_text())["audit"]["checks"].keys() == {*NAMES}
 
 

@@ -18,7 +18,7 @@ from advser.errors import InputError
 from advser.results import TABLE_FILE, Results
 from advser.run import joined
 from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, unpack
-from advser.suite import Suite, load
+from advser.suite import Suite
 
 SUITE = """
 name: submitted
@@ -216,7 +216,7 @@ def test_which_suite_was_run_is_told(tmp_path: Path, changes: list[str], name: s
     claimed = replace(results, run=results.run | {"suite": suite, "set": changes})
     found, again, said = _suite(claimed, tmp_path)
     assert (again, said) == (changes if told.startswith("the shipped") else (), told)
-    assert load(found, again) == Suite.model_validate(suite)
+    assert joined(found, again) == Suite.model_validate(suite)
 
 
 def test_the_same_results_give_the_same_file(place: Path, tmp_path: Path) -> None:

@@ -150,4 +150,7 @@ def test_a_relative_budget_bounds_the_snr_whatever_the_padding(
     assert not budget.exceeded(judged, sound).any()
     assert (snr(judged, sound)[:2] >= bound - 1e-3).all()
     assert torch.equal(judged[2], sound[2]), "silence was perturbed"
-    assert Budget("relative-l2", budget.epsilon * 0.5, budget.unit).exceeded(projected, sound)[:2].all()
+    # Of budgets of a few 16-bit steps, what float32 arithmetic explains is more than the half.
+    small = budget.epsilon * sound[:2].norm(dim=1) < 1e-4
+    half = Budget("relative-l2", budget.epsilon * 0.5, budget.unit)
+    assert half.exceeded(projected, sound)[:2].logical_or(small).all()
