@@ -97,7 +97,7 @@ def _silent(raised: Flags, found: Iterable[Row]) -> Iterator[str]:
     if not raised.meanings:
         yield "This run was not audited."
     elif made := len(raised.meanings) - len(raised.needs) - len(raised.on(found)):
-        yield f"{made} {'further checks' if raised.raised else 'checks'} found nothing."
+        yield f"{made} {'further ' if raised.raised else ''}{'check' if made == 1 else 'checks'} found nothing."
 
 
 def _unmade(raised: Flags) -> Iterator[str]:
@@ -106,6 +106,8 @@ def _unmade(raised: Flags) -> Iterator[str]:
 
 
 def _place(where: Mapping[str, Any], found: Sequence[Row]) -> tuple[str]:
+    if not where:
+        return ("the whole run",)
     row = next(row for row in found if _stands_on(where, row))
     parts = [f"part {row.text('part')}"] * bool(row.text("part"))
     attack = configuration(row) if "attack" in where else ()

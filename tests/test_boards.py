@@ -409,3 +409,17 @@ def test_the_audit_tells_what_was_found_and_on_what(made: Results) -> None:
     board = BOARDS["audit"](flagged(made))
     assert board.frame.values.tolist() == [["B", "second thing", "cnn4, defense none", "3 of 4"]]
     assert any("not audited" in note for note in BOARDS["audit"](made).notes)
+
+
+def test_the_audit_tells_what_it_had_nothing_to_look_at_and_what_holds_for_the_whole_run(made: Results) -> None:
+    names = ("first-thing", "second-thing", "third-thing")
+    audit = {
+        "checks": {name: f"The {name.partition('-')[0]}." for name in names},
+        "needs": dict.fromkeys(names, "two of a kind"),
+        "looked_at": {"first-thing": 1, "second-thing": 0, "third-thing": 4},
+        "flags": [{"check": "first-thing", "where": {}, "detail": "the check itself failed"}],
+    }
+    board = BOARDS["audit"](replace(made, run={**made.run, "audit": audit}))
+    assert board.frame.values.tolist() == [["A", "first thing", "the whole run", "the check itself failed"]]
+    assert "1 further check found nothing." in board.notes
+    assert "Not made, second thing: there was nothing to look at; it needs two of a kind." in board.notes

@@ -152,6 +152,10 @@ def test_a_plugin_that_changed_since_the_run_is_refused(place: Path, tmp_path: P
     replace(results, run=then).save(tmp_path / "then")
     with pytest.raises(InputError, match=r"ways/half\.py: changed since the run"):
         submit(tmp_path / "then", [place / "halved.py"], tmp_path / "changed.zip")
+    fewer = {name: digest for name, digest in results.run["plugin_files"].items() if name == "halved.py"}
+    replace(results, run=results.run | {"plugin_files": fewer}).save(tmp_path / "fewer")
+    with pytest.raises(InputError, match=r"ways/half\.py: changed since the run"):
+        submit(tmp_path / "fewer", [place / "halved.py"], tmp_path / "changed.zip")
 
 
 def test_two_files_of_one_name_are_refused(place: Path, tmp_path: Path) -> None:
