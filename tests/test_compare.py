@@ -197,7 +197,7 @@ noise: false
 audit: false
 metrics: [uar, accuracy, snr]
 attacks:
-  - {name: noise, params: {epsilon: 0.03, kind: gaussian}}
+  - {name: noise, params: {epsilon: 0.006, kind: gaussian}}
 """
 
 
