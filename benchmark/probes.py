@@ -13,6 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from advser.attacks.controls import random_signs
+from advser.attacks.steepest import random_start
 from advser.audio import sound_mask
 from advser.models.base import EmotionModel, FrontEnd
 from advser.target import Target, cross_entropy, margin
@@ -52,11 +54,10 @@ class Batch:
         """Return some of the clips (indices, or a mask)."""
         return Batch(self.waveform[rows], self.lengths[rows], self.labels[rows])
 
-    def beside(self, generator: torch.Generator) -> Batch:
+    def beside(self, model: EmotionModel, generator: torch.Generator) -> Batch:
         """Return the clips with uniform noise of up to `BUDGET` in them: where attacks are, off the 16-bit grid."""
-        drawn = torch.rand(self.waveform.shape, generator=generator, device=self.waveform.device)
-        noise = (2 * drawn - 1) * BUDGET * sound_mask(self.lengths, self.waveform.shape[1])
-        return Batch(self.waveform + noise.to(self.waveform), self.lengths, self.labels)
+        start = random_start(self.waveform, self.target(model), "linf", BUDGET, generator)
+        return Batch(start, self.lengths, self.labels)
 
     def target(self, model: EmotionModel) -> Target:
         """Return the target before the sound, white-box, with the margin as objective: it does not saturate."""
@@ -123,12 +124,16 @@ def derivative_error(model: EmotionModel, batch: Batch) -> float:
         automatic = (gradient * direction).flatten(1).sum(1).double()
         errors = []
         for stride in STRIDES:
-            there = target.loss(batch.waveform + stride * direction, batch.labels).double()
-            back = target.loss(batch.waveform - stride * direction, batch.labels).double()
-            difference = (there - back) / (2 * stride)
+            difference = _change(target, batch, stride * direction) / (2 * stride)
             errors.append((difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs()))
     known = torch.stack(errors).nan_to_num(torch.inf)[:, automatic > 0]
     return float(known.median(1).values.min()) if known.shape[1] else float("nan")
+
+
+def _change(target: Target, batch: Batch, step: Tensor) -> Tensor:
+    """Return by how much the objective of each clip (B,) differs a step ahead and a step (B, T) back."""
+    there, back = (target.loss(batch.waveform + side * step, batch.labels).double() for side in (1, -1))
+    return there - back
 
 
 def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
@@ -140,16 +145,12 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
     """
     with batch.target(model) as target:
         gradient = target.gradient(batch.waveform, batch.labels)
-        shape = (DIRECTIONS, *gradient.shape)
-        signs = torch.randint(2, shape, generator=generator, device=gradient.device).to(gradient) * 2 - 1
+        signs = random_signs((DIRECTIONS, *gradient.shape), gradient, generator)
         automatic = (gradient * signs).flatten(2).sum(2).double()
         shares = []
         for stride in STRIDES:
-            there, back = (
-                torch.stack([target.loss(batch.waveform + side * stride * one, batch.labels) for one in signs]).double()
-                for side in (1, -1)
-            )
-            explained = torch.cosine_similarity(there - back, automatic, dim=0).nan_to_num(0).clamp_min(0).square()
+            differences = torch.stack([_change(target, batch, stride * one) for one in signs])
+            explained = torch.cosine_similarity(differences, automatic, dim=0).nan_to_num(0).clamp_min(0).square()
             shares.append(1 - explained)
     known = torch.stack(shares)[:, gradient.flatten(1).any(1)]
     return float(known.median(1).values.min()) if known.shape[1] else float("nan")
@@ -161,7 +162,7 @@ def changed_unheard(model: EmotionModel, batch: Batch, generator: torch.Generato
     Random noise of one step of 16-bit PCM; 1 % less volume; the last 1 / 400 of the clip cut off.
     """
     x = batch.waveform
-    signs = torch.randint(2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
+    signs = random_signs(tuple(x.shape), x, generator)
     inside = sound_mask(batch.lengths, x.shape[1])
     with torch.no_grad(), batch.target(model) as target:
         read = [target.decisions(changed * inside) for changed in (x + PCM_STEP * signs, 0.99 * x)]

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from advser.errors import InputError
 from advser.plugins import ATTACKS
-from advser.registry import load_plugin_file, plugin_files
+from advser.registry import load_plugin_files, plugin_files
 from advser.results import KEYS, MEASURED_ANEW, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE, Results
 from advser.run import Request, carry_out, joined, prepare
 from advser.runner import Workers
@@ -81,8 +81,7 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
             two of them have one name, or an attack of the run read files, which are not in a submission.
     """
     results = Results.load(directory)
-    for path in plugins:
-        load_plugin_file(path)
+    load_plugin_files(plugins)
     _refuse_files(results.run["suite"], directory)
     used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
     if used != given:
@@ -173,8 +172,7 @@ def verify(
     if outside := [name for name in claimed.run["plugins"] if Path(name).name != name]:
         raise InputError(f"{folder / RUN_FILE}: plugins: found '{outside[0]}', allowed: names of packed files")
     pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
-    for path in pool.plugins:
-        load_plugin_file(path)
+    load_plugin_files(pool.plugins)
     suite, changes, told = _suite(claimed, folder)
     request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
     report = carry_out(request, prepare(request), console)

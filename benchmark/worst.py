@@ -59,9 +59,11 @@ def members(cells: Iterable[C], declared: WorstCase) -> Iterator[list[C]]:
 
 def _belongs(cell: Keyed, declared: WorstCase) -> bool:
     columns = cell.columns
-    named = declared.attacks is None or columns["attack"] in declared.attacks
-    # What has no budget and was not made to fool anything is no attack at any budget.
-    named = named and (declared.attacks is not None or columns["access"] != "blind" or columns["epsilon"] is not None)
+    if declared.attacks is not None:
+        named = columns["attack"] in declared.attacks
+    else:
+        # What has no budget and was not made to fool anything is no attack at any budget.
+        named = columns["access"] != "blind" or columns["epsilon"] is not None
     small = declared.epsilon is None or (columns["epsilon"] is not None and columns["epsilon"] <= declared.epsilon)
     alike = columns["epsilon"] is None or columns["norm"] == declared.norm
     given = declared.labels is None or columns["labels"] in declared.labels or columns["access"] == "blind"

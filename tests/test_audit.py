@@ -415,7 +415,7 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
     ),
     "derivative_error beside the clip": (
         OnTheGrid,
-        lambda model, clips: probes.derivative_error(model, clips.beside(generator())),
+        lambda model, clips: probes.derivative_error(model, clips.beside(model, generator())),
         lambda error: error > 0.5,
     ),
     "without_gradient anywhere": (Lost, probes.without_gradient, lambda share: share == 1),

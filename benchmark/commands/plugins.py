@@ -18,10 +18,9 @@ def list_plugins(
     plugin: Plugins = [],
 ) -> None:
     """List the plugins of one kind, or the shipped suites."""
-    from advser.registry import load_plugin_file
+    from advser.registry import load_plugin_files
 
-    for path in plugin:
-        load_plugin_file(path)
+    load_plugin_files(plugin)
     if kind == "suites":
         from advser.suite import load, shipped
 
@@ -49,10 +48,9 @@ def show(
 
     from advser.facts import facts
     from advser.parameters import describe
-    from advser.registry import load_plugin_file
+    from advser.registry import load_plugin_files
 
-    for path in plugin:
-        load_plugin_file(path)
+    load_plugin_files(plugin)
     if kind == "suite":
         from advser.suite import source
 
@@ -86,10 +84,9 @@ def check(
     """
     from advser.changes import parsed
     from advser.check import check as found
-    from advser.registry import load_plugin_file
+    from advser.registry import load_plugin_files
 
-    for path in plugin:
-        load_plugin_file(path)
+    load_plugin_files(plugin)
     texts = pairs("--param", params, "KEY=VALUE")
     given = {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
     wrong = 0

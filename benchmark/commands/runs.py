@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, default_store, device_named, pairs
+from advser.commands.usage import (
+    EXIT_FAILED_CELLS,
+    Device,
+    Plugins,
+    console,
+    corpora,
+    default_store,
+    device_named,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from advser.run import Prepared, Report
@@ -49,7 +58,7 @@ def run(
     from advser.runner import Workers
 
     output = console()
-    where = {name: Path(path) for name, path in pairs("--data", data, "CORPUS=DIR").items()}
+    where = corpora(data)
     pool = Workers(workers, scheduler, device_named(device), tuple(path.absolute() for path in plugin))
     request = Request(
         suite, store or default_store(), where, out, changes, pairs("--only", only, "KEY=GLOB"), pool, external

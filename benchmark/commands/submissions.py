@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, device_named, pairs
+from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, corpora, device_named
 
 if TYPE_CHECKING:
     from advser.submission import Verified
@@ -45,7 +45,7 @@ def verify(
     from advser.submission import unpack
     from advser.submission import verify as again
 
-    where = {name: Path(path) for name, path in pairs("--data", data, "CORPUS=DIR").items()}
+    where = corpora(data)
     pool = Workers(workers, scheduler, device_named(device))
     into = out or Path("results") / f"{file.stem}-verified"
     with TemporaryDirectory(prefix="advser-verify-") as made:

@@ -51,6 +51,11 @@ def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
     return found
 
 
+def corpora(data: list[str]) -> dict[str, Path]:
+    """Return what ``--data`` says: corpus name → folder."""
+    return {name: Path(folder) for name, folder in pairs("--data", data, "CORPUS=DIR").items()}
+
+
 def default_store() -> Path:
     """Return where artefacts are kept: $ADVSER_STORE, or a cache of the user's."""
     return Path(os.environ.get("ADVSER_STORE") or user_cache_path("advser") / "store")

@@ -61,7 +61,7 @@ def _found(task: Task) -> dict[str, Any]:
 
 
 def _of_gradient(model: EmotionModel, asked: Batch, generator: torch.Generator) -> dict[str, Any]:
-    beside = asked.beside(generator)
+    beside = asked.beside(model, generator)
     both = (asked, beside)
     return {
         "without_gradient": probes.without_gradient(model, asked),
