@@ -22,6 +22,7 @@ from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.base import EmotionModel
 from advser.parameters import arguments, build, describe
 from advser.plugins import BY_KIND, CORPORA, MODELS
+from advser.probes import Batch, without_gradient
 from advser.results import KEYS
 from advser.target import Target
 from advser.threat import Domain
@@ -75,6 +76,10 @@ def attack(plugin: type[Attack], params: Mapping[str, Any]) -> Iterator[Finding]
     """Hold an attack against its contract, in each of its domains."""
     if "epsilon" not in plugin.model_fields and plugin.access != "blind":
         yield Finding("budget", note="no parameter is called epsilon, so that the harness holds it to no bound")
+    own = plugin.budget is not Attack.budget
+    yield Finding(
+        "the budget is read from epsilon and norm", "'budget' is overridden, which nobody asks" if own else ""
+    )
     some = clips()
     for domain in plugin.domains:
         made = build(plugin, dict(params), plugin.__name__)
@@ -86,16 +91,24 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
     model = _small_model(some)
     x = model.inputs(some.waveform, some.lengths, domain).detach()
     given, labels, state = x.clone(), some.labels.clone(), _copied(model)
-    results = [_perturbed(made, model, given, labels, some.lengths, domain) for _ in range(2)]
+    targets = [_target(made, model, some.lengths, domain) for _ in range(2)]
+    results = [_perturbed(made, target, given, labels) for target in targets]
     yield Finding(f"{domain}: the same generator gives the same", _differs(*results))
     yield Finding(f"{domain}: inputs stay as they are", _differs(given, x) or _differs(labels, some.labels))
     changed = [name for name, value in _copied(model).items() if not torch.equal(value, state[name])]
     yield Finding(f"{domain}: the model stays as it is", f"changed: {', '.join(changed)}" if changed else "")
+    if made.single_step:
+        passes = int(targets[0].backwards.max())
+        yield Finding(f"{domain}: single_step", f"{passes} backward passes a clip" if passes > 1 else "")
 
 
-def _perturbed(made: Attack, model: EmotionModel, x: Tensor, labels: Tensor, lengths: Tensor, domain: Domain) -> Tensor:
-    mask = sound_mask(lengths, x.shape[1]) if domain == "waveform" else None
-    with Target(model, lengths, domain, made.access, mask=mask) as target:
+def _target(made: Attack, model: EmotionModel, lengths: Tensor, domain: Domain) -> Target:
+    mask = sound_mask(lengths, int(lengths.max())) if domain == "waveform" else None
+    return Target(model, lengths, domain, made.access, mask=mask)
+
+
+def _perturbed(made: Attack, target: Target, x: Tensor, labels: Tensor) -> Tensor:
+    with target:
         return made.perturb(target, x, labels, torch.Generator().manual_seed(0))
 
 
@@ -122,6 +135,21 @@ def defense(plugin: type[Defense], params: Mapping[str, Any]) -> Iterator[Findin
     loss.backward()  # type: ignore[no-untyped-call]
     moved = any(weight.grad is not None and weight.grad.any() for weight in model.parameters())
     yield Finding("the objective moves the weights", "" if moved else "no weight has a gradient")
+    yield _adaptive(made, model, some)
+
+
+def _adaptive(made: Defense, model: EmotionModel, some: Clips) -> Finding:
+    """Tell whether an attacker who is given the defense's own loss has a gradient to climb."""
+    part = "the attacker's loss (adaptive) has a gradient"
+    asked = Batch(some.waveform, some.lengths, some.labels)
+    victim = made.wrap(model).eval()
+    if not victim.differentiable:
+        return Finding(part, note="not asked: the model that the defense wraps has no gradient")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        beside = asked.beside(victim, torch.Generator().manual_seed(0)).knowing(victim, made.adaptive, some.waveform)
+        share = without_gradient(victim, beside)
+    return Finding(part, f"0 or not finite for {share:.0%} of {CLIPS} clips" if share else "")
 
 
 def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Finding]:

@@ -33,7 +33,8 @@ class Cell:
         params: the attack's parameters.
         fallen: which clips are misread (N,).
         right: which clips are read rightly when clean (N,).
-        iterative: whether the attack takes more than one step along the gradient, or attacks within it do.
+        iterative: whether the attack takes more than one step along the gradient, or attacks within it do: by its
+            declaration, or by the backward passes that were counted.
         steps: the parameter ``steps``, or the largest of the attacks within; 1 without any.
         control: whether it is one of `CONTROLS`.
         handed_in: whether its examples were made elsewhere (`Attack.places`): what they come to is no attack's doing.
@@ -179,7 +180,7 @@ def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, plugin: type[Attack] | N
         params,
         fallen=clips["prediction"].to_numpy() != label,
         right=clips["clean_prediction"].to_numpy() == label,
-        iterative=len(made_of) > 2 or _iterative(*made_of[-1]),
+        iterative=len(made_of) > 2 or _iterative(*made_of[-1]) or (len(made_of) == 1 and _climbs(keys, clips)),
         steps=max(int(given.get("steps") or 1) for _, given in made_of),
         control=plugin in CONTROLS,
         handed_in=plugin is not None and bool(plugin.places),
@@ -193,6 +194,10 @@ def _within(params: Mapping[str, Any]) -> Iterator[tuple[type[Attack] | None, Ma
             given = one.get("params") or {}
             yield ATTACKS.get(one["name"]), given
             yield from _within(given)
+
+
+def _climbs(keys: Mapping[str, Any], clips: pd.DataFrame) -> bool:
+    return keys["access"] == "white-box" and bool((clips["backwards"] > 1).any())
 
 
 def _iterative(plugin: type[Attack] | None, params: Mapping[str, Any]) -> bool:

@@ -132,7 +132,8 @@ class Configuration:
 
     def columns(self, threat: ThreatModel) -> dict[str, Any]:
         """Return the key columns of a cell that it is judged in."""
-        budget = self.attack.budget(self.domain)
+        # Of what the harness holds it to, whatever a plugin says of itself.
+        budget = Attack.budget(self.attack, self.domain)
         return {
             "attack": self.entry.title,
             "params": self.text,

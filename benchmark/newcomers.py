@@ -81,7 +81,7 @@ def _places(suite: Suite, name: str) -> list[AttackEntry]:
             params={"epsilon": place.epsilon} if "epsilon" in plugin.model_fields else {},
             domain=[place.domain],
             delivery=place.delivery,
-            labels=place.labels,
+            labels=["true"] if plugin.places else place.labels,
         )
         for place in places
     ]

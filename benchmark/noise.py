@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.jobs import Configuration
 from advser.suite import AttackEntry
@@ -20,7 +21,7 @@ def missing_noise(rows: Iterable[Configuration]) -> list[AttackEntry]:
     wanted: dict[tuple[Domain, Budget], dict[Delivery, None]] = {}
     there: set[tuple[Domain, Budget, Delivery]] = set()
     for row in rows:
-        budget = row.attack.budget(row.domain)
+        budget = Attack.budget(row.attack, row.domain)
         if budget is None or not budget.epsilon:
             continue
         if isinstance(row.attack, Noise) and (budget.norm != "linf" or row.attack.kind == "sign"):

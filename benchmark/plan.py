@@ -129,7 +129,7 @@ def _takes_list(plugin: type[Attack], name: str) -> bool:
 def _refuse_norm(attack: Attack, domain: Domain, where: str) -> None:
     """Raise InputError if the attack's norm has no meaning in the domain."""
     try:
-        attack.budget(domain)
+        Attack.budget(attack, domain)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -266,6 +266,10 @@ class _Planner:
         where = f"attack '{entry.title}'"
         if plugin.access == "decisions" and "soft" in entry.labels:
             raise InputError(f"{where}: labels: found soft, allowed for access '{plugin.access}': true, predicted")
+        if plugin.places and entry.labels != ["true"]:
+            raise InputError(
+                f"{where}: labels: found {', '.join(entry.labels)}, allowed for what was made elsewhere: true"
+            )
         rows = []
         for domain in entry.domain:
             if domain not in plugin.domains:

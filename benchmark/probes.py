@@ -7,7 +7,8 @@ and by Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of sec
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 import torch
@@ -17,7 +18,7 @@ from advser.attacks.controls import random_signs
 from advser.attacks.steepest import random_start
 from advser.audio import sound_mask
 from advser.models.base import EmotionModel, FrontEnd
-from advser.target import Target, cross_entropy, margin
+from advser.target import Loss, Target, margin
 from advser.threat import PCM_STEP, Budget, admit
 
 BUDGET: Final = 0.001
@@ -35,8 +36,17 @@ STRIDES: Final = (1e-6, 1e-5, 1e-4, 1e-3)
 DIRECTIONS: Final = 8
 """Random directions in which the gradient is held against finite differences."""
 
+FALSE: Final = 0.5
+"""Error of a derivative above which a gradient is false: 0 is right, 1 has nothing to do with the function."""
+
 CUT: Final = 400
 """Of this many parts the last is taken off a clip: 5 ms of two seconds, which change nothing of what it says."""
+
+BESIDE: Final = 3
+"""Other clips beside one, when it is asked whether they matter."""
+
+CLIPS_IN_COMPANY: Final = 12
+"""Clips of which that is asked."""
 
 REPEATS: Final = 3
 """Forward passes that must agree."""
@@ -44,25 +54,41 @@ REPEATS: Final = 3
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips: waveforms (B, T) on [−1, 1], lengths (B,) in samples, classes (B,)."""
+    """Clips that a model is asked about.
+
+    Attributes:
+        waveform: (B, T) on [−1, 1].
+        lengths: (B,) in samples.
+        labels: classes (B,).
+        objective: the loss whose gradient is asked for; the margin, which does not saturate.
+        reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them.
+    """
 
     waveform: Tensor
     lengths: Tensor
     labels: Tensor
+    objective: Loss = margin
+    reference: Tensor | None = None
 
     def at(self, rows: Tensor) -> Batch:
         """Return some of the clips (indices, or a mask)."""
-        return Batch(self.waveform[rows], self.lengths[rows], self.labels[rows])
+        reference = None if self.reference is None else self.reference[rows]
+        return Batch(self.waveform[rows], self.lengths[rows], self.labels[rows], self.objective, reference)
 
     def beside(self, model: EmotionModel, generator: torch.Generator) -> Batch:
         """Return the clips with uniform noise of up to `BUDGET` in them: where attacks are, off the 16-bit grid."""
         start = random_start(self.waveform, self.target(model), "linf", BUDGET, generator)
-        return Batch(start, self.lengths, self.labels)
+        return replace(self, waveform=start)
+
+    @torch.no_grad()
+    def knowing(self, model: EmotionModel, objective: Loss, clean: Tensor) -> Batch:
+        """Return the clips with another objective, for which the model hears the ``clean`` waveforms (B, T) too."""
+        return replace(self, objective=objective, reference=model.outputs(clean, self.lengths, "waveform").embedding)
 
     def target(self, model: EmotionModel) -> Target:
-        """Return the target before the sound, white-box, with the margin as objective: it does not saturate."""
+        """Return the target before the sound, white-box."""
         mask = sound_mask(self.lengths, self.waveform.shape[1])
-        return Target(model, self.lengths, "waveform", objective=margin, mask=mask)
+        return Target(model, self.lengths, "waveform", objective=self.objective, mask=mask, reference=self.reference)
 
 
 @torch.no_grad()
@@ -80,8 +106,29 @@ def company(model: EmotionModel, batch: Batch) -> float:
     return _share_of_span(together - torch.stack(alone), together)
 
 
+@torch.no_grad()
+def companions(model: EmotionModel, batch: Batch) -> float:
+    """Return the largest difference of a logit of a clip between other clips beside it, as a share of the span.
+
+    Each clip stands first among the three that follow it, and among the three before it, in the batch (round again at
+    its ends), and the model draws the same random numbers both times.
+    """
+    rows, beside = torch.arange(len(batch.labels)), torch.arange(BESIDE + 1)
+    found = []
+    for row in rows[:CLIPS_IN_COMPANY]:
+        first = []
+        for others in (row + beside, row - beside):
+            among = batch.at(others % len(rows))
+            torch.manual_seed(int(row))
+            first.append(model(among.waveform, among.lengths)[0])
+        found.append(torch.stack(first))
+    answers = torch.stack(found)
+    return _share_of_span(answers[:, 0] - answers[:, 1], answers)
+
+
 def _share_of_span(difference: Tensor, logits: Tensor) -> float:
-    return float(difference.abs().max() / (logits.max() - logits.min()).clamp_min(1e-30))
+    share = difference.abs().max() / (logits.max() - logits.min()).clamp_min(1e-30)
+    return float(share.nan_to_num(torch.inf))
 
 
 @torch.no_grad()
@@ -92,31 +139,54 @@ def probabilities(model: EmotionModel, batch: Batch) -> bool:
 
 
 def changed_state(model: EmotionModel, batch: Batch) -> list[str]:
-    """Return the weights and buffers that a gradient and a forward pass in evaluation mode change; should be none."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    """Return what a gradient and a forward pass in evaluation mode change of a model; should be none.
+
+    Weights, buffers, and the numbers and tensors that its modules keep as plain attributes. The model has heard the
+    clips before: what it keeps of their shapes is there.
+    """
+    before = _state(model)
     with batch.target(model) as target:
         target.decisions(batch.waveform)
         if model.differentiable:
             target.gradient(batch.waveform, batch.labels)
-    return [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    now = _state(model)
+    return [name for name in {**before, **now} if not _equal(before.get(name), now.get(name))]
 
 
-def without_gradient(model: EmotionModel, batch: Batch) -> float:
-    """Return the share of clips whose cross-entropy has a gradient that is 0 everywhere, or anywhere not finite."""
+def _state(model: EmotionModel) -> dict[str, Tensor | float]:
+    kept: dict[str, Tensor | float] = dict(chain(model.named_parameters(), model.named_buffers()))
+    for name, module in model.named_modules():
+        kept |= {f"{name}.{key}": one for key, one in vars(module).items() if isinstance(one, Tensor | int | float)}
+    return {name: one.detach().clone() if isinstance(one, Tensor) else one for name, one in kept.items()}
+
+
+def _equal(one: Tensor | float | None, other: Tensor | float | None) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def without_gradient(model: EmotionModel, batch: Batch, loss: Loss | None = None) -> float:
+    """Return the share of clips whose loss has a gradient that is 0 everywhere, or anywhere not finite.
+
+    ``loss`` is by default the batch's ``objective``.
+    """
     # Not by `Target.gradient`, which gives attacks 0 in place of what is not finite.
     variable = batch.waveform.clone().requires_grad_()
     with batch.target(model):
-        losses = cross_entropy(model.outputs(variable, batch.lengths, "waveform"), batch.labels)
+        outputs = replace(model.outputs(variable, batch.lengths, "waveform"), reference=batch.reference)
+        losses = (loss or batch.objective)(outputs, batch.labels)
         (gradient,) = torch.autograd.grad(losses.sum(), variable)
     gradient = gradient.flatten(1)
     return float((~gradient.isfinite().all(1) | (gradient == 0).all(1)).double().mean())
 
 
-def derivative_error(model: EmotionModel, batch: Batch) -> float:
-    """Return the median over clips of |f − a| / max(|f|, |a|), finite difference f against automatic derivative a.
+def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
+    """Return |f − a| / max(|f|, |a|) of each clip (b,), finite difference f against automatic derivative a.
 
-    Both are of the margin, in the direction of the gradient's sign; that of `STRIDES` counts at which they agree best.
-    0: the gradient is the derivative; 1: it has nothing to do with it. NaN if no clip has a gradient.
+    Both are of the objective, in the direction of the gradient's sign; that of `STRIDES` counts at which they agree
+    best. 0: the gradient is the derivative; 1: it has nothing to do with it; 2: it is the opposite. Clips without a
+    gradient are left out.
     """
     with batch.target(model) as target:
         gradient = target.gradient(batch.waveform, batch.labels)
@@ -126,8 +196,7 @@ def derivative_error(model: EmotionModel, batch: Batch) -> float:
         for stride in STRIDES:
             difference = _change(target, batch, stride * direction) / (2 * stride)
             errors.append((difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs()))
-    known = torch.stack(errors).nan_to_num(torch.inf)[:, automatic > 0]
-    return float(known.median(1).values.min()) if known.shape[1] else float("nan")
+    return torch.stack(errors).nan_to_num(torch.inf).amin(0)[automatic > 0]
 
 
 def _change(target: Target, batch: Batch, step: Tensor) -> Tensor:

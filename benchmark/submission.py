@@ -191,17 +191,23 @@ def verify(
 
 
 def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str], str]:
-    """Return a claim's suite, by name if it is the shipped one, what is changed of it, and both in a sentence."""
+    """Return a claim's suite, by name if it is the shipped one, what is changed of it, and both in a sentence.
+
+    The sentence tells what of the suite was run, too.
+    """
     name, changes = str(claimed.run["suite"].get("name")), claimed.run["set"]
     ours = name in shipped()
-    given = f" with {' '.join(f'--set {shlex.quote(change)}' for change in changes)}" if changes else ""
+    only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in claimed.run["only"].items()]
+    options = [*(f"--set {shlex.quote(change)}" for change in changes), *only]
+    given = f" with {' '.join(options)}" if options else ""
     with suppress(InputError, ValidationError):
         if ours and joined(name, changes) == Suite.model_validate(claimed.run["suite"]):
             return name, changes, f"the shipped suite '{name}'{given}"
     file = folder / "claimed.yaml"
     file.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
     unlike = f", which is not the shipped one of that name{given}" if ours else ""
-    return str(file), (), f"its own suite '{name}'{unlike}"
+    part = f", cut by {' '.join(only)}" if only and not ours else ""
+    return str(file), (), f"its own suite '{name}'{unlike}{part}"
 
 
 def _other_ranks(claimed: Results, found: Results, *, exact: bool) -> int:

@@ -25,6 +25,10 @@ WORST_NOTE: Final = (
     "Each clip counts with the attack that left it the lowest margin, among all on the victim in that place and within "
     "that budget, noise included, or with none if it is read worse when clean."
 )
+UNEQUAL: Final = (
+    "Entries with fewer attacks than others in their place lack examples of other models that were crafted on "
+    "themselves too: the worst case of the others includes these."
+)
 _VICTIM: Final = (*SETTING, "model", "defense")
 _ARENA: Final = ("domain", "delivery", "norm", "epsilon", "epsilon_unit", "attack")
 _WITHOUT: Final = "These results have no ranks: they were made before there were any."
@@ -95,8 +99,19 @@ def leaderboard(results: Results) -> Board:
         tuple(_section(head, shown) for head in heads),
         " · ".join([*shown, "place of attack"]),
         common_facts(heads, ()),
-        (*reader_notes(results, heads), *((WORST_NOTE, TRAINED, CITED) if lines else (_WITHOUT,)), *flags),
+        (*reader_notes(results, heads), *(_told(lines) if lines else (_WITHOUT,)), *flags),
     )
+
+
+def _told(lines: Sequence[_Line]) -> list[str]:
+    """Return the notes of a board that has rows."""
+    counts: dict[tuple[object, ...], set[str]] = {}
+    for line in lines:
+        # Of entries without a rank the board says what they lack, and anchors are attacked by nothing.
+        if line.texts[2]:
+            counts.setdefault(line.row.values((*SETTING, *_ARENA)), set()).add(line.attacks)
+    unequal = any(len(here) > 1 for here in counts.values())
+    return [WORST_NOTE, *([UNEQUAL] if unequal else []), TRAINED, CITED]
 
 
 def _lines(results: Results, found: Sequence[Mapping[str, Any]], metric: str) -> list[_Line]:

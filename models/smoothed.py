@@ -53,14 +53,3 @@ class Smoothed(EmotionModel):
         """Return a noisy copy (B, T) of the sound; the padding stays 0."""
         noise = torch.randn_like(waveform) * sound_mask(lengths, waveform.shape[1])
         return waveform + self.sigma * noise
-
-    @torch.no_grad()
-    def votes(self, waveform: Tensor, lengths: Tensor, draws: int) -> Tensor:
-        """Return how many of ``draws`` noisy copies the base model takes for each class (B, C)."""
-        counts: Tensor | None = None
-        for _ in range(draws):
-            logits = self.base(self.noisy(waveform, lengths), lengths)
-            decided = torch.zeros_like(logits, dtype=torch.long).scatter(1, logits.argmax(1, keepdim=True), 1)
-            counts = decided if counts is None else counts + decided
-        assert counts is not None, "draws: at least 1"
-        return counts

@@ -23,6 +23,7 @@ from advser.models.base import EmotionModel
 from advser.plugins import ATTACKS
 from advser.probes import Batch
 from advser.results import KEYS, Results
+from advser.target import Loss, cross_entropy, evasion
 
 CLIPS = 100
 NAMES = [check.name for check in CHECKS]
@@ -30,11 +31,15 @@ HONEST: dict[str, Any] = {
     "clips": 12,
     "disagreement": 0.0,
     "company": 1e-6,
+    "companions": 1e-6,
     "probabilities": False,
     "changed": [],
     "foreign_statistics": 0.0,
     "without_gradient": 0.0,
     "derivative_error": 0.01,
+    "false": 1,
+    "adaptive_without_gradient": 0.0,
+    "adaptive_false": 1,
     "unexplained_change": 0.02,
     "changed_unheard": 0.0,
     "standing_huge": 0.0,
@@ -170,6 +175,24 @@ def test_a_check_of_cells_catches_its_culprit_alone(check: str) -> None:
     assert {flag.check for flag in flags} == {check}
 
 
+FURTHER: list[tuple[str, dict[str, Any]]] = [
+    ("zero-gradients", {"adaptive_without_gradient": 1.0}),
+    ("false-gradient", {"false": 3}),
+    ("false-gradient", {"adaptive_false": 3}),
+    ("answers-depend-on-the-batch", {"companions": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("check", "said"), FURTHER)
+def test_a_check_of_models_sees_each_of_its_signs(check: str, said: dict[str, Any]) -> None:
+    assert [flag.check for flag in found(**said)] == [check]
+
+
+def test_drawing_at_random_hides_no_answer_that_hangs_on_the_batch() -> None:
+    flags = found(disagreement=0.2, company=0.2, companions=0.2)
+    assert [flag.check for flag in flags] == ["draws-at-random", "answers-depend-on-the-batch"]
+
+
 @pytest.mark.parametrize("check", MODEL_CULPRITS)
 def test_a_check_of_models_catches_its_culprit_alone(check: str) -> None:
     flags = found(**MODEL_CULPRITS[check])
@@ -180,7 +203,7 @@ def test_a_check_of_models_catches_its_culprit_alone(check: str) -> None:
 def test_a_gradient_of_a_part_is_told() -> None:
     (flag,) = found(unexplained_change=0.7)
     assert (flag.check, flag.detail) == (
-        "false-gradient", "70% of what random changes do is not in it (median over clips)"
+        "false-gradient", "70% of what random changes do is not in it (median)"
     )  # fmt: skip
 
 
@@ -239,7 +262,7 @@ def test_a_check_that_fails_is_a_flag_and_loses_nothing() -> None:
     assert flag.detail.startswith("the check itself failed: TypeError")
 
 
-CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0]}
+CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0], "backwards": [1.0]}
 KINDS: list[tuple[str, dict[str, Any], tuple[bool, int, bool, bool]]] = [
     ("fgsm", {}, (False, 1, False, False)),
     ("ifgsm", {"steps": 10}, (True, 10, False, False)),
@@ -250,6 +273,13 @@ KINDS: list[tuple[str, dict[str, Any], tuple[bool, int, bool, bool]]] = [
     ("noise", {}, (True, 1, True, False)),
     ("external", {}, (True, 1, False, True)),
 ]
+
+
+@pytest.mark.parametrize("passes", [1.0, 2.0])
+def test_what_takes_several_gradients_is_iterative_whatever_it_says(passes: float) -> None:
+    keys = {**dict.fromkeys(KEYS, ""), "attack": "called", "params": "{}", "access": "white-box"}
+    (made,) = cells_of(pd.DataFrame({**keys, **CLIP, "backwards": [passes]}), [], {("", "called"): ATTACKS.get("fgsm")})
+    assert made.iterative == (passes > 1)
 
 
 @pytest.mark.parametrize(("name", "params", "expected"), KINDS)
@@ -366,6 +396,48 @@ class Probabilities(toys.Linear):
         return replace(outputs, logits=outputs.logits.softmax(1))
 
 
+class Huddled(toys.Linear):
+    """Draws noise whenever it is asked, and compares a clip with the others in the batch."""
+
+    randomised = True
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        embedding = super().embed(features + torch.randn_like(features), lengths)
+        return embedding - embedding.mean(0)
+
+
+class Turned(toys.Linear):
+    """Has the gradient of the opposite function for loud clips, which are some of them."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        loudness = features.detach().square().flatten(1).mean(1)
+        loud = loudness >= loudness.sort().values[-3]
+        turned = 2 * features.detach() - features
+        return super().embed(torch.where(loud[:, None, None], turned, features), lengths)
+
+
+class Counting(toys.Linear):
+    """Keeps in mind how much it has heard, where no checkpoint sees it."""
+
+    heard = 0
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        self.heard += 1
+        return super().embed(features, lengths)
+
+
+class Hidden(toys.Linear):
+    """Keeps a mean of what it has heard in a buffer that no checkpoint has."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("mean", torch.zeros(()), persistent=False)
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        self.mean.lerp_(features.detach().mean(), 0.1)
+        return super().embed(features, lengths)
+
+
 class Learning(toys.Linear):
     """Counts what it hears, in evaluation too."""
 
@@ -400,9 +472,14 @@ def batch() -> Batch:
     return Batch(*toys.sounds(8))
 
 
+def _without_gradient(model: EmotionModel, clips: Batch) -> float:
+    return probes.without_gradient(model, clips, cross_entropy)
+
+
 PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any], Callable[[Any], bool]]] = {
-    "without_gradient": (Masked, probes.without_gradient, lambda share: share == 1),
-    "derivative_error": (Pretended, probes.derivative_error, lambda error: error > 0.5),
+    "without_gradient": (Masked, _without_gradient, lambda share: share == 1),
+    "derivative_error": (Pretended, probes.derivative_error, lambda errors: errors.median() > 0.5),
+    "derivative_error of some": (Turned, probes.derivative_error, lambda errors: (errors > 0.5).sum() >= 3),
     "unexplained_change": (
         Partial,
         lambda model, clips: probes.unexplained_change(model, clips, generator()),
@@ -416,9 +493,9 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
     "derivative_error beside the clip": (
         OnTheGrid,
         lambda model, clips: probes.derivative_error(model, clips.beside(model, generator())),
-        lambda error: error > 0.5,
+        lambda errors: errors.median() > 0.5,
     ),
-    "without_gradient anywhere": (Lost, probes.without_gradient, lambda share: share == 1),
+    "without_gradient anywhere": (Lost, _without_gradient, lambda share: share == 1),
     "changed_unheard in length": (
         Measured,
         lambda model, clips: probes.changed_unheard(model, clips, generator()),
@@ -432,9 +509,43 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
     ),
     "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
     "company": (Peeking, probes.company, lambda size: size > 1e-3),
+    "companions": (Peeking, probes.companions, lambda size: size > 1e-3),
+    "companions of one that draws": (Huddled, probes.companions, lambda size: size > 1e-3),
     "probabilities": (Probabilities, probes.probabilities, bool),
     "changed": (Learning, probes.changed_state, bool),
+    "changed attribute": (Counting, probes.changed_state, bool),
+    "changed out of sight": (Hidden, probes.changed_state, bool),
 }
+
+
+def _rooted(outputs: Any, labels: Tensor) -> Tensor:
+    """Has no number for a gradient, whatever it is asked: the root of nothing."""
+    return cross_entropy(outputs, labels) + (0 * outputs.logits.square().sum(1)).sqrt()
+
+
+def _flat(outputs: Any, labels: Tensor) -> Tensor:
+    return outputs.logits.sum(1) * 0
+
+
+def _opposite(outputs: Any, labels: Tensor) -> Tensor:
+    losses = cross_entropy(outputs, labels)
+    return 2 * losses.detach() - losses
+
+
+def _distance(outputs: Any, labels: Tensor) -> Tensor:
+    return (outputs.embedding - outputs.reference).square().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "lost", "false"),
+    [(_rooted, 1, 0), (_flat, 1, 0), (_opposite, 0, 8), (_distance, 0, 0), (cross_entropy, 0, 0), (evasion, 0, 0)],
+)
+def test_a_loss_for_attackers_is_asked_for_its_gradient(loss: Loss, lost: float, false: int) -> None:
+    made = toys.model(toys.Convolutional).eval()
+    clips = batch()
+    knowing = clips.beside(made, generator()).knowing(made, loss, clips.waveform)
+    assert probes.without_gradient(made, knowing) == lost
+    assert (probes.derivative_error(made, knowing) > probes.FALSE).sum() == false
 
 
 @pytest.mark.parametrize("name", PROBES)

@@ -18,9 +18,11 @@ from advser import contract
 from advser.attacks.base import Attack
 from advser.contract import Finding
 from advser.defenses.base import Defense
+from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.parameters import parameter
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.target import cross_entropy
 
 
 class Forgetful(Attack):
@@ -149,9 +151,37 @@ class Meddling(ModelMetric):
         return torch.zeros(len(labels))
 
 
+class OwnBudget(Forgetful):
+    """Says of its budget what the harness does not ask."""
+
+    def budget(self, domain: Any) -> None:
+        return None
+
+
+class TwoSteps(Forgetful):
+    """Takes two steps and says that it takes one."""
+
+    single_step: ClassVar[bool] = True
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        for _ in range(2):
+            x = x + 0.001 * target.gradient(x, labels).sign()
+        return x
+
+
+class Rooted(Undefended):
+    """Gives attackers a loss that has no number for a gradient."""
+
+    def adaptive(self, outputs: Any, labels: Tensor) -> Tensor:
+        return cross_entropy(outputs, labels) + (0 * outputs.logits.square().sum(1)).sqrt()
+
+
 CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, Forgetful, "the same generator gives the same"),
     (contract.attack, InPlace, "inputs stay as they are"),
+    (contract.attack, OwnBudget, "the budget is read from epsilon and norm"),
+    (contract.attack, TwoSteps, "single_step"),
+    (contract.defense, Rooted, "the attacker's loss (adaptive) has a gradient"),
     (contract.defense, Constant, "the objective moves the weights"),
     (contract.defense, PerClip, "the objective is a finite scalar"),
     (contract.defense, Moody, "the same generator gives the same"),

@@ -24,6 +24,7 @@ from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.registry import code_fingerprint
 from advser.suite import Suite, WorstCase
+from advser.threat import Budget
 from advser.worst import columns_of, members
 
 FGSM = {"name": "fgsm", "params": {"epsilon": 0.06}}
@@ -43,6 +44,15 @@ class Shift(Attack):
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
         return -x
+
+
+class Silent(Shift):
+    """An attack whose budget the harness does not know."""
+
+    eps: float = parameter(0.0005, about="what it calls its budget")
+
+    def budget(self, domain: Any) -> Budget:
+        return Budget("linf", self.eps, "full-scale")
 
 
 class Nested(Attack):
@@ -80,7 +90,7 @@ def registered() -> Iterator[None]:
     """Have the toys in the registries for this module only: other tests run over every registered plugin."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS._decorated, "raw", Waveform)
-        for name, attack in {"decisions": Decisions, "shift": Shift, "nested": Nested}.items():
+        for name, attack in {"decisions": Decisions, "shift": Shift, "nested": Nested, "silent": Silent}.items():
             patch.setitem(ATTACKS._decorated, name, attack)
         patch.setitem(METRICS._decorated, "overwrites", Overwrites)
         yield
@@ -296,6 +306,11 @@ def test_every_budget_has_its_noise() -> None:
     assert not [cell for cell in plan(attacks=[FGSM]).cells if cell.columns["attack"] == "noise"]
 
 
+def test_a_row_has_the_budget_that_the_harness_holds_its_attack_to() -> None:
+    (row,) = [cell.columns for cell in plan(attacks=["silent"], noise=True).cells if cell.columns["attack"] == "silent"]
+    assert (row["norm"], row["epsilon"], row["epsilon_unit"]) == ("", None, "")
+
+
 def test_the_attacks_of_an_ensemble_decide_its_key() -> None:
     made = plan(attacks=[{"name": "ensemble", "params": {"epsilon": [0.001, 0.002]}}])
     crafted = [job for job in made.jobs.values() if job.stage == "craft" and "ensemble" in job.title]
@@ -414,6 +429,8 @@ def test_newcomers_join_where_the_suite_says() -> None:
         ("shift", "spectrogram", "predicted", {}),
         ("nested", "waveform", "true", {}),
         ("nested", "spectrogram", "predicted", {}),
+        ("silent", "waveform", "true", {}),
+        ("silent", "spectrogram", "predicted", {}),
     ]
 
 
@@ -433,6 +450,10 @@ def test_newcomers_that_have_no_place_are_refused() -> None:
         ({"attacks": [{**FGSM, "params": {"epsilon": []}}]}, r"attack 'fgsm': epsilon: found \[\]"),
         ({"attacks": [{"name": "decisions", "params": {"epsilon": 1}, "labels": ["soft"]}]}, "labels: found soft"),
         ({"attacks": [{**FGSM, "name": "fgms"}]}, "unknown attack 'fgms'; did you mean 'fgsm'"),
+        (
+            {"attacks": [{"name": "external", "params": {"folder": "x"}, "labels": ["true", "predicted"]}]},
+            "attack 'external': labels: found true, predicted, allowed for what was made elsewhere: true",
+        ),
         ({"folds": ["fold4"]}, "folds: found 'fold4', allowed: fold1, fold2, fold3"),
         ({"metrics": ["uar", "overwrites"]}, "metric 'overwrites': found the name or column 'loss'"),
         ({"metrics": [{"name": "snr", "label": "margin"}]}, "metric 'margin': found the name or column 'margin'"),

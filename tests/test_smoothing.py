@@ -17,7 +17,8 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.audio import sound_mask
 from advser.defenses.smoothing import Smoothing
 from advser.errors import NotApplicableError
-from advser.metrics.certificates import CertifiedAccuracy, CertifiedRadius, lower_bound
+from advser.metrics import certificates
+from advser.metrics.certificates import CertifiedAccuracy, CertifiedRadius, lower_bound, votes
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.models.smoothed import Smoothed
@@ -151,11 +152,11 @@ def test_the_radius_is_sigma_times_the_quantile_of_a_bound_from_copies_of_its_ow
     certify = torch.tensor([[200, 0, 0], [150, 50, 0], [110, 90, 0], [60, 140, 0]])
     asked = []
 
-    def votes(self: Smoothed, waveform: Tensor, lengths: Tensor, number: int) -> Tensor:
+    def counted(model: Smoothed, waveform: Tensor, lengths: Tensor, number: int) -> Tensor:
         asked.append(number)
         return torch.tensor([[number, 0, 0]] * 4) if len(asked) == 1 else certify
 
-    monkeypatch.setattr(Smoothed, "votes", votes)
+    monkeypatch.setattr(certificates, "votes", counted)
     metric = CertifiedRadius(draws=draws, selection=20, alpha=alpha)
     radii = metric.measure(made, waveform, waveform, lengths, torch.zeros(4, dtype=torch.long))
     assert asked == [20, draws]
@@ -170,13 +171,13 @@ def test_the_radius_is_sigma_times_the_quantile_of_a_bound_from_copies_of_its_ow
 def test_votes_are_counted_one_a_copy() -> None:
     made = smoothed()
     waveform, lengths, _ = toys.sounds()
-    votes = made.votes(waveform, lengths, 7)
-    assert votes.shape == (6, 3)
-    assert (votes.sum(1) == 7).all()
+    found = votes(made, waveform, lengths, 7)
+    assert found.shape == (6, 3)
+    assert (found.sum(1) == 7).all()
     still = copy.deepcopy(made)
     still.sigma = 0.0
     decided = still.base(waveform, lengths).argmax(1)
-    assert torch.equal(still.votes(waveform, lengths, 2), 2 * functional.one_hot(decided, 3))
+    assert torch.equal(votes(still, waveform, lengths, 2), 2 * functional.one_hot(decided, 3))
 
 
 def test_a_victim_that_is_not_smoothed_has_no_certificate() -> None:
@@ -185,3 +186,23 @@ def test_a_victim_that_is_not_smoothed_has_no_certificate() -> None:
     with pytest.raises(NotApplicableError, match="not smoothed"):
         CertifiedRadius().measure(made, waveform, waveform, lengths, labels)
     assert math.isclose(CertifiedAccuracy().radius, 0.01)
+
+
+class Loud(Smoothed):
+    """Says that it adds more noise than it does."""
+
+    def __init__(self, base: EmotionModel) -> None:
+        super().__init__(base, 100.0, 1)
+
+    def noisy(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        return waveform
+
+
+def test_what_a_smoothed_model_says_of_its_own_noise_proves_nothing() -> None:
+    made = smoothed(toys.Linear, classes=2)
+    waveform, lengths, labels = toys.sounds(4)
+    with pytest.raises(NotApplicableError, match="not smoothed"):
+        CertifiedRadius().measure(Loud(made.base), waveform, waveform, lengths, labels)
+    honest = votes(made, waveform, lengths, 400)
+    made.noisy = lambda waveform, lengths: waveform  # type: ignore[method-assign]
+    assert torch.allclose(votes(made, waveform, lengths, 400) / 400, honest / 400, atol=0.15)

@@ -207,17 +207,26 @@ def test_an_interval_is_a_claim_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "told"),
+    ("changes", "only", "name", "told"),
     [
-        (["bootstrap=3"], "mock", "the shipped suite 'mock' with --set bootstrap=3"),
-        ([], "mock", "its own suite 'mock', which is not the shipped one of that name"),
-        ([], "other", "its own suite 'other'"),
+        (["bootstrap=3"], {}, "mock", "the shipped suite 'mock' with --set bootstrap=3"),
+        (
+            ["bootstrap=3"],
+            {"attack": "fgsm*"},
+            "mock",
+            "the shipped suite 'mock' with --set bootstrap=3 --only 'attack=fgsm*'",
+        ),
+        ([], {}, "mock", "its own suite 'mock', which is not the shipped one of that name"),
+        ([], {}, "other", "its own suite 'other'"),
+        ([], {"attack": "fgsm"}, "other", "its own suite 'other', cut by --only attack=fgsm"),
     ],
 )
-def test_which_suite_was_run_is_told(tmp_path: Path, changes: list[str], name: str, told: str) -> None:
+def test_which_suite_was_run_is_told(
+    tmp_path: Path, changes: list[str], only: dict[str, str], name: str, told: str
+) -> None:
     suite = joined("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
     results = synthetic.results()
-    claimed = replace(results, run=results.run | {"suite": suite, "set": changes})
+    claimed = replace(results, run=results.run | {"suite": suite, "set": changes, "only": only})
     found, again, said = _suite(claimed, tmp_path)
     assert (again, said) == (changes if told.startswith("the shipped") else (), told)
     assert joined(found, again) == Suite.model_validate(suite)

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from scipy.stats import beta, norm
 from torch import Tensor
+from torch.nn import functional
 
+from advser.audio import sound_mask
 from advser.errors import NotApplicableError
 from advser.metrics.base import Array, ModelMetric, Need
 from advser.models.base import EmotionModel
@@ -47,13 +49,14 @@ class CertifiedRadius(ModelMetric):
         """Return the radii (B,), drawing from torch's global generator, which the stage seeds.
 
         Raises:
-            NotApplicableError: if the victim is not smoothed.
+            NotApplicableError: if the victim is not smoothed by `Smoothed` itself: what a class derived from it says of
+                its noise proves nothing.
         """
-        if not isinstance(model, Smoothed):
+        if type(model) is not Smoothed:
             raise NotApplicableError("the victim is not smoothed")
-        chosen = model.votes(clean, lengths, self.selection).argmax(1)
-        votes = model.votes(clean, lengths, self.draws).gather(1, chosen[:, None]).squeeze(1)
-        radii = model.sigma * norm.ppf(lower_bound(votes.cpu().double().numpy(), self.draws, self.alpha))
+        chosen = votes(model, clean, lengths, self.selection).argmax(1)
+        for_chosen = votes(model, clean, lengths, self.draws).gather(1, chosen[:, None]).squeeze(1)
+        radii = model.sigma * norm.ppf(lower_bound(for_chosen.cpu().double().numpy(), self.draws, self.alpha))
         return torch.from_numpy(np.maximum(radii, 0)).to(clean.device) * (chosen == labels)
 
 
@@ -70,6 +73,18 @@ class CertifiedAccuracy(CertifiedRadius):
         """Return 1 or 0 for each clip (B,)."""
         radii = super().measure(model, clean, judged, lengths, labels)
         return ((radii > 0) & (radii >= self.radius)).double()
+
+
+@torch.no_grad()
+def votes(model: Smoothed, waveform: Tensor, lengths: Tensor, draws: int) -> Tensor:
+    """Return how many of ``draws`` noisy copies the model within a smoothed one takes for each class (B, C).
+
+    The noise is added here, whatever the model adds when it is asked: the proof is about this noise.
+    """
+    inside = sound_mask(lengths, waveform.shape[1])
+    noisy = (waveform + model.sigma * torch.randn_like(waveform) * inside for _ in range(draws))
+    answers = (model.base(copy, lengths) for copy in noisy)
+    return torch.stack([functional.one_hot(logits.argmax(1), logits.shape[1]) for logits in answers]).sum(0)
 
 
 def lower_bound(successes: Array, draws: int, alpha: float) -> Array:

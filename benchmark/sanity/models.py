@@ -8,6 +8,7 @@ from typing import Final
 from scipy.stats import binom
 
 from advser.evidence import Evidence
+from advser.probes import FALSE
 from advser.sanity.base import Answer, Check, check
 
 LEVEL: Final = 0.01
@@ -15,9 +16,6 @@ LEVEL: Final = 0.01
 
 SAME_LOGIT: Final = 1e-3
 """Difference of logits, as a share of their span, that float32 arithmetic explains."""
-
-FALSE: Final = 0.5
-"""Disagreement of a gradient with finite differences that is flagged: 0 agrees, 1 has nothing to do with them."""
 
 CLIPS: Final = 3
 """Clips that must have changed for a share of so few to be flagged."""
@@ -37,18 +35,28 @@ def could_not_be_probed(found: Evidence) -> Iterator[Answer]:
 def zero_gradients(found: Evidence) -> Iterator[Answer]:
     """The gradient of clips that the model reads rightly is 0 or not finite: attacks by gradient do nothing there."""
     for victim, share, said in found.asked("without_gradient"):
-        yield Answer(victim, f"{share:.0%} of {said['clips']} clips" if share > 0 else "")
+        its = said.get("adaptive_without_gradient") or 0
+        told = [f"{share:.0%} of {said['clips']} clips" if share > 0 else ""]
+        told += [f"of the defense's own loss beside {its:.0%} of them" if its > 0 else ""]
+        yield Answer(victim, "; ".join(filter(None, told)))
 
 
 @check(GRADIENT)
 def false_gradient(found: Evidence) -> Iterator[Answer]:
     """Finite differences disagree with the gradient: it is not that of what the model computes, or not all of it."""
     for victim, error, said in found.asked("derivative_error"):
-        along = f"relative difference {error:.2f} along the gradient" if error > FALSE else ""
         share = said.get("unexplained_change") or 0
-        around = f"{share:.0%} of what random changes do is not in it" if share > FALSE else ""
-        wrong = "; ".join(filter(None, [along, around]))
-        yield Answer(victim, f"{wrong} (median over clips)" if wrong else "")
+        told = [f"relative difference {error:.2f} along the gradient (median over clips)" if error > FALSE else ""]
+        told += [f"{share:.0%} of what random changes do is not in it (median)" if share > FALSE else ""]
+        told += [
+            _false(said.get("false") or 0, "it"),
+            _false(said.get("adaptive_false") or 0, "the gradient of the defense's own loss"),
+        ]
+        yield Answer(victim, "; ".join(filter(None, told)))
+
+
+def _false(clips: int, what: str) -> str:
+    return f"{what} is false for {clips} clips" if clips >= CLIPS else ""
 
 
 @check(GRADIENT)
@@ -93,8 +101,11 @@ def draws_at_random(found: Evidence) -> Iterator[Answer]:
 @check(PROBED)
 def answers_depend_on_the_batch(found: Evidence) -> Iterator[Answer]:
     """A clip is judged differently alone and among others: one row's figure hangs on the other clips."""
-    for victim, size, said in found.asked("company"):
-        wrong = size > SAME_LOGIT >= said["disagreement"]
+    for victim, alike, said in found.asked("companions"):
+        # A model that draws at random draws otherwise for a clip alone, and the same among others.
+        alone = said["company"] if said["disagreement"] <= SAME_LOGIT else 0.0
+        size = max(alike, alone)
+        wrong = size > SAME_LOGIT
         yield Answer(victim, f"logits differ by up to {size:.1%} of their span" if wrong else "")
 
 

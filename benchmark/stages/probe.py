@@ -13,11 +13,13 @@ from torch import Tensor
 
 from advser import probes
 from advser.audio import batches_by_length
+from advser.defenses.base import Defense
 from advser.job import Task
 from advser.models.base import EmotionModel
 from advser.probes import Batch
 from advser.stages.prepare import Prepared, load_prepared
-from advser.stages.train import EVALUATION_BATCH, WEIGHTS, build_model, fitted_on, load_model
+from advser.stages.train import EVALUATION_BATCH, WEIGHTS, build_model, fitted_on, load_defense, load_model
+from advser.target import cross_entropy
 
 FINDINGS = "findings.json"
 
@@ -48,29 +50,46 @@ def _found(task: Task) -> dict[str, Any]:
     right = _right(model, looked_at)
     asked = looked_at.at(right.nonzero()[:CLIPS, 0]) if right.any() else looked_at.at(torch.arange(1))
     generator = torch.Generator(task.device).manual_seed(0)
+    defense = load_defense(task.inputs["victim"])
     found: dict[str, Any] = {
         "clips": int(right.sum().clamp_max(CLIPS)),
         "changed_unheard": probes.changed_unheard(model, asked, generator),
-        "disagreement": probes.disagreement(model, asked),
         "company": probes.company(model, asked),
+        "companions": probes.companions(model, looked_at),
         "probabilities": probes.probabilities(model, looked_at),
+        "disagreement": probes.disagreement(model, asked),
         "changed": probes.changed_state(model, asked),
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
-    return found | (_of_gradient(model, asked, generator) if model.differentiable else {})
+    return found | (_of_gradient(model, defense, asked, generator) if model.differentiable else {})
 
 
-def _of_gradient(model: EmotionModel, asked: Batch, generator: torch.Generator) -> dict[str, Any]:
+def _of_gradient(model: EmotionModel, defense: Defense, asked: Batch, generator: torch.Generator) -> dict[str, Any]:
     beside = asked.beside(model, generator)
     both = (asked, beside)
-    return {
-        "without_gradient": probes.without_gradient(model, asked),
-        "derivative_error": _worst([probes.derivative_error(model, there) for there in both]),
+    errors = [probes.derivative_error(model, there) for there in both]
+    adaptive: dict[str, Any] = {}
+    if type(defense).adaptive is not Defense.adaptive:
+        # Beside the clips alone: a distance to the clean clip has no gradient on it.
+        knowing = beside.knowing(model, defense.adaptive, asked.waveform)
+        adaptive = {
+            "adaptive_without_gradient": probes.without_gradient(model, knowing),
+            "adaptive_false": _false(probes.derivative_error(model, knowing)),
+        }
+    return adaptive | {
+        "without_gradient": probes.without_gradient(model, asked, cross_entropy),
+        "derivative_error": _worst([float(one.median()) for one in errors if len(one)]),
+        "false": max(_false(one) for one in errors),
         "unexplained_change": _worst([probes.unexplained_change(model, there, generator) for there in both]),
         "standing_huge": probes.standing(model, asked, beside.waveform, probes.HUGE, probes.STEPS),
         "standing": probes.standing(model, asked, beside.waveform, probes.BUDGET, probes.STEPS),
         "standing_doubled": probes.standing(model, asked, beside.waveform, probes.BUDGET, 2 * probes.STEPS),
     }
+
+
+def _false(errors: Tensor) -> int:
+    """Return of how many clips the gradient is false."""
+    return int((errors > probes.FALSE).sum())
 
 
 def _worst(values: list[float]) -> float:
