@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ LOSSES: Final[dict[str, Loss]] = {
     "margin": margin,
     "dlr": difference_of_logits_ratio,
 }
+
+
+OBJECTIVE: Final = "objective"
+"""What `APGD.loss` is called if the suite says which it is."""
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -145,7 +149,12 @@ class APGD(AutoPGD):
 
     citation: ClassVar[str] = f"{SOURCE}, alg. 1, eq. 6"
 
-    loss: Literal["objective", "cross-entropy", "margin", "dlr"] = parameter("objective", about="the loss it ascends")
+    loss: Literal["objective", "cross-entropy", "margin", "dlr"] = parameter(OBJECTIVE, about="the loss it ascends")
+
+    @classmethod
+    def ascends(cls, params: Mapping[str, Any]) -> bool:
+        """Tell whether ``loss`` leaves the choice to the suite."""
+        return bool(params.get("loss", OBJECTIVE) == OBJECTIVE)
 
     def _aim(self, target: Target) -> Loss:
         return LOSSES.get(self.loss, target.objective)
@@ -168,6 +177,11 @@ class APGDTargeted(AutoPGD):
     citation: ClassVar[str] = f"{SOURCE}, eq. 7"
 
     targets: int = parameter(9, unit="classes", about="most classes it is drawn to; at most those there are", ge=1)
+
+    @classmethod
+    def ascends(cls, params: Mapping[str, Any]) -> bool:
+        """It does not: it has its own loss for each class."""
+        return False
 
     def _aim(self, target: Target) -> Loss:
         return margin

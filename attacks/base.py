@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -68,6 +68,11 @@ class Attack(Parameters, ABC):
             InputError: if a file is unusable.
         """
         return None
+
+    @classmethod
+    def ascends(cls, params: Mapping[str, Any]) -> bool:
+        """Tell whether the attack climbs the suite's ``objective`` with these parameters, and not a loss of its own."""
+        return True
 
     @abstractmethod
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -24,14 +24,6 @@ def aims_at_misreading(loss: Loss, target: Target) -> bool:
     return loss in OF_READING or not target.has_detector
 
 
-def falls(loss: Loss, target: Target) -> bool:
-    """Tell whether a clip that is misread is done with.
-
-    Not where more is wanted (`aims_at_misreading`), nor before a model that draws at random: one answer may be luck.
-    """
-    return aims_at_misreading(loss, target) and not target.randomised
-
-
 def stronger(margins: Tensor, losses: Tensor, other_margins: Tensor, other_losses: Tensor) -> Tensor:
     """Tell where an example is better than another (B,): misread and the other is not, or else of a higher loss."""
     misread, others = margins > 0, other_margins > 0
@@ -59,8 +51,9 @@ class Best:
         self.examples = x
         self.margins = self.losses = torch.full((len(x),), -torch.inf, device=x.device)
         self._attack, self._target, self._x, self._labels = attack, target, x, labels
-        self._loss = margin if aims_at_misreading(loss, target) else loss
-        self._falls = falls(loss, target)
+        reading = aims_at_misreading(loss, target)
+        self._loss = margin if reading else loss
+        self._falls = reading and not target.randomised
 
     @property
     def standing(self) -> Tensor:

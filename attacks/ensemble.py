@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from advser.attacks.auto_pgd import APGD, LOSSES, OBJECTIVE
 from advser.attacks.base import Attack
 from advser.attacks.best import Best
-from advser.attacks.reference import AttackReference, keeps_norm, with_budget
+from advser.attacks.reference import AttackReference, ascends, keeps_norm, with_budget
 from advser.parameters import parameter
 from advser.target import Target
 from advser.threat import Norm
 
 USUAL: Final[tuple[dict[str, Any], ...]] = (
+    {"name": "apgd", "params": {"loss": "objective"}},
     {"name": "apgd", "params": {"loss": "cross-entropy"}},
     {"name": "apgd", "params": {"loss": "dlr"}},
     {"name": "apgd-targeted"},
@@ -32,10 +35,11 @@ class Ensemble(Attack):
     of the label), which may be the clean one. Under an objective that aims at more than misreading, as ``evasion``, no
     clip falls: all are given to every attack; misread examples come before others, and those of a higher loss first.
 
-    By default: ``apgd`` with cross-entropy, ``apgd`` with DLR (below three classes that is the margin),
-    ``apgd-targeted`` and, in L∞, ``square``, each with its own defaults. They have ``epsilon`` and ``norm`` from the
-    ensemble. AutoAttack, which this follows, has its minimum-norm attack FAB too, no run of the untargeted DLR in its
-    standard form, and 5,000 queries of Square, here 1,000 unless ``attacks`` says otherwise.
+    By default: ``apgd`` with the suite's objective, with cross-entropy, and with DLR (below three classes that is the
+    margin), ``apgd-targeted`` and, in L∞, ``square``, each with its own defaults. They have ``epsilon`` and ``norm``
+    from the ensemble. Where the objective is the loss of another ``apgd`` among them, it is not ascended twice.
+    AutoAttack, which this follows, has its minimum-norm attack FAB too, no run of the untargeted DLR in its standard
+    form, and 5,000 queries of Square, here 1,000 unless ``attacks`` says otherwise.
     """
 
     citation: ClassVar[str] = (
@@ -46,7 +50,9 @@ class Ensemble(Attack):
     epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε of all attacks", ge=0)
     norm: Norm = parameter("linf", about="norm of the budget of all attacks")
     attacks: tuple[AttackReference, ...] = parameter(
-        (), about="in this order, without epsilon and norm; none: apgd (cross-entropy, dlr), apgd-targeted, square"
+        (),
+        about="in this order, without epsilon and norm; none: apgd (objective, cross-entropy, dlr), apgd-targeted, "
+        "square",
     )
 
     @model_validator(mode="before")
@@ -60,6 +66,11 @@ class Ensemble(Attack):
             return data
         return {**data, "attacks": tuple(with_budget(one, data["epsilon"], norm) for one in listed)}
 
+    @classmethod
+    def ascends(cls, params: Mapping[str, Any]) -> bool:
+        """Tell whether any of the attacks does."""
+        return any(map(ascends, params.get("attacks") or USUAL))
+
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Run the attacks.
 
@@ -68,8 +79,11 @@ class Ensemble(Attack):
         """
         best = Best(self, target, x, labels, target.objective)
         best.offer(torch.arange(len(x), device=x.device), x)
-        for reference in self.attacks:
-            attack, rows = reference.build_for(target.domain), best.standing
-            if len(rows):
+        attacks = [reference.build_for(target.domain) for reference in self.attacks]
+        losses = [LOSSES.get(attack.loss) for attack in attacks if isinstance(attack, APGD)]
+        for attack in attacks:
+            rows = best.standing
+            again = isinstance(attack, APGD) and attack.loss == OBJECTIVE and target.objective in losses
+            if len(rows) and not again:
                 best.offer(rows, attack.perturb(target.at(rows), x[rows], labels[rows], generator))
         return best.examples

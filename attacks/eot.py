@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.reference import AttackReference, with_budget
+from advser.attacks.reference import AttackReference, ascends, with_budget
 from advser.parameters import parameter
 from advser.target import Ascent, Loss, Target
 from advser.threat import Norm
@@ -95,6 +95,11 @@ class EOT(Attack):
             return data
         attack = data.get("attack") or {"name": "pgd"}
         return {**data, "attack": with_budget(attack, data["epsilon"], data.get("norm", "linf"))}
+
+    @classmethod
+    def ascends(cls, params: Mapping[str, Any]) -> bool:
+        """Tell whether the attack within does."""
+        return not params.get("attack") or ascends(params["attack"])
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Run the attack.

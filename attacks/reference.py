@@ -59,6 +59,12 @@ class AttackReference(BaseModel):
         return attack
 
 
+def ascends(reference: Any) -> bool:
+    """Tell whether a reference, as data or as it is, is to an attack that ascends the suite's objective."""
+    data = reference.model_dump() if isinstance(reference, BaseModel) else reference
+    return ATTACKS.get(data["name"]).ascends(data.get("params") or {})
+
+
 def keeps_norm(name: str, norm: Any) -> bool:
     """Tell whether an attack can have a budget in ``norm``; one that names no norm has L∞."""
     plugin = ATTACKS.get(name)

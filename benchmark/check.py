@@ -21,6 +21,7 @@ from advser.runner import Workers
 from advser.sanity import attacks, models
 from advser.sanity.base import Check
 from advser.suite import load
+from advser.worker import raised_in
 
 SUITE: Final = "mock"
 OF_VICTIMS: Final = (
@@ -78,7 +79,8 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
     except AdvserError as error:
         yield Finding("contract", str(error))
     except Exception as error:
-        yield Finding("contract", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        text = " ".join(str(error).split())
+        yield Finding("contract", f"{type(error).__name__}: {text}{raised_in(error, plugins)}")
     yield from _mock_run(kind, name, params, store, plugins)
 
 
@@ -88,7 +90,7 @@ def _mock_run(
     with TemporaryDirectory(prefix="advser-check-") as folder:
         file = Path(folder) / f"{SUITE}.yaml"
         file.write_text(yaml.safe_dump(_with(kind, name, dict(params))), encoding="utf-8")
-        request = Request(str(file), store, out=Path(folder) / "out", workers=Workers(plugins=plugins))
+        request = Request(str(file), store, out=Path(folder) / "out", workers=Workers(plugins=plugins), joining=False)
         report = carry_out(request, prepare(request), Console(quiet=True))
     yield from _judged(kind, name, report)
 

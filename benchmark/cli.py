@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 
@@ -14,13 +15,30 @@ from advser.errors import AdvserError
 UsageError: type[Any] = typer.BadParameter.__base__ or Exception
 """What Typer raises for a wrong option; it bundles Click, and the class has no public name."""
 
+
+def _version(shown: bool) -> None:
+    if shown:
+        sys.stdout.write(f"advser {version('advser')}\n")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="advser",
-    help="Benchmark adversarial attacks on, and defenses of, speech emotion recognition.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Benchmark adversarial attacks on, and defenses of, speech emotion recognition."""
+
+
 app.command()(runs.run)
 app.command(name="list")(plugins.list_plugins)
 app.command()(plugins.show)

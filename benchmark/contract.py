@@ -97,6 +97,12 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
     yield Finding(f"{domain}: inputs stay as they are", _differs(given, x) or _differs(labels, some.labels))
     changed = [name for name, value in _copied(model).items() if not torch.equal(value, state[name])]
     yield Finding(f"{domain}: the model stays as it is", f"changed: {', '.join(changed)}" if changed else "")
+    budget = Attack.budget(made, domain)
+    if budget is not None:
+        reached = float(budget.size(results[0], x).max())
+        # Rounding is no excess.
+        told = f"changes of up to {reached:.3g} where ε is {budget.epsilon:g}: the harness cuts them to it"
+        yield Finding(f"{domain}: within the budget", note=told if reached > 1.001 * budget.epsilon else "")
     if made.single_step:
         passes = int(targets[0].backwards.max())
         yield Finding(f"{domain}: single_step", f"{passes} backward passes a clip" if passes > 1 else "")
@@ -155,7 +161,9 @@ def _adaptive(made: Defense, model: EmotionModel, some: Clips) -> Finding:
 def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Finding]:
     """Hold a model against its contract: shapes, and clips that are judged alike however far they are padded."""
     some = clips()
-    made = plugin(some.classes, **arguments(plugin, dict(params), plugin.__name__)).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = plugin(some.classes, **arguments(plugin, dict(params), plugin.__name__)).eval()
     made.frontend.fit(iter([(some.waveform, some.lengths)]))
     with torch.no_grad():
         outputs = made.outputs(some.waveform, some.lengths, "waveform")
@@ -168,7 +176,7 @@ def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Fin
     yield Finding("embedding (B, D)", "" if flat else f"found {tuple(outputs.embedding.shape)}")
     far = float((outputs.logits - longer.logits).abs().max())
     # An untrained model's logits may all be small: they are told apart by how far clips are from one another.
-    span = float(outputs.logits.max() - outputs.logits.min())
+    span = float((outputs.logits.amax(0) - outputs.logits.amin(0)).max())
     yield Finding("padding makes no difference", f"logits differ by {far:.2g}" if far > 1e-3 * span else "")
 
 

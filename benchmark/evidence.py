@@ -38,6 +38,8 @@ class Cell:
         steps: the parameter ``steps``, or the largest of the attacks within; 1 without any.
         control: whether it is one of `CONTROLS`.
         handed_in: whether its examples were made elsewhere (`Attack.places`): what they come to is no attack's doing.
+        ascends: whether it climbs the suite's objective (`Attack.ascends`).
+        detector: whether the victim has a detector of adversarial input.
     """
 
     keys: Mapping[str, Any]
@@ -48,6 +50,8 @@ class Cell:
     steps: int = 1
     control: bool = False
     handed_in: bool = False
+    ascends: bool = True
+    detector: bool = False
 
     def same(self, other: Cell, *but: str) -> bool:
         """Tell whether all keys are the same, some aside; ``params`` are compared apart (`alike`)."""
@@ -84,8 +88,8 @@ class Cell:
 
     @property
     def objective(self) -> str:
-        """The loss that the attack ascends, empty for the usual one."""
-        return str(self.params.get("objective", ""))
+        """The loss that the suite gives it to ascend; empty: the usual one, or it ascends its own alone."""
+        return str(self.params.get("objective", "")) if self.ascends else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +188,8 @@ def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, plugin: type[Attack] | N
         steps=max(int(given.get("steps") or 1) for _, given in made_of),
         control=plugin in CONTROLS,
         handed_in=plugin is not None and bool(plugin.places),
+        ascends=plugin is None or plugin.ascends(params),
+        detector=bool(clips["detection"].notna().any()),
     )
 
 

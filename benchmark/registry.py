@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,11 +61,13 @@ class Registry(Generic[T]):
         """Return a class decorator that adds the class under ``name``.
 
         Raises:
-            InputError: if the name is taken by another class, or the class does not derive from the base.
+            InputError: if the name is taken by another class, or the class does not derive from the base or leaves out
+                what the base wants to be told.
         """
 
         def add(plugin: type[T]) -> type[T]:
             self._refuse_stranger(name, plugin)
+            self._refuse_incomplete(name, plugin)
             self._refuse_duplicate(name, plugin)
             self._decorated[name] = plugin
             return plugin
@@ -77,6 +80,13 @@ class Registry(Generic[T]):
         if not bases or self.base not in (None, *bases):
             wanted = self.base or "a class"
             raise InputError(f"{self.kind} '{name}': found {plugin!r}, allowed: a class derived from {wanted}")
+
+    def _refuse_incomplete(self, name: str, plugin: type[Any]) -> None:
+        """Refuse a class without a class variable that a base of it declares and gives no value."""
+        for base in plugin.__mro__:
+            for variable, hint in inspect.get_annotations(base).items():
+                if "ClassVar" in str(hint) and not hasattr(plugin, variable):
+                    raise InputError(f"{self.kind} '{name}': found no {variable}, allowed: a class variable {variable}")
 
     def _refuse_duplicate(self, name: str, plugin: type[T]) -> None:
         here = _address(plugin)
@@ -107,7 +117,7 @@ class Registry(Generic[T]):
 
         Raises:
             InputError: if there is no such plugin (the message suggests a near name), if two distributions announce
-                it, if it cannot be imported, or if it is not a class derived from the base.
+                it, if it cannot be imported, or if it is not a class derived from the base, or an incomplete one.
         """
         if name in self._decorated:
             return self._decorated[name]
@@ -117,6 +127,7 @@ class Registry(Generic[T]):
         except Exception as error:
             raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {_one_line(error)}") from error
         self._refuse_stranger(name, plugin)
+        self._refuse_incomplete(name, plugin)
         return plugin  # type: ignore[no-any-return]
 
     def _find(self, name: str) -> EntryPoint:

@@ -35,6 +35,12 @@ LEVEL: Final = 0.05
 SEEN: Final = ("uar", "accuracy")
 """Metrics of which a comparison tells what drop it could have seen; UAR is taken as accuracy is."""
 
+MOVED: Final = ("better", "worse", "noise", "regression")
+"""Verdicts on figures that both results have."""
+
+SHOWN: Final = 6
+"""Differences of the suites that are told."""
+
 _ROUNDING: Final = 1e-9
 
 
@@ -346,7 +352,7 @@ def _verdict(move: Move, level: float) -> Verdict:
 
 
 def _notes(moves: Sequence[Move], base: Results, new: Results, level: float) -> Iterator[str]:
-    untested = [move for move in moves if move.tolerance is not None and np.isnan(move.p) and not np.isnan(move.base)]
+    untested = [move for move in moves if move.tolerance is not None and np.isnan(move.p) and move.verdict in MOVED]
     if untested:
         metrics = ", ".join(dict.fromkeys(move.metric for move in untested))
         yield f"Without a test, since there are no examples: {metrics}. There the tolerance alone decides."
@@ -355,7 +361,32 @@ def _notes(moves: Sequence[Move], base: Results, new: Results, level: float) -> 
     if differing:
         told = ", ".join(f"{name} {before.get(name, '–')} → {after.get(name, '–')}" for name in differing)
         yield f"Packages differ: {told}."
+    if differing := [*_differing(_flat(base.run["suite"]), _flat(new.run["suite"]))]:
+        more = f", and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        yield f"The suites differ: {'; '.join(differing[:SHOWN])}{more}."
+    lost = sum(move.verdict == "lost" for move in moves)
+    if lost and new.run.get("only"):
+        only = ", ".join(f"{key}={glob}" for key, glob in new.run["only"].items())
+        yield f"The new results are cut (--only {only}): {lost} figures of the base are lost."
     yield from _sight(moves, level)
+
+
+def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by their path; lists count as values."""
+    if not isinstance(data, Mapping):
+        yield path, data
+        return
+    for key, value in data.items():
+        yield from _flat(value, f"{path}.{key}" if path else str(key))
+
+
+def _differing(base: Iterator[tuple[str, Any]], new: Iterator[tuple[str, Any]]) -> Iterator[str]:
+    before, after = dict(base), dict(new)
+    for path in {**before, **after}:
+        if before.get(path) != after.get(path):
+            one, other = before.get(path), after.get(path)
+            plain = not isinstance(one, list) and not isinstance(other, list)
+            yield f"{path} {one} → {other}" if plain else path
 
 
 def _sight(moves: Sequence[Move], level: float) -> Iterator[str]:

@@ -60,6 +60,7 @@ class Request:
         only: column → glob.
         workers: where jobs run.
         external: folders of adversarial audio, each judged as an attack.
+        joining: whether plugins that this process registered by decorator join the suite.
     """
 
     suite: str
@@ -70,6 +71,7 @@ class Request:
     only: Mapping[str, str] = field(default_factory=dict)
     workers: Workers = field(default_factory=Workers)
     external: Sequence[Path] = ()
+    joining: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def prepare(request: Request) -> Prepared:
             raise InputError(
                 f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
             )
-    suite = joined(request.suite, request.changes, request.external)
+    changed = (request.suite, request.changes)
+    suite = joined(*changed, request.external) if request.joining else load(*changed)
     if not request.changes:
         check(suite)
     for folder in (request.store, _out(request, suite)):

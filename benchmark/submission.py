@@ -173,7 +173,7 @@ def verify(
         raise InputError(f"{folder / RUN_FILE}: plugins: found '{outside[0]}', allowed: names of packed files")
     pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
     load_plugin_files(pool.plugins)
-    suite, changes, told = _suite(claimed, folder)
+    suite, changes = _suite(claimed, folder)
     request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
     report = carry_out(request, prepare(request), console)
     found = report.results
@@ -183,31 +183,44 @@ def verify(
         figures.reset_index(drop=True),
         _other_ranks(claimed, found, exact=exact),
         _untold(claimed, found),
-        told,
+        suite_told(claimed),
         (str(claimed.run.get("advser")), version("advser")),
         report.computed,
         out,
     )
 
 
-def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str], str]:
-    """Return a claim's suite, by name if it is the shipped one, what is changed of it, and both in a sentence.
-
-    The sentence tells what of the suite was run, too.
-    """
+def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str]]:
+    """Return a claim's suite, by name if it is the shipped one, and what is changed of it."""
     name, changes = str(claimed.run["suite"].get("name")), claimed.run["set"]
-    ours = name in shipped()
-    only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in claimed.run["only"].items()]
-    options = [*(f"--set {shlex.quote(change)}" for change in changes), *only]
-    given = f" with {' '.join(options)}" if options else ""
-    with suppress(InputError, ValidationError):
-        if ours and joined(name, changes) == Suite.model_validate(claimed.run["suite"]):
-            return name, changes, f"the shipped suite '{name}'{given}"
+    if _is_shipped(claimed):
+        return name, changes
     file = folder / "claimed.yaml"
     file.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
-    unlike = f", which is not the shipped one of that name{given}" if ours else ""
-    part = f", cut by {' '.join(only)}" if only and not ours else ""
-    return str(file), (), f"its own suite '{name}'{unlike}{part}"
+    return str(file), ()
+
+
+def suite_told(results: Results) -> str:
+    """Return which suite results are of, whether it is the shipped one, and what of it was changed and left out.
+
+    The plugins of the run must be registered in this process.
+    """
+    name, changes = str(results.run["suite"].get("name")), results.run["set"]
+    only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in results.run["only"].items()]
+    options = [*(f"--set {shlex.quote(change)}" for change in changes), *only]
+    given = f" with {' '.join(options)}" if options else ""
+    if _is_shipped(results):
+        return f"the shipped suite '{name}'{given}"
+    if name in shipped():
+        return f"its own suite '{name}', which is not the shipped one of that name{given}"
+    return f"its own suite '{name}'" + (f", cut by {' '.join(only)}" if only else "")
+
+
+def _is_shipped(results: Results) -> bool:
+    name, changes = str(results.run["suite"].get("name")), results.run["set"]
+    with suppress(InputError, ValidationError):
+        return name in shipped() and joined(name, changes) == Suite.model_validate(results.run["suite"])
+    return False
 
 
 def _other_ranks(claimed: Results, found: Results, *, exact: bool) -> int:

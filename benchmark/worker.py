@@ -36,8 +36,16 @@ def execute(job: Job, store: Path, plugins: Sequence[Path], device: str, *depend
         trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
         text = " ".join(str(error).split())
         reason = text if isinstance(error, AdvserError) else f"{type(error).__name__}: {text}"
-        return Outcome(job.key, "failed", f"{job.title}: {reason}", trace, time.perf_counter() - start)
+        told = f"{job.title}: {reason}{raised_in(error, plugins)}"
+        return Outcome(job.key, "failed", told, trace, time.perf_counter() - start)
     return Outcome(job.key, "not-applicable" if reason else "ok", reason, seconds=time.perf_counter() - start)
+
+
+def raised_in(error: BaseException, plugins: Sequence[Path]) -> str:
+    """Return `` (FILE:LINE)``, the last line of a plugin file that an error went through; nothing if there is none."""
+    names = {str(path.resolve()) for path in plugins}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> str:

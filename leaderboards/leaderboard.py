@@ -87,7 +87,7 @@ def leaderboard(results: Results) -> Board:
     }
     victims = groups(rows(results), _VICTIM)
     own = {of_victim[0].values(_VICTIM): of_victim for of_victim in victims}
-    flags = flagged(results, columns, frame, [own.get(head.values(_VICTIM), []) for head in heads])
+    flags = flagged(results, columns, frame, [_within(head, own) for head in heads])
     index = (*SETTING, *_ARENA, "model", "defense")
     shown = [key for key in SETTING if varying([head.text(key) for head in heads])]
     return Board(
@@ -101,6 +101,20 @@ def leaderboard(results: Results) -> Board:
         common_facts(heads, ()),
         (*reader_notes(results, heads), *(_told(lines) if lines else (_WITHOUT,)), *flags),
     )
+
+
+def _within(head: Row, own: Mapping[tuple[object, ...], Sequence[Row]]) -> list[Row]:
+    """Return the rows that a line stands for: its victim's clean ones, and those of attacks in its place and budget."""
+    budget = head.keys["epsilon"]
+    return [
+        row
+        for row in own.get(head.values(_VICTIM), ())
+        if row.clean
+        or (
+            all(row.keys[key] == head.keys[key] for key in ("domain", "delivery"))
+            and (budget is None or (row.keys["norm"] == head.keys["norm"] and row.keys["epsilon"] <= budget))
+        )
+    ]
 
 
 def _told(lines: Sequence[_Line]) -> list[str]:

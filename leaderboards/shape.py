@@ -75,12 +75,15 @@ def unfolded(board: Board, key: str) -> Board:
 def with_columns(board: Board, keys: Sequence[str]) -> Board:
     """Return a board with some of its columns, in the order given; what rows stand in sections by is one, too.
 
+    A key that is the same in all rows is no column: it is among the facts, and stays there.
+
     Raises:
         InputError: if a column is not the board's, or is named twice.
     """
     for key in keys:
         board = unfolded(board, key)
     known = {column.key: column for column in board.columns}
+    keys = [key for key in keys if key in known or key not in board.index or board.index[key].nunique(dropna=False) > 1]
     for key in keys:
         _known(key, known, "columns")
         if list(keys).count(key) > 1:

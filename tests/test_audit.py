@@ -262,7 +262,7 @@ def test_a_check_that_fails_is_a_flag_and_loses_nothing() -> None:
     assert flag.detail.startswith("the check itself failed: TypeError")
 
 
-CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0], "backwards": [1.0]}
+CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0], "backwards": [1.0], "detection": [np.nan]}
 KINDS: list[tuple[str, dict[str, Any], tuple[bool, int, bool, bool]]] = [
     ("fgsm", {}, (False, 1, False, False)),
     ("ifgsm", {"steps": 10}, (True, 10, False, False)),
@@ -289,6 +289,35 @@ def test_what_an_attack_is_follows_from_its_plugin_and_those_within(
     keys = {**dict.fromkeys(KEYS, ""), "attack": "called", "params": json.dumps(params)}
     (made,) = cells_of(pd.DataFrame({**keys, **CLIP}), [], {("", "called"): ATTACKS.get(name)})
     assert (made.iterative, made.steps, made.control, made.handed_in) == expected
+
+
+@pytest.mark.parametrize(("detector", "flags"), [(True, 0), (False, 1)])
+def test_evasion_is_what_a_detector_is_to_be_attacked_with(detector: bool, flags: int) -> None:
+    attacked = cell("ifgsm", 0.9, defense="detector", params={"steps": 10, "objective": "evasion"}, epsilon=0.003)
+    assert len(found(replace(attacked, detector=detector))) == flags
+
+
+ASCENDING: list[tuple[str, dict[str, Any], str]] = [
+    ("ifgsm", {}, "adaptive"),
+    ("apgd", {"loss": "objective"}, "adaptive"),
+    ("apgd", {"loss": "dlr"}, ""),
+    ("apgd-targeted", {}, ""),
+    ("eot", {"attack": {"name": "apgd", "params": {"loss": "dlr"}}}, ""),
+    ("eot", {"attack": {"name": "pgd"}}, "adaptive"),
+    ("ensemble", {}, "adaptive"),
+    ("ensemble", {"attacks": [{"name": "apgd", "params": {"loss": "dlr"}}, {"name": "apgd-targeted"}]}, ""),
+    ("ensemble", {"attacks": [{"name": "apgd", "params": {"loss": "dlr"}}, {"name": "pgd"}]}, "adaptive"),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "objective"), ASCENDING)
+def test_an_attack_with_a_loss_of_its_own_was_not_given_the_defenses(
+    name: str, params: dict[str, Any], objective: str
+) -> None:
+    said = json.dumps({**params, "objective": "adaptive"})
+    keys = {**dict.fromkeys(KEYS, ""), "attack": "called", "params": said}
+    (made,) = cells_of(pd.DataFrame({**keys, **CLIP}), [], {("", "called"): ATTACKS.get(name)})
+    assert made.objective == objective
 
 
 def test_a_difference_of_a_few_clips_is_no_flag() -> None:
@@ -627,7 +656,7 @@ def test_a_model_that_cannot_be_asked_is_flagged_and_fails_the_run(tmp_path: Pat
     (tmp_path / "shy.py").write_text(SHY)
     done = advser("run", "audited.yaml", "--plugin", "shy.py", "--store", "store", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
-    reason = "probe shy / none, fold fold1: RuntimeError: one clip is not enough"
+    reason = "probe shy / none, fold fold1: RuntimeError: one clip is not enough (shy.py:12)"
     assert f"failed: {reason}" in done.stderr
     (flag,) = Results.load(tmp_path / "results" / "audited").run["audit"]["flags"]
     assert (flag["check"], flag["detail"]) == ("could-not-be-probed", reason)

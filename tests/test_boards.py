@@ -9,6 +9,7 @@ import synthetic
 from advser.errors import InputError
 from advser.leaderboards.board import Board, Cell, Column, best_rows
 from advser.leaderboards.boards import BOARDS, attacks, defenses, models, transfer
+from advser.leaderboards.leaderboard import UNEQUAL
 from advser.leaderboards.rows import epsilon_text, rows
 from advser.leaderboards.sheet import panels, sheet
 from advser.results import Results, no_examples, select
@@ -387,6 +388,26 @@ def flagged(results: Results) -> Results:
         "flags": [{"check": "second-thing", "where": where, "detail": "3 of 4"}],
     }
     return replace(results, run={**results.run, "audit": audit})
+
+
+def test_on_the_leaderboard_a_flag_of_an_attack_stands_in_its_place_alone(ranked: Results) -> None:
+    row = ranked.table[(ranked.table["attack"] == "fgsm") & (ranked.table["domain"] == "spectrogram")].iloc[0]
+    where = {key: row[key] for key in ("model", "defense", "attack", "domain", "delivery", "epsilon")}
+    flag = {"check": "weak", "where": where, "detail": "weak"}
+    audit = {"checks": {"weak": "Weak."}, "flags": [flag]}
+    board = BOARDS["leaderboard"](replace(ranked, run={**ranked.run, "audit": audit}))
+    index = board.index.assign(flags=board.frame["flags"].to_numpy())
+    there = index[index["flags"] == "A"]
+    assert len(there)
+    assert {*there["domain"]} == {"spectrogram"}
+    assert {*there["delivery"]} == {where["delivery"]}
+    assert (there["epsilon"] >= where["epsilon"]).all()
+
+
+def test_entries_that_were_attacked_unequally_often_are_told(ranked: Results) -> None:
+    fewer = ranked.ranks.assign(attacks=ranked.ranks["attacks"].where(ranked.ranks["model"] != "cnn4", 0))
+    told = [UNEQUAL in BOARDS["leaderboard"](replace(ranked, ranks=ranks)).notes for ranks in (ranked.ranks, fewer)]
+    assert told == [False, True]
 
 
 @pytest.mark.parametrize("name", ["attacks", "defenses", "models", "leaderboard"])

@@ -176,6 +176,13 @@ class Rooted(Undefended):
         return cross_entropy(outputs, labels) + (0 * outputs.logits.square().sum(1)).sqrt()
 
 
+class Wide(Forgetful):
+    """Goes further than its budget, which the harness cuts."""
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x + 0.5
+
+
 CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, Forgetful, "the same generator gives the same"),
     (contract.attack, InPlace, "inputs stay as they are"),
@@ -200,6 +207,13 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
 def test_a_contract_that_is_broken_is_told(hold: Callable[..., Any], plugin: type[Any], part: str) -> None:
     broken = [finding for finding in hold(plugin, {}) if finding.wrong]
     assert any(finding.part.endswith(part) for finding in broken), broken
+
+
+def test_an_attack_that_leaves_its_budget_to_the_harness_is_told_so() -> None:
+    notes = {finding.part: finding.note for finding in contract.attack(Wide, {}) if finding.note}
+    assert notes["waveform: within the budget"] == "changes of up to 0.5 where ε is 0.01: the harness cuts them to it"
+    honest = contract.attack(ATTACKS.get("fgsm"), {"epsilon": 0.004})
+    assert not [finding for finding in honest if finding.wrong or finding.note]
 
 
 FGSM: dict[str, Any] = {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}
@@ -277,8 +291,19 @@ def test_a_gradient_masked_model_is_told(tmp_path: Path) -> None:
     assert "plugin.py:7" in text
 
 
-def test_an_attack_that_does_nothing_is_told(tmp_path: Path) -> None:
-    code, text = told(tmp_path, "attack", "weak", WEAK)
+CRASHING = """
+
+
+@advser.attack("crashing")
+class Crashing(Attack):
+    def perturb(self, target, x, labels, generator):
+        raise RuntimeError("not the one that is asked about")
+"""
+
+
+def test_an_attack_that_does_nothing_is_told_and_no_other_of_its_file(tmp_path: Path) -> None:
+    code, text = told(tmp_path, "attack", "weak", WEAK + CRASHING)
+    assert "not the one that is asked about" not in text
     assert code == 1
     assert "MEND   citation" in text
     assert "MEND   audit: noise beats attack" in text

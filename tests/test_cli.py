@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,11 @@ def assert_refused(done, *words: str) -> None:
     assert len(lines) == 1, done.stderr
     for word in words:
         assert word in lines[0]
+
+
+def test_the_version_is_told() -> None:
+    done = advser("--version")
+    assert (done.returncode, done.stdout) == (0, f"advser {version('advser')}\n")
 
 
 def test_help_and_lists_import_no_torch() -> None:

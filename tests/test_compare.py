@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,17 @@ def test_a_figure_that_is_lost_fails_its_gate_and_a_new_one_does_not() -> None:
     lost = compare(whole, replace(whole, table=broken))
     assert [(move.verdict, move.reason) for move in lost.failures] == [("lost", "out of memory")]
     assert not compare(replace(whole, table=broken), whole).failures
+
+
+def test_other_trainings_and_cuts_are_told() -> None:
+    whole = results(np.ones(CLIPS, bool))
+    suite = {**SUITE, "training": {"iterations": 40}, "metrics": ["accuracy", "uar"]}
+    cut = replace(whole, table=whole.table.iloc[:0], run={**whole.run, "suite": suite, "only": {"attack": "fgsm"}})
+    notes = compare(whole, cut).notes
+    assert any(re.search(r"The suites differ: .*training.iterations None → 40", note) for note in notes), notes
+    lost = len(whole.table)
+    assert f"The new results are cut (--only attack=fgsm): {lost} figures of the base are lost." in notes
+    assert not [note for note in compare(whole, whole).notes if "suites" in note or "cut" in note]
 
 
 def test_without_examples_the_tolerance_alone_decides_and_it_is_said() -> None:

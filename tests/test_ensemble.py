@@ -19,7 +19,7 @@ from advser.errors import InputError
 from advser.jobs import inner_attacks
 from advser.parameters import build, parameter, validated
 from advser.plugins import ATTACKS
-from advser.target import Target, evasion, margin
+from advser.target import Target, cross_entropy, evasion, margin
 from advser.threat import Access
 
 QUICK: list[dict[str, Any]] = [
@@ -56,7 +56,7 @@ class Alarm(nn.Module):
 
 def test_every_attack_has_the_ensembles_budget() -> None:
     ensemble = made(epsilon=0.003)
-    assert [one.name for one in ensemble.attacks] == ["apgd", "apgd", "apgd-targeted", "square"]
+    assert [one.name for one in ensemble.attacks] == ["apgd", "apgd", "apgd", "apgd-targeted", "square"]
     assert {one.params["epsilon"] for one in ensemble.attacks} == {0.003}
     in_l2 = made(epsilon=1, norm="l2")
     assert [one.params["norm"] for one in in_l2.attacks] == ["l2"] * len(in_l2.attacks)
@@ -87,7 +87,7 @@ def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> Non
 
 
 def test_inner_attacks_are_part_of_what_decides_the_result() -> None:
-    assert inner_attacks(made(epsilon=0.1)) == ("apgd", "apgd", "apgd-targeted", "square")
+    assert inner_attacks(made(epsilon=0.1)) == ("apgd", "apgd", "apgd", "apgd-targeted", "square")
     nested = made(epsilon=0.1, attacks=[{"name": "ensemble", "params": {"epsilon": 0.1, "attacks": QUICK}}])
     assert inner_attacks(nested) == ("ensemble", "fgsm", "apgd", "square")
 
@@ -138,6 +138,28 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(ATTACKS._decorated, "test-counting", Counting)
     monkeypatch.setitem(ATTACKS._decorated, "test-undone", Undone)
     return iter(())
+
+
+@pytest.mark.parametrize(("objective", "asked"), [("adaptive", True), ("cross-entropy", False)])
+def test_by_default_it_climbs_the_suites_loss_too_and_none_twice(objective: str, asked: bool) -> None:
+    model = toys.model(toys.Convolutional).eval()
+    waveform, lengths, labels = toys.sounds(4)
+    calls = []
+
+    def own(outputs: Any, labels: Tensor) -> Tensor:
+        calls.append(outputs.logits.requires_grad)
+        return cross_entropy(outputs, labels)
+
+    # A copy of the cross-entropy is another loss; its own name is the same one.
+    loss = own if objective == "adaptive" else cross_entropy
+    with Target(model, lengths, "waveform", objective=loss) as target:
+        attack = build(Ensemble, {"epsilon": 1e-6}, "ensemble")
+        attack.perturb(target, waveform, labels, torch.Generator().manual_seed(0))
+        passes = target.backwards.max()
+    steps = build(ATTACKS.get("apgd"), {"epsilon": 1e-6}, "apgd").steps + 1
+    assert any(calls) == asked
+    targets = len(model(waveform, lengths)[0]) - 1
+    assert passes == steps * (2 + asked + targets)
 
 
 @pytest.mark.usefixtures("registered")

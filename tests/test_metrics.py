@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advser.audio import SAMPLE_RATE, read
-from advser.errors import MeasurementError, NotApplicableError
-from advser.metrics.base import Metric
+from advser.errors import InputError, MeasurementError, NotApplicableError
+from advser.metrics.base import ClipMetric, Metric
 from advser.metrics.cost import Backwards, Forwards, Seconds
 from advser.metrics.detection import DetectorAUC, DetectorEER
 from advser.metrics.intelligibility import ESTOI, STOI
@@ -257,3 +257,12 @@ def test_missing_transcripts_are_failed_clips(metric):
     assert np.isnan(metric.statistics(examples, 3)).any(axis=1).tolist() == [True, False, False]
     nothing = pd.DataFrame(dict.fromkeys(TRANSCRIBED), index=range(2))
     assert np.isnan(metric.statistics(nothing, 3)).all()
+
+
+@pytest.mark.parametrize("lacking", ["title", "higher_is_better", "column"])
+def test_a_metric_that_does_not_say_what_boards_must_know_is_refused_by_name(lacking: str) -> None:
+    told = {"title": "Told", "higher_is_better": True, "column": "told", "measure": lambda self, *clips: 0.0}
+    del told[lacking]
+    silent = type(ClipMetric)("Silent", (ClipMetric,), {"__module__": __name__, **told})
+    with pytest.raises(InputError, match=f"metric 'silent': found no {lacking}, allowed: a class variable"):
+        METRICS.register("silent")(silent)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commandline import advser
 from toys import Convolutional, model, sounds, training_batch
 
 from advser.parameters import build
@@ -73,15 +74,30 @@ def test_every_local_link_leads_somewhere() -> None:
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
+def _commands() -> list[str]:
+    lines = README.replace("\\\n", " ").splitlines()
+    return [line.split("#")[0] for line in lines if re.match(r"(\.venv/bin/)?advser \w", line)]
+
+
+def test_the_readmes_board_is_that_of_any_results_with_transcripts() -> None:
+    (line,) = [line for line in _commands() if "--pivot" in line]
+    words = shlex.split(line.replace("results/demo", str(ROOT / "leaderboards" / "published" / "emodb")))
+    done = advser(*words[1:])
+    assert done.returncode == 0, done.stderr
+    assert "White-box attacks on the sound" in done.stdout
+
+
 def test_every_option_that_the_readme_shows_exists() -> None:
     from typer.main import get_command
 
     from advser.cli import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    shown = [line.split("#")[0] for line in README.splitlines() if re.match(r"(\.venv/bin/)?advser \w", line)]
+    shown = _commands()
     assert shown
     for line in shown:
         words = shlex.split(line)
-        known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+        known = {
+            option for parameter in commands[words[1]].params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert {word for word in words if word.startswith("--")} <= known, line

@@ -40,6 +40,11 @@ def test_columns_are_kept_in_the_order_asked_for_texts_first(board: Board) -> No
     assert found.frame["uar"].tolist() == board.frame["uar"].tolist()
 
 
+def test_a_key_that_is_the_same_in_all_rows_may_be_asked_for_and_stays_a_fact(board: Board) -> None:
+    assert "model" not in board.frame
+    assert with_columns(board, ("model", "attack", "uar")).frame.equals(with_columns(board, ("attack", "uar")).frame)
+
+
 def test_decimals_marks_intervals_notes_caption_and_label(board: Board) -> None:
     shape = Shape(
         columns=("attack", "uar", "pesq"), decimals={"": 1, "uar": 2}, bold=False, intervals=False, notes=False,

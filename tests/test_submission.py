@@ -17,7 +17,7 @@ from commandline import advser
 from advser.errors import InputError
 from advser.results import TABLE_FILE, Results
 from advser.run import joined
-from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, unpack
+from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, suite_told, unpack
 from advser.suite import Suite
 
 SUITE = """
@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     done = advser("submit", "results/submitted", "--plugin", "halved.py", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "submitted.zip written: results, suite and 1 plugin files" in done.stdout
+    assert "submitted.zip written: results of its own suite 'submitted'; plugin files: halved.py" in done.stdout
     return place
 
 
@@ -227,8 +227,8 @@ def test_which_suite_was_run_is_told(
     suite = joined("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
     results = synthetic.results()
     claimed = replace(results, run=results.run | {"suite": suite, "set": changes, "only": only})
-    found, again, said = _suite(claimed, tmp_path)
-    assert (again, said) == (changes if told.startswith("the shipped") else (), told)
+    found, again = _suite(claimed, tmp_path)
+    assert (again, suite_told(claimed)) == (changes if told.startswith("the shipped") else (), told)
     assert joined(found, again) == Suite.model_validate(suite)
 
 

@@ -19,10 +19,14 @@ def submit(
     out: Annotated[Path | None, typer.Option(help="File to write.  [default: the folder's name and .zip]")] = None,
 ) -> None:
     """Pack the results, suite and plugin files of a run into one file that `verify` can run again."""
+    from advser.results import Results
     from advser.submission import submit as packed
+    from advser.submission import suite_told
 
     file = packed(results, plugin, out or Path(f"{results.resolve().name}.zip"))
-    console().print(f"{file} written: results, suite and {len(plugin)} plugin files", markup=False, soft_wrap=True)
+    files = f"plugin files: {', '.join(path.name for path in plugin) or 'none'}"
+    told = f"{file} written: results of {suite_told(Results.load(results))}; {files}\nTry it: advser verify {file}"
+    console().print(told, markup=False, soft_wrap=True)
 
 
 def verify(

@@ -175,12 +175,15 @@ def only_proxy_labels(found: Evidence) -> Iterator[Answer]:
 @check("a defense that gives an attacker a loss of its own, and an attack by gradient")
 def not_attacked_adaptively(found: Evidence) -> Iterator[Answer]:
     """No attack was given the defense's own loss: it was told how to fool another model than this one."""
+    climbed = [cell for cell in found.attacked if cell.gradient]
     adaptive = [
-        cell.victim for cell in found.attacked if cell.gradient and cell.objective in ("adaptive", "evasion")
-    ]  # fmt: skip
+        cell.victim
+        for cell in climbed
+        if cell.objective == "adaptive" or (cell.objective == "evasion" and cell.detector)
+    ]
     for victim in found.victims:
         if (victim["part"], victim["defense"]) in found.adaptable:
-            yield Answer(victim, "" if victim in adaptive else "no attack with objective: adaptive")
+            yield Answer(victim, "" if victim in adaptive else "no attack that ascends objective: adaptive")
 
 
 OF_ATTACKS: Final[tuple[Check, ...]] = (
