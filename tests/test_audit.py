@@ -20,6 +20,7 @@ from advser import probes
 from advser.audit import CHECKS, Flag, audit
 from advser.evidence import VICTIM, Cell, Evidence, cells_of
 from advser.models.base import EmotionModel
+from advser.models.smoothed import Smoothed
 from advser.plugins import ATTACKS
 from advser.probes import Batch
 from advser.results import KEYS, Results
@@ -590,6 +591,13 @@ def test_a_probe_finds_its_culprit_out_and_nothing_in_honest_models(name: str) -
         with torch.no_grad():
             right = Batch(clips.waveform, clips.lengths, made(clips.waveform, clips.lengths).argmax(1))
         assert not guilty(ask(made, right)), honest
+
+
+def test_the_gradient_of_a_model_that_draws_is_held_against_the_same_draws() -> None:
+    made = Smoothed(toys.model(toys.Linear).eval(), sigma=0.05, draws=2)
+    clips = batch()
+    assert probes.derivative_error(made, clips).median() < 0.1
+    assert probes.unexplained_change(made, clips, generator()) < 0.5
 
 
 def test_statistics_of_other_clips_are_found_out() -> None:
