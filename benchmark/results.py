@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from advser.errors import InputError
 from advser.store import replacing
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Version 2 added the key ``part``, and to the examples what the victim's detector says; version 3 the tables
-``ranks.parquet`` and ``pooled.parquet``, and the anchors."""
+``ranks.parquet`` and ``pooled.parquet``, and the anchors; version 4 to the examples ``model_key``."""
 
 TABLE_FILE: Final = "results.parquet"
 RANKS_FILE: Final = "ranks.parquet"
@@ -166,13 +166,14 @@ EXAMPLES_SCHEMA: Final = pa.schema(
         pa.field("forwards", pa.float64()),
         pa.field("backwards", pa.float64()),
         pa.field("audio_key", pa.string()),
+        pa.field("model_key", pa.string()),
     ]
 )
 """Columns of the examples. ``label`` and the predictions are class numbers (−1: there is none); ``seconds``,
 ``forwards`` and ``backwards`` are the cost of crafting the clip; ``audio_key`` is the store's key of the sound that
-was judged; ``detection`` and ``clean_detection`` are the logits of the victim's detector (above 0: taken for
-adversarial). NaN: not measured, or no detector. Further columns of numbers hold what clip metrics measured (``snr``,
-``pesq``, …)."""
+was judged, ``model_key`` that of the trained model that judged it; ``detection`` and ``clean_detection`` are the logits
+of the victim's detector (above 0: taken for adversarial). NaN: not measured, or no detector. Further columns of numbers
+hold what clip metrics measured (``snr``, ``pesq``, …)."""
 
 
 @dataclass(frozen=True)
@@ -283,12 +284,17 @@ class Results:
 _NEITHER_MAY_BE_BETTER: Final = "higher_is_better"
 """The one column beside texts and numbers that may be empty: of a metric that has no better direction."""
 
-_ADDED_IN_2: Final[dict[str, Any]] = {"part": "", "detection": np.nan, "clean_detection": np.nan}
+_ADDED: Final[dict[int, dict[str, Any]]] = {
+    2: {"part": "", "detection": np.nan, "clean_detection": np.nan},
+    4: {"model_key": ""},
+}
+"""Version → the columns that it added, with what older tables have there."""
 
 
 def _upgraded(frame: pd.DataFrame, schema: pa.Schema, run: Mapping[str, Any]) -> pd.DataFrame:
     """Return a table of an older schema with the columns that were added since."""
-    added = _ADDED_IN_2 if run["schema"] < 2 else {}
+    later = [columns for since, columns in _ADDED.items() if run["schema"] < since]
+    added = {name: value for columns in later for name, value in columns.items()}
     return frame.assign(**{name: value for name, value in added.items() if name in schema.names and name not in frame})
 
 

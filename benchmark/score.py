@@ -320,6 +320,7 @@ class Scorer:
                 "label": rows["target"].to_numpy(),
                 "fold": fold.fold,
                 "audio_key": fold.crafted,
+                "model_key": self._plan.jobs[fold.predicted].inputs["victim"],
                 **self._predictions(fold, rows["target"].to_numpy()),
                 **self._costs(fold),
                 **self._transcripts(fold),

@@ -43,6 +43,7 @@ class Cell:
         reason: why there is no figure, or what is to be known of it (a footnote).
         spread: standard deviation over seeds; NaN where there is one seed.
         standing: how it ranks; None where it does not.
+        origin: the cell of the results that it is of (`advser.leaderboards.rows.cell_id`); empty: none.
     """
 
     value: float = math.nan
@@ -54,6 +55,7 @@ class Cell:
     reason: str = ""
     spread: float = math.nan
     standing: Standing | None = None
+    origin: str = ""
 
 
 MISSING = Cell()

@@ -12,7 +12,7 @@ import pandas as pd
 from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
 from advser.leaderboards.flags import flagged
 from advser.leaderboards.layout import common_facts, configuration, groups, reader_notes
-from advser.leaderboards.rows import SETTING, Row, anchors, rows, seed_text
+from advser.leaderboards.rows import SETTING, Row, anchors, cell_id, rows, seed_text
 from advser.leaderboards.standings import records, standing
 from advser.results import CLEAN, Results
 
@@ -179,8 +179,13 @@ def _cell(record: Mapping[str, Any] | None) -> Cell:
         return replace(MISSING, reason="" if record is None else record["reason"])
     return Cell(
         record["value"], record["ci_low"], record["ci_high"], status="ok", reason=_bound(record),
-        spread=record["spread"], standing=standing(record),
+        spread=record["spread"], standing=standing(record), origin=_origin(record),
     )  # fmt: skip
+
+
+def _origin(record: Mapping[str, Any]) -> str:
+    """Return the cell that a row of the ranks is of: the worst of several attacks has no source of its own."""
+    return cell_id({**record, "source_model": "", "source_defense": ""})
 
 
 def _bound(record: Mapping[str, Any]) -> str:

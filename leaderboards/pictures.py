@@ -13,6 +13,7 @@ import numpy.typing as npt
 import soundfile
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from advser.errors import InputError
 from advser.exhibits import Pictures
@@ -20,6 +21,24 @@ from advser.leaderboards.exhibits import exhibits, same, value_of
 from advser.leaderboards.figures import STYLE, save
 from advser.leaderboards.rows import Row, parameters
 from advser.results import SAMPLES_FOLDER, SAMPLES_INDEX, Results
+from advser.store import replacing
+
+SOUNDS: Final = ("original", "judged", "difference")
+"""What there is to hear of a sample."""
+
+WIDTH: Final = 360
+"""Columns of a thumbnail."""
+
+WAVEFORM: Final = 64
+"""Rows of its waveform; the spectrogram has one a bin."""
+
+INK: Final = (31, 119, 180, 255)
+"""Colour of a waveform, which stands out from white and black alike."""
+
+COLOURS: Final = "magma"
+FAINT: Final = -90
+LOUD: Final = 10
+"""Levels in dB between which spectrograms have colours."""
 
 _WINDOW: Final = 512
 _FAINTEST: Final = 1e-10
@@ -36,21 +55,27 @@ def write_pictures(results: Results, directory: Path) -> list[Path]:
     Raises:
         InputError: if the samples cannot be read.
     """
-    index = directory / SAMPLES_FOLDER / SAMPLES_INDEX
-    if not index.is_file():
-        return []
+    entries, folder = read_samples(directory), directory / SAMPLES_FOLDER
     written: list[Path] = []
     with matplotlib.rc_context(STYLE):
         for declared in exhibits(results):
             if isinstance(declared, Pictures):
-                sample = _chosen(_read(index), declared)
+                sample = _chosen(entries, declared)
                 if sample is not None:
-                    figure = draw(sample, index.parent, declared.title)
+                    figure = draw(sample, folder, declared.title)
                     written += save(figure, directory / "figures", declared.pictures)
     return written
 
 
-def _read(index: Path) -> list[dict[str, Any]]:
+def read_samples(directory: Path) -> list[dict[str, Any]]:
+    """Return the entries of a results folder's ``samples/index.json``; none if there is none.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    index = directory / SAMPLES_FOLDER / SAMPLES_INDEX
+    if not index.is_file():
+        return []
     try:
         entries: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -106,12 +131,48 @@ def _waveform(axes: Axes, sound: npt.NDArray[np.float32], rate: int) -> None:
 
 
 def _spectrogram(axes: Axes, sound: npt.NDArray[np.float32], rate: int) -> None:
+    axes.grid(visible=False)
+    axes.imshow(
+        level(sound).T, origin="lower", aspect="auto", cmap=COLOURS, vmin=FAINT, vmax=LOUD, interpolation="nearest",
+        extent=(0, len(sound) / rate, 0, rate / 2000),
+    )  # fmt: skip
+
+
+def level(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the spectrogram (frames, bins) of a sound (T,) in dB, at least −100."""
     padded = np.pad(sound, (0, max(0, _WINDOW - len(sound))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:: _WINDOW // 4]
     power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), axis=1)) ** 2 / _WINDOW
-    level = 10 * np.log10(power + _FAINTEST)
-    axes.grid(visible=False)
-    axes.imshow(
-        level.T, origin="lower", aspect="auto", cmap="magma", vmin=-90, vmax=10, interpolation="nearest",
-        extent=(0, len(sound) / rate, 0, rate / 2000),
-    )  # fmt: skip
+    return np.asarray(10 * np.log10(power + _FAINTEST), np.float32)
+
+
+def thumbnail(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return a small picture (rows, columns, 4) of a sound (T,): its waveform over its spectrogram.
+
+    Around the waveform the picture is transparent. Time goes from left to right over `WIDTH` columns whatever the
+    length; the waveform's axis is [−1, 1].
+    """
+    edges = np.linspace(0, len(sound), WIDTH + 1).astype(int)[:-1]
+    heights = np.linspace(1, -1, WAVEFORM)[:, None]
+    low, high = np.minimum.reduceat(sound, edges), np.maximum.reduceat(sound, edges)
+    # A column is a line of at least one pixel.
+    inked = (heights <= high + 1 / WAVEFORM) & (heights >= low - 1 / WAVEFORM)
+    waveform = np.where(inked[..., None], np.array(INK, np.uint8), np.uint8(0))
+    shown = level(sound)
+    columns = shown[np.linspace(0, len(shown) - 1, WIDTH).astype(int)].T[::-1]
+    scaled = (columns - FAINT) / (LOUD - FAINT)
+    spectrogram = matplotlib.colormaps[COLOURS](np.clip(scaled, 0, 1), bytes=True)
+    return np.concatenate([waveform, np.asarray(spectrogram, np.uint8)])
+
+
+def write_thumbnails(directory: Path) -> list[Path]:
+    """Write a PNG beside each sound of ``samples/index.json``; return their paths."""
+    folder, entries = directory / SAMPLES_FOLDER, read_samples(directory)
+    written = []
+    # Samples of older versions have no difference.
+    for name in dict.fromkeys(entry[kind] for entry in entries for kind in SOUNDS if kind in entry):
+        sound, _ = soundfile.read(folder / name, dtype="float32")
+        with replacing((folder / name).with_suffix(".png")) as path:
+            imsave(path, thumbnail(sound), format="png")
+        written.append((folder / name).with_suffix(".png"))
+    return written

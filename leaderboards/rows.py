@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,6 +136,19 @@ def seed_text(results: Results) -> int | str:
     return seeds[0] if len(seeds) == 1 else f"{', '.join(map(str, seeds))} (mean)"
 
 
+def worst_cases(results: Results) -> set[tuple[object, ...]]:
+    """Return part and name of the rows for the worst of several attacks, as the run's suite declares them."""
+    suite = results.run.get("suite", {})
+    parts = (suite.get("parts") or {}).values() or [suite]
+    return {(part.get("part", ""), worst["name"]) for part in parts for worst in part.get("worst", [])}
+
+
+def cell_id(keys: Mapping[str, Any]) -> str:
+    """Return what links name a cell by: ten hexadecimal digits of its keys but the seed, for all seeds together."""
+    named = [None if pd.isna(keys[key]) else keys[key] for key in KEYS if key != "seed"]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]
+
+
 def _all_rows(results: Results) -> list[Row]:
     table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
     found: dict[tuple[Any, ...], Row] = {}
@@ -143,7 +157,7 @@ def _all_rows(results: Results) -> list[Row]:
         row = found.setdefault(tuple(keys.values()), Row(keys, parameters(keys)))
         row.cells[record["metric"]] = Cell(
             record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
-            record["status"], record["reason"], record.get("spread", math.nan),
+            record["status"], record["reason"], record.get("spread", math.nan), origin=cell_id(keys),
         )  # fmt: skip
     return list(found.values())
 

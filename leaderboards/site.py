@@ -1,19 +1,33 @@
-"""Boards as HTML: one as a table, all of them as a page."""
+"""Boards as HTML: one as a table, all of them as a page that opens from disk and needs no network."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pandas as pd
 import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from advser.leaderboards.board import Board
-from advser.leaderboards.sheet import Sheet, Shown, sheet
+from advser.leaderboards.board import Board, Cell
+from advser.leaderboards.cells import cells
+from advser.leaderboards.charts import charts
+from advser.leaderboards.rows import epsilon_text
+from advser.leaderboards.sheet import Sheet, sheet
 from advser.results import Results
+from advser.store import replacing
+
+ASSETS: Final = "assets"
+"""Where the page's own files are: in this package, and beside the page."""
+
+FILTERS: Final = ("corpus", "task", "domain", "delivery", "access", "labels", "epsilon", "model", "defense", "attack")
+"""Keys by which the page can be narrowed down, as far as they differ."""
 
 
 def board_html(board: Board) -> str:
@@ -21,25 +35,44 @@ def board_html(board: Board) -> str:
     return _environment().get_template("board.html.j2").render(**_variables(board)).strip()
 
 
-def page(results: Results, boards: Sequence[Board], figures: Sequence[Path]) -> str:
-    """Return ``index.html``: notes, boards, figures and the provenance, in one file that needs no other.
+def page(
+    results: Results, boards: Sequence[Board], figures: Sequence[Path], samples: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Return ``index.html``: boards, charts, figures, every cell and the provenance. It reads ``assets/`` beside it.
 
     Args:
         results: what was found.
         boards: the boards to show.
         figures: SVG files; they are embedded.
+        samples: the entries of ``samples/index.json``, whose files the page plays.
     """
     suite = results.run.get("suite", {})
     described: dict[str, Any] = {key: value for key, value in results.run.items() if key not in ("notes", "failures")}
     title = str(suite.get("title") or suite.get("name") or "Results") if isinstance(suite, dict) else str(suite)
+    told = cells(results, samples)
+    shown = [_variables(board, said=results.notes, told=told) for board in boards]
     return _environment().get_template("index.html.j2").render(
         title=title,
+        about=" ".join(str(suite.get("about") or "").split()) if isinstance(suite, dict) else "",
         notes=results.notes,
         failures=[_one_line(failure) for failure in results.run["failures"]],
-        boards=[_variables(board, said=results.notes) for board in boards],
+        boards=shown,
         figures=[(_heading(path), _embedded(path)) for path in figures],
+        filters=_filters(told.values()),
+        data=_script({"cells": told, "metrics": _metrics(results), **charts(boards)}),
         provenance=yaml.safe_dump(described, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
+
+
+def write_assets(directory: Path) -> list[Path]:
+    """Write the files that the page reads into ``assets/`` of a folder; return their paths."""
+    written = []
+    for asset in resources.files("advser.leaderboards").joinpath(ASSETS).iterdir():
+        path = directory / ASSETS / asset.name
+        with replacing(path) as beside:
+            beside.write_bytes(asset.read_bytes())
+        written.append(path)
+    return sorted(written)
 
 
 def _environment() -> Environment:
@@ -53,20 +86,78 @@ def _environment() -> Environment:
     )
 
 
-def _variables(board: Board, said: Sequence[str] = ()) -> dict[str, Any]:
+def _variables(board: Board, said: Sequence[str] = (), told: Container[str] = ()) -> dict[str, Any]:
+    """Return what the template of a board needs; figures of cells that are ``told`` of lead to them."""
     shown = sheet(board)
     notes = [note for note in shown.notes if note not in said]
-    return {"board": board, "sheet": shown, "blocks": _blocks(shown), "board_notes": notes}
+    return {"board": board, "sheet": shown, "blocks": _blocks(board, shown, told), "board_notes": notes}
 
 
-def _blocks(shown: Sheet) -> list[tuple[str, list[tuple[Shown, ...]]]]:
-    """Return (section, rows) for each run of rows that share a section."""
-    blocks: list[tuple[str, list[tuple[Shown, ...]]]] = []
-    for section, row in zip(shown.sections, shown.body, strict=True):
+def _blocks(board: Board, shown: Sheet, told: Container[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return (section, lines) for each run of rows that share a section."""
+    blocks: list[tuple[str, list[dict[str, Any]]]] = []
+    for row, section in enumerate(shown.sections):
         if not blocks or blocks[-1][0] != section:
             blocks.append((section, []))
-        blocks[-1][1].append(row)
+        blocks[-1][1].append(_line(board, shown, row, told))
     return blocks
+
+
+def _line(board: Board, shown: Sheet, row: int, told: Container[str]) -> dict[str, Any]:
+    """Return a row's keys, and of each field what is shown, what it sorts by and the cell that it leads to."""
+    entries = [board.frame[column.key].iloc[row] for column in board.columns]
+    fields = [
+        {
+            "shown": field,
+            "sort": _sort(entry),
+            "origin": entry.origin if isinstance(entry, Cell) and entry.origin in told else "",
+        }
+        for field, entry in zip(shown.body[row], entries, strict=True)
+    ]
+    return {"keys": _keys(board, row), "fields": fields}
+
+
+def _sort(entry: object) -> str:
+    """Return what a field is sorted by: the full figure, a number as it is, else the text; nothing comes last."""
+    if isinstance(entry, Cell):
+        return "" if math.isnan(entry.value) else repr(float(entry.value))
+    return str(entry)
+
+
+def _keys(board: Board, row: int) -> dict[str, str]:
+    """Return the keys of a row that can be filtered by, in words; those of a clean row do not hide it."""
+    index = board.index.iloc[row]
+    found = {key: index[key] for key in FILTERS if key in board.index and index[key] not in (None, "")}
+    if isinstance(found.get("epsilon"), float):
+        found["epsilon"] = "" if math.isnan(found["epsilon"]) else epsilon_text(found["epsilon"], index["epsilon_unit"])
+    if found.get("attack") == "none":
+        found = {key: found[key] for key in ("corpus", "task", "model", "defense") if key in found}
+    return {key: str(value) for key, value in found.items() if value}
+
+
+def _filters(told: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return what each key can be narrowed down to, of those in which cells differ."""
+    found: dict[str, dict[str, None]] = {key: {} for key in FILTERS}
+    for cell in told:
+        for key, values in found.items():
+            text = cell["keys"].get(key, "") if key != "attack" else cell["attack"]
+            if text:
+                values[str(text)] = None
+    return {key: list(values) for key, values in found.items() if len(values) > 1}
+
+
+def _metrics(results: Results) -> dict[str, dict[str, Any]]:
+    told = {}
+    for record in results.table.drop_duplicates("metric").to_dict("records"):
+        better = record["higher_is_better"]
+        direction = {"higher": None if pd.isna(better) else bool(better)}
+        told[record["metric"]] = asdict(results.metric(record["metric"])) | direction
+    return told
+
+
+def _script(data: Any) -> str:
+    """Return data as JSON that no HTML parser takes for the end of its element."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def _one_line(failure: Any) -> str:

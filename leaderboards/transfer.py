@@ -9,7 +9,7 @@ import pandas as pd
 
 from advser.leaderboards.board import MISSING, Board, Cell, Column
 from advser.leaderboards.layout import CONFIGURATION, common_facts, configuration, groups, reader_notes, victim_text
-from advser.leaderboards.rows import SETTING, Row, metrics, rows
+from advser.leaderboards.rows import SETTING, Row, metrics, rows, worst_cases
 from advser.results import Results
 
 VICTIM = ("model", "defense")
@@ -42,7 +42,7 @@ def transfer(results: Results) -> Board:
     first row of UAR is clean; controls with the same budget come next, for what is no transfer. Ensembles, and models
     that nothing was judged on, come last, without a diagonal. The worst of several attacks is no transfer from any one.
     """
-    worst = _worst_cases(results)
+    worst = worst_cases(results)
     found = [row for row in rows(results) if row.values(("part", "attack")) not in worst]
     handed_on = [row for row in found if row.transfer]
     involved = {row.values(VICTIM) for row in handed_on} | {row.values(SOURCE) for row in handed_on}
@@ -104,13 +104,6 @@ def _matrix(
             cells = tuple(on.get(victim.values(VICTIM), MISSING) for victim in victims)
             name = victim_text(head, [*victims, *others.values()])
             yield _Line(section, name, (*keys, metric, *source), cells)
-
-
-def _worst_cases(results: Results) -> set[tuple[object, ...]]:
-    """Return part and name of the rows for the worst of several attacks, as the run's suite declares them."""
-    suite = results.run.get("suite", {})
-    parts = (suite.get("parts") or {}).values() or [suite]
-    return {(part.get("part", ""), worst["name"]) for part in parts for worst in part.get("worst", [])}
 
 
 def _as_victim(row: Row) -> Row:

@@ -9,9 +9,9 @@ from advser.leaderboards.boards import BOARDS
 from advser.leaderboards.exhibit_figures import write_exhibit_figures
 from advser.leaderboards.exhibits import tables
 from advser.leaderboards.figures import write_figures
-from advser.leaderboards.pictures import write_pictures
+from advser.leaderboards.pictures import read_samples, write_pictures, write_thumbnails
 from advser.leaderboards.render import render
-from advser.leaderboards.site import page
+from advser.leaderboards.site import page, write_assets
 from advser.results import Results
 from advser.store import replacing
 
@@ -20,9 +20,10 @@ SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "
 
 
 def write_all(results: Results, directory: Path) -> list[Path]:
-    """Write ``boards/NAME.{txt,md,tex,csv}``, ``figures/`` and ``index.html`` into ``directory``; return the paths.
+    """Write all that people look at into ``directory``; return the paths.
 
-    Each file is written beside and renamed.
+    ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the sounds in
+    ``samples/``. Each file is written beside and renamed.
     """
     boards = [*(build(results) for build in BOARDS.values()), *tables(results).values()]
     written = []
@@ -36,7 +37,9 @@ def write_all(results: Results, directory: Path) -> list[Path]:
         *write_figures(results, places),
     ]
     vectors = [path for path in figures if path.suffix == ".svg"]
-    return [*written, *figures, _write(directory / "index.html", page(results, boards, vectors))]
+    shown = page(results, boards, vectors, read_samples(directory))
+    heard = write_thumbnails(directory)
+    return [*written, *figures, *heard, *write_assets(directory), _write(directory / "index.html", shown)]
 
 
 def _write(path: Path, text: str) -> Path:

@@ -118,13 +118,14 @@ def test_values_and_texts_come_back_as_they_were(
 def test_results_of_an_older_schema_get_the_columns_that_were_added_since(saved: Path) -> None:
     for file in ("results.parquet", "examples.parquet"):
         frame = pd.read_parquet(saved / file)
-        frame.drop(columns={"part", "detection", "clean_detection"} & {*frame}).to_parquet(saved / file)
+        frame.drop(columns={"part", "detection", "clean_detection", "model_key"} & {*frame}).to_parquet(saved / file)
     with pytest.raises(InputError, match="no column part"):
         Results.load(saved)
     (saved / "run.json").write_text(json.dumps({**RUN, "schema": 1}))
     made = Results.load(saved)
     assert set(made.table["part"]) == set(made.examples["part"]) == {""}
     assert made.examples[["detection", "clean_detection"]].isna().all(axis=None)
+    assert set(made.examples["model_key"]) == {""}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from commandline import advser
+from matplotlib.image import imread
 
+from advser.leaderboards.pictures import WIDTH
 from advser.results import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX, Results
 
 SUITE = """
@@ -75,7 +79,25 @@ def test_the_folder_holds_the_samples_of_this_run_alone(place: Path) -> None:
     run(place, "--set", "samples=3")
     found = pd.DataFrame(entries(place))
     assert found.groupby("attack")["clip"].nunique().to_dict() == dict.fromkeys(found["attack"], 3)
-    assert sounds(place) == {*found["original"], *found["judged"], "mine.flac"}
+    assert sounds(place) == {*found["original"], *found["judged"], *found["difference"], "mine.flac"}
     assert len(sounds(place)) < len(before)
     run(place, "--set", "samples=0")
     assert {path.name for path in folder.iterdir()} == others
+
+
+def test_a_sample_tells_what_was_heard_and_measured_and_its_difference_can_be_heard(place: Path) -> None:
+    run(place, "--set", "samples=2", "--set", "metrics=[uar, snr]")
+    folder = place / "out" / SAMPLES_FOLDER
+    for entry in entries(place):
+        original, judged, difference = (
+            soundfile.read(folder / entry[kind], dtype="int16")[0].astype(int)
+            for kind in ("original", "judged", "difference")
+        )
+        expected = 10 ** (entry["gain"] / 20) * (judged - original)
+        assert np.abs(difference - expected).max() <= 0.01 * max(np.abs(expected).max(), 1) + 1
+        assert (entry["text"], entry["transcript"], entry["clean_transcript"]) == (entry["text"], "", "")
+        assert ("snr" in entry["measured"]) == (entry["attack"] != "none")
+        for kind in ("original", "judged", "difference"):
+            picture = imread((folder / entry[kind]).with_suffix(".png"))
+            assert picture.shape[1] == WIDTH
+    assert {entry["text"] for entry in entries(place)} - {""}

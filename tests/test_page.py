@@ -1,0 +1,243 @@
+"""The page of a real run in a real browser: it sorts, filters, links and plays, and asks for nothing from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from commandline import advser
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt-get install chromium)")
+
+SUITE = """
+name: paged
+title: A small page
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+training: {iterations: 60, batch_size: 16, learning_rate: 2e-3}
+models: [{name: tiny, params: {frames: 32}}]
+defenses: [none, {name: low-pass, params: {cutoff: 4000}}]
+attacks:
+  - {name: fgsm, params: {epsilon: [0.002, 0.02]}, transfer: true}
+  - {name: fgsm, domain: spectrogram, delivery: [features, audio], params: {epsilon: 0.3}}
+metrics: [uar, accuracy, transfer-rate, snr, pesq]
+transcriber: none
+samples: 1
+worst: [{name: worst-case, epsilon: 0.02}]
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "paged.yaml").write_text(SUITE)
+    done = advser("run", "paged.yaml", "--store", "store", "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(results: Path, browser: Any) -> Iterator[Any]:
+    """The page, opened from disk; a test fails if the browser complains, or asks for what is not in the folder."""
+    opened = browser.new_page()
+    wrong: list[str] = []
+    opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    inside = results.as_uri()
+    opened.on("request", lambda one: None if one.url.startswith((inside, "data:")) else wrong.append(one.url))
+    opened.on("requestfailed", lambda one: wrong.append(f"{one.url}: {one.failure}") if "flac" not in one.url else None)
+    opened.goto((results / "index.html").as_uri())
+    yield opened
+    opened.close()
+    assert wrong == []
+
+
+def column(page: Any, board: str, heading: str) -> list[str]:
+    """The texts of a column of a board, of the rows that are seen."""
+    headings = page.locator(f"#{board} thead th").all_inner_texts()
+    number = [re.sub(r"\s+", " ", text).strip() for text in headings].index(heading)
+    lines = page.locator(f"#{board} tbody tr:not(.block):visible").all()
+    return [line.locator("th, td").nth(number).inner_text() for line in lines]
+
+
+def figures(texts: list[str]) -> list[float]:
+    return [float(found[0].replace("−", "-")) for text in texts if (found := re.match(r"[−\d.]+", text))]
+
+
+@pytest.mark.parametrize(("board", "heading"), [("attacks", "UAR"), ("leaderboard", "worst case UAR")])
+def test_a_heading_sorts_its_column_within_each_section(page: Any, board: str, heading: str) -> None:
+    button = page.locator(f"#{board} thead th").filter(has_text=re.compile(heading.replace(" ", r"\s*"))).first
+    for direction in ("ascending", "descending"):
+        button.get_by_role("button").click()
+        assert button.get_attribute("aria-sort") == direction
+        for body in page.locator(f"#{board} tbody").all():
+            keys = [row.locator("th, td").all() for row in body.locator("tr:not(.block)").all()]
+            number = page.locator(f"#{board} thead th").all_inner_texts().index(button.inner_text())
+            values = [float(text) for row in keys if (text := row[number].get_attribute("data-sort"))]
+            assert len(values) > 1
+            assert values == sorted(values, reverse=direction == "descending")
+
+
+def test_sorting_is_done_by_keyboard_too(page: Any) -> None:
+    heading = page.locator("#attacks thead th").last
+    heading.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+
+
+def test_filters_narrow_boards_and_charts_down_and_stay_in_the_address(page: Any) -> None:
+    everything = len(column(page, "attacks", "attack"))
+    page.locator("#filters select[name=domain]").select_option("spectrogram")
+    seen = column(page, "attacks", "attack")
+    assert 0 < len(seen) < everything
+    assert "clean" in seen, "clean rows stay: all is held against them"
+    assert "domain=spectrogram" in page.url
+    assert re.fullmatch(r"\d+ rows shown", page.locator("#filters output").inner_text())
+    page.reload()
+    assert column(page, "attacks", "attack") == seen
+    page.get_by_role("button", name="Show all").click()
+    assert len(column(page, "attacks", "attack")) == everything
+
+
+def test_every_figure_leads_to_its_cell_and_the_address_leads_there_too(page: Any) -> None:
+    told = page.evaluate("data.cells")
+    links = page.locator(".board td.figure a[href^='#cell=']").all()
+    assert len(links) > 20
+    assert {link.get_attribute("href").removeprefix("#cell=") for link in links} <= {*told}
+    line = page.locator("#attacks tbody tr", has_text="fgsm").first
+    text = line.locator("td.figure a").first.inner_text()
+    line.locator("td.figure a").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.wait_for(state="visible")
+    assert text.split(" ")[0] in dialog.inner_text()
+    assert "advser run paged" in dialog.inner_text()
+    deep = page.url
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    page.wait_for_url(lambda url: "cell=" not in url)
+    page.goto(deep)
+    page.get_by_role("dialog").wait_for(state="visible")
+
+
+def test_the_command_of_a_cell_makes_that_cell_again(page: Any, results: Path, tmp_path: Path) -> None:
+
+    cells = page.evaluate("data.cells")
+    name, cell = next((name, cell) for name, cell in cells.items() if cell["keys"].get("access") == "transfer")
+    words = shlex.split(cell["command"])
+    words[2] = str(results.parent / "paged.yaml")
+    again = tmp_path / "again"
+    done = advser(*words[1:], "--store", str(results.parent / "store"), "--out", str(again))
+    assert done.returncode == 0, done.stderr
+    assert "\n0 jobs done" in done.stdout
+    assert f'"{name}"' in (again / "index.html").read_text()
+
+
+def test_a_cell_is_heard_and_seen(page: Any, results: Path) -> None:
+    name = next(name for name, cell in page.evaluate("data.cells").items() if cell["samples"] and cell["attack"])
+    page.goto(f"{(results / 'index.html').as_uri()}#cell={quote(name)}")
+    dialog = page.get_by_role("dialog")
+    assert dialog.locator("audio").count() == 3
+    for image in dialog.locator("img").all():
+        image.scroll_into_view_if_needed()
+        page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=image.element_handle())
+    for audio in dialog.locator("audio").all():
+        assert audio.evaluate("async audio => { await audio.play(); return audio.duration }") > 0.1
+        page.wait_for_function("audio => audio.currentTime > 0", arg=audio.element_handle())
+
+
+def test_the_charts_are_drawn_and_lead_to_cells(page: Any) -> None:
+    for chart in ("standings", "transfer-map", "accuracy-pesq", "against-epsilon"):
+        figure = page.locator(f"#{chart}")
+        assert figure.locator("svg[aria-label], figure[aria-label], svg").count() >= 1, chart
+        link = figure.locator("a[*|href^='#cell=']").first
+        link.scroll_into_view_if_needed()
+        link.click()
+        page.get_by_role("dialog").wait_for(state="visible")
+        page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_has_contrast_in_the_dark_too(results: Path, browser: Any, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto((results / "index.html").as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+    # WCAG 2.2, 1.4.3: at least 4.5 between text and what is behind it.
+    for selector in ("body", ".marks", "td.figure", "nav a", "select", "thead button", "#charts label"):
+        assert opened.evaluate(CONTRAST, selector) >= 4.5, selector
+    context.close()
+
+
+CONTRAST = """
+selector => {
+  const canvas = document.createElement("canvas").getContext("2d");
+  const channels = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([r, g, b]) => {
+    const part = (value) => (value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  };
+  let behind = document.querySelector(selector);
+  const text = luminance(channels(getComputedStyle(behind).color));
+  while (behind && channels(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+  const paper = luminance(channels(getComputedStyle(behind ?? document.body).backgroundColor));
+  return (Math.max(text, paper) + 0.05) / (Math.min(text, paper) + 0.05);
+}
+"""
+
+
+def test_tables_have_a_caption_and_headings_for_screen_readers(page: Any) -> None:
+    for table in page.locator(".board table").all():
+        assert table.locator("caption").count() == 1
+        assert table.locator("thead th[scope=col]").count() == table.locator("thead th").count()
+        assert (
+            table.locator("tbody tr:not(.block)").count()
+            == table.locator("tbody tr:not(.block) > th[scope=row]").count()
+        )
+    for image in page.locator("img").all():
+        assert image.get_attribute("alt")
+
+
+def test_what_is_not_ours_is_as_its_licence_says() -> None:
+    folder = resources.files("advser.leaderboards").joinpath("assets")
+    told = (folder / "LICENSES.txt").read_text(encoding="utf-8")
+    for name in ("d3.min.js", "plot.umd.min.js"):
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert re.search(rf"^{re.escape(name)}: .*{digest}$", told, flags=re.MULTILINE)
+
+
+def test_without_scripts_the_boards_are_complete(results: Path, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto((results / "index.html").as_uri())
+    assert "fgsm" in opened.locator("#attacks").inner_text()
+    context.close()
