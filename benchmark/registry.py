@@ -108,6 +108,10 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._decorated or name in self._announced()
 
+    def withdraw(self, name: str) -> None:
+        """Forget a plugin that was added by decorator, for another one to take its name."""
+        del self._decorated[name]
+
     def decorated(self) -> tuple[str, ...]:
         """The names that were added by decorator in this process, in order of registration."""
         return tuple(self._decorated)
@@ -160,7 +164,7 @@ class Registry(Generic[T]):
         except InputError:
             return Origin(module, qualname, str(file), 1, "")
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and node.name == qualname.rpartition(".")[2]:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == qualname.rpartition(".")[2]:
                 summary = (ast.get_docstring(node) or "").partition("\n")[0]
                 return Origin(module, qualname, str(file), node.lineno, summary)
         return Origin(module, qualname, str(file), 1, "")

@@ -59,6 +59,20 @@ class Workers:
     plugins: tuple[Path, ...] = ()
 
 
+def device_named(name: str) -> str:
+    """Return the torch device that ``auto``, ``cpu`` or ``cuda`` means here.
+
+    Raises:
+        InputError: if it is not there, or the name is another.
+    """
+    import torch
+
+    there = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if name not in there:
+        raise InputError(f"--device {name}: found '{name}', allowed here: {', '.join(there)}")
+    return ("cuda" if "cuda" in there else "cpu") if name == "auto" else name
+
+
 def missing(jobs: Mapping[str, Job], store: Store) -> list[Job]:
     """Return the jobs, of ``jobs`` by key, whose artefact is not in the store, or is damaged there."""
     return [job for key, job in jobs.items() if not store.discard_if_damaged(key)]

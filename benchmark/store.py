@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 MANIFEST = "manifest.json"
 
 
@@ -156,3 +158,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def default_store() -> Path:
+    """Return where artefacts are kept: ``$ADVSER_STORE``, or a cache of the user's."""
+    return Path(os.environ.get("ADVSER_STORE") or user_cache_path("advser") / "store")

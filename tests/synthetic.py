@@ -197,7 +197,8 @@ def example(**changes: Any) -> dict[str, Any]:
         "detection": np.nan, "clean_detection": np.nan, "transcript": None,
         "text": "Der Lappen liegt auf dem Eisschrank.", "word_errors": np.nan, "clean_word_errors": np.nan,
         "words": np.nan, "char_errors": np.nan, "clean_char_errors": np.nan, "chars": np.nan,
-        "seconds": 0.1, "forwards": 10.0, "backwards": 10.0, "pesq": 4.1, "audio_key": "ab" * 32, "model_key": "cd" * 32,
+        "seconds": 0.1, "forwards": 10.0, "backwards": 10.0, "pesq": 4.1,
+        "audio_key": "ab" * 32, "model_key": "cd" * 32,
     }  # fmt: skip
     assert set(KEYS) <= set(row)
     return {**row, **changes}

@@ -210,7 +210,9 @@ for registry in REGISTRIES.values():
 print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datasets") or name.startswith("advser.")}))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['advser.errors', 'advser.plugins', 'advser.registry']"
+    assert done.stdout.strip() == (
+        "['advser.api', 'advser.errors', 'advser.functions', 'advser.plugins', 'advser.registry']"
+    )
 
 
 def test_a_plugin_file_registers_what_it_defines(plugin_file: Callable[..., Path]) -> None:

@@ -16,7 +16,7 @@ from commandline import advser
 
 from advser.errors import InputError
 from advser.results import TABLE_FILE, Results
-from advser.run import joined
+from advser.runs import joined
 from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, suite_told, unpack
 from advser.suite import Suite
 

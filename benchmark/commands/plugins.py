@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Plugins, console, default_store, pairs
+from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs
 from advser.errors import InputError, did_you_mean
 from advser.plugins import BY_KIND, REGISTRIES
 
@@ -85,6 +85,7 @@ def check(
     from advser.changes import parsed
     from advser.check import check as found
     from advser.registry import load_plugin_files
+    from advser.store import default_store
 
     load_plugin_files(plugin)
     texts = pairs("--param", params, "KEY=VALUE")

@@ -53,18 +53,13 @@ def board(
     label: Annotated[str, typer.Option(help="What LaTeX refers to it by.  [default: tab:NAME]")] = "",
 ) -> None:
     """Print one board of a results folder."""
-    from advser.leaderboards.boards import BOARDS
-    from advser.leaderboards.exhibits import tables
+    from advser.api import built_board
     from advser.leaderboards.render import render
     from advser.leaderboards.shape import Shape, shaped
-    from advser.results import Results, select, with_metrics
+    from advser.results import Results
 
-    chosen = select(Results.load(results), pairs("--where", where, "KEY=GLOB"))
-    if metrics:
-        chosen = with_metrics(chosen, metrics.split(","))
-    built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)
-    if built is None:
-        raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
+    kept = pairs("--where", where, "KEY=GLOB")
+    built = built_board(Results.load(results), by, kept, metrics.split(",") if metrics else ())
     names = tuple(name for name in columns.split(",") if name)
     shape = Shape(names, pivot, _decimals(decimals), bold, intervals, notes, caption, label)
     sys.stdout.write(f"{render(shaped(built, shape), format.value)}\n")

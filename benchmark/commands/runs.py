@@ -16,13 +16,11 @@ from advser.commands.usage import (
     Plugins,
     console,
     corpora,
-    default_store,
-    device_named,
     pairs,
 )
 
 if TYPE_CHECKING:
-    from advser.run import Prepared, Report
+    from advser.runs import Prepared, Report
 
 
 def run(
@@ -54,8 +52,9 @@ def run(
 
     Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
     """
-    from advser.run import Request, carry_out, prepare
-    from advser.runner import Workers
+    from advser.runner import Workers, device_named
+    from advser.runs import Request, carry_out, prepare
+    from advser.store import default_store
 
     output = console()
     where = corpora(data)

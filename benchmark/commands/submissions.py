@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, corpora, device_named
+from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, corpora
 
 if TYPE_CHECKING:
     from advser.submission import Verified
@@ -45,7 +45,7 @@ def verify(
     """
     from tempfile import TemporaryDirectory
 
-    from advser.runner import Workers
+    from advser.runner import Workers, device_named
     from advser.submission import unpack
     from advser.submission import verify as again
 

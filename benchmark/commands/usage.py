@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from platformdirs import user_cache_path
 from rich.console import Console
 
 from advser.errors import InputError
@@ -54,23 +52,3 @@ def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
 def corpora(data: list[str]) -> dict[str, Path]:
     """Return what ``--data`` says: corpus name → folder."""
     return {name: Path(folder) for name, folder in pairs("--data", data, "CORPUS=DIR").items()}
-
-
-def default_store() -> Path:
-    """Return where artefacts are kept: $ADVSER_STORE, or a cache of the user's."""
-    return Path(os.environ.get("ADVSER_STORE") or user_cache_path("advser") / "store")
-
-
-def device_named(device: Device) -> str:
-    """Return the torch device that is meant.
-
-    Raises:
-        InputError: if it is not there.
-    """
-    import torch
-
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device is available to torch; allowed here: cpu")
-    if device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.value

@@ -1,0 +1,58 @@
+"""Attacks that are functions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, get_type_hints
+
+import torch
+from pydantic import create_model
+from torch import Tensor
+
+from advser.attacks.base import Attack
+from advser.errors import InputError
+from advser.target import Target
+from advser.threat import Access, Domain
+
+FIRST: Final = ("target", "x", "labels", "generator")
+"""The arguments that every such function begins with: those of `Attack.perturb`."""
+
+
+class FunctionAttack(Attack):
+    """Base of attacks that are functions: the function's further arguments are the parameters."""
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Call the function."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).function(target, x, labels, generator, **given)
+
+
+def attack_of(function: Callable[..., Tensor], access: Access, domains: tuple[Domain, ...]) -> type[Attack]:
+    """Return the attack that is ``function(target, x, labels, generator, *, …)``.
+
+    Its further arguments become parameters, with their annotations and defaults; one that is called ``epsilon`` is the
+    budget, as of any attack (`Attack`).
+
+    Raises:
+        InputError: if the function has other first arguments, or arguments that cannot be parameters.
+    """
+    arguments = list(inspect.signature(function).parameters.values())
+    where = f"attack function '{function.__name__}'"
+    if tuple(argument.name for argument in arguments[: len(FIRST)]) != FIRST:
+        found = ", ".join(argument.name for argument in arguments)
+        raise InputError(f"{where}: found the arguments ({found}), allowed: ({', '.join(FIRST)}, …)")
+    hints = get_type_hints(function)
+    fields: dict[str, Any] = {}
+    for argument in arguments[len(FIRST) :]:
+        if argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL) or argument.name not in hints:
+            raise InputError(f"{where}: found the argument '{argument}', allowed: a name with an annotation")
+        fields[argument.name] = (hints[argument.name], ... if argument.default is argument.empty else argument.default)
+    made = create_model(
+        function.__name__, __base__=FunctionAttack, __module__=function.__module__, __doc__=function.__doc__, **fields
+    )
+    made.function = staticmethod(function)
+    made.access, made.domains = access, domains
+    return made

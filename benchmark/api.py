@@ -1,0 +1,192 @@
+"""AdvSER in Python: ``advser.run``, ``advser.load``, ``advser.compare``; what is heavy is imported when it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from advser.leaderboards.board import Board
+    from advser.regression import Comparison
+    from advser.results import Results
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A results folder, shown in a notebook by its board of attacks.
+
+    Attributes:
+        directory: where it is.
+        results: its tables (`advser.results.Results`).
+    """
+
+    directory: Path
+    results: Results
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a cell and metric, as ``docs/results.md`` describes it."""
+        return self.results.table
+
+    @property
+    def examples(self) -> pd.DataFrame:
+        """One row a cell and clip; empty in published results."""
+        return self.results.examples
+
+    @property
+    def failures(self) -> list[Any]:
+        """What failed, as ``run.json`` tells it."""
+        return list(self.results.run["failures"])
+
+    def board(
+        self, by: str = "attacks", *, where: Mapping[str, str] | None = None, metrics: Sequence[str] = ()
+    ) -> pd.DataFrame:
+        """Return a board as a table: texts, and figures as numbers, NaN where there is none.
+
+        Columns are called as in CSV; the title, the facts and the notes are in ``attrs``; sections are the index.
+
+        Args:
+            by: ``leaderboard``, ``attacks``, ``defenses``, ``models``, ``transfer``, ``audit``, or a table of the
+                suite.
+            where: key → glob; the rows to keep.
+            metrics: the metrics to show, in this order; none: all.
+
+        Raises:
+            InputError: if there is no such board, key or metric, or nothing matches.
+        """
+        import pandas as pd
+
+        built = built_board(self.results, by, where or {}, metrics)
+        columns = {
+            column.key: [cell.value if column.measured else cell for cell in built.frame[column.key]]
+            for column in built.columns
+        }
+        index = pd.Index(built.sections, name=built.section_title) if built.sectioned else None
+        frame = pd.DataFrame(columns, index=index)
+        frame.attrs = {"title": built.title, "facts": list(built.facts), "notes": list(built.notes)}
+        return frame
+
+    def compare(self, base: Run | Path | str, fail_on: Mapping[str, float] | None = None) -> Comparison:
+        """Return what moved since ``base``, as `compare` does."""
+        return compare(base, self, fail_on)
+
+    def _repr_html_(self) -> str:
+        from advser.leaderboards.site import board_html
+
+        return board_html(built_board(self.results, "attacks", {}, ()))
+
+
+def run(
+    suite: str | Path = "demo",
+    *,
+    data: Mapping[str, str | Path] | None = None,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    changes: Mapping[str, object] | None = None,
+    only: Mapping[str, str] | None = None,
+    plugins: Sequence[str | Path] = (),
+    external: Sequence[str | Path] = (),
+    workers: int = 0,
+    scheduler: str = "",
+    device: str = "auto",
+) -> Run:
+    """Run a suite, and write its results and boards: what ``advser run`` does.
+
+    Attacks that are registered by ``@advser.attack`` in this notebook or script join it. In a script, call it under
+    ``if __name__ == "__main__":``, for worker processes import the script.
+
+    Args:
+        suite: a shipped suite's name, or a YAML file.
+        data: corpus → folder.
+        out: the results folder.
+        store: the artefact store.
+        changes: as ``--set``: ``{"training.iterations": 100}``.
+        only: as ``--only``: key → glob.
+        plugins: plugin files.
+        external: folders of adversarial audio.
+        workers: worker processes; 0: one a core.
+        scheduler: address of a running Dask scheduler.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: if anything of the input is unusable. What fails later is in `Run.failures`.
+    """
+    from rich.console import Console
+
+    from advser.functions import cells
+    from advser.leaderboards.write import write_all
+    from advser.runner import Workers, device_named
+    from advser.runs import Request, carry_out, prepare
+    from advser.store import default_store
+
+    files = (*(Path(path).absolute() for path in plugins), *cells())
+    request = Request(
+        str(suite),
+        Path(store) if store else default_store(),
+        {name: Path(path) for name, path in (data or {}).items()},
+        Path(out) if out else None,
+        [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()],
+        only or {},
+        Workers(workers, scheduler, device_named(device), files),
+        [Path(path) for path in external],
+    )
+    report = carry_out(request, prepare(request), Console(stderr=True, highlight=False))
+    if report.written:
+        write_all(report.results, report.directory)
+    return Run(report.directory, report.results)
+
+
+def load(directory: str | Path) -> Run:
+    """Read a results folder.
+
+    Raises:
+        InputError: if it is none, or is of a newer version.
+    """
+    from advser.results import Results
+
+    return Run(Path(directory), Results.load(directory))
+
+
+def compare(base: Run | Path | str, new: Run | Path | str, fail_on: Mapping[str, float] | None = None) -> Comparison:
+    """Return what moved between two runs, as ``advser compare`` tells it.
+
+    Args:
+        base: what is compared with: a run, or its results folder.
+        new: what is judged.
+        fail_on: metric → the largest change for the worse that passes, with its sign (``{"uar": -0.02}``); none: no
+            change for the worse of any metric that has a test.
+
+    Raises:
+        InputError: if the two cannot be compared.
+    """
+    from advser.regression import compare as compared
+    from advser.regression import gates_of
+
+    before, after = (one if isinstance(one, Run) else load(one) for one in (base, new))
+    gates = gates_of(before.results, {name: str(delta) for name, delta in (fail_on or {}).items()})
+    return compared(before.results, after.results, gates)
+
+
+def built_board(results: Results, by: str, where: Mapping[str, str], metrics: Sequence[str]) -> Board:
+    """Return a board of results, of which some rows and metrics are chosen.
+
+    Raises:
+        InputError: if there is no such board, key or metric, or nothing matches.
+    """
+    from advser.errors import InputError
+    from advser.leaderboards.boards import BOARDS
+    from advser.leaderboards.exhibits import tables
+    from advser.results import select, with_metrics
+
+    chosen = select(results, where)
+    if metrics:
+        chosen = with_metrics(chosen, metrics)
+    built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)
+    if built is None:
+        raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
+    return built

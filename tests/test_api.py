@@ -1,0 +1,180 @@
+"""AdvSER in Python: runs, boards as tables, comparisons, and attacks that are functions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import toys
+from torch import Tensor
+
+import advser
+from advser.attacks.function import attack_of
+from advser.errors import InputError
+from advser.parameters import build
+from advser.plugins import ATTACKS
+from advser.registry import load_plugin_file
+from advser.target import Target
+
+PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
+
+
+def test_a_board_is_a_table_with_numbers() -> None:
+    loaded = advser.load(PUBLISHED / "emodb")
+    board = loaded.board("attacks", where={"domain": "waveform"}, metrics=["uar", "snr"])
+    assert board["uar"].dtype == float
+    assert {"attack", "uar", "snr"} <= set(board)
+    assert board.attrs["title"] == "Every model and defense under every attack"
+    assert len(board) < len(loaded.board("attacks"))
+    whole = loaded.table
+    assert board["uar"].max() == whole.loc[whole["metric"] == "uar", "value"][whole["domain"] == "waveform"].max()
+    assert loaded._repr_html_().startswith('<section id="attacks"')
+    with pytest.raises(InputError, match="--by colour: allowed: leaderboard"):
+        loaded.board("colour")
+
+
+def test_a_run_compares_itself_with_another() -> None:
+    loaded = advser.load(PUBLISHED / "emodb")
+    worse = loaded.table.assign(value=loaded.table["value"].where(loaded.table["metric"] != "uar", 0.0))
+    worse = worse.assign(ci_low=worse["value"], ci_high=worse["value"])
+    moved = advser.compare(loaded, advser.Run(loaded.directory, _with(loaded, worse)), {"uar": -0.02})
+    assert {move.metric for move in moved.failures} == {"uar"}
+    assert not loaded.compare(loaded, {"uar": -0.02}).failures
+
+
+def _with(loaded: advser.Run, table: pd.DataFrame) -> Any:
+    from dataclasses import replace
+
+    return replace(loaded.results, table=table)
+
+
+FILE = '''
+"""An attack that is a function."""
+
+import advser
+
+
+@advser.attack("nudge")
+def nudge(target, x, labels, generator, *, epsilon: float, share: float = 1.0):
+    """Move a share of ε along the sign of the gradient.
+
+    The first line is what lists show.
+    """
+    return x + share * epsilon * target.gradient(x, labels).sign()
+'''
+
+
+@pytest.fixture
+def nudge(tmp_path: Path) -> Iterator[Any]:
+    (tmp_path / "nudge.py").write_text(FILE)
+    load_plugin_file(tmp_path / "nudge.py")
+    yield ATTACKS.get("nudge")
+    ATTACKS.withdraw("nudge")
+
+
+def test_a_function_is_an_attack_like_any_other(nudge: Any) -> None:
+    assert (nudge.access, nudge.domains) == ("white-box", ("waveform", "spectrogram"))
+    assert ATTACKS.origin("nudge").summary == "Move a share of ε along the sign of the gradient."
+    assert ATTACKS.origin("nudge").line == 8
+    attack = build(nudge, {"epsilon": 0.01, "share": 0.5}, "nudge")
+    model = toys.model(toys.Convolutional).eval()
+    waveform, lengths, labels = toys.sounds(4)
+    with Target(model, lengths, "waveform") as target:
+        perturbed = attack.perturb(target, waveform, labels, torch.Generator())
+        assert float((perturbed - waveform).abs().max()) == pytest.approx(0.005)
+        assert (target.loss(perturbed, labels) > target.loss(waveform, labels)).all()
+    with pytest.raises(InputError, match="epsilon"):
+        build(nudge, {}, "nudge")
+    with pytest.raises(InputError, match="share"):
+        build(nudge, {"epsilon": 0.1, "share": "much"}, "nudge")
+
+
+def backwards(x: Tensor, target: Any, labels: Tensor, generator: Any) -> Tensor:
+    return x
+
+
+def bare(target: Any, x: Tensor, labels: Tensor, generator: Any, epsilon=0.1) -> Tensor:  # type: ignore[no-untyped-def]
+    return x
+
+
+def many(target: Any, x: Tensor, labels: Tensor, generator: Any, **more: float) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (backwards, r"'backwards': found the arguments \(x, target, labels, generator\), allowed: \(target, x, labels"),
+        (bare, "'bare': found the argument 'epsilon=0.1', allowed: a name with an annotation"),
+        (many, r"'many': found the argument '\*\*more"),
+    ],
+)
+def test_a_function_of_another_form_is_refused(function: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        attack_of(function, "white-box", ("waveform",))
+
+
+SCRIPT = '''
+import advser
+from torch import sign as signs
+
+SCALE = 0.5
+
+
+def scaled(gradient):
+    return SCALE * signs(gradient)
+
+
+@advser.attack
+def half_step(target, x, labels, generator, *, epsilon: float):
+    """Nothing yet."""
+    return x
+
+
+@advser.attack
+def half_step(target, x, labels, generator, *, epsilon: float):
+    """Half of ε along the gradient's sign."""
+    return x + epsilon * scaled(target.gradient(x, labels))
+
+
+if __name__ == "__main__":
+    found = advser.run(
+        "demo", out="out", store="store", changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0},
+        only={"defense": "none", "domain": "waveform", "access": "white-box"},
+    )
+    assert not found.failures
+    board = found.board("attacks")
+    print(board[board["attack"] == "half-step"][["uar", "snr"]].to_json(orient="records"))
+    print(found.results.run["plugins"])
+'''
+
+
+def test_an_attack_of_a_script_joins_its_run_with_all_that_it_uses(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    row, plugins = done.stdout.splitlines()[-2:]
+    (figures,) = json.loads(row)
+    # Half of .001 at every sample, in speech: an SNR between those of ε and a tenth of it.
+    assert 20 < figures["snr"] < 60
+    assert "half-step-" in plugins
+
+
+def test_a_script_whose_attack_uses_what_no_file_can_hold_is_told(tmp_path: Path) -> None:
+    script = SCRIPT.replace("SCALE = 0.5", "SCALE = object()").partition("if __name__")[0]
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "'half_step' uses 'SCALE': found object, allowed: modules, functions, classes" in done.stderr
