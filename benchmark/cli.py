@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advser.commands import plugins, results, runs, submissions
+from advser.commands import hide, plugins, results, runs, submissions
 from advser.commands.usage import EXIT_INPUT, EXIT_INTERRUPTED
 from advser.errors import AdvserError
 
@@ -46,6 +46,7 @@ app.command()(plugins.check)
 app.command()(results.board)
 app.command()(results.compare)
 app.command()(results.draw)
+app.command()(hide.hide)
 app.command()(submissions.submit)
 app.command()(submissions.verify)
 

@@ -1,0 +1,85 @@
+"""`advser hide`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advser.commands.usage import Plugins, console, pairs
+
+if TYPE_CHECKING:
+    from advser.hiding import Party, Protected
+
+
+def hide(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A recording: WAV, FLAC, OGG or MP3.")],
+    into: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write it; the suffix names the format.")],
+    run: Annotated[Path, typer.Option(help="Results folder whose trained models are to misread it.")],
+    attack: Annotated[str, typer.Option(help="An attack on waveforms with a budget in L∞.")] = "mi-fgsm",
+    strength: Annotated[
+        float, typer.Option(max=0, help="Level of the perturbation, dB relative to the sound: −40 faint, −20 loud.")
+    ] = -40.0,
+    params: Annotated[list[str], typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the attack.")] = [],
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the attack's random numbers.")] = 0,
+    plugin: Plugins = [],
+) -> None:
+    """Protect a recording: models misread its emotion, while people and speech-to-text hear the same.
+
+    Rate, channels and length stay. The file that was written is heard again by every model of the results, and by
+    their recogniser; whether other models misread it too is a matter of transfer.
+    """
+    from rich.progress import Progress, TimeRemainingColumn
+
+    from advser.changes import parsed
+    from advser.hiding import hide as hidden
+    from advser.hiding import party
+    from advser.registry import load_plugin_files
+    from advser.results import Results
+    from advser.store import Store, default_store
+
+    load_plugin_files(plugin)
+    texts = pairs("--param", params, "KEY=VALUE")
+    given = {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
+    listening = party(Results.load(run), Store(store or default_store()), {})
+    with Progress(*Progress.get_default_columns()[:2], TimeRemainingColumn(), console=console(errors=True)) as bar:
+        task = bar.add_task(source.name, total=1.0)
+        done = hidden(
+            source, into, listening, attack, given, strength, seed, lambda share: bar.update(task, completed=share)
+        )
+    console().print(_told(done, listening, into), markup=False, soft_wrap=True)
+
+
+def _told(done: Protected, listening: Party, into: Path) -> str:
+    """Return what each model, two measures and the recogniser heard, before and after."""
+    from tabulate import tabulate
+
+    crafted = {one.title for one in listening.listeners if one.surrogate}
+    rows = [
+        [
+            name + ("" if name in crafted else " (not crafted on)"),
+            _answers(done.before[name]),
+            _answers(done.after[name]),
+            f"{done.changed[name]} of {done.before[name].total()}",
+        ]
+        for name in done.before
+    ]
+    lines = [tabulate(rows, headers=["model", "before", "after", "changed"])] if rows else []
+    lines.append(f"SNR {done.snr:.1f} dB")
+    lines += [f"{name} {fmean(values):.2f}" for name, values in done.measured.items()]
+    if listening.speech is None:
+        lines.append(f"no transcript: {listening.unheard}")
+    else:
+        before, after = (" ".join(filter(None, texts)) for texts in done.transcripts)
+        lines += [f"before: {before or '(nothing)'}", f"after:  {after or '(nothing)'}"]
+        if listening.speech.transcriber.closed_text:
+            lines.append(f"by {listening.speech.name}, which knows the sentences of the corpus and hears no others")
+    return "\n".join([*lines, f"{into}: {done.seconds:.1f} s, perturbed in {done.windows} windows"])
+
+
+def _answers(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" if counts.total() > 1 else name for name, number in counts.most_common())
