@@ -30,7 +30,9 @@ class FunctionAttack(Attack):
         return type(self).function(target, x, labels, generator, **given)
 
 
-def attack_of(function: Callable[..., Tensor], access: Access, domains: tuple[Domain, ...]) -> type[Attack]:
+def attack_of(
+    function: Callable[..., Tensor], access: Access, domains: tuple[Domain, ...], citation: str = ""
+) -> type[Attack]:
     """Return the attack that is ``function(target, x, labels, generator, *, …)``.
 
     Its further arguments become parameters, with their annotations and defaults; one that is called ``epsilon`` is the
@@ -44,7 +46,7 @@ def attack_of(function: Callable[..., Tensor], access: Access, domains: tuple[Do
     if tuple(argument.name for argument in arguments[: len(FIRST)]) != FIRST:
         found = ", ".join(argument.name for argument in arguments)
         raise InputError(f"{where}: found the arguments ({found}), allowed: ({', '.join(FIRST)}, …)")
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     for argument in arguments[len(FIRST) :]:
         if argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL) or argument.name not in hints:
@@ -54,5 +56,5 @@ def attack_of(function: Callable[..., Tensor], access: Access, domains: tuple[Do
         function.__name__, __base__=FunctionAttack, __module__=function.__module__, __doc__=function.__doc__, **fields
     )
     made.function = staticmethod(function)
-    made.access, made.domains = access, domains
+    made.access, made.domains, made.citation = access, domains, citation
     return made

@@ -35,24 +35,27 @@ def attack(
     *,
     access: str = "white-box",
     domains: tuple[str, ...] = EVERYWHERE,
+    citation: str = "",
 ) -> Any:
     """Register an attack: a class derived from `advser.attacks.base.Attack`, or a function.
 
     A function ``f(target, x, labels, generator, *, epsilon: float, steps: int = 10)`` is an attack whose ``perturb`` it
-    is, and whose further arguments are the parameters. What is typed into a notebook, or stands in the script that is
-    run, is written to a plugin file first, with whatever it uses: modules, functions and classes, and plain constants.
+    is, and whose further arguments are the parameters; ``Annotated[int, Field(ge=1, description="…")]`` gives one a
+    limit and a line about it. What is typed into a notebook, or stands in the script that is run, is written to a plugin
+    file first, with whatever it uses: modules, functions and classes, and plain constants.
     What is typed anew under the same name takes the place of the former.
 
     Args:
         name: what suites call it; by default its own name, with ``-`` for ``_``. ``@advser.attack`` alone will do.
         access: of a function, as `Attack.access`.
         domains: of a function, as `Attack.domains`.
+        citation: of a function, as `Attack.citation`: its source.
 
     Raises:
         InputError: if the name is taken, or what is registered is no attack.
     """
     if callable(name):
-        return attack(None, access=access, domains=domains)(name)
+        return attack(None, access=access, domains=domains, citation=citation)(name)
 
     def add(plugin: Any) -> Any:
         # A worker process imports the script under this name, and has the file from the run.
@@ -67,7 +70,7 @@ def attack(
         else:
             from advser.attacks.function import attack_of
 
-            ATTACKS.register(title)(attack_of(plugin, access, domains))  # type: ignore[arg-type]
+            ATTACKS.register(title)(attack_of(plugin, access, domains, citation))  # type: ignore[arg-type]
         return plugin
 
     return add

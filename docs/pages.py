@@ -1,11 +1,13 @@
 """What the pages show of published results: cog runs it and writes the output between its markers (`tox -e pages`).
 
 No measured number on a page is typed: a page has boards (`board`), sentences with figures in them (`told`), the command
-that made both (`command`), and figures (`figure`). The checks of the audit are listed from the code (`checks`).
+that made both (`command`), and figures (`figure`). The checks of the audit, the keys of a suite and the plugins are
+listed from the code (`checks`, `keys`, `plugins`).
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -13,20 +15,31 @@ import sys
 import textwrap
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from advser import suite, training
 from advser.audit import CHECKS
 from advser.leaderboards.exhibits import picked
 from advser.leaderboards.flags import Flags
 from advser.leaderboards.layout import metric_column
 from advser.leaderboards.rows import Row, rows
 from advser.leaderboards.sheet import figure_text
+from advser.parameters import describe
+from advser.plugins import REGISTRIES
 from advser.results import Results
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = "leaderboards/published"
+WORDS: dict[Any, str] = {
+    str: "text", int: "whole number", float: "number", bool: "truth value", type(None): "none", Any: "anything",
+}  # fmt: skip
+"""Types in words."""
+
 FIELD = re.compile(r"\{([a-z0-9][^\s{}]*)((?:\s+[\w.]+=[^\s{}]+)*)\}")
 
 
@@ -107,6 +120,80 @@ def checks() -> str:
     flags = Flags((), {check.name: check.meaning for check in CHECKS}, {})
     lines = [f"| {flags.letter(check.name)} | {check.name} | {check.meaning} | {check.needs} |" for check in CHECKS]
     return "\n".join(["| flag | check | what it means | what it needs |", "| --- | --- | --- | --- |", *lines])
+
+
+def keys(name: str) -> str:
+    """Return the keys of one kind of entry of a suite, with type, default and meaning, as a table from the schema."""
+    schema: type[BaseModel] = getattr(suite, name, None) or getattr(training, name)
+    about = _described(schema)
+    lines = [
+        f"| `{key}` | {_cell(_type(field.annotation))} | {_default(field)} | {_cell(about.get(key, ''))} |"
+        for key, field in schema.model_fields.items()
+    ]
+    return "\n".join(["| key | type | default | what |", "| --- | --- | --- | --- |", *lines])
+
+
+def plugins(kind: str) -> str:
+    """Return what there is of one kind, each with its parameters, as tables from the code."""
+    blocks = []
+    for name in sorted(REGISTRIES[kind]):
+        plugin = REGISTRIES[kind].get(name)
+        summary = (plugin.__doc__ or "").strip().partition("\n")[0]
+        cited = str(getattr(plugin, "citation", ""))
+        blocks.append(f"### `{name}`\n\n{summary}\n" + (f"\n*Source: {cited}*\n" if cited else ""))
+        if found := describe(plugin):
+            rows_of = [
+                f"| `{one.name}` | {_cell(one.type)} | {_cell(one.default)} | {one.unit} | {_cell(one.about)} |"
+                for one in found
+            ]
+            heads = ["| parameter | type | default | unit | what |", "| --- | --- | --- | --- | --- |"]
+            blocks[-1] += "\n" + "\n".join([*heads, *rows_of]) + "\n"
+    return "\n".join(blocks).rstrip()
+
+
+def _described(schema: type[Any]) -> dict[str, str]:
+    """Return what docstrings say of each attribute; names that share a line share what it says."""
+    told: dict[str, str] = {}
+    for base in reversed(schema.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        for match in re.finditer(r"^    ([\w, ]+): (.*(?:\n        .*)*)", text, flags=re.MULTILINE):
+            told |= dict.fromkeys(match[1].split(", "), match[2].replace("``", "`"))
+    return told
+
+
+def _type(hint: Any) -> str:
+    """Return a type in words: ``list of attack entry or none``."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type, inner))
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (list, dict):
+        return f"list of {_type(inner[0])}" if origin is list else f"mapping to {_type(inner[-1])}"
+    names = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "truth value",
+        type(None): "none",
+        Any: "anything",
+    }
+    return names.get(hint) or re.sub(r"(?<!^)(?=[A-Z])", " ", getattr(hint, "__name__", str(hint))).lower()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return f"`{value.name}`" if isinstance(value, suite.PluginEntry) else "its own defaults"
+    return "none" if value is None else _cell(f"`{value!r}`")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 @cache

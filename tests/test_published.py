@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("results.md", "ci.md")),
+    *(ROOT / "docs" / name for name in ("results.md", "ci.md", "reference.md")),
     *sorted((ROOT / "docs" / "papers").glob("*.md")),
 ]
 FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
@@ -46,7 +46,14 @@ def test_a_published_folder_holds_no_sound_and_no_clips(folder: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_shows_what_its_commands_print(page: Path) -> None:
     cog = Path(sys.executable).parent / "cog"
-    options = ["--check", "--diff", "-I", "docs", "-p", "from pages import board, checks, command, figure, told"]
+    options = [
+        "--check",
+        "--diff",
+        "-I",
+        "docs",
+        "-p",
+        "from pages import board, checks, command, figure, keys, plugins, told",
+    ]
     done = subprocess.run([cog, *options, page], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nto mend it: tox -e pages"
     assert "[[[cog" in page.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from commandline import advser
+from shown import blocks, commands
 from toys import Convolutional, model, sounds, training_batch
 
 from advser.parameters import build
@@ -24,10 +25,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Write the README's Python blocks to the files that they name, and load them."""
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     folder = tmp_path_factory.mktemp("readme")
     names = set()
-    for block in blocks:
+    for block in blocks(README, "python"):
         name = re.match(r"# (\w+\.py)", block)
         assert name, "a plugin's first line names its file"
         (folder / name[1]).write_text(block, encoding="utf-8")
@@ -74,30 +74,9 @@ def test_every_local_link_leads_somewhere() -> None:
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
-def _commands() -> list[str]:
-    lines = README.replace("\\\n", " ").splitlines()
-    return [line.split("#")[0] for line in lines if re.match(r"(\.venv/bin/)?advser \w", line)]
-
-
 def test_the_readmes_board_is_that_of_any_results_with_transcripts() -> None:
-    (line,) = [line for line in _commands() if "--pivot" in line]
+    (line,) = [line for line in commands(README) if "--pivot" in line]
     words = shlex.split(line.replace("results/demo", str(ROOT / "leaderboards" / "published" / "emodb")))
     done = advser(*words[1:])
     assert done.returncode == 0, done.stderr
     assert "White-box attacks on the sound" in done.stdout
-
-
-def test_every_option_that_the_readme_shows_exists() -> None:
-    from typer.main import get_command
-
-    from advser.cli import app
-
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    shown = _commands()
-    assert shown
-    for line in shown:
-        words = shlex.split(line)
-        known = {
-            option for parameter in commands[words[1]].params for option in (*parameter.opts, *parameter.secondary_opts)
-        }
-        assert {word for word in words if word.startswith("--")} <= known, line

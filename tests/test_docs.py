@@ -1,0 +1,96 @@
+"""The documentation: every block of code in it is run, parsed or held against what there is, and the site is built."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+import yaml
+from shown import blocks, commands, unknown_options
+
+from advser import contract
+from advser.plugins import BY_KIND, REGISTRIES
+from advser.registry import load_plugin_file, plugin_names
+from advser.suite import Suite, load
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+EVERY = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES]
+LANGUAGES = {"python", "yaml", "sh", ""}
+
+
+def found(language: str) -> Iterator[Any]:
+    for page in PAGES:
+        for number, block in enumerate(blocks(page.read_text(encoding="utf-8"), language)):
+            yield pytest.param(block, id=f"{page.relative_to(ROOT).as_posix()}-{number}")
+
+
+@pytest.mark.parametrize("page", EVERY)
+def test_every_block_is_in_a_language_that_is_tested(page: Path) -> None:
+    opened = re.findall(r"^```(\w*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(opened) <= LANGUAGES
+
+
+@pytest.mark.parametrize("page", EVERY)
+def test_every_option_that_a_page_shows_exists(page: Path) -> None:
+    for line in commands(page.read_text(encoding="utf-8")):
+        assert unknown_options(line) == set(), line
+
+
+@pytest.mark.parametrize("block", found("python"))
+def test_every_block_of_python_runs_and_plugins_keep_their_contract(block: str, tmp_path: Path) -> None:
+    if not (named := re.match(r"# (\w+\.py)", block)):
+        synthetic.results().save(_folder(tmp_path / "results" / "demo"))
+        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return
+    (tmp_path / named[1]).write_text(block, encoding="utf-8")
+    registered = plugin_names(load_plugin_file(tmp_path / named[1]), REGISTRIES.values())
+    assert registered
+    for name in registered:
+        (kind,) = [kind for kind, registry in BY_KIND.items() if name in registry.decorated()]
+        plugin = BY_KIND[kind].get(name)
+        given = {"epsilon": 0.004} if kind == "attack" else {}
+        findings = [*contract.described(kind, name), *contract.CONTRACTS[kind](plugin, given)]
+        assert [finding for finding in findings if finding.wrong] == []
+        BY_KIND[kind].withdraw(name)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize("block", found("yaml"))
+def test_every_block_of_yaml_is_a_suite_or_a_part_of_one(block: str, tmp_path: Path) -> None:
+    data = yaml.safe_load(block)
+    if isinstance(data, dict) and "name" in data:
+        (tmp_path / "shown.yaml").write_text(block, encoding="utf-8")
+        assert load(str(tmp_path / "shown.yaml")).name == data["name"]
+        return
+    usual = {"name": "shown", "corpus": "demo", "protocol": "3pair", "models": ["tiny"], "defenses": ["none"]}
+    whole = {**usual, "metrics": ["uar"], **(data if isinstance(data, dict) else {"attacks": data})}
+    Suite.model_validate(whole)
+
+
+def test_the_reference_has_every_suite_key_and_plugin() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert [key for key in Suite.model_fields if f"| `{key}` |" not in text] == []
+    shipped = [name for registry in REGISTRIES.values() for name in registry if name not in registry.decorated()]
+    assert [name for name in shipped if f"### `{name}`" not in text] == []
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra docs)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "https://" not in "".join(
+        re.findall(r'<(?:script|link)[^>]+(?:src|href)="([^"]+)"', (tmp_path / "site" / "index.html").read_text())
+    )
