@@ -41,8 +41,8 @@ def attack(
 
     A function ``f(target, x, labels, generator, *, epsilon: float, steps: int = 10)`` is an attack whose ``perturb`` it
     is, and whose further arguments are the parameters; ``Annotated[int, Field(ge=1, description="…")]`` gives one a
-    limit and a line about it. What is typed into a notebook, or stands in the script that is run, is written to a plugin
-    file first, with whatever it uses: modules, functions and classes, and plain constants.
+    limit and a line about it. What is typed into a notebook, or stands in the script that is run, is written to a
+    plugin file first, with whatever it uses: modules, functions and classes, and plain constants.
     What is typed anew under the same name takes the place of the former.
 
     Args:
