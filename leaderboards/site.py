@@ -53,7 +53,6 @@ def page(
     shown = [_variables(board, said=results.notes, told=told) for board in boards]
     return _environment().get_template("index.html.j2").render(
         title=title,
-        about=" ".join(str(suite.get("about") or "").split()) if isinstance(suite, dict) else "",
         notes=results.notes,
         failures=[_one_line(failure) for failure in results.run["failures"]],
         boards=shown,

@@ -350,8 +350,8 @@ function curves({ victim, place: where, metric }, chosen) {
     color: { legend: true },
     marks: [
       level === null ? null : Plot.ruleY([level], { strokeDasharray: "3,3", strokeOpacity: 0.6 }),
-      Plot.areaY(points, { x: "x", y1: "low", y2: "high", fill: "curve", fillOpacity: 0.12, sort: "x" }),
-      Plot.line(points, { x: "x", y: "y", stroke: "curve", sort: "x" }),
+      Plot.areaY(points, { x: "x", y1: "low", y2: "high", z: "curve", fill: "curve", fillOpacity: 0.12, sort: "x" }),
+      Plot.line(points, { x: "x", y: "y", z: "curve", stroke: "curve", sort: "x" }),
       Plot.dot(points, { x: "x", y: "y", fill: "curve", r: 5, href: link }),
       Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (d) => `${d.curve}\nε ${d.x}\n${titled(metric)} ${number(d.y)}` })),
     ],
@@ -375,7 +375,9 @@ for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against P
     draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack beats in both`, { victim: victims }, tradeOff(metric, quality)));
   }
 }
-const budgets = distinct(rows.filter((row) => row.attack && row.keys.budget !== null).map(whereOf));
+const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);
+const sizes = (where) => new Set(bounded.filter((row) => whereOf(row) === where).map((row) => row.keys.budget)).size;
+const budgets = distinct(bounded.map(whereOf)).sort((one, other) => sizes(other) - sizes(one));
 if (budgets.length) {
   draws.push(chart("against-epsilon", "Against the budget ε; dashed: clean", { victim: victims, place: budgets, metric: Object.keys(data.metrics).filter(has) }, curves));
 }
