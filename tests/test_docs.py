@@ -43,7 +43,7 @@ def test_every_option_that_a_page_shows_exists(page: Path) -> None:
         assert unknown_options(line) == set(), line
 
 
-@pytest.mark.parametrize("block", found("python"))
+@pytest.mark.parametrize("block", [*found("python")])
 def test_every_block_of_python_runs_and_plugins_keep_their_contract(block: str, tmp_path: Path) -> None:
     if not (named := re.match(r"# (\w+\.py)", block)):
         synthetic.results().save(_folder(tmp_path / "results" / "demo"))
@@ -67,7 +67,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("block", found("yaml"))
+@pytest.mark.parametrize("block", [*found("yaml")])
 def test_every_block_of_yaml_is_a_suite_or_a_part_of_one(block: str, tmp_path: Path) -> None:
     data = yaml.safe_load(block)
     if isinstance(data, dict) and "name" in data:

@@ -1,0 +1,396 @@
+// Sorting, filters, charts and the cells behind the figures. The boards themselves are complete without it.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const filters = document.getElementById("filters");
+
+/** Make an element: properties, then children (nodes or texts). */
+function make(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made && name !== "list") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// ---------------------------------------------------------------- the address: #cell=ID&domain=waveform, or #attacks
+
+function state() {
+  const text = decodeURIComponent(location.hash.slice(1));
+  return new URLSearchParams(text.includes("=") ? text : "");
+}
+
+function go(changed) {
+  const next = state();
+  for (const [key, value] of Object.entries(changed)) value ? next.set(key, value) : next.delete(key);
+  // Without any state the address names no place to jump to.
+  location.hash = next.size ? next.toString() : "=";
+}
+
+// ---------------------------------------------------------------- sorting
+
+function compare(one, other) {
+  const [a, b] = [one, other].map((text) => (text === "" || text === "–" ? null : text));
+  if (a === null || b === null) return (a === null) - (b === null);
+  const [x, y] = [Number(a), Number(b)];
+  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y;
+}
+
+function sort(table, column, direction) {
+  const text = (row) => row.cells[column].dataset.sort;
+  for (const body of table.tBodies) {
+    const rows = [...body.rows].filter((row) => !row.classList.contains("block"));
+    const empty = (row) => text(row) === "" || text(row) === "–";
+    rows.sort((a, b) => (empty(a) || empty(b) ? empty(a) - empty(b) : direction * compare(text(a), text(b))));
+    body.append(...rows);
+  }
+}
+
+for (const table of document.querySelectorAll(".board table")) {
+  for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
+    const button = make("button", { type: "button" });
+    button.append(...heading.childNodes);
+    heading.append(button);
+    button.addEventListener("click", () => {
+      const ascending = heading.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      sort(table, column, ascending ? 1 : -1);
+    });
+  }
+}
+
+// ---------------------------------------------------------------- filters
+
+function wanted() {
+  const chosen = state();
+  return [...(filters?.elements ?? [])]
+    .filter((field) => field.name && chosen.get(field.name))
+    .map((field) => [field.name, chosen.get(field.name)]);
+}
+
+/** Tell whether keys are what is wanted; a key that they do not have hides nothing. */
+function fits(keys, chosen) {
+  return chosen.every(([key, value]) => keys[key] === undefined || keys[key] === value);
+}
+
+function filter() {
+  const chosen = wanted();
+  for (const field of filters?.elements ?? []) if (field.name) field.value = state().get(field.name) ?? "";
+  let shown = 0;
+  for (const body of document.querySelectorAll(".board tbody")) {
+    const rows = [...body.rows].filter((row) => !row.classList.contains("block"));
+    for (const row of rows) row.hidden = !fits(row.dataset, chosen);
+    const left = rows.filter((row) => !row.hidden).length;
+    body.hidden = left === 0;
+    shown += left;
+  }
+  const output = filters?.querySelector("output");
+  if (output) output.textContent = chosen.length ? `${shown} rows shown` : "";
+  return chosen;
+}
+
+filters?.addEventListener("change", (event) => go({ [event.target.name]: event.target.value }));
+filters?.addEventListener("reset", () => go(Object.fromEntries(wanted().map(([key]) => [key, ""]))));
+
+// ---------------------------------------------------------------- one cell
+
+const dialog = document.getElementById("cell");
+
+function number(value, decimals = 3) {
+  return value === null || value === undefined ? "–" : value.toFixed(decimals).replace("-", "−");
+}
+
+function figureText(name, figure) {
+  const { decimals, unit } = data.metrics[name];
+  if (figure.status !== "ok") return `${figure.status}${figure.reason ? `: ${figure.reason}` : ""}`;
+  const interval = figure.low === null ? "" : ` [${number(figure.low, decimals)}, ${number(figure.high, decimals)}]`;
+  const spread = figure.spread === null ? "" : ` ±${number(figure.spread, decimals)}`;
+  const clips = `${figure.n} clips${figure.failed ? `, ${figure.failed} could not be measured` : ""}`;
+  return `${number(figure.value, decimals)}${unit ? ` ${unit}` : ""}${interval}${spread} (${clips})`;
+}
+
+function list(pairs) {
+  return make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+}
+
+function sound(folder, name, caption, said) {
+  const picture = name.replace(/\.flac$/, ".png");
+  return make(
+    "figure",
+    {},
+    make("figcaption", {}, caption),
+    make("img", { src: `${folder}/${picture}`, alt: `${caption}: waveform over spectrogram`, loading: "lazy" }),
+    make("audio", { src: `${folder}/${name}`, controls: true, preload: "none", "aria-label": caption }),
+    said ? make("p", { className: "marks" }, said) : null,
+  );
+}
+
+function heard(sample) {
+  const before = `original: ${sample.clean_prediction}`;
+  const after = `judged: ${sample.prediction}`;
+  const gain = sample.gain ? `, ${Math.abs(sample.gain)} dB ${sample.gain > 0 ? "louder" : "softer"}` : "";
+  const measured = Object.entries(sample.measured ?? {}).map(
+    ([name, value]) => `${data.metrics[name]?.title ?? name} ${number(value, data.metrics[name]?.decimals)}`,
+  );
+  const truth = [`is ${sample.label}`, sample.text ? `“${sample.text}”` : "", ...measured].filter(Boolean).join("; ");
+  return make(
+    "section",
+    {},
+    make("h3", {}, `Clip ${sample.clip}`),
+    make("p", { className: "marks" }, truth),
+    make(
+      "div",
+      { className: "sounds" },
+      sound("samples", sample.original, before, sample.clean_transcript && `heard as “${sample.clean_transcript}”`),
+      sound("samples", sample.judged, after, sample.transcript && `heard as “${sample.transcript}”`),
+      sample.difference ? sound("samples", sample.difference, `difference${gain}`, "") : null,
+    ),
+  );
+}
+
+function show(id) {
+  const cell = data.cells[id];
+  const title = document.getElementById("cell-title");
+  const body = dialog.querySelector("div");
+  if (!cell) {
+    title.textContent = "No such cell";
+    body.replaceChildren(make("p", {}, `These results have no cell ${id}.`));
+  } else {
+    title.textContent = cell.title;
+    const keys = Object.entries(cell.keys).filter(([key]) => !["params", "norm", "budget"].includes(key));
+    const params = JSON.stringify(cell.keys.params, null, 1);
+    const artefacts = cell.artefacts.map((one) => [
+      `seed ${one.seed}, ${one.fold}`,
+      make("code", {}, `model ${one.model_key.slice(0, 16) || "–"}, sound ${one.audio_key.slice(0, 16)}`),
+    ]);
+    const copy = make("button", { type: "button" }, "Copy");
+    copy.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(cell.command);
+      copy.textContent = "Copied";
+    });
+    body.replaceChildren(
+      ...cell.samples.map(heard),
+      make("h3", {}, "Figures"),
+      list(Object.entries(cell.figures).map(([name, figure]) => [data.metrics[name].title, figureText(name, figure)])),
+      make("h3", {}, "Made by "),
+      make("pre", { tabIndex: 0 }, cell.command),
+      copy,
+      make("h3", {}, "Cell"),
+      list([...keys, ["parameters", make("code", {}, params)]]),
+      ...(artefacts.length ? [make("h3", {}, "Artefacts, by their keys in the store"), list(artefacts)] : []),
+      make("p", { className: "marks" }, make("a", { href: "#provenance" }, "Versions, machine and suite")),
+    );
+  }
+  if (!dialog.open) dialog.showModal();
+}
+
+dialog.addEventListener("close", () => {
+  for (const audio of dialog.querySelectorAll("audio")) audio.pause();
+  if (state().get("cell")) go({ cell: "" });
+});
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog || event.target.closest('a[href="#provenance"]')) dialog.close();
+  if (event.target.closest('a[href="#provenance"]')) location.hash = "provenance";
+});
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#cell="], a[*|href^="#cell="]');
+  if (!link) return;
+  // Beside the filters, which a plain link would drop.
+  event.preventDefault();
+  go({ cell: (link.getAttribute("href") ?? link.getAttribute("xlink:href")).slice("#cell=".length) });
+});
+
+// ---------------------------------------------------------------- charts
+
+const WIDTH = 960;
+const place = document.getElementById("charts");
+
+function choice(label, values, chosen, change) {
+  const select = make("select", {}, ...values.map((value) => make("option", {}, value)));
+  select.value = chosen;
+  select.addEventListener("change", () => change(select.value));
+  return make("label", {}, label, select);
+}
+
+/** Add a chart: `draw(choices, wanted)` returns an element or null; `offered` is what can be chosen, by name. */
+function chart(id, title, offered, draw) {
+  const chosen = Object.fromEntries(Object.entries(offered).map(([name, values]) => [name, values[0]]));
+  const canvas = make("div");
+  const render = () => {
+    const drawn = draw(chosen, wanted());
+    canvas.replaceChildren(drawn ?? make("p", { className: "marks" }, "Nothing to draw for what is shown."));
+  };
+  const selects = Object.entries(offered)
+    .filter(([, values]) => values.length > 1)
+    .map(([name, values]) => choice(name, values, chosen[name], (value) => ((chosen[name] = value), render())));
+  place.append(make("figure", { id }, make("h3", {}, title), make("div", { className: "choices" }, ...selects), canvas));
+  return render;
+}
+
+const distinct = (values) => [...new Set(values)];
+const rows = Object.entries(data.cells).map(([id, cell]) => ({ id, ...cell }));
+const value = (row, metric) => (row.figures[metric]?.status === "ok" ? row.figures[metric].value : null);
+const titled = (metric) => data.metrics[metric].title + (data.metrics[metric].unit ? ` (${data.metrics[metric].unit})` : "");
+const link = (row) => (row.cell || row.id ? `#cell=${row.cell || row.id}` : null);
+const keysOf = (row) => ({ ...row.keys, attack: row.attack || undefined });
+
+function standings({ place: arena }) {
+  const lines = data.standings.filter((line) => line.place === arena && line.value !== null);
+  const anchors = lines.filter((line) => line.anchor);
+  const entries = lines.filter((line) => !line.anchor);
+  if (!entries.length) return null;
+  const order = [...entries].sort((a, b) => b.value - a.value).map((line) => line.who);
+  return Plot.plot({
+    width: WIDTH,
+    marginLeft: 190,
+    height: 60 + 22 * order.length,
+    ariaLabel: `Standings, ${arena}`,
+    x: { label: "worst case; ○ clean; | anchors", grid: true },
+    y: { domain: order, label: null },
+    color: { legend: true, label: "tie group", scheme: "Observable10" },
+    marks: [
+      Plot.ruleX(anchors, { x: "value", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "3,3" }),
+      Plot.link(entries, { x1: "low", x2: "high", y: "who", stroke: "tie", strokeWidth: 3 }),
+      Plot.dot(entries, { x: "clean", y: "who", stroke: "tie", r: 4 }),
+      Plot.dot(entries, { x: "value", y: "who", fill: "tie", r: 5, href: link }),
+      Plot.tip(entries, Plot.pointerY({
+        x: "value",
+        y: "who",
+        title: (d) => `${d.who}\nrank ${d.rank}, tie group ${d.tie || "–"}\nworst case ${number(d.value)} [${number(d.low)}, ${number(d.high)}]\nclean ${number(d.clean)}`,
+      })),
+    ],
+  });
+}
+
+function transfer({ matrix }) {
+  const fields = data.transfer.filter((field) => field.matrix === matrix);
+  const told = fields.filter((field) => field.value !== null);
+  if (!told.length) return null;
+  const sources = distinct(fields.map((field) => field.source));
+  const victims = distinct(fields.map((field) => field.victim));
+  const middle = d3.mean(d3.extent(told, (field) => field.value));
+  return Plot.plot({
+    width: Math.min(WIDTH, 210 + 70 * victims.length),
+    height: 110 + 30 * sources.length,
+    marginLeft: 200,
+    marginBottom: 90,
+    ariaLabel: `Transfer, ${matrix}`,
+    x: { domain: victims, label: "judged on", tickRotate: -35 },
+    y: { domain: sources, label: "crafted on" },
+    color: { scheme: "YlGnBu", legend: true, label: matrix },
+    marks: [
+      Plot.cell(told, { x: "victim", y: "source", fill: "value", inset: 1, href: link }),
+      Plot.text(told, {
+        x: "victim",
+        y: "source",
+        text: (field) => number(field.value, 2),
+        fill: (field) => (field.value > middle ? "white" : "black"),
+        pointerEvents: "none",
+      }),
+      Plot.tip(told, Plot.pointer({ x: "victim", y: "source", title: (d) => `crafted on ${d.source}\njudged on ${d.victim}\n${number(d.value)}${d.remark ? `\n${d.remark}` : ""}` })),
+    ],
+  });
+}
+
+/** What no other attack beats in both: the recognition left, and what it cost. */
+function front(points) {
+  const beats = (a, b) => a.y <= b.y && a.cost <= b.cost && (a.y < b.y || a.cost < b.cost);
+  return points.filter((one) => !points.some((other) => beats(other, one))).sort((a, b) => a.x - b.x);
+}
+
+function tradeOff(metric, quality) {
+  return ({ victim }, chosen) => {
+    const points = rows
+      .filter((row) => `${row.keys.model} · ${row.keys.defense}` === victim && fits(keysOf(row), chosen))
+      .map((row) => ({ id: row.id, name: row.title, attack: row.attack || "clean", x: value(row, quality), y: value(row, metric) }))
+      .filter((point) => point.x !== null && point.y !== null)
+      .map((point) => ({ ...point, cost: data.metrics[quality].higher ? -point.x : point.x }));
+    if (!points.length) return null;
+    return Plot.plot({
+      width: WIDTH,
+      height: 360,
+      ariaLabel: `${titled(metric)} against ${titled(quality)}, ${victim}`,
+      x: { label: titled(quality), grid: true, nice: true },
+      y: { label: titled(metric), grid: true, domain: [0, Math.max(1, ...points.map((point) => point.y))] },
+      color: { legend: true },
+      marks: [
+        Plot.line(front(points), { x: "x", y: "y", stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "4,3" }),
+        Plot.dot(points, { x: "x", y: "y", fill: "attack", stroke: "var(--paper)", r: 6, href: link }),
+        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (d) => `${d.name}\n${titled(metric)} ${number(d.y)}\n${titled(quality)} ${number(d.x)}` })),
+      ],
+    });
+  };
+}
+
+function curves({ victim, place: where, metric }, chosen) {
+  const own = rows.filter((row) => `${row.keys.model} · ${row.keys.defense}` === victim && row.keys.access !== "transfer");
+  const clean = own.find((row) => !row.attack);
+  const points = own
+    .filter((row) => row.attack && where === whereOf(row) && row.keys.budget !== null && fits(keysOf(row), chosen))
+    .map((row) => ({
+      id: row.id,
+      curve: [row.name, row.keys.labels && `${row.keys.labels} labels`].filter(Boolean).join(", "),
+      x: row.keys.budget,
+      y: value(row, metric),
+      low: row.figures[metric]?.low,
+      high: row.figures[metric]?.high,
+    }))
+    .filter((point) => point.y !== null);
+  if (!points.length) return null;
+  const level = clean ? value(clean, metric) : null;
+  return Plot.plot({
+    width: WIDTH,
+    height: 360,
+    ariaLabel: `${titled(metric)} against ε, ${victim}, ${where}`,
+    x: { label: `ε (${where})`, grid: true, zero: true },
+    y: { label: titled(metric), grid: true, zero: true },
+    color: { legend: true },
+    marks: [
+      level === null ? null : Plot.ruleY([level], { strokeDasharray: "3,3", strokeOpacity: 0.6 }),
+      Plot.areaY(points, { x: "x", y1: "low", y2: "high", z: "curve", fill: "curve", fillOpacity: 0.12, sort: "x" }),
+      Plot.line(points, { x: "x", y: "y", z: "curve", stroke: "curve", sort: "x" }),
+      Plot.dot(points, { x: "x", y: "y", fill: "curve", r: 5, href: link }),
+      Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (d) => `${d.curve}\nε ${d.x}\n${titled(metric)} ${number(d.y)}` })),
+    ],
+  });
+}
+
+const NORMS = { linf: "L∞", l2: "L2", "relative-l2": "relative L2" };
+const heardAs = ({ domain, delivery }) => (domain === "spectrogram" && delivery === "audio" ? "as audio" : "");
+const whereOf = ({ keys }) => [keys.domain, heardAs(keys), NORMS[keys.norm] ?? keys.norm].filter(Boolean).join(", ");
+const victims = distinct(rows.map((row) => `${row.keys.model} · ${row.keys.defense}`));
+const has = (metric) => metric in data.metrics && rows.some((row) => value(row, metric) !== null);
+const draws = [];
+if (data.standings.some((line) => line.value !== null)) {
+  draws.push(chart("standings", "Standings: the worst case, with 95 % intervals and tie groups", { place: distinct(data.standings.map((line) => line.place)) }, standings));
+}
+if (data.transfer.length) {
+  draws.push(chart("transfer-map", "Transfer between models", { matrix: distinct(data.transfer.map((field) => field.matrix)) }, transfer));
+}
+for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against PESQ"], ["uar", "wer", "UAR against WER"], ["uar", "snr", "UAR against SNR"]]) {
+  if (has(metric) && has(quality) && (quality !== "snr" || !(has("pesq") || has("wer")))) {
+    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack beats in both`, { victim: victims }, tradeOff(metric, quality)));
+  }
+}
+const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);
+const sizes = (where) => new Set(bounded.filter((row) => whereOf(row) === where).map((row) => row.keys.budget)).size;
+const budgets = distinct(bounded.map(whereOf)).sort((one, other) => sizes(other) - sizes(one));
+if (budgets.length) {
+  draws.push(chart("against-epsilon", "Against the budget ε; dashed: clean", { victim: victims, place: budgets, metric: Object.keys(data.metrics).filter(has) }, curves));
+}
+
+// ---------------------------------------------------------------- all of it follows the address
+
+function follow() {
+  filter();
+  for (const draw of draws) draw();
+  const id = state().get("cell");
+  if (id) show(id);
+  else if (dialog.open) dialog.close();
+}
+
+window.addEventListener("hashchange", follow);
+follow();
