@@ -117,7 +117,7 @@ class Protected:
     transcripts: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
 
 
-def party(results: Results, store: Store, where: Mapping[str, str]) -> Party:
+def party(results: Results, store: Store) -> Party:
     """Return the trained models of some results, one of each model and defense: that of the first seed and fold.
 
     Surrogates are those without a defense; if there is none, all of them.
@@ -125,15 +125,12 @@ def party(results: Results, store: Store, where: Mapping[str, str]) -> Party:
     Args:
         results: with their examples, which name the models in the store.
         store: where these are.
-        where: key → value, of the models that are to listen.
 
     Raises:
         InputError: if the results name no model, or the store lacks one.
     """
     trained = results.examples[results.examples["model_key"] != ""]
     first = trained.drop_duplicates(["part", "model", "defense"])
-    for key, value in where.items():
-        first = first[first[key] == value]
     if first.empty:
         raise InputError("--run: found no trained model, allowed: results with examples (of this version, unpublished)")
     bare = bool((first["defense"] == "none").any())

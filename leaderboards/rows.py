@@ -152,12 +152,15 @@ def cell_id(keys: Mapping[str, Any]) -> str:
 def _all_rows(results: Results) -> list[Row]:
     table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
     found: dict[tuple[Any, ...], Row] = {}
+    origins: dict[tuple[Any, ...], str] = {}
     for record in table.to_dict("records"):
         keys = {key: None if pd.isna(record[key]) else record[key] for key in KEYS}
-        row = found.setdefault(tuple(keys.values()), Row(keys, parameters(keys)))
-        row.cells[record["metric"]] = Cell(
+        place = tuple(keys.values())
+        if place not in found:
+            found[place], origins[place] = Row(keys, parameters(keys)), cell_id(keys)
+        found[place].cells[record["metric"]] = Cell(
             record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
-            record["status"], record["reason"], record.get("spread", math.nan), origin=cell_id(keys),
+            record["status"], record["reason"], record.get("spread", math.nan), origin=origins[place],
         )  # fmt: skip
     return list(found.values())
 

@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listening(place: Path) -> Party:
-    return party(Results.load(place / "out"), Store(place / "store"), {})
+    return party(Results.load(place / "out"), Store(place / "store"))
 
 
 def recording(path: Path, rate: int, channels: int, seconds: float, subtype: str | None = None) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import Plugins, console, pairs
+from advser.commands.usage import Plugins, console, parameters
 
 if TYPE_CHECKING:
     from advser.hiding import Party, Protected
@@ -35,7 +35,6 @@ def hide(
     """
     from rich.progress import Progress, TimeRemainingColumn
 
-    from advser.changes import parsed
     from advser.hiding import hide as hidden
     from advser.hiding import party
     from advser.registry import load_plugin_files
@@ -43,9 +42,8 @@ def hide(
     from advser.store import Store, default_store
 
     load_plugin_files(plugin)
-    texts = pairs("--param", params, "KEY=VALUE")
-    given = {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
-    listening = party(Results.load(run), Store(store or default_store()), {})
+    given = parameters(params)
+    listening = party(Results.load(run), Store(store or default_store()))
     with Progress(*Progress.get_default_columns()[:2], TimeRemainingColumn(), console=console(errors=True)) as bar:
         task = bar.add_task(source.name, total=1.0)
         done = hidden(

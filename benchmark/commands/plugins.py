@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs
+from advser.commands.usage import EXIT_FOUND, Plugins, console, parameters
 from advser.errors import InputError, did_you_mean
 from advser.plugins import BY_KIND, REGISTRIES
 
@@ -82,14 +82,12 @@ def check(
 
     Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
     """
-    from advser.changes import parsed
     from advser.check import check as found
     from advser.registry import load_plugin_files
     from advser.store import default_store
 
     load_plugin_files(plugin)
-    texts = pairs("--param", params, "KEY=VALUE")
-    given = {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
+    given = parameters(params)
     wrong = 0
     for finding in found(kind, name, given, store or default_store(), tuple(path.absolute() for path in plugin)):
         wrong += bool(finding.wrong)

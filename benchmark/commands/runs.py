@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from advser.commands.usage import (
-    EXIT_FAILED_CELLS,
-    Device,
-    Plugins,
-    console,
-    corpora,
-    pairs,
-)
+from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, corpora, pairs
 
 if TYPE_CHECKING:
     from advser.runs import Prepared, Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -47,6 +47,18 @@ def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
             raise InputError(f"{option} {text}: '{key}' is given twice")
         found[key] = value
     return found
+
+
+def parameters(params: list[str]) -> dict[str, Any]:
+    """Return what ``--param`` says: name → value, read as YAML.
+
+    Raises:
+        InputError: if a text has no value, or one that is no YAML.
+    """
+    from advser.changes import parsed
+
+    texts = pairs("--param", params, "KEY=VALUE")
+    return {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
 
 
 def corpora(data: list[str]) -> dict[str, Path]:
