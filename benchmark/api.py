@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from advser.leaderboards.board import Board
     from advser.regression import Comparison
@@ -70,6 +71,22 @@ class Run:
         frame = pd.DataFrame(columns, index=index)
         frame.attrs = {"title": built.title, "facts": list(built.facts), "notes": list(built.notes)}
         return frame
+
+    def plot(
+        self, name: str, *, where: Mapping[str, str] | None = None, width: float = 0, heading: bool = True
+    ) -> Figure:
+        """Return a figure, as ``figures/`` holds it and ``advser figure`` writes it.
+
+        Args:
+            name: ``METRIC-against-epsilon``, ``METRIC-against-steps``, or a figure of the suite.
+            where: key → glob; the rows to keep.
+            width: in inches, with letters for print; 0: as on the page.
+            heading: whether it says what it shows.
+
+        Raises:
+            InputError: if there is no such figure or key, nothing matches, or the width is none for a figure.
+        """
+        return built_figure(self.results, self.directory, name, where or {}, width, heading)
 
     def compare(self, base: Run | Path | str, fail_on: Mapping[str, float] | None = None) -> Comparison:
         """Return what moved since ``base``, as `compare` does."""
@@ -190,3 +207,27 @@ def built_board(results: Results, by: str, where: Mapping[str, str], metrics: Se
     if built is None:
         raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
     return built
+
+
+def built_figure(
+    results: Results, directory: Path, name: str, where: Mapping[str, str], width: float, heading: bool
+) -> Figure:
+    """Return a figure of results, of which some rows are chosen.
+
+    Raises:
+        InputError: if there is no such figure or key, nothing matches, or the width is none for a figure.
+    """
+    from advser.errors import InputError, did_you_mean
+    from advser.leaderboards.drawing import Paper
+    from advser.leaderboards.pictures import read_samples
+    from advser.leaderboards.write import drawings
+    from advser.results import select
+
+    paper = Paper(width, heading)
+    drawn = drawings(select(results, where), directory, read_samples(directory), paper)
+    with paper.style():
+        figure = drawn[name]() if name in drawn else None
+    if figure is None:
+        near = did_you_mean(name, list(drawn))
+        raise InputError(f"figure '{name}': allowed here: {', '.join(drawn) or 'none'}{near}")
+    return figure

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advser.exhibits import Curves, Profile, PublishedCurve
 from advser.leaderboards.board import Cell
+from advser.leaderboards.drawing import COLORS, SCREEN, Drawing, Paper, look
 from advser.leaderboards.exhibits import exhibits, picked, told_apart, value_of
-from advser.leaderboards.figures import COLORS, STYLE, finished, look, panelled, save, shorten_ticks
 from advser.leaderboards.rows import SETTING, Row, rows
 from advser.results import Results, value_text
 
@@ -40,20 +39,19 @@ _HATCHES: Final = ("", "//", "..", "xx")
 """Of bars, for when the colours begin anew."""
 
 
-def write_exhibit_figures(results: Results, directory: Path) -> list[Path]:
-    """Write the declared curves and profiles as SVG and PNG; return the paths. One without figures is left out."""
-    written: list[Path] = []
+def declared_figures(results: Results, paper: Paper) -> dict[str, Drawing]:
+    """Return the declared curves and profiles: name → what draws it."""
     found = rows(results)
-    with matplotlib.rc_context(STYLE):
-        for declared in exhibits(results):
-            if isinstance(declared, Curves) and (figure := curves(results, found, declared)):
-                written += save(figure, directory, declared.curves)
-            if isinstance(declared, Profile) and (figure := profile(results, found, declared)):
-                written += save(figure, directory, declared.profile)
-    return written
+    figures: dict[str, Drawing] = {}
+    for declared in exhibits(results):
+        if isinstance(declared, Curves):
+            figures[declared.curves] = partial(curves, results, found, declared, paper)
+        if isinstance(declared, Profile):
+            figures[declared.profile] = partial(profile, results, found, declared, paper)
+    return figures
 
 
-def curves(results: Results, found: Sequence[Row], declared: Curves) -> Figure | None:
+def curves(results: Results, found: Sequence[Row], declared: Curves, paper: Paper = SCREEN) -> Figure | None:
     """Draw declared curves: a row of panels for each value of ``panels``, a column a metric; None if there is nothing.
 
     Cells without a figure of any of the metrics are left out, and so are metrics that no cell has a figure of.
@@ -70,27 +68,34 @@ def curves(results: Results, found: Sequence[Row], declared: Curves) -> Figure |
     series = _unambiguous(chosen, declared)
     names = list(dict.fromkeys(_name(row, series) for row in chosen))
     titles = list(dict.fromkeys(curve.title for curve in declared.published))
-    width, height = _PANEL
-    figure = panelled(len(groups), width * len(metrics), height)
-    axes = figure.subplots(len(groups), len(metrics), sharex=True, sharey="col", squeeze=False)
-    for (panel, members), line in zip(groups.items(), axes, strict=True):
-        for metric, place in zip(metrics, line, strict=True):
-            for name, of_series in _grouped(members, series).items():
-                clean = _clean(found, of_series[0], metric) if declared.clean else None
-                _curve(place, name, names.index(name), _points(of_series, declared.x, metric, clean))
-            for curve in declared.published:
-                if curve.metric == metric and curve.panel in ("", panel):
-                    _published(place, curve, titles.index(curve.title))
-            shown = results.metric(metric)
+    drawn = [(panel, metric) for panel in groups for metric in metrics]
+    # On the screen a panel's place tells its metric; in a paper, panels of one metric fill the width.
+    across = paper.across(len(groups) if paper.width and len(metrics) == 1 else len(metrics))
+    figure = paper.panels(len(drawn), across, _PANEL)
+    shared: Literal["none", "all", "col"] = "all" if len(metrics) == 1 else "col" if across == len(metrics) else "none"
+    axes = figure.subplots(-(-len(drawn) // across), across, sharex=True, sharey=shared, squeeze=False)
+    for number, ((panel, metric), place) in enumerate(zip(drawn, axes.flat, strict=False)):
+        for name, of_series in _grouped(groups[panel], series).items():
+            clean = _clean(found, of_series[0], metric) if declared.clean else None
+            _curve(place, name, names.index(name), _points(of_series, declared.x, metric, clean))
+        for curve in declared.published:
+            if curve.metric == metric and curve.panel in ("", panel):
+                _published(place, curve, titles.index(curve.title))
+        shown = results.metric(metric)
+        if shared != "all" or number % across == 0:
             place.set_ylabel(f"{shown.title} ({shown.unit})" if shown.unit else shown.title)
-            place.set_title(panel)
-            shorten_ticks(place)
+        paper.title(place, across, panel)
+        paper.shorten_ticks(place)
+        if number + across >= len(drawn):
+            named = declared.x_label or _AXIS_NAMES.get(declared.x, declared.x.removeprefix("params."))
+            place.set_xlabel(paper.wrapped(named, across))
+            place.tick_params(labelbottom=True)
     # Not before all panels are drawn: it fixes the upper end that they share.
-    for place in axes.flat:
+    for place in axes.flat[: len(drawn)]:
         place.set_ylim(bottom=0)
-    for place in axes[-1]:
-        place.set_xlabel(declared.x_label or _AXIS_NAMES.get(declared.x, declared.x.removeprefix("params.")))
-    return finished(figure, axes.flat, declared.title)
+    for spare in axes.flat[len(drawn) :]:
+        spare.remove()
+    return paper.finished(figure, axes.flat[: len(drawn)], declared.title)
 
 
 def _unambiguous(chosen: Sequence[Row], declared: Curves) -> list[str]:
@@ -100,7 +105,7 @@ def _unambiguous(chosen: Sequence[Row], declared: Curves) -> list[str]:
     return [*declared.series, *victim, *told_apart(chosen, [*shown, *victim, declared.x])]
 
 
-def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure | None:
+def profile(results: Results, found: Sequence[Row], declared: Profile, paper: Paper = SCREEN) -> Figure | None:
     """Draw declared metrics side by side, with 95 % intervals: a group of bars for each series.
 
     What tells several cells of a series apart makes groups of its own.
@@ -111,9 +116,8 @@ def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure
     if not drawn:
         return None
     width, height = _PANEL
-    figure = panelled(1, 2 * width, height)
-    axes = figure.subplots(1, 1, squeeze=False)
-    place: Axes = axes[0][0]
+    figure = paper.panels(1, 1, (2 * width, height))
+    place = figure.subplots()
     positions = np.arange(len(declared.metrics))
     width = 0.8 / len(drawn)
     for number, (name, cells) in enumerate(drawn.items()):
@@ -128,7 +132,7 @@ def profile(results: Results, found: Sequence[Row], declared: Profile) -> Figure
     place.set_xticks(positions, [results.metric(metric).title for metric in declared.metrics])
     place.set_xlabel(declared.x_label)
     place.set_ylabel(declared.y_label)
-    return finished(figure, axes.flat, declared.title)
+    return paper.finished(figure, [place], declared.title)
 
 
 def _with_figures(found: Iterable[Row], metrics: Sequence[str]) -> list[Row]:

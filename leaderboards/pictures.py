@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +18,8 @@ from PIL import Image
 
 from advser.errors import InputError
 from advser.exhibits import Pictures
+from advser.leaderboards.drawing import SCREEN, Drawing, Paper, laid_out
 from advser.leaderboards.exhibits import exhibits, same, value_of
-from advser.leaderboards.figures import STYLE, save
 from advser.leaderboards.rows import Row, parameters
 from advser.results import SAMPLES_FOLDER, SAMPLES_INDEX, Results
 from advser.store import replacing
@@ -48,26 +49,23 @@ _FAINTEST: Final = 1e-10
 """Power that is drawn as −100 dB."""
 
 
-def write_pictures(results: Results, directory: Path) -> list[Path]:
-    """Write the declared pictures as SVG and PNG; one of which no sample is there is left out.
+def declared_pictures(
+    results: Results, entries: Sequence[dict[str, Any]], folder: Path, paper: Paper
+) -> dict[str, Drawing]:
+    """Return the declared pictures of which a sample is there: name → what draws it.
 
     Args:
         results: what was found.
-        directory: the results folder, with its ``samples``.
-
-    Raises:
-        InputError: if the samples cannot be read.
+        entries: its samples.
+        folder: where their sounds are.
+        paper: what they are drawn for.
     """
-    entries, folder = read_samples(directory), directory / SAMPLES_FOLDER
-    written: list[Path] = []
-    with matplotlib.rc_context(STYLE):
-        for declared in exhibits(results):
-            if isinstance(declared, Pictures):
-                sample = _chosen(entries, declared)
-                if sample is not None:
-                    figure = draw(sample, folder, declared.title)
-                    written += save(figure, directory / "figures", declared.pictures)
-    return written
+    chosen = {one.pictures: (one, _chosen(entries, one)) for one in exhibits(results) if isinstance(one, Pictures)}
+    return {
+        name: partial(draw, sample, folder, declared.title, paper)
+        for name, (declared, sample) in chosen.items()
+        if sample is not None
+    }
 
 
 def read_samples(directory: Path) -> list[dict[str, Any]]:
@@ -86,7 +84,7 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _chosen(entries: list[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:
+def _chosen(entries: Sequence[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:
     """Return the first sample of the cell that fools the victim, or else its first."""
     fitting = [
         entry
@@ -97,7 +95,7 @@ def _chosen(entries: list[dict[str, Any]], declared: Pictures) -> Mapping[str, A
     return next(iter([*turned, *fitting]), None)
 
 
-def draw(sample: Mapping[str, Any], folder: Path, title: str) -> Figure:
+def draw(sample: Mapping[str, Any], folder: Path, title: str, paper: Paper = SCREEN) -> Figure:
     """Draw waveform and spectrogram (a row each) of the original, the attacked clip and their difference.
 
     The difference's waveform has an axis of its own, for it is far fainter than the sound; all spectrograms have the
@@ -105,8 +103,8 @@ def draw(sample: Mapping[str, Any], folder: Path, title: str) -> Figure:
     """
     original, rate = soundfile.read(folder / sample["original"], dtype="float32")
     judged, _ = soundfile.read(folder / sample["judged"], dtype="float32")
-    figure = Figure(figsize=(7.2, 3.6))
-    figure.set_layout_engine("constrained")
+    width = paper.width or 7.2
+    figure = Figure(figsize=(width, max(2.2, width / 2)), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, squeeze=False)
     axes[0][1].sharey(axes[0][0])
     headings = (
@@ -117,16 +115,15 @@ def draw(sample: Mapping[str, Any], folder: Path, title: str) -> Figure:
     for column, (heading, sound) in enumerate(zip(headings, (original, judged, judged - original), strict=True)):
         _waveform(axes[0][column], sound, rate)
         _spectrogram(axes[1][column], sound, rate)
-        axes[0][column].set_title(heading)
+        paper.title(axes[0][column], 3, heading)
         axes[1][column].set_xlabel("s")
     axes[0][0].set_ylabel("full scale")
     axes[1][0].set_ylabel("kHz")
     for place in (axes[0][1], *axes[1][1:]):
         place.tick_params(labelleft=False)
-    figure.suptitle(f"{title}: clip {sample['clip']}, {sample['label']}")
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
+    if paper.heading:
+        figure.suptitle(f"{title}: clip {sample['clip']}, {sample['label']}")
+    return laid_out(figure)
 
 
 def _waveform(axes: Axes, sound: npt.NDArray[np.float32], rate: int) -> None:
@@ -168,9 +165,8 @@ def thumbnail(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.concatenate([waveform, np.asarray(spectrogram, np.uint8)])
 
 
-def write_thumbnails(directory: Path) -> list[Path]:
-    """Write a PNG beside each sound of ``samples/index.json``; return their paths."""
-    folder, entries = directory / SAMPLES_FOLDER, read_samples(directory)
+def write_thumbnails(entries: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write a PNG beside each sound of the samples ``entries`` in ``folder``; return their paths."""
     written = []
     # Samples of older versions have no difference.
     for name in dict.fromkeys(entry[kind] for entry in entries for kind in SOUNDS if kind in entry):

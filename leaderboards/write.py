@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from advser.leaderboards.boards import BOARDS
-from advser.leaderboards.exhibit_figures import write_exhibit_figures
+from advser.leaderboards.drawing import SCREEN, Drawing, Paper, save
+from advser.leaderboards.exhibit_figures import declared_figures
 from advser.leaderboards.exhibits import tables
-from advser.leaderboards.figures import write_figures
-from advser.leaderboards.pictures import read_samples, write_pictures, write_thumbnails
+from advser.leaderboards.figures import budget_figures
+from advser.leaderboards.pictures import declared_pictures, read_samples, write_thumbnails
 from advser.leaderboards.render import render
 from advser.leaderboards.site import page, write_assets
-from advser.results import Results
+from advser.results import SAMPLES_FOLDER, Results
 from advser.store import replacing
 
 SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"}
@@ -30,16 +32,36 @@ def write_all(results: Results, directory: Path) -> list[Path]:
     for board in boards:
         for name, suffix in SUFFIXES.items():
             written.append(_write(directory / "boards" / f"{board.name}.{suffix}", render(board, name) + "\n"))
-    places = directory / "figures"
-    figures = [
-        *write_exhibit_figures(results, places),
-        *write_pictures(results, directory),
-        *write_figures(results, places),
-    ]
+    entries = read_samples(directory)
+    figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures")
     vectors = [path for path in figures if path.suffix == ".svg"]
-    shown = page(results, boards, vectors, read_samples(directory))
-    heard = write_thumbnails(directory)
+    shown = page(results, boards, vectors, entries)
+    heard = write_thumbnails(entries, directory / SAMPLES_FOLDER)
     return [*written, *figures, *heard, *write_assets(directory), _write(directory / "index.html", shown)]
+
+
+def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]], paper: Paper) -> dict[str, Drawing]:
+    """Return the figures of a results folder: name → what draws it, within ``paper.style()``.
+
+    Args:
+        results: what was found.
+        directory: where sounds are, in ``samples/``.
+        entries: the samples, as `read_samples` reads them.
+        paper: what the figures are drawn for.
+    """
+    return {
+        **declared_figures(results, paper),
+        **declared_pictures(results, entries, directory / SAMPLES_FOLDER, paper),
+        **budget_figures(results, paper),
+    }
+
+
+def write_figures(drawn: Mapping[str, Drawing], directory: Path) -> list[Path]:
+    """Write all figures of which there is something to draw, as SVG and PNG; return the paths."""
+    with SCREEN.style():
+        return [
+            path for name, drawing in drawn.items() if (figure := drawing()) for path in save(figure, directory, name)
+        ]
 
 
 def _write(path: Path, text: str) -> Path:

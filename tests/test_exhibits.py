@@ -19,11 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 from advser.errors import InputError
 from advser.exhibits import Curves, Exhibit, Profile
 from advser.leaderboards import exhibit_figures
-from advser.leaderboards.exhibit_figures import write_exhibit_figures
+from advser.leaderboards.drawing import SCREEN
+from advser.leaderboards.exhibit_figures import declared_figures
 from advser.leaderboards.exhibits import tables, told_apart
 from advser.leaderboards.render import render
 from advser.leaderboards.rows import rows
-from advser.leaderboards.write import write_all
+from advser.leaderboards.write import write_all, write_figures
 from advser.results import Results
 
 TABLE: dict[str, Any] = {
@@ -299,10 +300,10 @@ def test_what_stands_along_the_axes_is_neither_cut_nor_run_together() -> None:
 
 def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
     nothing = {**CURVES, "curves": "empty", "where": {"attack": "pgd"}}
-    paths = write_exhibit_figures(declaring(CURVES, PROFILE, nothing), tmp_path)
+    paths = write_figures(declared_figures(declaring(CURVES, PROFILE, nothing), SCREEN), tmp_path)
     assert sorted(path.name for path in paths) == ["fig-1.png", "fig-1.svg", "fig-2.png", "fig-2.svg"]
     before = (tmp_path / "fig-1.svg").read_bytes()
-    write_exhibit_figures(declaring(CURVES), tmp_path)
+    write_figures(declared_figures(declaring(CURVES), SCREEN), tmp_path)
     assert (tmp_path / "fig-1.svg").read_bytes() == before
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import struct
@@ -11,14 +12,18 @@ import matplotlib
 import pandas as pd
 import pytest
 import synthetic
+from commandline import advser
 from pydantic import ValidationError
 
+from advser.api import load
 from advser.exhibits import Profile
 from advser.leaderboards.board import Cell
 from advser.leaderboards.curves import EPSILON, STEPS, Curve, Panel, panels
-from advser.leaderboards.figures import draw, look, write_figures
+from advser.leaderboards.drawing import SCREEN, Paper, look
+from advser.leaderboards.figures import budget_figures, draw
 from advser.leaderboards.rows import rows
-from advser.results import Results, select
+from advser.leaderboards.write import write_figures
+from advser.results import Results, select, with_metrics
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +31,13 @@ def made() -> Results:
     return select(synthetic.results(), {"model": "cnn4"})
 
 
+def written_to(directory: Path, results: Results) -> list[Path]:
+    return write_figures(budget_figures(results, SCREEN), directory)
+
+
 def test_figures_are_written_in_both_formats(made: Results, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    written = write_figures(select(made, {"defense": "none"}), tmp_path)
+    written = written_to(tmp_path, select(made, {"defense": "none"}))
     assert dict(matplotlib.rcParams) == before
     assert {path.name for path in written} == {
         f"{name}.{suffix}"
@@ -51,8 +60,8 @@ def test_figures_are_written_in_both_formats(made: Results, tmp_path: Path) -> N
 
 def test_the_same_results_give_the_same_svg(made: Results, tmp_path: Path) -> None:
     small = select(made, {"defense": "none", "domain": "waveform"})
-    first = {path.name: path.read_bytes() for path in write_figures(small, tmp_path / "a")}
-    second = {path.name: path.read_bytes() for path in write_figures(small, tmp_path / "b")}
+    first = {path.name: path.read_bytes() for path in written_to(tmp_path / "a", small)}
+    second = {path.name: path.read_bytes() for path in written_to(tmp_path / "b", small)}
     assert first
     assert first == second
 
@@ -130,7 +139,7 @@ def test_controls_are_dashed_and_grey(made: Results) -> None:
 
 
 def test_one_budget_gives_no_figure(made: Results, tmp_path: Path) -> None:
-    assert write_figures(select(made, {"epsilon": "0.001"}), tmp_path) == []
+    assert written_to(tmp_path, select(made, {"epsilon": "0.001"})) == []
 
 
 def of_many(made: Results, parts: tuple[str, ...], defenses: int, places: tuple[str, ...]) -> Results:
@@ -150,7 +159,7 @@ def size(path: Path) -> tuple[int, int]:
 def test_each_part_has_a_figure_and_a_long_one_is_continued(made: Results, tmp_path: Path) -> None:
     many = of_many(made, ("fair", "as_published"), 14, ("waveform", "spectrogram"))
     many = select(many, {"labels": "true", "access": "white-box"})
-    written = [path for path in write_figures(many, tmp_path) if path.suffix == ".png"]
+    written = [path for path in written_to(tmp_path, many) if path.suffix == ".png"]
     assert [path.stem for path in written if "epsilon" in path.stem] == [
         "uar-against-epsilon-fair", "uar-against-epsilon-fair_2",
         "uar-against-epsilon-as-published", "uar-against-epsilon-as-published_2",
@@ -160,7 +169,7 @@ def test_each_part_has_a_figure_and_a_long_one_is_continued(made: Results, tmp_p
 
 def test_models_stand_abreast_where_there_is_one_place_of_attack(made: Results, tmp_path: Path) -> None:
     small = of_many(made, ("",), 13, ("waveform",))
-    (picture,) = [path for path in write_figures(small, tmp_path) if path.suffix == ".png"]
+    (picture,) = [path for path in written_to(tmp_path, small) if path.suffix == ".png"]
     assert picture.stem == "uar-against-epsilon"
     width, height = size(picture)
     assert height < 2.1 * width
@@ -171,7 +180,7 @@ def test_models_stand_abreast_where_there_is_one_place_of_attack(made: Results, 
 
 def test_no_figure_has_a_name_that_exhibits_may_have(made: Results, tmp_path: Path) -> None:
     many = of_many(made, ("", "fair"), 40, ("waveform",))
-    names = {path.stem for path in [*write_figures(many, tmp_path), *write_figures(made, tmp_path)]}
+    names = {path.stem for path in [*written_to(tmp_path, many), *written_to(tmp_path, made)]}
     assert {"uar-against-epsilon", "wer-against-epsilon", "uar-against-steps", "uar-against-epsilon-fair_2"} <= names
     for name in names:
         with pytest.raises(ValidationError):
@@ -197,3 +206,70 @@ def test_a_curve_looks_the_same_in_all_parts_of_a_figure(made: Results) -> None:
     colors = {line.get_label(): line.get_color() for line in draw(drawn, "UAR").axes[-1].get_lines()}
     again = {line.get_label(): line.get_color() for line in draw(alone, "UAR", "2 of 2", drawn).axes[0].get_lines()}
     assert again == colors
+
+
+@pytest.fixture(scope="module")
+def folder(made: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("results")
+    made.save(place)
+    return place
+
+
+@pytest.mark.parametrize("width", [2.0, 3.35, 7.0])
+def test_a_figure_of_a_paper_is_as_wide_as_its_column_and_cuts_nothing(made: Results, width: float) -> None:
+    paper = Paper(width, heading=False)
+    for name, drawing in budget_figures(with_metrics(made, ["uar"]), paper).items():
+        with paper.style():
+            figure = drawing()
+            assert figure is not None
+            assert figure.get_size_inches()[0] == width
+            assert figure.get_suptitle() == ""
+            box = figure.get_tightbbox()
+            assert box.x0 > -0.02, name
+            assert box.x1 < width + 0.02, name
+            for axes in figure.axes:
+                ticks = [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text()]
+                shown = sorted(ticks, key=lambda box: box.x0)
+                assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(shown)), name
+
+
+def test_the_command_writes_one_figure_with_letters_that_publishers_take(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "uar.pdf"
+    arguments = ["figure", folder, "uar-against-epsilon", out, "--where", "defense=none"]
+    done = advser(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "3.35 ×" in done.stdout
+    data = out.read_bytes()
+    assert b"/MediaBox [ 0 0 241.2 " in data
+    assert b"/Type3" not in data
+    advser(*arguments, "--width", "7", "--heading")
+    assert b"/MediaBox [ 0 0 504 " in out.read_bytes()
+    assert advser(*arguments).returncode == 0
+    assert out.read_bytes() == data
+    for suffix in ("svg", "png"):
+        assert advser("figure", folder, "uar-against-epsilon", out.with_suffix(f".{suffix}")).returncode == 0
+        assert out.with_suffix(f".{suffix}").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("uar-against-epsilom", "a.pdf"), "figure 'uar-against-epsilom': allowed here: .*did you mean 'uar-against-e"),
+        (("uar-against-epsilon", "a.eps"), r"a\.eps: found suffix '\.eps', allowed: \.svg, \.png, \.pdf"),
+        (("uar-against-epsilon", "a.pdf", "--width", "85"), r"width: found 85, allowed: 2 to 20 \(inches\)"),
+        (("uar-against-epsilon", "a.pdf", "--where", "model=none"), "none"),
+        (("uar-against-epsilon", "a.pdf", "--where", "epsilon=0.001"), "allowed here: none"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused_in_one_line(arguments, message, folder: Path, tmp_path: Path) -> None:
+    done = advser("figure", folder, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_plots_its_figures(folder: Path) -> None:
+    run = load(folder)
+    assert run.plot("uar-against-epsilon").get_suptitle()
+    assert run.plot("uar-against-epsilon", where={"defense": "none"}, width=4, heading=False).get_size_inches()[0] == 4

@@ -129,6 +129,30 @@ def _gated(fail_on: list[str], level: float) -> str:
     return f"Gate: {gates}; {test}."
 
 
+def figure(
+    results: Annotated[Path, typer.Argument(help="A results folder.")],
+    name: Annotated[str, typer.Argument(help="Which one: METRIC-against-epsilon, or another of its figures/.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .pdf, .svg or .png.")],
+    width: Annotated[float, typer.Option(help="In inches; 3.35: a column of two; 7: a page.")] = 3.35,
+    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
+    heading: Annotated[bool, typer.Option(help="Say above the panels what they show.")] = False,
+) -> None:
+    """Write one figure of a results folder for a paper, in the width of its column."""
+    from advser.api import built_figure
+    from advser.leaderboards.drawing import FORMATS, Paper, save
+    from advser.results import Results
+
+    suffix = out.suffix.removeprefix(".")
+    if suffix not in FORMATS:
+        raise InputError(f"{out}: found suffix '{out.suffix}', allowed: {', '.join(f'.{one}' for one in FORMATS)}")
+    kept = pairs("--where", where, "KEY=GLOB")
+    built = built_figure(Results.load(results), results, name, kept, width, heading)
+    with Paper(width).style():
+        save(built, out.parent, out.stem, [suffix])
+    wide, high = built.get_size_inches()
+    console().print(f"{out}: {wide:.2f} × {high:.2f} inches", markup=False, soft_wrap=True)
+
+
 def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Write the boards, figures and page of a results folder again, from its tables."""
     from advser.leaderboards.write import write_all
