@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -160,7 +160,7 @@ class Registry(Generic[T]):
         if file is None:
             return Origin(module, qualname, "?", 0, "")
         try:
-            tree = _parse(file)
+            tree = _parse(file, file.read_bytes())
         except InputError:
             return Origin(module, qualname, str(file), 1, "")
         for node in ast.walk(tree):
@@ -300,7 +300,7 @@ def code_fingerprint(module: str) -> str:
     for name, file in sorted(closure.items()):
         # A plugin file's module name depends on its path; its contents alone shall count.
         label = "plugin" if name.startswith(PLUGIN_PREFIX) else name
-        digest.update(f"{label}\n{_essence(file)}\n".encode())
+        digest.update(f"{label}\n{_essence(file, file.read_bytes())}\n".encode())
     return digest.hexdigest()
 
 
@@ -310,10 +310,20 @@ def imported_distributions(module: str) -> tuple[str, ...]:
 
     Modules of AdvSER's own are not looked at: their stages name the distributions that decide a result.
     """
-    providers = packages_distributions()
     files = {name: file for name, file in _closure(module).items() if name.partition(".")[0] != "advser"}
-    tops = {found.partition(".")[0] for name, file in files.items() for found in _imported(file, name)}
+    if not files:
+        return ()
+    providers = _providers()
+    tops = {
+        found.partition(".")[0] for name, file in files.items() for found in _imported(file, file.read_bytes(), name)
+    }
     return tuple(sorted({dist for top in tops - {"advser"} for dist in providers.get(top, ())}))
+
+
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    # It reads the list of files of every distribution.
+    return packages_distributions()
 
 
 _DECIDES_NOTHING = frozenset(
@@ -336,7 +346,7 @@ def _closure(module: str) -> dict[str, Path]:
         file = source_file(name)
         if file is not None:
             seen[name] = file
-            queue += _imported(file, name)
+            queue += _imported(file, file.read_bytes(), name)
     return seen
 
 
@@ -349,39 +359,42 @@ def _beside(folder: Path, top: str) -> bool:
     return any(Path(place).parent.resolve() == folder for place in places)
 
 
-def _imported(file: Path, module: str) -> list[str]:
+@cache
+def _imported(file: Path, source: bytes, module: str) -> tuple[str, ...]:
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
-    for node in _executed(_parse(file)):
+    for node in _executed(_parse(file, source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
+    return tuple(found)
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk a syntax tree, less what stands under ``if TYPE_CHECKING:``."""
-    yield tree
-    skipped: list[ast.stmt] = []
-    if isinstance(tree, ast.If) and ast.unparse(tree.test).endswith("TYPE_CHECKING"):
-        skipped = tree.body
+    """Walk the statements of a syntax tree, less what stands under ``if TYPE_CHECKING:``."""
     for child in ast.iter_child_nodes(tree):
-        if child not in skipped:
+        if isinstance(child, ast.expr):
+            continue
+        yield child
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            yield from _executed(ast.Module(child.orelse, []))
+        else:
             yield from _executed(child)
 
 
-def _parse(file: Path) -> ast.Module:
+def _parse(file: Path, source: bytes) -> ast.Module:
     try:
-        return ast.parse(file.read_bytes())
+        return ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise InputError(f"{file}: not Python: {_one_line(error)}") from error
 
 
-def _essence(file: Path) -> str:
-    tree = _parse(file)
+@cache
+def _essence(file: Path, source: bytes) -> str:
+    tree = _parse(file, source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

@@ -629,7 +629,7 @@ attacks:
 
 def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path) -> None:
     (tmp_path / "audited.yaml").write_text(SUITE)
-    done = advser("run", "audited.yaml", "--store", "store", "--out", "out", "--workers", "1", cwd=tmp_path)
+    done = advser("run", "audited.yaml", "--store", "store", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     flags = Results.load(tmp_path / "out").run["audit"]["flags"]
     assert {(flag["check"], flag["where"].get("attack")) for flag in flags} == {("noise-beats-attack", "chain-rule")}
@@ -662,7 +662,7 @@ def test_a_model_that_cannot_be_asked_is_flagged_and_fails_the_run(tmp_path: Pat
     suite = SUITE.partition("attacks:")[0].replace("[tiny]", "[shy]").replace("iterations: 250", "iterations: 5")
     (tmp_path / "audited.yaml").write_text(suite)
     (tmp_path / "shy.py").write_text(SHY)
-    done = advser("run", "audited.yaml", "--plugin", "shy.py", "--store", "store", "--workers", "1", cwd=tmp_path)
+    done = advser("run", "audited.yaml", "--plugin", "shy.py", "--store", "store", cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
     reason = "probe shy / none, fold fold1: RuntimeError: one clip is not enough (shy.py:12)"
     assert f"failed: {reason}" in done.stderr

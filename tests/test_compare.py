@@ -221,7 +221,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = {"base": [], "again": ["--set", "batch_size=16"], "untrained": ["--set", "training.iterations=2"]}
     for out, changes in runs.items():
         done = advser(
-            "run", "gate.yaml", "--store", "store", "--workers", "1", "--out", out, *changes, cwd=place
+            "run", "gate.yaml", "--store", "store", "--out", out, *changes, cwd=place
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return place

@@ -198,7 +198,7 @@ def accuracy(results: Results) -> dict[str, float]:
 
 def test_files_of_another_tool_are_judged_by_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "judging.yaml").write_text(SUITE)
-    common = ("run", "judging.yaml", "--store", "store", "--workers", "1")
+    common = ("run", "judging.yaml", "--store", "store")
     done = advser(*common, "--out", "before", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     index = pd.DataFrame(json.loads((tmp_path / "before" / "samples" / "index.json").read_text()))

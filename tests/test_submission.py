@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "ways").mkdir()
     (place / "ways" / "half.py").write_text(BESIDE)
     done = advser(
-        "run", "submitted.yaml", "--plugin", "halved.py", "--store", "store", "--workers", "1", cwd=place
+        "run", "submitted.yaml", "--plugin", "halved.py", "--store", "store", cwd=place
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     done = advser("submit", "results/submitted", "--plugin", "halved.py", cwd=place)
@@ -70,7 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_submission_is_confirmed_by_running_it_again_from_nothing(place: Path, tmp_path: Path) -> None:
-    done = advser("verify", place / "submitted.zip", "--workers", "1", cwd=tmp_path)
+    done = advser("verify", place / "submitted.zip", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "claimed" in done.stdout
     assert "verified" in done.stdout
@@ -134,7 +134,7 @@ def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interva
     better.loc[attacked, ["value", "ci_low", "ci_high"]] = [0.95, *interval]
     Results(better, results.examples, results.run, results.ranks, results.pooled).save(folder)
     submit(folder, [place / "halved.py"], tmp_path / "claimed.zip")
-    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", "--workers", "1", cwd=tmp_path)
+    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0.9500" in done.stdout
     assert "1 outside" in done.stdout
@@ -173,7 +173,7 @@ def test_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
     silent = results.run["audit"] | {"flags": []}
     replace(results, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
     submit(tmp_path / "claimed", [place / "halved.py"], tmp_path / "claimed.zip")
-    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", "--workers", "1", cwd=tmp_path)
+    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"flags that the submission does not tell: {', '.join(sorted(told))}" in done.stdout
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from scipy.stats import binomtest
+from scipy.special import bdtrc
 
 from advser.evidence import Cell, Evidence
 from advser.sanity.base import Answer, Check, check
@@ -29,7 +29,8 @@ def _fells_more(weaker: Cell, stronger: Cell) -> bool:
     only_stronger = int((stronger.fallen & ~weaker.fallen).sum())
     if only_weaker - only_stronger < max(1, LEAST * len(weaker.fallen)):
         return False
-    return bool(binomtest(only_weaker, only_weaker + only_stronger, alternative="greater").pvalue < LEVEL)
+    # The chance of as many heads or more among as many throws of a coin; scipy.stats takes half a second to import.
+    return bool(bdtrc(only_weaker - 1, only_weaker + only_stronger, 0.5) < LEVEL)
 
 
 def _beaten(cell: Cell, weaker: Sequence[Cell], told: Callable[[Cell], str]) -> Iterator[Answer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from advser.evidence import Evidence
 from advser.probes import FALSE
@@ -67,7 +67,7 @@ def stands_under_huge_budget(found: Evidence) -> Iterator[Answer]:
         chance, clips = 1 / found.classes[victim["part"]], said["clips"]
         # Of fewer clips all may survive by chance.
         if chance**clips < LEVEL:
-            wrong = binom.sf(round(share * clips) - 1, clips, chance) < LEVEL
+            wrong = bdtrc(round(share * clips) - 1, clips, chance) < LEVEL
             yield Answer(victim, f"{share:.0%} of {clips} clips, by chance {chance:.0%}" if wrong else "")
 
 
