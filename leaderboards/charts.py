@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from advser.leaderboards.board import Board, Cell
+from advser.leaderboards.narrowing import row_keys
 from advser.results import ANCHORS
 
 
 def charts(boards: Sequence[Board]) -> dict[str, Any]:
-    """Return ``standings`` and ``transfer``; the other charts are drawn from the cells themselves."""
+    """Return ``standings`` and ``transfer``, with the keys that filters look at; the cells give the other charts."""
     found = {board.name: board for board in boards}
     return {
         "standings": _standings(found["leaderboard"]) if "leaderboard" in found else [],
@@ -22,10 +23,11 @@ def charts(boards: Sequence[Board]) -> dict[str, Any]:
 def _standings(board: Board) -> list[dict[str, Any]]:
     """Return the lines of the leaderboard: place of attack, who, tie group, clean and robust figure."""
     lines = []
-    for place, record in zip(board.sections, board.frame.to_dict("records"), strict=True):
+    for row, (place, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True)):
         robust, clean = record["robust"], record["clean"]
         lines.append(
             {
+                "keys": row_keys(board, row),
                 "place": place,
                 "who": " · ".join(filter(None, [record["model"], record["defense"]])),
                 "rank": record["rank"],
@@ -46,6 +48,7 @@ def _transfer(board: Board) -> list[dict[str, Any]]:
     judged = [column for column in board.columns if column.measured]
     return [
         {
+            "keys": row_keys(board, row),
             "matrix": section,
             "source": record["source"],
             "victim": column.title[-1],
@@ -53,7 +56,7 @@ def _transfer(board: Board) -> list[dict[str, Any]]:
             "remark": cell.reason,
             "cell": cell.origin,
         }
-        for section, record in zip(board.sections, board.frame.to_dict("records"), strict=True)
+        for row, (section, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True))
         for column in judged
         for cell in (record[column.key],)
         if isinstance(cell, Cell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -18,16 +18,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from advser.leaderboards.board import Board, Cell
 from advser.leaderboards.cells import cells
 from advser.leaderboards.charts import charts
-from advser.leaderboards.rows import epsilon_text
+from advser.leaderboards.narrowing import choices, row_keys
 from advser.leaderboards.sheet import Sheet, sheet
 from advser.results import Results
 from advser.store import replacing
 
 ASSETS: Final = "assets"
 """Where the page's own files are: in this package, and beside the page."""
-
-FILTERS: Final = ("corpus", "task", "domain", "delivery", "access", "labels", "epsilon", "model", "defense", "attack")
-"""Keys by which the page can be narrowed down, as far as they differ."""
 
 
 def board_html(board: Board) -> str:
@@ -57,7 +54,7 @@ def page(
         failures=[_one_line(failure) for failure in results.run["failures"]],
         boards=shown,
         figures=[(_heading(path), _embedded(path)) for path in figures],
-        filters=_filters(told.values()),
+        filters=choices(told.values()),
         data=_script({"cells": told, "metrics": _metrics(results), **charts(boards)}),
         provenance=yaml.safe_dump(described, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
@@ -113,7 +110,7 @@ def _line(board: Board, shown: Sheet, row: int, told: Container[str]) -> dict[st
         }
         for field, entry in zip(shown.body[row], entries, strict=True)
     ]
-    return {"keys": _keys(board, row), "fields": fields}
+    return {"keys": row_keys(board, row), "fields": fields}
 
 
 def _sort(entry: object) -> str:
@@ -121,28 +118,6 @@ def _sort(entry: object) -> str:
     if isinstance(entry, Cell):
         return "" if math.isnan(entry.value) else repr(float(entry.value))
     return str(entry)
-
-
-def _keys(board: Board, row: int) -> dict[str, str]:
-    """Return the keys of a row that can be filtered by, in words; those of a clean row do not hide it."""
-    index = board.index.iloc[row]
-    found = {key: index[key] for key in FILTERS if key in board.index and index[key] not in (None, "")}
-    if isinstance(found.get("epsilon"), float):
-        found["epsilon"] = "" if math.isnan(found["epsilon"]) else epsilon_text(found["epsilon"], index["epsilon_unit"])
-    if found.get("attack") == "none":
-        found = {key: found[key] for key in ("corpus", "task", "model", "defense") if key in found}
-    return {key: str(value) for key, value in found.items() if value}
-
-
-def _filters(told: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return what each key can be narrowed down to, of those in which cells differ."""
-    found: dict[str, dict[str, None]] = {key: {} for key in FILTERS}
-    for cell in told:
-        for key, values in found.items():
-            text = cell["keys"].get(key, "") if key != "attack" else cell["attack"]
-            if text:
-                values[str(text)] = None
-    return {key: list(values) for key, values in found.items() if len(values) > 1}
 
 
 def _metrics(results: Results) -> dict[str, dict[str, Any]]:

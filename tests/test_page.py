@@ -122,6 +122,18 @@ def test_filters_narrow_boards_and_charts_down_and_stay_in_the_address(page: Any
     assert column(page, "attacks", "attack") == seen
     page.get_by_role("button", name="Show all").click()
     assert len(column(page, "attacks", "attack")) == everything
+    for chart, key in {"standings": "defense", "transfer-map": "domain"}.items():
+        links = page.locator(f"#{chart} a[*|href^='#cell=']")
+        everywhere = links.count()
+        chosen = page.locator(f"#filters select[name={key}]")
+        narrowed = []
+        for value in chosen.locator("option").all_inner_texts()[1:]:
+            chosen.select_option(value)
+            narrowed.append(links.count())
+        assert max(narrowed) <= everywhere, chart
+        assert min(narrowed) < everywhere, chart
+        page.get_by_role("button", name="Show all").click()
+        assert links.count() == everywhere > 0, chart
 
 
 def test_every_figure_leads_to_its_cell_and_the_address_leads_there_too(page: Any) -> None:

@@ -237,8 +237,9 @@ const titled = (metric) => data.metrics[metric].title + (data.metrics[metric].un
 const link = (row) => (row.cell || row.id ? `#cell=${row.cell || row.id}` : null);
 const keysOf = (row) => ({ ...row.keys, attack: row.attack || undefined });
 
-function standings({ place: arena }) {
-  const lines = data.standings.filter((line) => line.place === arena && line.value !== null);
+function standings({ place: arena }, chosen) {
+  const there = data.standings.filter((line) => line.place === arena && line.value !== null);
+  const lines = there.filter((line) => fits(line.keys, chosen));
   const anchors = lines.filter((line) => line.anchor);
   const entries = lines.filter((line) => !line.anchor);
   if (!entries.length) return null;
@@ -265,8 +266,8 @@ function standings({ place: arena }) {
   });
 }
 
-function transfer({ matrix }) {
-  const fields = data.transfer.filter((field) => field.matrix === matrix);
+function transfer({ matrix }, chosen) {
+  const fields = data.transfer.filter((field) => field.matrix === matrix && fits(field.keys, chosen));
   const told = fields.filter((field) => field.value !== null);
   if (!told.length) return null;
   const sources = distinct(fields.map((field) => field.source));
