@@ -195,7 +195,7 @@ def built_board(results: Results, by: str, where: Mapping[str, str], metrics: Se
     Raises:
         InputError: if there is no such board, key or metric, or nothing matches.
     """
-    from advser.errors import InputError
+    from advser.errors import InputError, did_you_mean
     from advser.leaderboards.boards import BOARDS
     from advser.leaderboards.exhibits import tables
     from advser.results import select, with_metrics
@@ -205,7 +205,8 @@ def built_board(results: Results, by: str, where: Mapping[str, str], metrics: Se
         chosen = with_metrics(chosen, metrics)
     built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)
     if built is None:
-        raise InputError(f"--by {by}: allowed: {', '.join([*BOARDS, *tables(chosen)])}")
+        names = [*BOARDS, *tables(chosen)]
+        raise InputError(f"--by {by}: allowed: {', '.join(names)}{did_you_mean(by, names)}")
     return built
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from advser.attacks.base import Attack
-from advser.errors import InputError
+from advser.errors import InputError, did_you_mean
 from advser.job import Job
 from advser.jobs import Configuration, Corpus, JobBook, Source, Speech, Victim, described, source_columns
 from advser.metrics.base import ClipMetric
@@ -165,7 +165,9 @@ class _Planner:
     def plan(self) -> Plan:
         for key in self.only:
             if key not in FILTERS:
-                raise InputError(f"--only {key}: found '{key}', allowed: {', '.join(FILTERS)}")
+                raise InputError(
+                    f"--only {key}: found '{key}', allowed: {', '.join(FILTERS)}{did_you_mean(key, FILTERS)}"
+                )
         for entry in self.suite.metrics:
             _check_metric(entry)
         rows = [row for entry in self.suite.attacks for row in self._rows(entry)]

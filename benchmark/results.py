@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from advser.errors import InputError
+from advser.errors import InputError, did_you_mean
 from advser.store import replacing
 
 SCHEMA_VERSION: Final = 4
@@ -326,10 +326,14 @@ def select(results: Results, where: Mapping[str, str]) -> Results:
     """
     for key in where:
         if key not in KEYS:
-            raise InputError(f"--where {key}: unknown key, allowed: {', '.join(KEYS)}")
+            raise InputError(f"--where {key}: unknown key, allowed: {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
+    for key, glob in where.items():
+        if not _matches(results.table, {key: glob}).any():
+            there = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
+            raise InputError(f"--where {key}={glob}: no cell matches, allowed here: {there}")
     table = results.table[_matches(results.table, where)]
     if table.empty:
-        raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in where.items()) + ": no cell matches")
+        raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in where.items()) + ": no cell matches them all")
     one_of_several = "seed" in where and len(results.pooled)
     ranks = no_ranks() if one_of_several else _select_known(results.ranks, where)
     pooled = no_pooled() if one_of_several else _select_known(results.pooled, where)
@@ -351,7 +355,7 @@ def with_metrics(results: Results, names: Sequence[str]) -> Results:
     known = list(results.table["metric"].unique())
     for name in names:
         if name not in known:
-            raise InputError(f"--metrics {name}: allowed: {', '.join(known)}")
+            raise InputError(f"--metrics {name}: allowed: {', '.join(known)}{did_you_mean(name, known)}")
     table, pooled = (
         pd.concat([frame[frame["metric"] == name] for name in names], ignore_index=True)
         for frame in (results.table, results.pooled)
@@ -363,9 +367,13 @@ def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bo
     mask = np.ones(len(frame), dtype=bool)
     for key, pattern in where.items():
         codes, values = pd.factorize(frame[key], use_na_sentinel=False)
-        hits = [fnmatchcase("" if pd.isna(v) else f"{v:g}" if key == "epsilon" else str(v), pattern) for v in values]
-        mask &= np.array(hits, dtype=bool)[codes]
+        mask &= np.array([fnmatchcase(_key_text(key, value), pattern) for value in values], dtype=bool)[codes]
     return mask
+
+
+def _key_text(key: str, value: Any) -> str:
+    """Return the text of a key that globs are held against."""
+    return "" if pd.isna(value) else f"{value:g}" if key == "epsilon" else str(value)
 
 
 def _conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from advser.changes import Loader, apply, separate
-from advser.errors import InputError
+from advser.errors import InputError, did_you_mean
 from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
 from advser.results import ANCHORS
@@ -336,7 +336,8 @@ def _text(name: str) -> tuple[str, str]:
         return f"suite {name}", (resources.files("advser.suites") / f"{name}.yaml").read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
-        raise InputError(f"suite '{name}': neither a file nor a shipped suite (shipped: {', '.join(shipped())})")
+        near = did_you_mean(name, shipped())
+        raise InputError(f"suite '{name}': neither a file nor a shipped suite (shipped: {', '.join(shipped())}){near}")
     try:
         return f"suite {path}", path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -36,8 +36,10 @@ def test_a_board_is_a_table_with_numbers() -> None:
     whole = loaded.table
     assert board["uar"].max() == whole.loc[whole["metric"] == "uar", "value"][whole["domain"] == "waveform"].max()
     assert loaded._repr_html_().startswith('<section id="attacks"')
-    with pytest.raises(InputError, match="--by colour: allowed: leaderboard"):
-        loaded.board("colour")
+    with pytest.raises(InputError, match=r"--by attack: allowed: leaderboard.*did you mean 'attacks'"):
+        loaded.board("attack")
+    with pytest.raises(InputError, match=r"--metrics usr: allowed: .*did you mean 'uar'"):
+        loaded.board("attacks", metrics=["usr"])
 
 
 def test_a_run_compares_itself_with_another() -> None:

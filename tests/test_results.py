@@ -240,11 +240,19 @@ def test_select_keeps_exactly_what_matches(where: dict[str, str]) -> None:
     assert_frame_equal(kept, expected.reset_index(drop=True))
 
 
-@pytest.mark.parametrize(("where", "part"), [({"modle": "*"}, "unknown key"), ({"model": "none-such"}, "no cell")])
+@pytest.mark.parametrize(
+    ("where", "part"),
+    [
+        ({"modle": "*"}, "unknown key, allowed: .*did you mean 'model'"),
+        ({"model": "none-such"}, "no cell matches, allowed here: cnn4, "),
+        ({"epsilon": "7"}, 'no cell matches, allowed here: "", 0.0005'),
+        ({"attack": "none", "epsilon": "0.001"}, "no cell matches them all"),
+    ],
+)
 def test_select_refuses_what_matches_nothing(where: dict[str, str], part: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=part) as caught:
         select(synthetic.results(), where)
-    one_line(caught, "--where", part)
+    one_line(caught, "--where")
 
 
 def test_select_applies_to_examples() -> None:
