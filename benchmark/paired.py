@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 from scipy.stats import binom, multinomial
 
-from advser.comparison import sign_flips, swapped_differences
+from advser.comparison import EXACT, sign_flips, swapped_differences
 from advser.metrics.base import Array, Metric
 
 SWAPS: Final = 10_000
@@ -19,12 +21,22 @@ SWAPS: Final = 10_000
 _ROUNDING: Final = 1e-9
 
 
-def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool) -> float:
-    """Return p of the one-sided hypothesis that nothing became worse.
+@dataclass(frozen=True)
+class Worsening:
+    """What a test says: its p, and the least p that it could have given with as many clips changed."""
+
+    p: float
+    least: float
+
+
+def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool) -> Worsening:
+    """Test the one-sided hypothesis that nothing became worse.
 
     If it is so, it is chance which of the two answered a clip how, so that their answers may be swapped, clip by clip:
     p is the share of swaps under which the new figure is at least as much worse as it is. All swaps are gone through
-    where at most `advser.comparison.EXACT` clips changed. For accuracy this is McNemar's exact test, one-sided.
+    where at most `advser.comparison.EXACT` clips changed. Where each changed clip moves the figure by as much, as for
+    accuracy, the share is a binomial tail (McNemar's exact test, one-sided). Else swaps are drawn; p beyond what they
+    resolve is Chernoff's bound on that share, if the figure is a sum over clips.
 
     Args:
         metric: makes the figure of summed statistics.
@@ -33,19 +45,46 @@ def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool
         higher_is_better: the metric's better direction.
     """
     changed = (new != base).any(axis=(0, 2))
-    if not changed.any():
-        return 1.0
+    count = int(changed.sum())
+    if not count:
+        return Worsening(1.0, 1.0)
     same = new[:, ~changed].sum(axis=1, keepdims=True)
-    flips = sign_flips(int(changed.sum()), SWAPS, 0)
+    drawn = sign_flips(count, SWAPS, 0)
+    flips = np.concatenate([drawn, 1 - np.eye(count)])
     # What did not change is one more clip, whose answers are equal.
     flips = np.concatenate([flips, np.ones((len(flips), 1))], axis=1)
     one, other = (np.concatenate([rows[:, changed], same], axis=1) for rows in (new, base))
-    difference = swapped_differences(metric, one, other, flips) * (1 if higher_is_better else -1)
+    differences = swapped_differences(metric, one, other, flips) * (1 if higher_is_better else -1)
+    found, alone = differences[: len(drawn)], differences[len(drawn) :]
     # Negated, so that a swap under which a figure is not defined counts against a difference.
-    return float(np.mean(~(difference > difference[0] + _ROUNDING)))
+    p = float(np.mean(~(found > found[0] + _ROUNDING)))
+    if count <= EXACT:
+        return Worsening(p, 0.5**count)
+    worse = (alone - found[0]) / 2
+    if not np.allclose((1 - 2 * drawn) @ worse, found, rtol=0, atol=_ROUNDING):
+        return Worsening(p, 1 / SWAPS)
+    if np.allclose(np.abs(worse), np.abs(worse[0]), rtol=0, atol=_ROUNDING):
+        return Worsening(float(binom.sf((worse > 0).sum() - 1, count, 0.5)), 0.5**count)
+    return Worsening(p if p > 1 / SWAPS else min(p, _chernoff(worse)), 0.5**count)
 
 
-def corrected(values: Sequence[float], changed: Sequence[int], level: float) -> list[float]:
+def _chernoff(worse: Array) -> float:
+    """Return a bound on the share of signs of the ``worse`` (N,) under which their sum is at least what it is.
+
+    inf over t ≥ 0 of E exp(t Σ ± w) / exp(t Σ w) (H. Chernoff: A measure of asymptotic efficiency for tests of a
+    hypothesis based on the sum of observations, Annals of Mathematical Statistics 23, 1952).
+    """
+    sizes, total = np.abs(worse), worse.sum()
+
+    def exponent(t: float) -> float:
+        return float((np.logaddexp(t * sizes, -t * sizes) - np.log(2)).sum() - t * total)
+
+    # Beyond, each term is a straight line to within rounding; any t gives a bound.
+    last = 40 / sizes[sizes > 0].min()
+    return float(min(1.0, np.exp(minimize_scalar(exponent, bounds=(0, last), method="bounded").fun)))
+
+
+def corrected(values: Sequence[float], least: Sequence[float], level: float) -> list[float]:
     """Return p values for many tests at once, in their order: at most ``level`` where a hypothesis is rejected.
 
     Tarone's correction: a test that so few clips changed in that no p of it could be small enough is not counted
@@ -54,18 +93,17 @@ def corrected(values: Sequence[float], changed: Sequence[int], level: float) -> 
 
     Args:
         values: p of `worsening`, each.
-        changed: how many clips changed, each: the least p that is possible is 2 to the power of minus that.
+        least: the least p that each could have given.
         level: chance of a false alarm over all tests.
     """
-    least, number = 0.5 ** np.asarray(changed, np.float64), counted(changed, level)
-    able = least <= level / number
-    return [min(1.0, number * p) if testable else 1.0 for p, testable in zip(values, able, strict=True)]
+    number = counted(least, level)
+    return [min(1.0, number * p) if lowest <= level / number else 1.0 for p, lowest in zip(values, least, strict=True)]
 
 
-def counted(changed: Sequence[int], level: float) -> int:
-    """Return how many tests `corrected` counts, at least 1."""
-    least = 0.5 ** np.asarray(changed, np.float64)
-    return next((k for k in range(1, len(changed) + 1) if (least <= level / k).sum() <= k), 1)
+def counted(least: Sequence[float], level: float) -> int:
+    """Return how many tests `corrected` counts, at least 1; ``least`` and ``level`` as there."""
+    lowest = np.asarray(least, np.float64)
+    return next((k for k in range(1, len(lowest) + 1) if (lowest <= level / k).sum() <= k), 1)
 
 
 def power(clips: int, drop: float, churn: float, tolerance: float, level: float) -> float:

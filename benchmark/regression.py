@@ -69,6 +69,7 @@ class Move:
         n: clips that both were judged on.
         changed: clips that the two differ on.
         p: of the paired test that nothing became worse (`advser.paired.worsening`); NaN if there is none.
+        least: the least p that this test could have given.
         adjusted: ``p`` corrected for all gated figures; NaN if it is not gated.
         tolerance: of its gate; None if it is not gated.
         verdict: what to make of it.
@@ -83,6 +84,7 @@ class Move:
     n: int = 0
     changed: int = 0
     p: float = float("nan")
+    least: float = 1.0
     adjusted: float = float("nan")
     tolerance: float | None = None
     verdict: Verdict = "same"
@@ -301,7 +303,8 @@ class _Pairs:
         found = replace(move, n=int(measured.sum()), changed=int(differing.sum()))
         if move.higher_is_better is None:
             return found
-        return replace(found, p=worsening(metric, one, other, higher_is_better=move.higher_is_better))
+        test = worsening(metric, one, other, higher_is_better=move.higher_is_better)
+        return replace(found, p=test.p, least=test.least)
 
 
 def _by_cell(results: Results) -> dict[tuple[Any, ...], list[pd.DataFrame]]:
@@ -335,8 +338,8 @@ def _gate(move: Move, gated: Mapping[str, Gate]) -> dict[str, Any]:
 
 def _judged(moves: Sequence[Move], level: float) -> list[Move]:
     tested = [row for row, move in enumerate(moves) if move.tolerance is not None and not np.isnan(move.p)]
-    changed = [moves[row].changed for row in tested]
-    adjusted = dict(zip(tested, corrected([moves[row].p for row in tested], changed, level), strict=True))
+    least = [moves[row].least for row in tested]
+    adjusted = dict(zip(tested, corrected([moves[row].p for row in tested], least, level), strict=True))
     found = (replace(move, adjusted=adjusted.get(row, float("nan"))) for row, move in enumerate(moves))
     return [replace(move, verdict=_verdict(move, level)) for move in found]
 
@@ -392,7 +395,7 @@ def _differing(base: Iterator[tuple[str, Any]], new: Iterator[tuple[str, Any]]) 
 def _sight(moves: Sequence[Move], level: float) -> Iterator[str]:
     """Tell what drop of a gated recognition figure could have been seen."""
     gated = [move for move in moves if not np.isnan(move.adjusted)]
-    single = level / counted([move.changed for move in gated], level)
+    single = level / counted([move.least for move in gated], level)
     for metric in dict.fromkeys(move.metric for move in gated if move.metric in SEEN):
         rows = [move for move in gated if move.metric == metric]
         clips, tolerance = min(move.n for move in rows), max(move.tolerance or 0.0 for move in rows)

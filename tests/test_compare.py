@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from advser.comparison import EXACT, sign_flips
 from advser.errors import InputError
-from advser.metrics.recognition import Accuracy
-from advser.paired import corrected, detectable, power, worsening
+from advser.metrics.base import Array
+from advser.metrics.recognition import UAR, Accuracy
+from advser.paired import _chernoff, corrected, detectable, power, worsening
 from advser.regression import Gate, compare, gates_of
 from advser.results import KEYS, Results
 
@@ -108,21 +110,56 @@ def test_for_accuracy_it_is_mcnemars_exact_test(answers: list[tuple[int, int]]) 
     new, base = (np.array([[[answer[side], 1.0] for answer in answers]]) for side in (0, 1))
     lost = sum(before > after for after, before in answers)
     turned = sum(before != after for after, before in answers)
-    p = worsening(Accuracy(), new, base, higher_is_better=True)
+    found = worsening(Accuracy(), new, base, higher_is_better=True)
     exact = binomtest(lost, turned, 0.5, alternative="greater").pvalue if turned else 1.0
-    # With more than 12 clips, swaps are drawn.
-    assert p == pytest.approx(exact, abs=1e-9 if turned <= 12 else 0.02)
-    assert worsening(Accuracy(), base, new, higher_is_better=False) == pytest.approx(p, abs=0.02)
+    assert found.p == pytest.approx(exact, abs=1e-9)
+    assert found.least == 0.5**turned
+    assert worsening(Accuracy(), base, new, higher_is_better=False).p == pytest.approx(exact, abs=1e-9)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=EXACT))
+def test_the_bound_of_a_tail_is_never_below_it_and_near_it_where_all_became_worse(worse: list[float]) -> None:
+    shares = np.array(worse) + 0.0
+    if not (np.abs(shares) > 1e-3).all():
+        return
+    tail = float(np.mean((2 * sign_flips(len(shares), 0, 0) - 1) @ shares >= shares.sum() - 1e-12))
+    bound = _chernoff(shares)
+    assert tail <= bound * (1 + 1e-6)
+    if (shares > 0).all():
+        assert bound == pytest.approx(tail, rel=0.01)
+
+
+def right_of(classes: int, clips: int, right: bool) -> Array:
+    """Statistics of clips that are all right, or all wrong."""
+    examples = pd.DataFrame({"label": np.arange(clips) % classes, "prediction": 0})
+    examples["prediction"] = examples["label"] if right else (examples["label"] + 1) % classes
+    return np.stack([np.asarray(UAR().statistics(examples, classes), float)])
+
+
+@pytest.mark.parametrize("clips", [20, 100])
+def test_what_swaps_do_not_resolve_is_bounded(clips: int) -> None:
+    # Classes of unequal numbers: clips move the figure by unequal amounts.
+    new, base = right_of(3, clips, right=False), right_of(3, clips, right=True)
+    found = worsening(UAR(), new, base, higher_is_better=True)
+    assert found.p == pytest.approx(0.5**clips, rel=0.5)
+    assert worsening(UAR(), base, new, higher_is_better=True).p == 1
+
+
+def test_a_collapse_is_called_a_regression_among_any_number_of_gated_figures() -> None:
+    new, base = (np.array([[[right, 1.0]] * 100]) for right in (0.0, 1.0))
+    collapsed = worsening(Accuracy(), new, base, higher_is_better=True)
+    found = corrected([collapsed.p, *[0.5] * 2000], [collapsed.least, *[1e-6] * 2000], 0.05)
+    assert found[0] <= 0.05
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30)), min_size=1, max_size=30), st.floats(0.01, 0.5))
 def test_many_tests_are_corrected_for_and_those_that_could_not_reject_cost_nothing(tests, level: float) -> None:
     values = [max(p, 0.5**changed) for p, changed in tests]
-    changed = [number for _, number in tests]
-    found = corrected(values, changed, level)
+    least = [0.5**number for _, number in tests]
+    found = corrected(values, least, level)
     assert all(min(1.0, p * len(values)) >= q or q == 1.0 for p, q in zip(values, found, strict=True))
     assert all(q >= p for p, q in zip(values, found, strict=True))
-    unmoved = corrected([*values, 1.0, 1.0], [*changed, 0, 0], level)
+    unmoved = corrected([*values, 1.0, 1.0], [*least, 1.0, 1.0], level)
     assert unmoved == [*found, 1.0, 1.0]
 
 
