@@ -18,6 +18,7 @@ import soundfile
 import torch
 
 from advser.attacks.base import Attack
+from advser.attacks.external import FLOATS
 from advser.attacks.learned import LearnedAttack
 from advser.audio import SAMPLE_RATE, Samples, resample, to_pcm
 from advser.errors import InputError, MeasurementError, NotApplicableError
@@ -52,6 +53,9 @@ FADE: Final = 0.005
 
 FORMATS: Final = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 """Suffix → what is read and written."""
+
+_KIN: Final = {"WAV": ("WAVEX", "RF64")}
+"""Format → its variants, which have the same suffix."""
 
 Progress = Callable[[float], None]
 """Is told the share that is done, 0 to 1."""
@@ -127,14 +131,16 @@ def party(results: Results, store: Store) -> Party:
         store: where these are.
 
     Raises:
-        InputError: if the results name no model, or the store lacks one.
+        InputError: if the results name no model, or models of several tasks, or the store lacks one.
     """
     trained = results.examples[results.examples["model_key"] != ""]
     first = trained.drop_duplicates(["part", "model", "defense"])
     if first.empty:
         raise InputError("--run: found no trained model, allowed: results with examples (of this version, unpublished)")
     bare = bool((first["defense"] == "none").any())
+    several = first["part"].nunique() > 1
     listeners = []
+    parts = []
     for row in first.to_dict("records"):
         if row["model_key"] not in store:
             raise InputError(
@@ -144,15 +150,24 @@ def party(results: Results, store: Store) -> Party:
         artefact = store.get(row["model_key"])
         prepared = load_prepared(store.get(artefact.manifest["job"]["inputs"]["prepared"]))
         model = load_model(artefact, "cpu")
-        title = f"{row['model']} / {row['defense']}"
+        title = f"{row['part']}: " * several + f"{row['model']} / {row['defense']}"
         surrogate = model.differentiable and (not bare or row["defense"] == "none")
         listeners.append(Listener(title, model, tuple(prepared.classes), surrogate))
-    return Party(tuple(listeners), *_speech(results, prepared))
+        parts.append((row["part"], prepared))
+    _refuse_tasks(listeners)
+    return Party(tuple(listeners), *_speech(results, *parts[0]))
 
 
-def _speech(results: Results, prepared: Prepared) -> tuple[Speech | None, str]:
+def _refuse_tasks(listeners: Sequence[Listener]) -> None:
+    tasks = {one.classes: one.title for one in reversed(listeners)}
+    if len(tasks) > 1:
+        told = "; ".join(f"{', '.join(classes)} ({title})" for classes, title in reversed(tasks.items()))
+        raise InputError(f"--run: found models of several tasks, {told}, allowed: one (--where part=NAME)")
+
+
+def _speech(results: Results, part: str, prepared: Prepared) -> tuple[Speech | None, str]:
     nothing = {"name": "none", "reason": "none in these results"}
-    told: dict[str, Any] = next(iter(results.run.get("transcribers", {}).values()), nothing)
+    told: dict[str, Any] = results.run.get("transcribers", {}).get(part, nothing)
     if told["name"] == "none":
         return None, told["reason"]
     transcriber = build(TRANSCRIBERS.get(told["name"]), told["params"], f"transcriber '{told['name']}'")
@@ -199,16 +214,19 @@ def hide(
     _attack(attack, {**params, "epsilon": 1e-3})
     perturbed = 0
     with replacing(into) as beside, _opened(source) as original:
-        form = FORMATS[into.suffix.lower()]
-        kept = original.subtype if original.format == form else None
+        form, subtype = _encoding(original, FORMATS[into.suffix.lower()])
+        clips = subtype not in FLOATS
         try:
-            with soundfile.SoundFile(beside, "w", original.samplerate, original.channels, kept, format=form) as written:
+            with soundfile.SoundFile(
+                beside, "w", original.samplerate, original.channels, subtype, format=form
+            ) as written:
                 for block, done in _blocks(original):
                     delta, windows = _perturbation(
                         block, original.samplerate, model, attack, params, strength, generator
                     )
                     perturbed += windows
-                    written.write(block if delta is None else np.clip(block + delta[:, None], -1, 1))
+                    changed = block if delta is None else block + delta[:, None]
+                    written.write(np.clip(changed, -1, 1) if clips and delta is not None else changed)
                     progress(done / 2)
         except soundfile.LibsndfileError as error:
             raise InputError(f"{into}: {error}") from None
@@ -226,10 +244,26 @@ def _opened(path: Path) -> soundfile.SoundFile:
     return file
 
 
+def _encoding(original: soundfile.SoundFile, form: str) -> tuple[str, str | None]:
+    """Return format and subtype of what is written as ``form``: the recording's own as far as that can hold them."""
+    kept = original.format if original.format in _KIN.get(form, ()) else form
+    if kept == original.format:
+        return kept, original.subtype
+    linear = original.subtype in FLOATS or original.subtype.startswith("PCM_")
+    able = (subtype for subtype in (original.subtype, "PCM_24") if linear and soundfile.check_format(form, subtype))
+    return kept, next(able, None)
+
+
 def _blocks(file: soundfile.SoundFile) -> Iterator[tuple[Samples, float]]:
     """Yield blocks (n, channels) of a file, and what share of it is read then."""
-    read = 0
-    for block in file.blocks(BLOCK * file.samplerate, dtype="float32", always_2d=True):
+    read, blocks = 0, file.blocks(BLOCK * file.samplerate, dtype="float32", always_2d=True)
+    while True:
+        try:
+            block = next(blocks, None)
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{file.name}: unreadable as audio: {error}") from None
+        if block is None:
+            return
         if not np.isfinite(block).all():
             raise InputError(f"{file.name}: found samples that are not finite numbers, allowed: numbers")
         read += len(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from commandline import ADVSER, advser
 
 from advser.audio import resample
 from advser.corpora import demo_data
-from advser.hiding import BLOCK, Party, Protected, hide, party
+from advser.errors import InputError
+from advser.hiding import BLOCK, Party, Protected, _refuse_tasks, hide, party
 from advser.results import Results
 from advser.store import Store
 
@@ -52,7 +54,10 @@ def recording(path: Path, rate: int, channels: int, seconds: float, subtype: str
     sound = np.concatenate([resample(soundfile.read(clip, dtype="float32")[0], 16_000, rate) for clip in CLIPS])
     length = round(seconds * rate)
     sound = np.resize(sound, length) * (np.arange(length) < 0.9 * length)
-    soundfile.write(path, np.stack([sound, 0.5 * sound], 1)[:, :channels], rate, subtype=subtype)
+    form, _, kind = (subtype or "").rpartition(" ")
+    soundfile.write(
+        path, np.stack([sound, 0.5 * sound], 1)[:, :channels], rate, subtype=kind or None, format=form or None
+    )
     return path
 
 
@@ -66,6 +71,8 @@ def hidden(source: Path, into: Path, listening: Party, strength: float = -30) ->
         ("a.wav", 16_000, 1, "PCM_16"),
         ("a.wav", 44_100, 2, "PCM_24"),
         ("a.wav", 8_000, 1, "FLOAT"),
+        ("a.wav", 48_000, 2, "WAVEX PCM_24"),
+        ("a.wav", 16_000, 1, "RF64 PCM_16"),
         ("a.flac", 48_000, 2, "PCM_16"),
         ("a.ogg", 22_050, 1, "VORBIS"),
         ("a.mp3", 44_100, 2, "MPEG_LAYER_III"),
@@ -79,9 +86,28 @@ def test_rate_channels_length_and_encoding_stay(
     before, after = soundfile.info(source), soundfile.info(tmp_path / f"out-{name}")
     assert (after.samplerate, after.channels, after.frames) == (before.samplerate, before.channels, before.frames)
     assert (after.format, after.subtype) == (before.format, before.subtype)
+    assert f"{after.format} {after.subtype}".endswith(subtype)
     assert told.seconds == pytest.approx(7.3, abs=0.1)
     assert told.windows == 2
     assert told.changed["tiny / none"] >= 1
+
+
+def test_another_format_holds_as_much_and_floats_above_full_scale_stay(tmp_path: Path, listening: Party) -> None:
+    source = recording(tmp_path / "a.wav", 16_000, 1, 4, "FLOAT")
+    sound, rate = soundfile.read(source, dtype="float32")
+    sound[100] = 1.7
+    soundfile.write(source, sound, rate, subtype="FLOAT")
+    hidden(source, tmp_path / "b.wav", listening)
+    assert soundfile.read(tmp_path / "b.wav")[0][100] > 1.6
+    hidden(source, tmp_path / "b.flac", listening)
+    assert soundfile.info(tmp_path / "b.flac").subtype == "PCM_24"
+
+
+def test_models_of_several_tasks_are_refused_and_one_task_can_be_chosen(listening: Party) -> None:
+    (one, *_) = listening.listeners
+    with pytest.raises(InputError, match=r"found models of several tasks, .* \(tiny / none\); f, m \(sex\)"):
+        _refuse_tasks([one, replace(one, title="sex", classes=("f", "m"))])
+    _refuse_tasks([one, one])
 
 
 def test_the_perturbation_is_as_loud_as_said_the_same_in_each_channel_and_not_in_silence(
@@ -149,6 +175,8 @@ def test_on_the_command_line_answers_change_and_what_is_said_stays(place: Path, 
         (["own.txt", "b.wav"], "own.txt: unreadable as audio"),
         (["none.wav", "b.wav"], "none.wav: unreadable as audio"),
         (["own.flac", "b.aac"], "b.aac: found the suffix '.aac', allowed: .wav, .flac, .ogg, .mp3"),
+        (["cut.flac", "b.wav"], "cut.flac: unreadable as audio"),
+        (["own.flac", "b.wav", "--where", "model=cnn9"], "--where model=cnn9: no cell matches, allowed here: "),
         (["own.flac", "own.flac"], "own.flac: found the recording itself"),
         (["own.flac", "b.wav", "--attack", "generator"], "--attack generator: allowed: one on waveforms"),
         (["own.flac", "b.wav", "--attack", "pdg"], "unknown attack 'pdg'; did you mean 'pgd'"),
@@ -161,6 +189,8 @@ def test_what_cannot_be_protected_is_told_in_one_line(
 ) -> None:
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
     (tmp_path / "own.txt").write_text("no sound")
+    data = CLIPS[0].read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
     store = [] if "--store" in words else ["--store", place / "store"]
     done = advser("hide", *words, "--run", place / "out", *store, cwd=tmp_path)
     assert done.returncode == 2, done.stdout

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import Plugins, console, parameters
+from advser.commands.usage import Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
     from advser.hiding import Party, Protected
@@ -19,6 +19,7 @@ def hide(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A recording: WAV, FLAC, OGG or MP3.")],
     into: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write it; the suffix names the format.")],
     run: Annotated[Path, typer.Option(help="Results folder whose trained models are to misread it.")],
+    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Models to keep of it.")] = [],
     attack: Annotated[str, typer.Option(help="An attack on waveforms with a budget in L∞.")] = "mi-fgsm",
     strength: Annotated[
         float, typer.Option(max=0, help="Level of the perturbation, dB relative to the sound: −40 faint, −20 loud.")
@@ -38,12 +39,13 @@ def hide(
     from advser.hiding import hide as hidden
     from advser.hiding import party
     from advser.registry import load_plugin_files
-    from advser.results import Results
+    from advser.results import Results, select
     from advser.store import Store, default_store
 
     load_plugin_files(plugin)
     given = parameters(params)
-    listening = party(Results.load(run), Store(store or default_store()))
+    chosen = select(Results.load(run), pairs("--where", where, "KEY=GLOB"))
+    listening = party(chosen, Store(store or default_store()))
     with Progress(*Progress.get_default_columns()[:2], TimeRemainingColumn(), console=console(errors=True)) as bar:
         task = bar.add_task(source.name, total=1.0)
         done = hidden(
