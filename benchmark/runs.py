@@ -241,6 +241,8 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "state": state,
         "metrics": {name: shown for part in prepared.parts for name, shown in _described(part.plan.suite).items()},
         "audit": audited.record,
+        "suite_file": path.name if (path := Path(request.suite)).is_file() else "",
+        "external": [folder.resolve().name for folder in request.external],
         "only": dict(request.only),
         "set": list(request.changes),
         "plugins": [path.name for path in request.workers.plugins],

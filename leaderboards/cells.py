@@ -54,11 +54,12 @@ def command(results: Results, row: Row, *, worst: bool = False) -> str:
     """
     run = results.run
     suite = run.get("suite", {})
-    words = ["advser", "run", str(suite.get("name", "SUITE"))]
+    words = ["advser", "run", str(run.get("suite_file") or suite.get("name", "SUITE"))]
     parts = (suite.get("parts") or {}).values() or [suite]
     corpora = dict.fromkeys(part.get("corpus", {}).get("name") for part in parts)
     words += [word for corpus in corpora if corpus not in (None, "demo") for word in ("--data", f"{corpus}=DIR")]
     words += [word for name in run.get("plugins", []) for word in ("--plugin", name)]
+    words += [word for name in run.get("external", []) for word in ("--external", name)]
     words += [word for change in run.get("set", []) for word in ("--set", change)]
     wanted = [*_OF_VICTIM, *(() if worst else ("attack",) if row.clean else _OF_ATTACK)]
     chosen = {**run.get("only", {}), **{key: glob.escape(str(row.keys[key])) for key in wanted if row.keys[key]}}

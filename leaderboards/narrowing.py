@@ -9,7 +9,8 @@ from typing import Any, Final
 from advser.leaderboards.board import Board
 from advser.leaderboards.rows import epsilon_text
 
-FILTERS: Final = ("corpus", "task", "domain", "delivery", "access", "labels", "epsilon", "model", "defense", "attack")
+_OF_VICTIM: Final = ("part", "corpus", "task", "protocol", "model", "defense")
+FILTERS: Final = (*_OF_VICTIM[:4], "domain", "delivery", "access", "labels", "epsilon", "model", "defense", "attack")
 """Keys by which the page can be narrowed down, as far as they differ."""
 
 
@@ -20,7 +21,7 @@ def row_keys(board: Board, row: int) -> dict[str, str]:
     if isinstance(found.get("epsilon"), float):
         found["epsilon"] = "" if math.isnan(found["epsilon"]) else epsilon_text(found["epsilon"], index["epsilon_unit"])
     if found.get("attack") == "none":
-        found = {key: found[key] for key in ("corpus", "task", "model", "defense") if key in found}
+        found = {key: found[key] for key in _OF_VICTIM if key in found}
     return {key: str(value) for key, value in found.items() if value}
 
 

@@ -102,21 +102,23 @@ def _blocks(board: Board, shown: Sheet, told: Container[str]) -> list[tuple[str,
 def _line(board: Board, shown: Sheet, row: int, told: Container[str]) -> dict[str, Any]:
     """Return a row's keys, and of each field what is shown, what it sorts by and the cell that it leads to."""
     entries = [board.frame[column.key].iloc[row] for column in board.columns]
+    keys = board.index.iloc[row]
     fields = [
         {
             "shown": field,
-            "sort": _sort(entry),
+            "sort": _sort(entry, keys.get(column.key)),
             "origin": entry.origin if isinstance(entry, Cell) and entry.origin in told else "",
         }
-        for field, entry in zip(shown.body[row], entries, strict=True)
+        for field, entry, column in zip(shown.body[row], entries, board.columns, strict=True)
     ]
     return {"keys": row_keys(board, row), "fields": fields}
 
 
-def _sort(entry: object) -> str:
-    """Return what a field is sorted by: the full figure, a number as it is, else the text; nothing comes last."""
-    if isinstance(entry, Cell):
-        return "" if math.isnan(entry.value) else repr(float(entry.value))
+def _sort(entry: object, key: object) -> str:
+    """Return what a field is sorted by: the full figure, the number of a key (ε), else the text; nothing comes last."""
+    number = entry.value if isinstance(entry, Cell) else key
+    if isinstance(number, float):
+        return "" if math.isnan(number) else repr(float(number))
     return str(entry)
 
 
