@@ -219,16 +219,22 @@ def built_figure(
         InputError: if there is no such figure or key, nothing matches, or the width is none for a figure.
     """
     from advser.errors import InputError, did_you_mean
-    from advser.leaderboards.drawing import Paper
+    from advser.leaderboards.drawing import HIGHEST, Paper
     from advser.leaderboards.pictures import read_samples
     from advser.leaderboards.write import drawings
     from advser.results import select
 
     paper = Paper(width, heading)
     drawn = drawings(select(results, where), directory, read_samples(directory), paper)
-    with paper.style():
-        figure = drawn[name]() if name in drawn else None
-    if figure is None:
+    if name not in drawn:
+        why = "; a curve needs attacks of two budgets, or two numbers of steps" if "-against-" in name else ""
         near = did_you_mean(name, list(drawn))
-        raise InputError(f"figure '{name}': allowed here: {', '.join(drawn) or 'none'}{near}")
+        raise InputError(f"figure '{name}': allowed here: {', '.join(drawn) or 'none'}{near or why}")
+    with paper.style():
+        figure = drawn[name]()
+    if figure is None:
+        raise InputError(f"figure '{name}': found nothing to draw, allowed: cells with figures (--where keeps none)")
+    height = figure.get_size_inches()[1]
+    if width and height > HIGHEST:
+        raise InputError(f"figure '{name}': {height:.1f} inches high, allowed: {HIGHEST:g} (--where keeps fewer rows)")
     return figure

@@ -29,6 +29,9 @@ FORMATS: Final = ("svg", "png", "pdf")
 WIDTHS: Final = (2.0, 20.0)
 """Narrowest and widest figure of a paper, in inches."""
 
+HIGHEST: Final = 10.0
+"""Highest one: a page."""
+
 _STYLE: Final[Any] = {
     "svg.hashsalt": "advser",
     "svg.fonttype": "path",
@@ -118,6 +121,11 @@ class Paper:
         if not self.width:
             return text
         return textwrap.fill(text, int(self.width / across * 72 / (matplotlib.rcParams["font.size"] * _LETTER)))
+
+    def crowded(self, labels: Sequence[str]) -> bool:
+        """Tell whether the labels of an axis that is as wide as the figure would run into one another."""
+        em = matplotlib.rcParams["xtick.labelsize"] * _LETTER / 72 if self.width else 0.0
+        return sum(len(label) + 2 for label in labels) * em > 0.8 * self.width
 
     def title(self, place: Axes, across: int, *parts: str) -> None:
         """Give a panel its title, beginning a line for each part that is not empty."""

@@ -129,7 +129,8 @@ def profile(results: Results, found: Sequence[Row], declared: Profile, paper: Pa
             positions + shift, values, width, yerr=errors, color=COLORS[color], hatch=_HATCHES[turns % len(_HATCHES)],
             edgecolor="white", linewidth=0, label=name, error_kw={"linewidth": 0.8},
         )  # fmt: skip
-    place.set_xticks(positions, [results.metric(metric).title for metric in declared.metrics])
+    titles = [results.metric(metric).title for metric in declared.metrics]
+    place.set_xticks(positions, titles, rotation=90 if paper.crowded(titles) else 0)
     place.set_xlabel(declared.x_label)
     place.set_ylabel(declared.y_label)
     return paper.finished(figure, [place], declared.title)

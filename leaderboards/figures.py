@@ -109,15 +109,18 @@ def draw(
     axes = figure.subplots(-(-len(drawn) // across), across, sharey=True, sharex=shared, squeeze=False)
     for number, panel in enumerate(drawn):
         place: Axes = axes.flat[number]
-        _draw_panel(place, panel, styles, paper)
+        _draw_panel(place, panel, styles)
         paper.title(place, across, panel.place if broken or number < across else "", panel.victim)
         if broken or number + across >= len(drawn):
             place.set_xlabel(paper.wrapped(panel.x_label, across))
             place.tick_params(labelbottom=True)
         if number % across == 0:
             place.set_ylabel(title)
-    # Not before all panels are drawn: it fixes the upper end that they share.
+    # Not before all panels are drawn: it fixes the ends that they share.
     axes.flat[0].set_ylim(bottom=0)
+    drawn_on = list(zip(drawn, axes.flat, strict=False))
+    for first in range(len(drawn_on) if broken else across):
+        _fit(drawn_on[first : first + 1] if broken else drawn_on[first::across], paper)
     for spare in axes.flat[len(drawn) :]:
         spare.remove()
     return paper.finished(figure, axes.flat[: len(drawn)], heading)
@@ -148,7 +151,7 @@ def _styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]], paper: Paper) -> None:
+def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]]) -> None:
     if panel.clean is not None:
         axes.axhline(panel.clean.value, color="black", linewidth=1, linestyle=(0, (1, 1.5)), label="clean")
     for curve in panel.curves:
@@ -161,9 +164,14 @@ def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]], pap
             axes.fill_between(x, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
         else:
             axes.vlines(x, lows, highs, color=style["color"], alpha=0.4, linewidth=3)
-    values = sorted({x for curve in panel.curves for x, _ in curve.points if x > 0})
-    if values and values[-1] / values[0] >= _WIDE_RANGE:
-        axes.set_xscale("log")
-    elif values:
-        axes.set_xlim(left=0, right=values[-1] * 1.06)
-        paper.shorten_ticks(axes)
+
+
+def _fit(shared: Sequence[tuple[Panel, Axes]], paper: Paper) -> None:
+    """Give panels the x axis that they share: from 0, or logarithmic if it goes far."""
+    values = sorted({x for panel, _ in shared for curve in panel.curves for x, _ in curve.points if x > 0})
+    for _, axes in shared:
+        if values and values[-1] / values[0] >= _WIDE_RANGE:
+            axes.set_xscale("log")
+        elif values:
+            axes.set_xlim(left=0, right=values[-1] * 1.06)
+            paper.shorten_ticks(axes)

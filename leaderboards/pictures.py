@@ -20,8 +20,8 @@ from advser.errors import InputError
 from advser.exhibits import Pictures
 from advser.leaderboards.drawing import SCREEN, Drawing, Paper, laid_out
 from advser.leaderboards.exhibits import exhibits, same, value_of
-from advser.leaderboards.rows import Row, parameters
-from advser.results import SAMPLES_FOLDER, SAMPLES_INDEX, Results
+from advser.leaderboards.rows import Row, cell_id, parameters, rows
+from advser.results import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX, Results
 from advser.store import replacing
 
 SOUNDS: Final = ("original", "judged", "difference")
@@ -44,6 +44,9 @@ FAINT: Final = -90
 LOUD: Final = 10
 """Levels in dB between which spectrograms have colours."""
 
+_TOLD: Final = ("clip", "label", "prediction", "clean_prediction", "original", "judged")
+"""What a sample's entry tells beside the keys of its cell; later versions tell more."""
+
 _WINDOW: Final = 512
 _FAINTEST: Final = 1e-10
 """Power that is drawn as −100 dB."""
@@ -56,11 +59,13 @@ def declared_pictures(
 
     Args:
         results: what was found.
-        entries: its samples.
+        entries: the samples of the run, of which those of other cells are left out.
         folder: where their sounds are.
         paper: what they are drawn for.
     """
-    chosen = {one.pictures: (one, _chosen(entries, one)) for one in exhibits(results) if isinstance(one, Pictures)}
+    cells = {cell_id(row.keys) for row in rows(results)}
+    own = [entry for entry in entries if cell_id(entry) in cells]
+    chosen = {one.pictures: (one, _chosen(own, one)) for one in exhibits(results) if isinstance(one, Pictures)}
     return {
         name: partial(draw, sample, folder, declared.title, paper)
         for name, (declared, sample) in chosen.items()
@@ -72,7 +77,7 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
     """Return the entries of a results folder's ``samples/index.json``; none if there is none.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if it cannot be read, or an entry lacks what it must tell.
     """
     index = directory / SAMPLES_FOLDER / SAMPLES_INDEX
     if not index.is_file():
@@ -81,7 +86,11 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{index}: unreadable: {' '.join(str(error).split())}") from None
-    return entries
+    told = [one if isinstance(one, dict) else {} for one in entries] if isinstance(entries, list) else [{}]
+    for number, entry in enumerate(told):
+        if lacking := sorted({*KEYS, *_TOLD} - {*entry}):
+            raise InputError(f"{index}: entry {number}: found no {lacking[0]}, allowed: what `advser run` writes")
+    return told
 
 
 def _chosen(entries: Sequence[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:
@@ -101,8 +110,7 @@ def draw(sample: Mapping[str, Any], folder: Path, title: str, paper: Paper = SCR
     The difference's waveform has an axis of its own, for it is far fainter than the sound; all spectrograms have the
     same range.
     """
-    original, rate = soundfile.read(folder / sample["original"], dtype="float32")
-    judged, _ = soundfile.read(folder / sample["judged"], dtype="float32")
+    (original, rate), (judged, _) = (_read(folder / sample[kind]) for kind in ("original", "judged"))
     width = paper.width or 7.2
     figure = Figure(figsize=(width, max(2.2, width / 2)), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, squeeze=False)
@@ -124,6 +132,14 @@ def draw(sample: Mapping[str, Any], folder: Path, title: str, paper: Paper = SCR
     if paper.heading:
         figure.suptitle(f"{title}: clip {sample['clip']}, {sample['label']}")
     return laid_out(figure)
+
+
+def _read(path: Path) -> tuple[npt.NDArray[np.float32], int]:
+    try:
+        sound, rate = soundfile.read(path, dtype="float32")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path}: unreadable as audio: {' '.join(str(error).split())}") from None
+    return sound, int(rate)
 
 
 def _waveform(axes: Axes, sound: npt.NDArray[np.float32], rate: int) -> None:
@@ -170,7 +186,7 @@ def write_thumbnails(entries: Sequence[dict[str, Any]], folder: Path) -> list[Pa
     written = []
     # Samples of older versions have no difference.
     for name in dict.fromkeys(entry[kind] for entry in entries for kind in SOUNDS if kind in entry):
-        sound, _ = soundfile.read(folder / name, dtype="float32")
+        sound, _ = _read(folder / name)
         with replacing((folder / name).with_suffix(".png")) as path:
             # Few colours tell as much, in a third of the bytes.
             Image.fromarray(thumbnail(sound)).quantize(COLOURS_OF_A_THUMBNAIL).save(path, format="png")

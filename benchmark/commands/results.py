@@ -131,7 +131,7 @@ def _gated(fail_on: list[str], level: float) -> str:
 
 def figure(
     results: Annotated[Path, typer.Argument(help="A results folder.")],
-    name: Annotated[str, typer.Argument(help="Which one: METRIC-against-epsilon, or another of its figures/.")],
+    name: Annotated[str, typer.Argument(help="METRIC-against-epsilon or -steps (-PART), or one of the suite's.")],
     out: Annotated[Path, typer.Argument(help="The file to write: .pdf, .svg or .png.")],
     width: Annotated[float, typer.Option(help="In inches; 3.35: a column of two; 7: a page.")] = 3.35,
     where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
