@@ -347,12 +347,13 @@ def _select_known(frame: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame
 
 
 def with_metrics(results: Results, names: Sequence[str]) -> Results:
-    """Return the figures of some metrics, in the order of ``names``.
+    """Return the figures of some metrics, in the order of ``names``, each once.
 
     Raises:
         InputError: if the results do not have one of them.
     """
     known = list(results.table["metric"].unique())
+    names = list(dict.fromkeys(names))
     for name in names:
         if name not in known:
             raise InputError(f"--metrics {name}: allowed: {', '.join(known)}{did_you_mean(name, known)}")

@@ -103,6 +103,7 @@ class Board:
         notes: what a reader must know.
         marked: what the marked figures are the best of.
         label: what LaTeX refers to it by; empty: ``tab:`` and the name.
+        span: whether LaTeX sets it across both columns of a page.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Board:
     notes: tuple[str, ...]
     marked: str = MARKED
     label: str = ""
+    span: bool = False
 
     @property
     def sectioned(self) -> bool:

@@ -32,7 +32,8 @@ _SYMBOLS: Final = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    # Those of TeX's first encoding, which needs no package.
+    '"': "''",
     "–": "--",
     "—": "---",
     "…": r"\ldots{}",
@@ -57,6 +58,10 @@ _SYMBOLS: Final = {
 }
 
 
+_NO_LETTERS: Final = "ÐðÞþĄąĘęĮįŲųĐđŊŋ"
+"""Latin letters that TeX's first encoding has not."""
+
+
 def latex(board: Board) -> str:
     r"""Return a board as ``table`` floats; the first has the caption and the label.
 
@@ -71,20 +76,21 @@ def latex(board: Board) -> str:
     if below:
         if len(floats[-1]) + _height(below) > PAGE_LINES:
             floats.append([])
-        floats[-1].append("  \\par\\smallskip\\raggedright\n  " + " \\\\\n  ".join(below) + "\\par")
+        floats[-1].append("  \\par\\smallskip\\raggedright\n  " + " \\\\\n  ".join(map(_guarded, below)) + "\\par")
+    kind = "table*" if board.span else "table"
     needed = [r"% \usepackage{booktabs}"]
     return "\n".join(
         line
         for number, body in enumerate(floats)
         for line in [
             *([] if number else needed),
-            r"\begin{table}[tbp]",
+            rf"\begin{{{kind}}}[tbp]",
             r"  \centering",
             rf"  \caption{{{caption}{', continued' if number else ''}}}" + ("" if number else label),
             r"  \scriptsize",
             r"  \setlength{\tabcolsep}{3pt}",
             *body,
-            r"\end{table}",
+            rf"\end{{{kind}}}",
         ]
     )
 
@@ -102,7 +108,8 @@ def escape(text: str) -> str:
 def _character(character: str) -> str:
     if character in _SYMBOLS:
         return _SYMBOLS[character]
-    return character if character.isascii() or "À" <= character <= "ſ" else "?"
+    latin = "À" <= character <= "ſ" and character not in _NO_LETTERS
+    return character if character.isascii() or latin else "?"
 
 
 def _floats(shown: Sheet) -> list[list[str]]:
@@ -180,8 +187,12 @@ def _heading(titles: list[str], *, last: bool) -> list[str]:
 
 
 def _line(fields: list[str]) -> str:
-    # Braces keep a field that starts with a bracket from being read as the argument of the line break before it.
-    return "    " + " & ".join("{" + field + "}" if field.startswith("[") else field for field in fields) + r" \\"
+    return "    " + " & ".join(map(_guarded, fields)) + r" \\"
+
+
+def _guarded(text: str) -> str:
+    """Return what follows a line break in braces if it begins like an argument or the star of it."""
+    return "{" + text + "}" if text.startswith(("[", "*")) else text
 
 
 def _field(field: Shown) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,8 +24,12 @@ class Shape:
         bold: whether the best figures are marked.
         intervals: whether confidence intervals are shown.
         notes: whether the board's notes are kept.
-        caption: what takes the place of title and facts; empty: nothing.
+        caption: what takes the place of the title; facts go below, with the notes. Empty: as usual.
         label: what LaTeX refers to it by; empty: as usual.
+        span: whether LaTeX sets it across both columns of a page (``table*``).
+
+    Raises:
+        InputError: if the label has characters that LaTeX's labels cannot have.
     """
 
     columns: tuple[str, ...] = ()
@@ -35,6 +40,12 @@ class Shape:
     notes: bool = True
     caption: str = ""
     label: str = ""
+    span: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a label that would break the document."""
+        if wrong := re.search(r"[^A-Za-z0-9:._-]", self.label):
+            raise InputError(f"label {self.label}: found '{wrong[0]}', allowed: letters, digits and : . _ -")
 
 
 def shaped(board: Board, shape: Shape) -> Board:
@@ -48,8 +59,11 @@ def shaped(board: Board, shape: Shape) -> Board:
     board = board if shape.bold else _each(board, lambda _: {"best": ""})
     board = board if shape.intervals else _each(board, lambda _: {"interval": False, "ranked": False})
     board = pivoted(board, shape.pivot) if shape.pivot else board
-    board = replace(board, title=shape.caption, facts=()) if shape.caption else board
-    return replace(board, notes=board.notes if shape.notes else (), label=shape.label or board.label)
+    notes = board.notes
+    if shape.caption:
+        notes = (f"{', '.join(board.facts)}.", *notes) if board.facts else notes
+        board = replace(board, title=shape.caption, facts=())
+    return replace(board, notes=notes if shape.notes else (), label=shape.label or board.label, span=shape.span)
 
 
 _BETWEEN: Final = " · "
@@ -78,12 +92,15 @@ def with_columns(board: Board, keys: Sequence[str]) -> Board:
     A key that is the same in all rows is no column: it is among the facts, and stays there.
 
     Raises:
-        InputError: if a column is not the board's, or is named twice.
+        InputError: if a column is not the board's, or is named twice, or none is left.
     """
     for key in keys:
         board = unfolded(board, key)
     known = {column.key: column for column in board.columns}
-    keys = [key for key in keys if key in known or key not in board.index or board.index[key].nunique(dropna=False) > 1]
+    constant = [key for key in keys if key not in known and _constant(board, key)]
+    keys = [key for key in keys if key not in constant]
+    if not keys:
+        raise InputError(f"columns: found {', '.join(constant)}, the same in all rows, allowed: {', '.join(known)}")
     for key in keys:
         _known(key, known, "columns")
         if list(keys).count(key) > 1:
@@ -91,6 +108,11 @@ def with_columns(board: Board, keys: Sequence[str]) -> Board:
     # Texts lead in every format; among themselves they and the figures keep the order asked for.
     chosen = sorted((known[key] for key in keys), key=lambda column: column.measured)
     return replace(board, columns=tuple(chosen), frame=board.frame[[column.key for column in chosen]])
+
+
+def _constant(board: Board, key: str) -> bool:
+    """Tell whether a key is the same in all rows that it applies to, and so no column."""
+    return key in board.index and board.index[key].replace("", None).nunique() <= 1
 
 
 def with_decimals(board: Board, decimals: Mapping[str, int]) -> Board:
@@ -109,12 +131,15 @@ def with_decimals(board: Board, decimals: Mapping[str, int]) -> Board:
 def pivoted(board: Board, key: str) -> Board:
     """Return a board in which the values of a column of texts, or of a section's key, stand side by side.
 
-    Rows are one a combination of the other texts; a figure that a combination lacks is shown as missing.
+    A key that is the same in all rows leaves the board as it is. Rows are one a combination of the other texts; a
+    figure that a combination lacks is shown as missing.
 
     Raises:
         InputError: if the column is none of the board's texts, or two rows would fall on one place.
     """
     board = unfolded(board, key)
+    if all(column.key != key for column in board.columns) and _constant(board, key):
+        return board
     _known(key, {column.key: column for column in board.columns if not column.measured}, "pivot")
     stub = [column for column in board.columns if not column.measured and column.key != key]
     figures = [column for column in board.columns if column.measured]

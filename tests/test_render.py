@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -158,12 +159,15 @@ def test_latex_is_well_formed(board: Board) -> None:
 
 def test_latex_escapes_what_has_a_meaning() -> None:
     assert escape("50 %_{#}&$~^\\") == (r"50 \%\_\{\#\}\&\$\textasciitilde{}\textasciicircum{}\textbackslash{}")
-    assert escape("ä ε 中") == r"ä $\varepsilon$ ?"
+    assert escape("ä ε 中 Đ") == r"ä $\varepsilon$ ? ?"
+    assert escape('"') == "''"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles_with_booktabs_alone(tmp_path: Path) -> None:
-    tables = "\n".join(render(board, "latex") for board in CASES.values())
+    notes = ('"Đą"', "[x] begins like an argument", "*begins like a star")
+    odd = replace(next(iter(CASES.values())), title='[*] "ę"', notes=notes, span=True)
+    tables = "\n".join(render(board, "latex") for board in [*CASES.values(), odd])
     document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + tables + "\n\\end{document}\n"
     (tmp_path / "boards.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "boards.tex"]

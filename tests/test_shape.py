@@ -61,6 +61,20 @@ def test_decimals_marks_intervals_notes_caption_and_label(board: Board) -> None:
     assert latex(shaped(board, Shape())) == latex(board)
 
 
+def test_a_key_that_is_the_same_in_all_rows_may_be_named_whatever_was_kept(results: Results) -> None:
+    kept = select(results, {"domain": "waveform", "defense": "none"})
+    board = BOARDS["attacks"](kept)
+    found = shaped(board, Shape(columns=("attack", "epsilon", "defense", "uar"), pivot="defense"))
+    assert "attack" in found.frame
+    assert "defense" not in found.frame
+
+
+def test_what_stood_in_the_caption_is_told_below_one_of_ones_own(board: Board) -> None:
+    found = shaped(board, Shape(caption="Mine"))
+    assert (found.title, found.facts) == ("Mine", ())
+    assert found.notes[0] == f"{', '.join(board.facts)}."
+
+
 def test_a_pivot_sets_the_values_of_a_key_side_by_side_and_loses_no_figure(board: Board) -> None:
     narrow = with_columns(board, ("defense", "attack", "epsilon", "uar", "pesq"))
     found = pivoted(narrow, "defense")
@@ -90,6 +104,8 @@ def test_a_pivot_sets_the_values_of_a_key_side_by_side_and_loses_no_figure(board
         (lambda board: shaped(board, Shape(columns=("uar", "uar"))), "found 'uar' twice"),
         (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: found 'attack', allowed"),
         (lambda board: shaped(board, Shape(pivot="uar")), "pivot: found 'uar', allowed: "),
+        (lambda board: shaped(board, Shape(columns=("split",))), "columns: found split, the same in all rows, allowed"),
+        (lambda _: Shape(label="a}b"), r"label a\}b: found '\}', allowed: letters, digits"),
         (
             lambda board: shaped(board, Shape(columns=("defense", "uar"), pivot="defense")),
             "pivot defense: found two rows for",
@@ -111,12 +127,17 @@ def test_csv_has_every_figure_in_full_whatever_is_shown(board: Board) -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize(
-    "shape", [Shape(pivot="defense"), Shape(columns=("attack", "uar"), label="tab:a", notes=False)]
+    "shape",
+    [
+        Shape(pivot="defense", span=True),
+        Shape(columns=("attack", "uar"), label="tab:a", notes=False),
+        Shape(columns=("attack", "uar"), caption='[*] "Đą" 50 % of\\it_', span=True),
+    ],
 )
 def test_shaped_boards_compile(shape: Shape, board: Board, tmp_path: Path) -> None:
     body = latex(shaped(board, shape))
     source = "\n".join(
-        [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", body, r"\end{document}"]
+        [r"\documentclass[twocolumn]{article}", r"\usepackage{booktabs}", r"\begin{document}", body, r"\end{document}"]
     )
     (tmp_path / "board.tex").write_text(source, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "board.tex"]

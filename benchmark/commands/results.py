@@ -39,7 +39,9 @@ class ComparisonFormat(StrEnum):
 
 def board(
     results: Annotated[Path, typer.Argument(help="A results folder.")],
-    by: Annotated[str, typer.Option(help="attacks, defenses, models, transfer, or a table of the suite.")] = "attacks",
+    by: Annotated[
+        str, typer.Option(help="attacks, defenses, models, transfer, leaderboard, audit, or a table of the suite.")
+    ] = "attacks",
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
     where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
     metrics: Annotated[str, typer.Option(metavar="NAME,…", help="Metrics to show, in this order; all if empty.")] = "",
@@ -51,6 +53,7 @@ def board(
     notes: Annotated[bool, typer.Option(help="Show notes; marks are always explained.")] = True,
     caption: Annotated[str, typer.Option(help="What stands above it.  [default: what it shows, and its facts]")] = "",
     label: Annotated[str, typer.Option(help="What LaTeX refers to it by.  [default: tab:NAME]")] = "",
+    span: Annotated[bool, typer.Option("--span", help="LaTeX: across both columns of a page (table*).")] = False,
 ) -> None:
     """Print one board of a results folder."""
     from advser.api import built_board
@@ -61,7 +64,7 @@ def board(
     kept = pairs("--where", where, "KEY=GLOB")
     built = built_board(Results.load(results), by, kept, metrics.split(",") if metrics else ())
     names = tuple(name for name in columns.split(",") if name)
-    shape = Shape(names, pivot, _decimals(decimals), bold, intervals, notes, caption, label)
+    shape = Shape(names, pivot, _decimals(decimals), bold, intervals, notes, caption, label, span)
     sys.stdout.write(f"{render(shaped(built, shape), format.value)}\n")
 
 
