@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, get_type_hints
+from typing import Any, ClassVar, Final, get_args, get_type_hints
 
 import torch
 from pydantic import create_model
@@ -39,18 +39,27 @@ def attack_of(
     budget, as of any attack (`Attack`).
 
     Raises:
-        InputError: if the function has other first arguments, or arguments that cannot be parameters.
+        InputError: if the function has other first arguments, or arguments that cannot be parameters; or there is no
+            such access or domain.
     """
     arguments = list(inspect.signature(function).parameters.values())
     where = f"attack function '{function.__name__}'"
     if tuple(argument.name for argument in arguments[: len(FIRST)]) != FIRST:
         found = ", ".join(argument.name for argument in arguments)
         raise InputError(f"{where}: found the arguments ({found}), allowed: ({', '.join(FIRST)}, …)")
-    hints = get_type_hints(function, include_extras=True)
+    _refuse_unless("access", access, get_args(Access), where)
+    for domain in domains:
+        _refuse_unless("domains", domain, get_args(Domain), where)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise InputError(f"{where}: found an annotation that is not defined: {error}") from None
     fields: dict[str, Any] = {}
     for argument in arguments[len(FIRST) :]:
         if argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL) or argument.name not in hints:
             raise InputError(f"{where}: found the argument '{argument}', allowed: a name with an annotation")
+        if hasattr(FunctionAttack, argument.name) or argument.name in FunctionAttack.__annotations__:
+            raise InputError(f"{where}: found the argument '{argument.name}', allowed: none that attacks have already")
         fields[argument.name] = (hints[argument.name], ... if argument.default is argument.empty else argument.default)
     made = create_model(
         function.__name__, __base__=FunctionAttack, __module__=function.__module__, __doc__=function.__doc__, **fields
@@ -58,3 +67,8 @@ def attack_of(
     made.function = staticmethod(function)
     made.access, made.domains, made.citation = access, domains, citation
     return made
+
+
+def _refuse_unless(what: str, found: str, allowed: tuple[str, ...], where: str) -> None:
+    if found not in allowed:
+        raise InputError(f"{where}: {what}: found '{found}', allowed: {', '.join(allowed)}")

@@ -45,7 +45,7 @@ class Run:
         return list(self.results.run["failures"])
 
     def board(
-        self, by: str = "attacks", *, where: Mapping[str, str] | None = None, metrics: Sequence[str] = ()
+        self, by: str = "attacks", *, where: Mapping[str, str | float] | None = None, metrics: Sequence[str] = ()
     ) -> pd.DataFrame:
         """Return a board as a table: texts, and figures as numbers, NaN where there is none.
 
@@ -72,21 +72,50 @@ class Run:
         frame.attrs = {"title": built.title, "facts": list(built.facts), "notes": list(built.notes)}
         return frame
 
+    def figure(self, metric: str, **where: str | float) -> float:
+        """Return the one figure of a metric on the rows that match: ``figure("uar", defense="none", attack="none")``.
+
+        Anchors match only if ``model`` names one.
+
+        Raises:
+            InputError: if there is no such key or no row.
+            ValueError: if several rows match, or the figure was not measured.
+        """
+        from advser.results import ANCHORS, select
+
+        table = select(self.results, where).table
+        meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)
+        rows = table[meant & (table["metric"] == metric)]
+        if len(rows) != 1 or rows["status"].item() != "ok":
+            told = ", ".join(f"{key}={value}" for key, value in where.items())
+            reason = rows["reason"].item() if len(rows) == 1 else f"{len(rows)} rows"
+            raise ValueError(f"{metric} of {told}: found {reason}, allowed: one figure")
+        return float(rows["value"].item())
+
     def plot(
-        self, name: str, *, where: Mapping[str, str] | None = None, width: float = 0, heading: bool = True
+        self,
+        name: str,
+        *,
+        where: Mapping[str, str | float] | None = None,
+        width: float = 0,
+        heading: bool = True,
+        out: str | Path | None = None,
     ) -> Figure:
-        """Return a figure, as ``figures/`` holds it and ``advser figure`` writes it.
+        """Return a figure, as ``figures/`` holds it; with ``out`` write it too, as ``advser figure`` does.
 
         Args:
             name: ``METRIC-against-epsilon``, ``METRIC-against-steps``, or a figure of the suite.
             where: key → glob; the rows to keep.
             width: in inches, with letters for print; 0: as on the page.
             heading: whether it says what it shows.
+            out: a .pdf, .svg or .png, in letters that publishers take and the same for the same results, which
+                Matplotlib's own ``savefig`` does not see to.
 
         Raises:
-            InputError: if there is no such figure or key, nothing matches, or the width is none for a figure.
+            InputError: if there is no such figure or key, nothing matches, the width is none for a figure, or the
+                suffix none of these.
         """
-        return built_figure(self.results, self.directory, name, where or {}, width, heading)
+        return built_figure(self.results, self.directory, name, where or {}, width, heading, Path(out) if out else None)
 
     def compare(self, base: Run | Path | str, fail_on: Mapping[str, float] | None = None) -> Comparison:
         """Return what moved since ``base``, as `compare` does."""
@@ -189,7 +218,7 @@ def compare(base: Run | Path | str, new: Run | Path | str, fail_on: Mapping[str,
     return compared(before.results, after.results, gates)
 
 
-def built_board(results: Results, by: str, where: Mapping[str, str], metrics: Sequence[str]) -> Board:
+def built_board(results: Results, by: str, where: Mapping[str, str | float], metrics: Sequence[str]) -> Board:
     """Return a board of results, of which some rows and metrics are chosen.
 
     Raises:
@@ -211,19 +240,29 @@ def built_board(results: Results, by: str, where: Mapping[str, str], metrics: Se
 
 
 def built_figure(
-    results: Results, directory: Path, name: str, where: Mapping[str, str], width: float, heading: bool
+    results: Results,
+    directory: Path,
+    name: str,
+    where: Mapping[str, str | float],
+    width: float,
+    heading: bool,
+    out: Path | None = None,
 ) -> Figure:
-    """Return a figure of results, of which some rows are chosen.
+    """Return a figure of results, of which some rows are chosen, and write it where ``out`` says.
 
     Raises:
-        InputError: if there is no such figure or key, nothing matches, or the width is none for a figure.
+        InputError: if there is no such figure or key, nothing matches, the width is none for a figure, or ``out`` has
+            another suffix than figures have.
     """
     from advser.errors import InputError, did_you_mean
-    from advser.leaderboards.drawing import HIGHEST, Paper
+    from advser.leaderboards.drawing import FORMATS, HIGHEST, Paper, save
     from advser.leaderboards.pictures import read_samples
     from advser.leaderboards.write import drawings
     from advser.results import select
 
+    suffix = out.suffix.removeprefix(".") if out else ""
+    if out and suffix not in FORMATS:
+        raise InputError(f"{out}: found suffix '{out.suffix}', allowed: {', '.join(f'.{one}' for one in FORMATS)}")
     paper = Paper(width, heading)
     drawn = drawings(select(results, where), directory, read_samples(directory), paper)
     if name not in drawn:
@@ -237,4 +276,7 @@ def built_figure(
     height = figure.get_size_inches()[1]
     if width and height > HIGHEST:
         raise InputError(f"figure '{name}': {height:.1f} inches high, allowed: {HIGHEST:g} (--where keeps fewer rows)")
+    if out:
+        with paper.style():
+            save(figure, out.parent, out.stem, [suffix])
     return figure

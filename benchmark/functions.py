@@ -62,6 +62,7 @@ def attack(
         if plugin.__module__ == WORKERS_MAIN:
             return plugin
         title = name or plugin.__name__.replace("_", "-")
+        ATTACKS.refuse_name(title)
         if plugin.__module__ == MAIN:
             _withdraw(title)
             load_plugin_file(_cell(plugin, title))

@@ -27,25 +27,9 @@ class Checked:
     run: Run
     baseline: Path | None
 
-    def figure(self, metric: str, **where: str) -> float:
-        """Return the one figure of a metric on the rows that match: ``figure("uar", defense="none", attack="none")``.
-
-        Anchors match only if ``model`` names one.
-
-        Raises:
-            InputError: if there is no such key or no row.
-            ValueError: if several rows match, or the figure was not measured.
-        """
-        from advser.results import ANCHORS, select
-
-        table = select(self.run.results, where).table
-        meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)
-        rows = table[meant & (table["metric"] == metric)]
-        if len(rows) != 1 or rows["status"].item() != "ok":
-            told = ", ".join(f"{key}={value}" for key, value in where.items())
-            reason = rows["reason"].item() if len(rows) == 1 else f"{len(rows)} rows"
-            raise ValueError(f"{metric} of {told}: found {reason}, allowed: one figure")
-        return float(rows["value"].item())
+    def figure(self, metric: str, **where: str | float) -> float:
+        """Return one figure, as `advser.api.Run.figure` does."""
+        return self.run.figure(metric, **where)
 
     def assert_no_regression(self, fail_on: Mapping[str, float] | None = None) -> None:
         """Fail the test if a figure is worse than in the baseline, as ``advser compare`` judges it; skip without one.

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from typing import Any, Generic, TypeVar
 from advser.errors import InputError, did_you_mean
 
 T = TypeVar("T")
+
+NAME = "[a-z0-9][a-z0-9._-]*"
+"""What a plugin may be called: suites, command lines and names of files hold it."""
 
 PLUGIN_PREFIX = "advser_plugin_"
 """Begins the module names of plugin files."""
@@ -66,6 +70,7 @@ class Registry(Generic[T]):
         """
 
         def add(plugin: type[T]) -> type[T]:
+            self.refuse_name(name)
             self._refuse_stranger(name, plugin)
             self._refuse_incomplete(name, plugin)
             self._refuse_duplicate(name, plugin)
@@ -73,6 +78,11 @@ class Registry(Generic[T]):
             return plugin
 
         return add
+
+    def refuse_name(self, name: str) -> None:
+        """Raise InputError if a plugin cannot be called so."""
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"{self.kind} '{name}': found this name, allowed: small letters, digits and . _ -")
 
     def _refuse_stranger(self, name: str, plugin: object) -> None:
         # By name, since importing the base would import torch.

@@ -315,29 +315,31 @@ def value_text(value: Any) -> str:
     return f"{value:g}"
 
 
-def select(results: Results, where: Mapping[str, str]) -> Results:
+def select(results: Results, where: Mapping[str, str | float]) -> Results:
     """Return the cells whose keys match: key → glob over the key's text, as in ``{"model": "cnn*"}``.
 
-    ``epsilon`` is compared in its shortest form (``0.06``); an empty text is matched by ``""``. Ranks stay what they
-    are among all entries; the ranks and figures over several seeds are left out if seeds are chosen.
+    ``epsilon`` is compared in its shortest form (``0.06``), and so are globs that are numbers; an empty text is matched
+    by ``""``. Ranks stay what they are among all entries; the ranks and figures over several seeds are left out if
+    seeds are chosen.
 
     Raises:
         InputError: if a key is unknown or nothing matches.
     """
-    for key in where:
+    globs = {key: value_text(glob) for key, glob in where.items()}
+    for key in globs:
         if key not in KEYS:
             raise InputError(f"--where {key}: unknown key, allowed: {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
-    for key, glob in where.items():
+    for key, glob in globs.items():
         if not _matches(results.table, {key: glob}).any():
             there = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
             raise InputError(f"--where {key}={glob}: no cell matches, allowed here: {there}")
-    table = results.table[_matches(results.table, where)]
+    table = results.table[_matches(results.table, globs)]
     if table.empty:
-        raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in where.items()) + ": no cell matches them all")
-    one_of_several = "seed" in where and len(results.pooled)
-    ranks = no_ranks() if one_of_several else _select_known(results.ranks, where)
-    pooled = no_pooled() if one_of_several else _select_known(results.pooled, where)
-    examples = results.examples[_matches(results.examples, where)].reset_index(drop=True)
+        raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in globs.items()) + ": no cell matches them all")
+    one_of_several = "seed" in globs and len(results.pooled)
+    ranks = no_ranks() if one_of_several else _select_known(results.ranks, globs)
+    pooled = no_pooled() if one_of_several else _select_known(results.pooled, globs)
+    examples = results.examples[_matches(results.examples, globs)].reset_index(drop=True)
     return replace(results, table=table.reset_index(drop=True), examples=examples, ranks=ranks, pooled=pooled)
 
 

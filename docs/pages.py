@@ -71,7 +71,7 @@ def command(name: str) -> str:
     line = " \\\n    ".join([f"{recogniser}advser run {name} --data {corpus}=DIR", *changes])
     host = f"{run['host']['cores']} CPU cores, torch {run['packages']['torch']}"
     notes = "\n".join(f"- {note}" for note in run["notes"])
-    return f"```\n{line}\n```\n\nCommit `{run['git']['commit'][:12]}`, {host}. Of the whole run:\n\n{notes}"
+    return f"```sh\n{line}\n```\n\nCommit `{run['git']['commit'][:12]}`, {host}. Of the whole run:\n\n{notes}"
 
 
 def told(name: str, text: str) -> str:

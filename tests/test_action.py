@@ -69,6 +69,25 @@ def test_a_suite_is_run_with_quoted_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not BASH, reason="bash is not installed")
+@pytest.mark.parametrize(("ended", "code"), [(0, 0), (2, 2), (3, 0), (130, 130)])
+def test_failed_cells_are_left_to_the_comparison(ended: int, code: int, tmp_path: Path) -> None:
+    (tmp_path / "advser").write_text(f"#!/bin/sh\nexit {ended}\n")
+    (tmp_path / "advser").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = step("Run", tmp_path, SUITE="gate.yaml", RESULTS="out", RUN_OPTIONS="", PATH=path)
+    assert done.returncode == code
+
+
+@pytest.mark.skipif(not BASH, reason="bash is not installed")
+@pytest.mark.parametrize(("name", "variable"), [("Run", "RUN_OPTIONS"), ("Compare", "COMPARE_OPTIONS")])
+def test_options_with_an_open_quote_fail_the_step(name: str, variable: str, tmp_path: Path) -> None:
+    given = {"SUITE": "demo", "RESULTS": "out", "BASELINE": "base", variable: "--where 'model=mine"}
+    done = step(name, tmp_path, **given)
+    assert done.returncode != 0
+    assert "quote" in done.stderr
+
+
+@pytest.mark.skipif(not BASH, reason="bash is not installed")
 @pytest.mark.parametrize(("lost", "code"), [(0, 0), (20, 1)])
 def test_a_regression_fails_the_step_and_leaves_a_table_to_comment(lost: int, code: int, tmp_path: Path) -> None:
     results(np.ones(CLIPS, bool)).save(tmp_path / "base")

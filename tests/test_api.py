@@ -110,17 +110,48 @@ def many(target: Any, x: Tensor, labels: Tensor, generator: Any, **more: float) 
     return x
 
 
+def shadowing(target: Any, x: Tensor, labels: Tensor, generator: Any, *, access: float = 1.0) -> Tensor:
+    return x
+
+
+def undefined(target: Any, x: Tensor, labels: Tensor, generator: Any, *, epsilon: Nowhere) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+    return x
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (backwards, r"'backwards': found the arguments \(x, target, labels, generator\), allowed: \(target, x, labels"),
         (bare, "'bare': found the argument 'epsilon=0.1', allowed: a name with an annotation"),
         (many, r"'many': found the argument '\*\*more"),
+        (shadowing, "'shadowing': found the argument 'access', allowed: none that attacks have already"),
+        (undefined, "'undefined': found an annotation that is not defined: name 'Nowhere'"),
     ],
 )
 def test_a_function_of_another_form_is_refused(function: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         attack_of(function, "white-box", ("waveform",))
+
+
+def test_a_name_that_is_no_name_an_access_and_a_domain_that_are_none_are_refused() -> None:
+    with pytest.raises(InputError, match=r"attack '\.\./mine': found this name, allowed: small letters"):
+        advser.attack("../mine")(many)
+    with pytest.raises(InputError, match="access: found 'all', allowed: white-box"):
+        attack_of(backwards_mended, "all", ("waveform",))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="domains: found 'sound', allowed: waveform, spectrogram"):
+        attack_of(backwards_mended, "blind", ("sound",))  # type: ignore[arg-type]
+
+
+def backwards_mended(target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+    return x
+
+
+def test_one_figure_can_be_asked_for() -> None:
+    loaded = advser.load(PUBLISHED / "demo")
+    place = {"defense": "none", "attack": "fgsm", "epsilon": 0.06, "labels": "true"}
+    assert 0 <= loaded.figure("uar", **place) < loaded.figure("uar", defense="none", attack="none")
+    with pytest.raises(ValueError, match=r"uar of .*: found \d+ rows, allowed: one figure"):
+        loaded.figure("uar", attack="fgsm")
 
 
 SCRIPT = '''

@@ -22,7 +22,10 @@ from advser.suite import Suite, load
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 EVERY = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES]
-LANGUAGES = {"python", "yaml", "sh", ""}
+LANGUAGES = {"python", "yaml", "sh"}
+SUITE = {
+    "name": "demo", "corpus": "demo", "protocol": "3pair", "models": ["cnn4"], "defenses": ["none"], "metrics": ["uar"],
+}  # fmt: skip
 
 
 def found(language: str) -> Iterator[Any]:
@@ -33,8 +36,14 @@ def found(language: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("page", EVERY)
 def test_every_block_is_in_a_language_that_is_tested(page: Path) -> None:
-    opened = re.findall(r"^```(\w*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert set(opened) <= LANGUAGES
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)$", text, flags=re.MULTILINE)
+    assert set(fences[::2]) <= {*LANGUAGES, ""}
+    assert set(fences[1::2]) <= {""}
+    # What has no language is what a command prints.
+    printed = re.sub(r"^```\w+\n.*?^```\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    for block in blocks(printed, ""):
+        assert not re.search(r"^(import|from|def|class|advser) |^@\w", block, flags=re.MULTILINE), block
 
 
 @pytest.mark.parametrize("page", EVERY)
@@ -45,8 +54,17 @@ def test_every_option_that_a_page_shows_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("block", [*found("python")])
 def test_every_block_of_python_runs_and_plugins_keep_their_contract(block: str, tmp_path: Path) -> None:
+    if "(advser_result)" in block:
+        (tmp_path / "conftest.py").write_text(
+            GIVEN.format(tests=str(Path(__file__).parent), suite=SUITE), encoding="utf-8"
+        )
+        (tmp_path / "test_shown.py").write_text(block, encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "test_shown.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        return
     if not (named := re.match(r"# (\w+\.py)", block)):
-        synthetic.results().save(_folder(tmp_path / "results" / "demo"))
+        synthetic.results(suite=SUITE).save(_folder(tmp_path / "results" / "demo"))
         done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return
@@ -60,6 +78,33 @@ def test_every_block_of_python_runs_and_plugins_keep_their_contract(block: str, 
         findings = [*contract.described(kind, name), *contract.CONTRACTS[kind](plugin, given)]
         assert [finding for finding in findings if finding.wrong] == []
         BY_KIND[kind].withdraw(name)
+
+
+GIVEN = """
+import sys
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+sys.path.append({tests!r})
+
+
+@pytest.fixture
+def advser_result(tmp_path):
+    import synthetic
+    from advser.api import Run, run
+    from advser.pytest_plugin import Checked
+    from advser.results import select
+
+    def given(*suite, **options):
+        signature(run).bind(*suite, **options)
+        results = select(synthetic.results(suite={suite!r}), {{"model": "cnn4"}})
+        results.save(tmp_path / "base")
+        return Checked(Run(tmp_path / "base", results), tmp_path / "base")
+
+    return given
+"""
 
 
 def _folder(path: Path) -> Path:

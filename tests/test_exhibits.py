@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from advser.errors import InputError
 from advser.exhibits import Curves, Exhibit, Profile
 from advser.leaderboards import exhibit_figures
-from advser.leaderboards.drawing import SCREEN
+from advser.leaderboards.drawing import SCREEN, Paper
 from advser.leaderboards.exhibit_figures import declared_figures
 from advser.leaderboards.exhibits import tables, told_apart
 from advser.leaderboards.render import render
@@ -305,6 +305,17 @@ def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
     before = (tmp_path / "fig-1.svg").read_bytes()
     write_figures(declared_figures(declaring(CURVES), SCREEN), tmp_path)
     assert (tmp_path / "fig-1.svg").read_bytes() == before
+
+
+@pytest.mark.parametrize("width", [2.0, 3.35, 7.0])
+def test_labels_of_bars_do_not_run_into_one_another(width: float) -> None:
+    metrics = ["uar", "accuracy", "attack-success", "pesq", "stoi", "wer"]
+    paper = Paper(width)
+    with paper.style():
+        figure = declared_figures(declaring({**PROFILE, "metrics": metrics}), paper)["fig-2"]()
+    assert figure is not None
+    boxes = sorted((tick.get_window_extent() for tick in figure.axes[0].get_xticklabels()), key=lambda box: box.x0)
+    assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
 
 
 def test_exhibits_stand_beside_the_boards_in_the_folder_and_on_the_page(tmp_path: Path) -> None:

@@ -271,7 +271,21 @@ def test_a_figure_that_cannot_be_drawn_is_refused_in_one_line(arguments, message
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_plots_its_figures(folder: Path) -> None:
+def test_panels_that_share_an_axis_show_all_points_of_each() -> None:
+    def panel(victim: str, *budgets: float) -> Panel:
+        points = tuple((x, Cell(0.5, 0.4, 0.6, 10, 0, "ok")) for x in budgets)
+        return Panel(victim, "waveform", "ε", None, (Curve("fgsm", "fgsm", "true", False, points),))
+
+    figure = draw([panel("a", 0.002, 0.01), panel("b", 0.001, 0.002)], "UAR", paper=Paper(2.0))
+    assert all(axes.get_xlim()[1] > 0.01 for axes in figure.axes)
+    wide = draw([panel("a", 0.0001, 0.01), panel("b", 0.005, 0.01)], "UAR", paper=Paper(2.0))
+    assert {axes.get_xscale() for axes in wide.axes} == {"log"}
+
+
+def test_a_run_plots_its_figures(folder: Path, tmp_path: Path) -> None:
+    made = load(folder).plot("uar-against-epsilon", width=3.35, out=tmp_path / "uar.pdf")
+    assert made.get_size_inches()[0] == 3.35
+    assert b"/Type3" not in (tmp_path / "uar.pdf").read_bytes()
     run = load(folder)
     assert run.plot("uar-against-epsilon").get_suptitle()
     assert run.plot("uar-against-epsilon", where={"defense": "none"}, width=4, heading=False).get_size_inches()[0] == 4

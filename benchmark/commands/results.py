@@ -142,16 +142,10 @@ def figure(
 ) -> None:
     """Write one figure of a results folder for a paper, in the width of its column."""
     from advser.api import built_figure
-    from advser.leaderboards.drawing import FORMATS, Paper, save
     from advser.results import Results
 
-    suffix = out.suffix.removeprefix(".")
-    if suffix not in FORMATS:
-        raise InputError(f"{out}: found suffix '{out.suffix}', allowed: {', '.join(f'.{one}' for one in FORMATS)}")
     kept = pairs("--where", where, "KEY=GLOB")
-    built = built_figure(Results.load(results), results, name, kept, width, heading)
-    with Paper(width).style():
-        save(built, out.parent, out.stem, [suffix])
+    built = built_figure(Results.load(results), results, name, kept, width, heading, out)
     wide, high = built.get_size_inches()
     console().print(f"{out}: {wide:.2f} × {high:.2f} inches", markup=False, soft_wrap=True)
 
