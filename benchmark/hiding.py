@@ -120,6 +120,11 @@ class Protected:
     snr: float = float("nan")
     transcripts: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
 
+    @property
+    def misled(self) -> list[str]:
+        """The models that read a window otherwise than before."""
+        return [name for name, windows in self.changed.items() if windows]
+
 
 def party(results: Results, store: Store) -> Party:
     """Return the trained models of some results, one of each model and defense: that of the first seed and fold.
@@ -234,6 +239,8 @@ def hide(
 
 
 def _opened(path: Path) -> soundfile.SoundFile:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError) as error:

@@ -187,10 +187,18 @@ class _Planner:
             )
         self._check_keys(named)
         read = dict.fromkeys(f"{row.entry.title}: {row.reading.note}." for row in rows if row.reading)
-        notes = (*(f"Left out: {reason}." for reason in impossible), *read)
+        notes = (*(f"Left out: {reason}." for reason in impossible), *read, *self._late_defenses())
         probes = tuple(self._probes(cells)) if self.suite.audit else ()
         attacks = {row.entry.title: type(row.attack) for row in rows}
         return Plan(self.suite, self.book.jobs, tuple(cells), probes, notes, attacks)
+
+    def _late_defenses(self) -> Iterator[str]:
+        """Tell of defenses that a training cut short hardly begins, or never does: they are plain training by name."""
+        steps = self.suite.training.iterations
+        for entry in self.suite.defenses:
+            if (warmup := entry.params.get("warmup", 0)) > steps / 2:
+                last = f"the last {steps - warmup} of {steps}" if warmup < steps else f"none of {steps}"
+                yield f"Defense '{entry.title}' works in {last} training steps (warmup {warmup})."
 
     def _probes(self, cells: Sequence[Cell]) -> Iterator[Probe]:
         """Yield the probe of each victim that is judged, on the first fold: the folds' models are of one kind."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -340,8 +340,11 @@ def _out(request: Request, suite: Suite) -> Path:
 def _writable(folder: Path) -> None:
     """Find out before hours of work whether a folder can be written to; leave nothing behind."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{folder}: found {existing}, allowed: a folder that can be written to")
+    try:
+        # Tried rather than asked: to root, all permissions are granted, also on what cannot be written to.
+        Path(tempfile.mkdtemp(prefix=".advser-", dir=existing)).rmdir()
+    except OSError:
+        raise InputError(f"{folder}: found {existing}, allowed: a folder that can be written to") from None
 
 
 def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:

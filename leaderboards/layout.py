@@ -60,7 +60,8 @@ def reader_notes(results: Results, found: Iterable[Row]) -> list[str]:
 def _few_speakers(results: Results) -> list[str]:
     most = max(results.ranks["speakers"], default=FEWEST)
     told = f"{most} speaker{'s' if most > 1 else ''} tell no two entries apart (p ≤ .05 needs at least {FEWEST})"
-    return [f"{told}: all tie, whatever their figures."] if most < FEWEST else []
+    coarse = "intervals over so few are coarse, and may end at the figure itself"
+    return [f"{told}: all tie, whatever their figures; {coarse}."] if most < FEWEST else []
 
 
 def _anchor_notes(results: Results, listed: Sequence[Row]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -163,17 +164,31 @@ def test_on_the_command_line_answers_change_and_what_is_said_stays(place: Path, 
     lines = done.stdout.splitlines()
     none = next(line for line in lines if line.startswith("tiny / none"))
     assert none.endswith("1 of 1")
+    assert re.fullmatch(r"read otherwise by [12] of 2 models", lines[-1])
     said = [line.partition(":")[2].strip() for line in lines if line.startswith(("before:", "after:"))]
     if said:
         assert said[0] == said[1] != "(nothing)"
     assert "own.flac" in done.stderr, "a bar tells how far it is"
 
 
+def test_what_is_not_hidden_is_told_and_ends_with_1(place: Path, tmp_path: Path) -> None:
+    shutil.copy(CLIPS[0], tmp_path / "own.flac")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(20_000), 16_000)
+    given = ("--run", place / "out", "--store", place / "store")
+    for words, told in (
+        (("silent.wav", "b.wav"), "NOT hidden: the recording is silent"),
+        (("own.flac", "b.wav", "--strength", "-120"), "NOT hidden: every model reads it as before"),
+    ):
+        done = advser("hide", *words, *given, cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.splitlines()[-1].startswith(told)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["own.txt", "b.wav"], "own.txt: unreadable as audio"),
-        (["none.wav", "b.wav"], "none.wav: unreadable as audio"),
+        (["none.wav", "b.wav"], "none.wav: no such file"),
         (["own.flac", "b.aac"], "b.aac: found the suffix '.aac', allowed: .wav, .flac, .ogg, .mp3"),
         (["cut.flac", "b.wav"], "cut.flac: unreadable as audio"),
         (["own.flac", "b.wav", "--where", "model=cnn9"], "--where model=cnn9: no cell matches, allowed here: "),
@@ -194,7 +209,8 @@ def test_what_cannot_be_protected_is_told_in_one_line(
     store = [] if "--store" in words else ["--store", place / "store"]
     done = advser("hide", *words, "--run", place / "out", *store, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("advser:")]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("advser:")
     assert message in line
     assert not list(tmp_path.glob("b.*"))
 

@@ -224,6 +224,13 @@ def test_a_model_without_a_spectrogram_hears_spectrogram_attacks_and_crafts_none
     assert sources == []
 
 
+@pytest.mark.parametrize(("steps", "told"), [(60, "the last 10 of 60"), (40, "none of 40"), (100, "")])
+def test_a_defense_that_hardly_begins_is_told(steps: int, told: str) -> None:
+    late = {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}, "warmup": 50}}
+    notes = plan(training={"iterations": steps}, defenses=["none", late]).notes
+    assert [*notes] == ([f"Defense 'vanilla' works in {told} training steps (warmup 50)."] if told else [])
+
+
 CHAIN_RULE = {"name": "chain-rule", "params": {"steps": 1}}
 
 
@@ -252,6 +259,7 @@ def test_an_attack_without_a_model_for_it_is_left_out_and_told_or_refused_if_alo
     assert "\n" not in str(caught.value)
     told = plan(models=["raw"], attacks=[NOISE, attack])
     assert told.notes == (f"Left out: {caught.value}.",)
+
     assert set(places(told, "attack", "domain")) == {("noise", "waveform")}
     # Selected or not, it has a place.
     assert len(plan(suite(models=["tiny", "raw"], attacks=[NOISE, attack]), {"model": "raw"}).cells) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import Plugins, console, pairs, parameters
+from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
     from advser.hiding import Party, Protected
@@ -33,6 +34,8 @@ def hide(
 
     Rate, channels and length stay. The file that was written is heard again by every model of the results, and by
     their recogniser; whether other models misread it too is a matter of transfer.
+
+    Exit code: 0 if a model reads a window otherwise than before, 1 if none does, 2 unusable input.
     """
     from rich.progress import Progress, TimeRemainingColumn
 
@@ -46,12 +49,22 @@ def hide(
     given = parameters(params)
     chosen = select(Results.load(run), pairs("--where", where, "KEY=GLOB"))
     listening = party(chosen, Store(store or default_store()))
-    with Progress(*Progress.get_default_columns()[:2], TimeRemainingColumn(), console=console(errors=True)) as bar:
-        task = bar.add_task(source.name, total=1.0)
-        done = hidden(
-            source, into, listening, attack, given, strength, seed, lambda share: bar.update(task, completed=share)
-        )
+    bar = Progress(*Progress.get_default_columns()[:2], TimeRemainingColumn(), console=console(errors=True))
+    task = bar.add_task(source.name, total=1.0)
+
+    def progress(share: float) -> None:
+        # Not before the input has proved usable.
+        bar.start()
+        bar.update(task, completed=share)
+
+    try:
+        done = hidden(source, into, listening, attack, given, strength, seed, progress)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
     console().print(_told(done, listening, into), markup=False, soft_wrap=True)
+    if not done.misled:
+        raise typer.Exit(EXIT_FOUND)
 
 
 def _told(done: Protected, listening: Party, into: Path) -> str:
@@ -69,16 +82,29 @@ def _told(done: Protected, listening: Party, into: Path) -> str:
         for name in done.before
     ]
     lines = [tabulate(rows, headers=["model", "before", "after", "changed"])] if rows else []
-    lines.append(f"SNR {done.snr:.1f} dB")
+    lines.append(
+        "SNR –: nothing was changed" if math.isnan(done.snr) else f"SNR {done.snr:.1f} dB, of the file as written"
+    )
     lines += [f"{name} {fmean(values):.2f}" for name, values in done.measured.items()]
     if listening.speech is None:
         lines.append(f"no transcript: {listening.unheard}")
     else:
         before, after = (" ".join(filter(None, texts)) for texts in done.transcripts)
         lines += [f"before: {before or '(nothing)'}", f"after:  {after or '(nothing)'}"]
-        if listening.speech.transcriber.closed_text:
-            lines.append(f"by {listening.speech.name}, which knows the sentences of the corpus and hears no others")
-    return "\n".join([*lines, f"{into}: {done.seconds:.1f} s, perturbed in {done.windows} windows"])
+        closed = ", knows the sentences of the corpus and hears no others"
+        known = closed if listening.speech.transcriber.closed_text else ""
+        lines.append(f"by {listening.speech.name}, which hears the language '{listening.speech.language}'{known}")
+    windows = f"{done.windows} window{'s' if done.windows != 1 else ''}"
+    return "\n".join([*lines, f"{into}: {done.seconds:.1f} s, perturbed in {windows}", _verdict(done)])
+
+
+def _verdict(done: Protected) -> str:
+    """Return in a line whether anything is hidden."""
+    if not done.windows:
+        return "NOT hidden: the recording is silent, or shorter than a quarter of a second; nothing was perturbed"
+    if not done.misled:
+        return "NOT hidden: every model reads it as before; --strength nearer to 0 perturbs more"
+    return f"read otherwise by {len(done.misled)} of {len(done.before)} models"
 
 
 def _answers(counts: Counter[str]) -> str:

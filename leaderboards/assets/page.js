@@ -389,7 +389,7 @@ if (data.transfer.length) {
 }
 for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against PESQ"], ["uar", "wer", "UAR against WER"], ["uar", "snr", "UAR against SNR"]]) {
   if (has(metric) && has(quality) && (quality !== "snr" || !(has("pesq") || has("wer")))) {
-    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack beats in both`, { victim: victims }, tradeOff(metric, quality)));
+    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack, noise or clean sound beats in both`, { victim: victims }, tradeOff(metric, quality)));
   }
 }
 const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);

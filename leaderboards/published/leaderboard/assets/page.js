@@ -18,7 +18,7 @@ function make(tag, properties = {}, ...children) {
 // ---------------------------------------------------------------- the address: #cell=ID&domain=waveform, or #attacks
 
 function state() {
-  const text = decodeURIComponent(location.hash.slice(1));
+  const text = location.hash.slice(1);
   return new URLSearchParams(text.includes("=") ? text : "");
 }
 
@@ -205,8 +205,11 @@ document.addEventListener("click", (event) => {
 
 // ---------------------------------------------------------------- charts
 
-const WIDTH = 960;
 const place = document.getElementById("charts");
+/** Charts are as wide as there is room; on a phone they scroll, for letters to stay readable. */
+const width = () => Math.max(560, Math.min(960, place.clientWidth));
+// At least 3 to 1 on white and on the dark paper; told apart by symbols too.
+const COLORS = ["#1f77b4", "#c8553d", "#2e8b57", "#9467bd", "#a0703c", "#c2559b", "#17829c", "#808080"];
 
 function choice(label, values, chosen, change) {
   const select = make("select", {}, ...values.map((value) => make("option", {}, value)));
@@ -218,7 +221,7 @@ function choice(label, values, chosen, change) {
 /** Add a chart: `draw(choices, wanted)` returns an element or null; `offered` is what can be chosen, by name. */
 function chart(id, title, offered, draw) {
   const chosen = Object.fromEntries(Object.entries(offered).map(([name, values]) => [name, values[0]]));
-  const canvas = make("div");
+  const canvas = make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": title });
   const render = () => {
     const drawn = draw(chosen, wanted());
     canvas.replaceChildren(drawn ?? make("p", { className: "marks" }, "Nothing to draw for what is shown."));
@@ -236,61 +239,71 @@ const value = (row, metric) => (row.figures[metric]?.status === "ok" ? row.figur
 const titled = (metric) => data.metrics[metric].title + (data.metrics[metric].unit ? ` (${data.metrics[metric].unit})` : "");
 const link = (row) => (row.cell || row.id ? `#cell=${row.cell || row.id}` : null);
 const keysOf = (row) => ({ ...row.keys, attack: row.attack || undefined });
+const victimOf = ({ keys }) => [keys.part, `${keys.model} · ${keys.defense}`].filter(Boolean).join(": ");
+const crafted = ({ keys }) => (keys.source_model ? `, crafted on ${keys.source_model} · ${keys.source_defense}` : "");
 
-function standings({ place: arena }) {
-  const lines = data.standings.filter((line) => line.place === arena && line.value !== null);
+function standings({ place: arena }, chosen) {
+  const there = data.standings.filter((line) => line.place === arena && line.value !== null);
+  const lines = there.filter((line) => fits(line.keys, chosen));
   const anchors = lines.filter((line) => line.anchor);
   const entries = lines.filter((line) => !line.anchor);
   if (!entries.length) return null;
   const order = [...entries].sort((a, b) => b.value - a.value).map((line) => line.who);
+  const told = (d) => `${d.who}\nrank ${d.rank}, tie group ${d.tie || "–"}\nworst case ${number(d.value)} [${number(d.low)}, ${number(d.high)}]\nclean ${number(d.clean)}`;
   return Plot.plot({
-    width: WIDTH,
+    width: width(),
+    marginRight: 50,
     marginLeft: 190,
     height: 60 + 22 * order.length,
     ariaLabel: `Standings, ${arena}`,
     x: { label: "worst case; ○ clean; | anchors", grid: true },
     y: { domain: order, label: null },
-    color: { legend: true, label: "tie group", scheme: "Observable10" },
+    color: { legend: true, label: "tie group", range: COLORS },
     marks: [
       Plot.ruleX(anchors, { x: "value", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "3,3" }),
       Plot.link(entries, { x1: "low", x2: "high", y: "who", stroke: "tie", strokeWidth: 3 }),
       Plot.dot(entries, { x: "clean", y: "who", stroke: "tie", r: 4 }),
-      Plot.dot(entries, { x: "value", y: "who", fill: "tie", r: 5, href: link }),
-      Plot.tip(entries, Plot.pointerY({
-        x: "value",
-        y: "who",
-        title: (d) => `${d.who}\nrank ${d.rank}, tie group ${d.tie || "–"}\nworst case ${number(d.value)} [${number(d.low)}, ${number(d.high)}]\nclean ${number(d.clean)}`,
-      })),
+      Plot.dot(entries, { x: "value", y: "who", fill: "tie", r: 5, href: link, ariaLabel: told }),
+      Plot.text(entries, { y: "who", text: "tie", frameAnchor: "right", dx: 20, fontStyle: "italic" }),
+      Plot.tip(entries, Plot.pointerY({ x: "value", y: "who", title: told })),
     ],
   });
 }
 
-function transfer({ matrix }) {
-  const fields = data.transfer.filter((field) => field.matrix === matrix);
+/** Black or white, whichever stands out more from a colour: by at least 4.5 to 1. */
+function readable(colour) {
+  const { r, g, b } = d3.rgb(colour);
+  const [red, green, blue] = [r, g, b].map((one) => (one / 255 <= 0.04045 ? one / 3294.6 : ((one / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "black" : "white";
+}
+
+function transfer({ matrix }, chosen) {
+  const fields = data.transfer.filter((field) => field.matrix === matrix && fits(field.keys, chosen));
   const told = fields.filter((field) => field.value !== null);
   if (!told.length) return null;
   const sources = distinct(fields.map((field) => field.source));
   const victims = distinct(fields.map((field) => field.victim));
-  const middle = d3.mean(d3.extent(told, (field) => field.value));
+  const shade = d3.scaleSequential(d3.extent(told, (field) => field.value), d3.interpolateYlGnBu);
+  const remark = (d) => `crafted on ${d.source}\njudged on ${d.victim}\n${number(d.value)}${d.remark ? `\n${d.remark}` : ""}`;
   return Plot.plot({
-    width: Math.min(WIDTH, 210 + 70 * victims.length),
+    width: Math.max(width() / 2, Math.min(width(), 210 + 70 * victims.length)),
     height: 110 + 30 * sources.length,
     marginLeft: 200,
     marginBottom: 90,
     ariaLabel: `Transfer, ${matrix}`,
     x: { domain: victims, label: "judged on", tickRotate: -35 },
     y: { domain: sources, label: "crafted on" },
-    color: { scheme: "YlGnBu", legend: true, label: matrix },
+    color: { scheme: "YlGnBu", domain: shade.domain(), legend: true, label: matrix },
     marks: [
-      Plot.cell(told, { x: "victim", y: "source", fill: "value", inset: 1, href: link }),
+      Plot.cell(told, { x: "victim", y: "source", fill: "value", inset: 1, href: link, ariaLabel: remark }),
       Plot.text(told, {
         x: "victim",
         y: "source",
         text: (field) => number(field.value, 2),
-        fill: (field) => (field.value > middle ? "white" : "black"),
+        fill: (field) => readable(shade(field.value)),
         pointerEvents: "none",
       }),
-      Plot.tip(told, Plot.pointer({ x: "victim", y: "source", title: (d) => `crafted on ${d.source}\njudged on ${d.victim}\n${number(d.value)}${d.remark ? `\n${d.remark}` : ""}` })),
+      Plot.tip(told, Plot.pointer({ x: "victim", y: "source", title: remark })),
     ],
   });
 }
@@ -304,29 +317,31 @@ function front(points) {
 function tradeOff(metric, quality) {
   return ({ victim }, chosen) => {
     const points = rows
-      .filter((row) => `${row.keys.model} · ${row.keys.defense}` === victim && fits(keysOf(row), chosen))
-      .map((row) => ({ id: row.id, name: row.title, attack: row.attack || "clean", x: value(row, quality), y: value(row, metric) }))
+      .filter((row) => victimOf(row) === victim && fits(keysOf(row), chosen))
+      .map((row) => ({ id: row.id, name: row.title + crafted(row), attack: row.attack || "clean", x: value(row, quality), y: value(row, metric) }))
       .filter((point) => point.x !== null && point.y !== null)
       .map((point) => ({ ...point, cost: data.metrics[quality].higher ? -point.x : point.x }));
     if (!points.length) return null;
+    const told = (d) => `${d.name}\n${titled(metric)} ${number(d.y)}\n${titled(quality)} ${number(d.x)}`;
     return Plot.plot({
-      width: WIDTH,
+      width: width(),
       height: 360,
       ariaLabel: `${titled(metric)} against ${titled(quality)}, ${victim}`,
       x: { label: titled(quality), grid: true, nice: true },
       y: { label: titled(metric), grid: true, domain: [0, Math.max(1, ...points.map((point) => point.y))] },
-      color: { legend: true },
+      color: { range: COLORS },
+      symbol: { legend: true },
       marks: [
         Plot.line(front(points), { x: "x", y: "y", stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "4,3" }),
-        Plot.dot(points, { x: "x", y: "y", fill: "attack", stroke: "var(--paper)", r: 6, href: link }),
-        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (d) => `${d.name}\n${titled(metric)} ${number(d.y)}\n${titled(quality)} ${number(d.x)}` })),
+        Plot.dot(points, { x: "x", y: "y", fill: "attack", symbol: "attack", stroke: "var(--paper)", r: 6, href: link, ariaLabel: told }),
+        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: told })),
       ],
     });
   };
 }
 
 function curves({ victim, place: where, metric }, chosen) {
-  const own = rows.filter((row) => `${row.keys.model} · ${row.keys.defense}` === victim && row.keys.access !== "transfer");
+  const own = rows.filter((row) => victimOf(row) === victim && row.keys.access !== "transfer");
   const clean = own.find((row) => !row.attack);
   const points = own
     .filter((row) => row.attack && where === whereOf(row) && row.keys.budget !== null && fits(keysOf(row), chosen))
@@ -341,19 +356,21 @@ function curves({ victim, place: where, metric }, chosen) {
     .filter((point) => point.y !== null);
   if (!points.length) return null;
   const level = clean ? value(clean, metric) : null;
+  const told = (d) => `${d.curve}\nε ${d.x}\n${titled(metric)} ${number(d.y)}`;
   return Plot.plot({
-    width: WIDTH,
+    width: width(),
     height: 360,
     ariaLabel: `${titled(metric)} against ε, ${victim}, ${where}`,
     x: { label: `ε (${where})`, grid: true, zero: true },
     y: { label: titled(metric), grid: true, zero: true },
-    color: { legend: true },
+    color: { range: COLORS },
+    symbol: { legend: true },
     marks: [
       level === null ? null : Plot.ruleY([level], { strokeDasharray: "3,3", strokeOpacity: 0.6 }),
       Plot.areaY(points, { x: "x", y1: "low", y2: "high", z: "curve", fill: "curve", fillOpacity: 0.12, sort: "x" }),
       Plot.line(points, { x: "x", y: "y", z: "curve", stroke: "curve", sort: "x" }),
-      Plot.dot(points, { x: "x", y: "y", fill: "curve", r: 5, href: link }),
-      Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (d) => `${d.curve}\nε ${d.x}\n${titled(metric)} ${number(d.y)}` })),
+      Plot.dot(points, { x: "x", y: "y", fill: "curve", symbol: "curve", r: 5.5, href: link, ariaLabel: told }),
+      Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: told })),
     ],
   });
 }
@@ -361,7 +378,7 @@ function curves({ victim, place: where, metric }, chosen) {
 const NORMS = { linf: "L∞", l2: "L2", "relative-l2": "relative L2" };
 const heardAs = ({ domain, delivery }) => (domain === "spectrogram" && delivery === "audio" ? "as audio" : "");
 const whereOf = ({ keys }) => [keys.domain, heardAs(keys), NORMS[keys.norm] ?? keys.norm].filter(Boolean).join(", ");
-const victims = distinct(rows.map((row) => `${row.keys.model} · ${row.keys.defense}`));
+const victims = distinct(rows.map(victimOf));
 const has = (metric) => metric in data.metrics && rows.some((row) => value(row, metric) !== null);
 const draws = [];
 if (data.standings.some((line) => line.value !== null)) {
@@ -372,7 +389,7 @@ if (data.transfer.length) {
 }
 for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against PESQ"], ["uar", "wer", "UAR against WER"], ["uar", "snr", "UAR against SNR"]]) {
   if (has(metric) && has(quality) && (quality !== "snr" || !(has("pesq") || has("wer")))) {
-    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack beats in both`, { victim: victims }, tradeOff(metric, quality)));
+    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack, noise or clean sound beats in both`, { victim: victims }, tradeOff(metric, quality)));
   }
 }
 const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);
@@ -392,5 +409,20 @@ function follow() {
   else if (dialog.open) dialog.close();
 }
 
+// Links within the page would drop the filters from the address.
+document.addEventListener("click", (event) => {
+  const anchor = event.target.closest("a[href^='#']:not([href*='='])");
+  const place = anchor && document.getElementById(anchor.getAttribute("href").slice(1));
+  if (!place || !state().size) return;
+  event.preventDefault();
+  place.scrollIntoView();
+  if (place.tabIndex < 0) place.tabIndex = -1;
+  place.focus({ preventScroll: true });
+});
 window.addEventListener("hashchange", follow);
+let drawn = width();
+window.addEventListener("resize", () => {
+  if (width() !== drawn) for (const draw of draws) draw();
+  drawn = width();
+});
 follow();
