@@ -207,6 +207,7 @@ def _protocol(results: Results) -> dict[str, Any]:
     found: dict[str, Any] = {"parts": [setting.part for setting in parts]}
     for setting in parts:
         said = setting.model_dump(include={"corpus", "task", "classes", "protocol", "folds"})
+        said = {key: "all" if value is None else value for key, value in said.items()}
         found |= {f"{setting.part or 'suite'}.{key}": value for key, value in said.items()}
         found[f"{setting.part or 'suite'}.seeds"] = len(setting.seeds)
     heard = results.run.get("transcribers", {})

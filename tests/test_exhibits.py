@@ -22,10 +22,11 @@ from advser.leaderboards import exhibit_figures
 from advser.leaderboards.drawing import SCREEN, Paper
 from advser.leaderboards.exhibit_figures import declared_figures
 from advser.leaderboards.exhibits import tables, told_apart
+from advser.leaderboards.pictures import declared_pictures
 from advser.leaderboards.render import render
 from advser.leaderboards.rows import rows
 from advser.leaderboards.write import write_all, write_figures
-from advser.results import Results
+from advser.results import Results, select
 
 TABLE: dict[str, Any] = {
     "table": "paper",
@@ -305,6 +306,27 @@ def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
     before = (tmp_path / "fig-1.svg").read_bytes()
     write_figures(declared_figures(declaring(CURVES), SCREEN), tmp_path)
     assert (tmp_path / "fig-1.svg").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"a": 1}]', "[1]"])
+def test_samples_that_cannot_be_read_are_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "index.json").write_text(text)
+    with pytest.raises(InputError, match=r"index\.json: (unreadable|entry 0: found no access, allowed)"):
+        write_all(synthetic.results(), tmp_path)
+
+
+def test_a_picture_is_of_a_cell_that_was_kept_and_lost_sounds_are_told(tmp_path: Path) -> None:
+    picture = {"pictures": "clip", "title": "One clip", "where": {"attack": "fgsm"}}
+    results = declaring(picture)
+    keys = next(row.keys for row in rows(results) if row.keys["attack"] == "fgsm" and row.keys["defense"] == "none")
+    sample = {"clip": "c", "label": "a", "prediction": "b", "clean_prediction": "a", "original": "o", "judged": "j"}
+    entry = {**keys, **sample}
+    kept = declared_pictures(select(results, {"defense": "none"}), [entry], tmp_path, SCREEN)
+    assert [*kept] == ["clip"]
+    with pytest.raises(InputError, match="o: unreadable as audio"):
+        kept["clip"]()
+    assert declared_pictures(select(results, {"defense": "vanilla"}), [entry], tmp_path, SCREEN) == {}
 
 
 @pytest.mark.parametrize("width", [2.0, 3.35, 7.0])
