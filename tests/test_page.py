@@ -31,7 +31,7 @@ title: A small page
 corpus: demo
 protocol: 3pair
 folds: [fold1]
-training: {iterations: 60, batch_size: 16, learning_rate: 2e-3}
+training: {iterations: 30, batch_size: 16, learning_rate: 2e-3}
 models: [{name: tiny, params: {frames: 32}}]
 defenses: [none, {name: low-pass, params: {cutoff: 4000}}]
 attacks:
@@ -39,6 +39,7 @@ attacks:
   - {name: fgsm, domain: spectrogram, delivery: [features, audio], params: {epsilon: 0.3}}
 metrics: [uar, accuracy, transfer-rate, snr, pesq]
 transcriber: none
+audit: false
 samples: 1
 worst: [{name: worst-case, epsilon: 0.02}]
 """

@@ -181,7 +181,8 @@ def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
 
 def test_a_plugin_brings_its_own_cells_only_and_a_changed_one_again(finished, place: Path) -> None:
     plugin = place / "shift.py"
-    arguments = ["run", *CUT, "--store", "store", "--out", "plugin", "--plugin", plugin, "--only", "attack=none"]
+    quick = ["--set", "metrics=[uar, snr]", "--only", "attack=none"]
+    arguments = ["run", *CUT, *quick, "--store", "store", "--out", "plugin", "--plugin", plugin]
     plugin.write_text(PLUGIN.format(body="x + self.epsilon"))
     first = advser(*arguments, cwd=place)
     assert first.returncode == 0, first.stdout + first.stderr
