@@ -74,6 +74,18 @@ def command(name: str) -> str:
     return f"```sh\n{line}\n```\n\nCommit `{run['git']['commit'][:12]}`, {host}. Of the whole run:\n\n{notes}"
 
 
+def performance() -> str:
+    """Return the last table of ``tox -e bench``, and the machine that it was measured on."""
+    sys.path.append(str(ROOT / "perf"))
+    from measuring import Table
+
+    found = Table.load(ROOT / "perf" / "table.json")
+    about, host = found.circumstances, found.circumstances["host"]
+    versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", "foolbox", "pesq", "pystoi"))
+    machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
+    return f"{machine}; {versions}.\n\n{found.text('github')}"
+
+
 def told(name: str, text: str) -> str:
     """Return ``text`` with a published folder's figures in place of fields, as a wrapped paragraph.
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("results.md", "ci.md", "reference.md")),
+    *(ROOT / "docs" / name for name in ("results.md", "ci.md", "reference.md", "performance.md")),
     *sorted((ROOT / "docs" / "papers").glob("*.md")),
 ]
 FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
@@ -53,7 +53,7 @@ def test_a_page_shows_what_its_commands_print(page: Path) -> None:
         "-I",
         "docs",
         "-p",
-        "from pages import board, checks, command, figure, keys, plugins, told",
+        "from pages import board, checks, command, figure, keys, performance, plugins, told",
     ]
     done = subprocess.run([cog, *options, page], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nto mend it: tox -e pages"

@@ -1,0 +1,40 @@
+"""The table of a run of the measurements: printed at its end, and kept in ``perf/table.json``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE))
+
+from measuring import Table  # noqa: E402
+
+from advser.provenance import provenance  # noqa: E402
+
+TABLE = pytest.StashKey[Table]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin an empty table."""
+    config.stash[TABLE] = Table(circumstances={**provenance(), "threads": torch.get_num_threads()})
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> Table:
+    """The table of this run."""
+    return request.config.stash[TABLE]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table, and keep it if all measurements were made."""
+    found = config.stash[TABLE]
+    if not found.figures:
+        return
+    terminalreporter.write_line(found.text())
+    whole = not config.option.keyword and len(config.args) == 1 and not terminalreporter.stats.get("failed")
+    if whole:
+        found.save(HERE / "table.json")

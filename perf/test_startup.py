@@ -1,0 +1,59 @@
+"""How long a user waits before anything happens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from measuring import Figure, Table, interleaved
+
+ADVSER = Path(sys.executable).parent / "advser"
+SUITE = """
+name: quick
+corpus: demo
+protocol: 3pair
+folds: [fold1]
+training: {iterations: 2, batch_size: 8, learning_rate: 2e-3}
+models: [{name: tiny, params: {frames: 32}}]
+defenses: [none]
+attacks: [{name: fgsm, params: {epsilon: 0.002}}]
+metrics: [uar]
+transcriber: none
+noise: false
+audit: false
+"""
+
+
+def until(words: str, command: Sequence[str | Path], cwd: Path) -> float:
+    """Return the seconds until a command writes a line with ``words``; then end it."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [*map(str, command)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if words in line:
+                found = time.perf_counter() - start
+                run.terminate()
+                return found
+    pytest.fail(f"{command}: no line with '{words}'")
+
+
+def test_help(table: Table) -> None:
+    """Time `advser --help`."""
+    taken = interleaved({"help": lambda: subprocess.run([ADVSER, "--help"], check=True, capture_output=True)}, 9)
+    table.add(Figure("start-up", "advser --help", taken["help"], 1, "", "s", 0.3))
+
+
+def test_first_job(table: Table, tmp_path: Path) -> None:
+    """Time a run, on an empty store, until its workers take jobs."""
+    (tmp_path / "quick.yaml").write_text(SUITE, encoding="utf-8")
+    seconds = sorted(
+        until(" workers, ", [ADVSER, "run", "quick.yaml", "--store", f"store-{number}"], tmp_path)
+        for number in range(3)
+    )
+    table.add(Figure("start-up", "advser run, until the first job starts", seconds[1], 1, "", "s", 4))
