@@ -57,12 +57,17 @@ def defenses(results: Results) -> Board:
     frame: dict[str, list[object]] = {"defense": [team[0].text("defense") for team in teams]}
     standings = Standings(results, "model")
     sharing = Counter(configuration(example) for example in kinds.values())
+    # The first of a kind counts.
+    under = [{_kind(row): row.figure("uar") for row in reversed(team)} for team in teams]
     for kind, example in kinds.items():
         title = configuration(example)
         # Where victims differ in access, as a network and one without gradients, one attack is two.
         column = _uar_column(results, title if sharing[title] == 1 else (*title, example.text("access")))
         columns.append(column)
-        frame[column.key] = [_uar_of(team, kind, example, standings) for team in teams]
+        frame[column.key] = [
+            _standing(own.get(kind, MISSING), team[0], example, standings)
+            for own, team in zip(under, teams, strict=True)
+        ]
     heads = [team[0] for team in teams]
     index = (*SETTING, "model", "defense")
     about = "UAR of every defense, clean and under attack"
@@ -133,18 +138,17 @@ def _kind(row: Row) -> tuple[object, ...]:
 
 def _order_of_kinds(found: Sequence[Row]) -> Callable[[Row], int]:
     """Clean, then controls, then attacks; else in order of appearance, for a victim may lack some that others have."""
-    kinds = list(dict.fromkeys(_kind(row) for row in found))
-    return lambda row: kinds.index(_kind(row)) + len(kinds) * (0 if row.clean else 1 if row.control else 2)
+    kinds = {kind: place for place, kind in enumerate(dict.fromkeys(_kind(row) for row in found))}
+    return lambda row: kinds[_kind(row)] + len(kinds) * (0 if row.clean else 1 if row.control else 2)
 
 
 def _uar_column(results: Results, title: tuple[str, ...], key: str = "") -> Column:
     return Column(key or ", ".join(title), title, decimals=results.metric("uar").decimals, best="highest", ranked=True)
 
 
-def _uar_of(team: Sequence[Row], kind: tuple[object, ...], example: Row, standings: Standings) -> Cell:
-    """Return the figure of a kind of cells; where the victim has none, why it does not rank."""
-    cell = next((row.figure("uar") for row in team if _kind(row) == kind), MISSING)
-    victim = dict(zip((*SETTING, "model", "defense"), team[0].values((*SETTING, "model", "defense")), strict=True))
+def _standing(cell: Cell, head: Row, example: Row, standings: Standings) -> Cell:
+    """Return a victim's figure under the attack of ``example``, with how it ranks, or why it does not."""
+    victim = dict(zip((*SETTING, "model", "defense"), head.values((*SETTING, "model", "defense")), strict=True))
     return standings.cell(cell, {**example.keys, **victim}, "uar")
 
 
