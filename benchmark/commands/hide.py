@@ -91,7 +91,7 @@ def _told(done: Protected, listening: Party, into: Path) -> str:
     else:
         before, after = (" ".join(filter(None, texts)) for texts in done.transcripts)
         lines += [f"before: {before or '(nothing)'}", f"after:  {after or '(nothing)'}"]
-        closed = ", knows the sentences of the corpus and hears no others"
+        closed = ", and of it the sentences of the corpus alone"
         known = closed if listening.speech.transcriber.closed_text else ""
         lines.append(f"by {listening.speech.name}, which hears the language '{listening.speech.language}'{known}")
     windows = f"{done.windows} window{'s' if done.windows != 1 else ''}"
