@@ -145,7 +145,7 @@ def party(results: Results, store: Store) -> Party:
     bare = bool((first["defense"] == "none").any())
     several = first["part"].nunique() > 1
     listeners = []
-    parts = []
+    corpora = []
     for row in first.to_dict("records"):
         if row["model_key"] not in store:
             raise InputError(
@@ -158,9 +158,9 @@ def party(results: Results, store: Store) -> Party:
         title = f"{row['part']}: " * several + f"{row['model']} / {row['defense']}"
         surrogate = model.differentiable and (not bare or row["defense"] == "none")
         listeners.append(Listener(title, model, tuple(prepared.classes), surrogate))
-        parts.append((row["part"], prepared))
+        corpora.append(prepared)
     _refuse_tasks(listeners)
-    return Party(tuple(listeners), *_speech(results, *parts[0]))
+    return Party(tuple(listeners), *_speech(results, first["part"].iloc[0], corpora[0]))
 
 
 def _refuse_tasks(listeners: Sequence[Listener]) -> None:

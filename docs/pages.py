@@ -184,15 +184,7 @@ def _type(hint: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (list, dict):
         return f"list of {_type(inner[0])}" if origin is list else f"mapping to {_type(inner[-1])}"
-    names = {
-        str: "text",
-        int: "whole number",
-        float: "number",
-        bool: "truth value",
-        type(None): "none",
-        Any: "anything",
-    }
-    return names.get(hint) or re.sub(r"(?<!^)(?=[A-Z])", " ", getattr(hint, "__name__", str(hint))).lower()
+    return WORDS.get(hint) or re.sub(r"(?<!^)(?=[A-Z])", " ", getattr(hint, "__name__", str(hint))).lower()
 
 
 def _default(field: FieldInfo) -> str:

@@ -45,9 +45,8 @@ class Line:
     @property
     def place(self) -> str:
         """The cell in words: ``cnn4 / none, ifgsm (steps=10), true labels, 0.001 FS, waveform``."""
-        labels = f"{self.row.text('labels')} labels" if self.row.text("labels") else ""
-        texts = [self.row.text(key) for key in ("attack", "epsilon", "domain", "delivery", "access", "part")]
-        texts.insert(1, labels)
+        keys = ("epsilon", "domain", "delivery", "access", "part")
+        texts = [self.row.attack, self.row.told_labels, *(self.row.text(key) for key in keys)]
         source = [self.row.text(key) for key in ("source_model", "source_defense") if self.row.transfer]
         from_source = f"from {' / '.join(source)}" if any(source) else ""
         victim = f"{self.row.text('model')} / {self.row.text('defense')}"

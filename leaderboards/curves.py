@@ -112,10 +112,6 @@ def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _labels(row: Row) -> str:
-    return f"{row.text('labels')} labels" if row.text("labels") else ""
-
-
 def _budget(row: Row) -> str:
     unit, norm = row.keys["epsilon_unit"], row.keys["norm"]
     return f"{NORM_NAMES.get(norm, norm)} budget ε ({_UNIT_NAMES.get(unit, unit)})"
@@ -123,14 +119,14 @@ def _budget(row: Row) -> str:
 
 def _same_but_steps(row: Row) -> str:
     budget = f"ε = {row.text('epsilon')}" if row.text("epsilon") else ""
-    return _joined(row.attack_without("steps"), _labels(row), budget)
+    return _joined(row.attack_without("steps"), row.told_labels, budget)
 
 
 EPSILON: Final = Axis(
     "epsilon",
     "the budget ε",
     x=lambda row: row.keys["epsilon"],
-    curve=lambda row: _joined(row.attack, _labels(row)),
+    curve=lambda row: _joined(row.attack, row.told_labels),
     attack=lambda row: row.attack,
     label=_budget,
 )

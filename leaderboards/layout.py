@@ -29,9 +29,8 @@ def configuration(row: Row) -> tuple[str, ...]:
     place = row.text("domain")
     if place == "spectrogram" and row.keys["delivery"] == "audio":
         place = "spectrogram, as audio"
-    labels = f"{row.text('labels')} labels" if row.text("labels") else ""
     norm = f" in {NORM_NAMES[row.keys['norm']]}" if row.keys["norm"] not in ("", "linf") else ""
-    return tuple(text for text in (place, row.attack, labels, f"{row.text('epsilon')}{norm}") if text)
+    return tuple(text for text in (place, row.attack, row.told_labels, f"{row.text('epsilon')}{norm}") if text)
 
 
 def victim_text(row: Row, found: Sequence[Row]) -> str:

@@ -9,8 +9,11 @@ from typing import Any, Final
 from advser.leaderboards.board import Board
 from advser.leaderboards.rows import epsilon_text
 
-_OF_VICTIM: Final = ("part", "corpus", "task", "protocol", "model", "defense")
-FILTERS: Final = (*_OF_VICTIM[:4], "domain", "delivery", "access", "labels", "epsilon", "model", "defense", "attack")
+_OF_ATTACK: Final = ("domain", "delivery", "access", "labels", "epsilon", "attack")
+FILTERS: Final = (
+    "part", "corpus", "task", "protocol", "domain", "delivery", "access", "labels", "epsilon", "model", "defense",
+    "attack",
+)  # fmt: skip
 """Keys by which the page can be narrowed down, as far as they differ."""
 
 
@@ -21,7 +24,7 @@ def row_keys(board: Board, row: int) -> dict[str, str]:
     if isinstance(found.get("epsilon"), float):
         found["epsilon"] = "" if math.isnan(found["epsilon"]) else epsilon_text(found["epsilon"], index["epsilon_unit"])
     if found.get("attack") == "none":
-        found = {key: found[key] for key in _OF_VICTIM if key in found}
+        found = {key: value for key, value in found.items() if key not in _OF_ATTACK}
     return {key: str(value) for key, value in found.items() if value}
 
 

@@ -65,6 +65,12 @@ class Row:
         return bool(self.keys["access"] == "transfer" and self.keys["source_model"])
 
     @property
+    def told_labels(self) -> str:
+        """The labels that the attack was given, as ``true labels``; empty where it was given none."""
+        labels = self.text("labels")
+        return f"{labels} labels" if labels else ""
+
+    @property
     def attack(self) -> str:
         """The attack as boards call it: label and telling parameters, ``clean`` for the clean cell."""
         return self.attack_without()
