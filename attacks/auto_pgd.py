@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.best import Best, stronger
-from advser.attacks.steepest import random_start, steepest
+from advser.attacks.steepest import ascended, random_start
 from advser.models.base import Outputs
 from advser.parameters import parameter
 from advser.target import TINY, Ascent, Loss, Target, classes, cross_entropy, difference_of_logits_ratio, margin
@@ -114,7 +114,7 @@ class AutoPGD(Attack, ABC):
         rises, halved, last_top = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool), top.told.loss
         corners = checkpoints(self.steps)
         for step in range(1, self.steps + 1):
-            moved = self.admitted(now.x + per_clip(size, x) * steepest(now.told.gradient, self.norm), x, target)
+            moved = self.admitted(ascended(now.x, now.told.gradient, size, self.norm), x, target)
             momentum = MOMENTUM * (moved - now.x) + (1 - MOMENTUM) * (now.x - before)
             moved = moved if step == 1 else self.admitted(now.x + momentum, x, target)
             before, old, now = now.x, now, _Point(moved, target.ascent(moved, labels, loss))

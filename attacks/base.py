@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,8 +96,12 @@ class Attack(Parameters, ABC):
 
     def project(self, perturbed: Tensor, x: Tensor, domain: Domain) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, itself."""
+        return self.projection(x, domain)(perturbed)
+
+    def projection(self, x: Tensor, domain: Domain) -> Callable[[Tensor], Tensor]:
+        """Return `project` around ``x``, for attacks of many steps: its bounds are computed once."""
         budget = self.budget(domain)
-        return perturbed if budget is None else budget.project(perturbed, x)
+        return (lambda perturbed: perturbed) if budget is None else budget.projection(x)
 
     def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
         """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.admit`."""

@@ -64,12 +64,11 @@ class ChainRule(Attack):
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take the steps: one forward and one backward pass each."""
-        perturbed = x
+        perturbed, project = x, self.projection(x, target.domain)
         for _ in range(self.steps):
             # Where the slope is exactly −δ, the quotient is no number: no step is taken there.
             direction = self.gradient(target, perturbed, labels).nan_to_num().sign()
-            perturbed = perturbed + self.alpha * direction
-            perturbed = self.project(perturbed, x, target.domain)
+            perturbed = project(perturbed + self.alpha * direction)
         return perturbed
 
     @torch.no_grad()

@@ -44,6 +44,11 @@ class Averaged(Target):
         """Return each clip's mean loss (B,)."""
         return self._mean(lambda: super(Averaged, self).loss(x, labels, loss))
 
+    def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
+        """Return the mean loss and gradient."""
+        told = self.ascent(x, labels, loss)
+        return told.loss, told.gradient
+
     def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
         """Return the mean loss, gradient and margin."""
         means = _means(self.draws, lambda: _parts(super(Averaged, self).ascent(x, labels, loss)))

@@ -9,7 +9,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.steepest import random_start, steepest
+from advser.attacks.steepest import ascended, random_start
 from advser.parameters import parameter
 from advser.target import Target
 from advser.threat import Norm, per_clip, scale
@@ -70,13 +70,12 @@ class IterativeFGSM(Attack):
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take the steps."""
         alpha = self.alpha if self.alpha is not None else 2.5 * (self.epsilon or 0) / max(self.steps, 1)
-        size = per_clip(alpha * scale(x, self.norm), x)
+        size, project = alpha * scale(x, self.norm), self.projection(x, target.domain)
         perturbed = x
         if self.random_start:
-            perturbed = self.project(random_start(x, target, "linf", self.random_start, generator), x, target.domain)
+            perturbed = project(random_start(x, target, "linf", self.random_start, generator))
         for _ in range(self.steps):
-            perturbed = perturbed + size * steepest(target.gradient(perturbed, labels), self.norm)
-            perturbed = self.project(perturbed, x, target.domain)
+            perturbed = project(ascended(perturbed, target.gradient(perturbed, labels), size, self.norm))
         return perturbed
 
 
@@ -100,6 +99,8 @@ class PGD(Attack):
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Run all restarts."""
         best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
+        alpha = 2.5 * self.epsilon / self.steps if self.alpha is None else self.alpha
+        size, project = alpha * scale(x, self.norm), self.projection(x, target.domain)
         for _ in range(self.restarts):
             perturbed = random_start(x, target, self.norm, self.epsilon, generator)
             for step in range(self.steps + 1):
@@ -111,10 +112,5 @@ class PGD(Attack):
                 highest = torch.where(better, loss, highest)
                 best = torch.where(per_clip(better, x), perturbed, best)
                 if step < self.steps:
-                    perturbed = self._step(target, perturbed, gradient, x)
+                    perturbed = project(ascended(perturbed, gradient, size, self.norm))
         return best
-
-    def _step(self, target: Target, perturbed: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
-        alpha = 2.5 * self.epsilon / self.steps if self.alpha is None else self.alpha
-        step = per_clip(alpha * scale(x, self.norm), x) * steepest(gradient, self.norm)
-        return self.project(perturbed + step, x, target.domain)

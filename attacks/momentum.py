@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.attacks.steepest import of_length_1, steepest
+from advser.attacks.steepest import ascended, of_length_1
 from advser.audio import SAMPLE_RATE
 from advser.parameters import parameter
 from advser.target import Target
@@ -47,12 +47,12 @@ class MomentumIterativeFGSM(Attack):
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take the steps: one forward and one backward pass each."""
         size = (self.epsilon / self.steps if self.alpha is None else self.alpha) * scale(x, self.norm)
+        project = self.projection(x, target.domain)
         perturbed, momentum = x, torch.zeros_like(x)
         for _ in range(self.steps):
             gradient = self._gradient(target, perturbed, labels, generator)
             momentum = self.decay * momentum + of_length_1(gradient, 1)
-            step = per_clip(size, x) * steepest(momentum, self.norm)
-            perturbed = self.project(perturbed + step, x, target.domain)
+            perturbed = project(ascended(perturbed, momentum, size, self.norm))
         return perturbed
 
     def _gradient(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,11 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     return gradient.sign() if norm == "linf" else of_length_1(gradient, 2)
 
 
+def ascended(x: Tensor, gradient: Tensor, size: Tensor, norm: Norm) -> Tensor:
+    """Return each clip of ``x`` (B, …) a step of ``size`` (B,) further in the `steepest` direction."""
+    return torch.addcmul(x, per_clip(size, x), steepest(gradient, norm))
+
+
 def of_length_1(gradient: Tensor, order: int) -> Tensor:
     """Return each clip's gradient (B, …) over its norm of that order; 0 where it is 0, and nowhere else.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
+from advser.models.folding import folded
 from advser.threat import Access, Domain
 
 TINY: Final = 1e-12
@@ -107,8 +109,8 @@ class Ascent:
 class Target:
     """One batch of clips before one model, through one domain, at one access level.
 
-    Used as a context manager: inside it the model is in evaluation mode with frozen weights; afterwards train flags
-    and ``requires_grad`` are as before, and no gradient is left on any weight.
+    Used as a context manager: inside it the model is in evaluation mode with frozen weights, its batch normalisation
+    `folded`; afterwards modules, train flags and ``requires_grad`` are as before, and no weight has a gradient left.
 
     A blind attack may stand before no model at all (None). A model that draws at random draws anew at each call, the
     same in each target, and without touching torch's global generators.
@@ -140,13 +142,13 @@ class Target:
         self.domain = domain
         self.access = access
         self.objective = objective
-        self.mask = mask
+        self.mask = None if mask is None or bool(mask.all()) else mask
         self.reference = reference
         self.names = tuple(names)
         self.forwards = torch.zeros(len(lengths), dtype=torch.long)
         self.backwards = torch.zeros(len(lengths), dtype=torch.long)
         self._model = model
-        self._rows = torch.arange(len(lengths))
+        self._rows: Tensor | None = None
         self._seeds = count()
         self._restore = ExitStack()
 
@@ -158,6 +160,7 @@ class Target:
         for weight in self._model.parameters():
             self._restore.callback(weight.requires_grad_, weight.requires_grad)
         self._model.eval().requires_grad_(requires_grad=False)
+        self._restore.enter_context(folded(self._model))
         return self
 
     def __exit__(
@@ -175,7 +178,7 @@ class Target:
         part.mask = None if self.mask is None else self.mask[rows]
         part.reference = None if self.reference is None else self.reference[rows]
         part.names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
-        part._rows = self._rows[rows.cpu()]
+        part._rows = rows.cpu() if self._rows is None else self._rows[rows.cpu()]
         return part
 
     @property
@@ -222,22 +225,25 @@ class Target:
 
         ``loss`` is by default the target's ``objective``. White-box only.
         """
-        found = self.ascent(x, labels, loss)
-        return found.loss, found.gradient
+        losses, gradient, _ = self._ascend(x, labels, loss)
+        return losses, gradient
 
     def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
         """Return what `loss_and_gradient` does, and the margin of the same forward pass. White-box only."""
+        losses, gradient, outputs = self._ascend(x, labels, loss)
+        return Ascent(losses, gradient, margin(outputs, labels).detach())
+
+    def _ascend(self, x: Tensor, labels: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor, Outputs]:
         self._grant("gradient", "white-box")
         with torch.enable_grad():
-            variable = x.detach().clone().requires_grad_()
+            variable = x.detach().requires_grad_()
             outputs = self._forward(variable)
             losses = (loss or self.objective)(outputs, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         self._count(self.backwards)
-        # One value that is not finite would undo the direction of all others, and with it the attack.
-        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
-        return Ascent(losses.detach(), gradient, margin(outputs, labels).detach())
+        return losses.detach(), gradient, outputs
 
     def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.
@@ -283,12 +289,24 @@ class Target:
         assert self._model is not None, "only blind attacks stand before no model"
         with drawing(self._model, next(self._seeds)):
             outputs = self._model.outputs(x, self.lengths, domain)
-        return replace(outputs, reference=self.reference if self.access == "white-box" else None)
+        reference = self.reference if self.access == "white-box" else None
+        return outputs if outputs.reference is reference else replace(outputs, reference=reference)
 
     def _count(self, passes: Tensor) -> None:
-        # A clip may be asked for several times at once (`at`), which indexed addition would count as one.
-        passes.index_add_(0, self._rows, torch.ones_like(self._rows))
+        if self._rows is None:
+            passes += 1
+        else:
+            # A clip may be asked for several times at once (`at`), which indexed addition would count as one.
+            passes.index_add_(0, self._rows, torch.ones_like(self._rows))
 
     def _grant(self, what: str, *levels: Access) -> None:
         if self.access not in levels:
             raise AccessError(f"{what}: access is '{self.access}', needed: {' or '.join(levels)}")
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    """Return a gradient with 0 for what is not finite: one such value would undo the direction of all others."""
+    # On a GPU the answer would have to be waited for; on a CPU, reading it all is quicker than writing it anew.
+    if gradient.device.type == "cpu" and math.isfinite(gradient.sum().item()):
+        return gradient
+    return gradient.nan_to_num(0.0, 0.0, 0.0)

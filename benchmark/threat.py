@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -94,13 +96,14 @@ class Budget:
 
     def project(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``original``; both (B, …)."""
+        return self.projection(original)(perturbed)
+
+    def projection(self, original: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `project` around ``original`` (B, …), to be called many times: its bounds are computed once."""
         if self.norm == "linf":
-            return perturbed.clamp(original - self.epsilon, original + self.epsilon)
-        delta = perturbed - original
-        length, bound = delta.flatten(1).norm(dim=1), self.bound(original)
-        # Points within the budget are returned as they are: adding the difference again would round them.
-        nearest = original + delta * per_clip(bound / length, delta)
-        return torch.where(per_clip(length <= bound, delta), perturbed, nearest)
+            low, high = original - self.epsilon, original + self.epsilon
+            return lambda perturbed: perturbed.clamp(low, high)
+        return partial(_shortened, original=original, bound=self.bound(original))
 
     def size(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return the norm of each clip's perturbation in the budget's unit: (B, …) → (B,)."""
@@ -123,6 +126,15 @@ class Budget:
         slack = slack * (delta != 0).sum(1).sqrt()
         within: Tensor = delta.norm(dim=1) <= self.bound(original) + slack
         return ~within
+
+
+def _shortened(perturbed: Tensor, original: Tensor, bound: Tensor) -> Tensor:
+    """Return the points nearest to ``perturbed`` (B, …) within an L2 distance of ``bound`` (B,) from ``original``."""
+    delta = perturbed - original
+    length = delta.flatten(1).norm(dim=1)
+    # Points within the budget are returned as they are: adding the difference again would round them.
+    nearest = original + delta * per_clip(bound / length, delta)
+    return torch.where(per_clip(length <= bound, delta), perturbed, nearest)
 
 
 def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:

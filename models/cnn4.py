@@ -13,12 +13,15 @@ from advser.models.frontends import FrameCount, LogMel
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return convolution 5×5, batch normalisation, ReLU and max-pooling 2×2: halves height and width."""
+    """Return convolution 5×5, batch normalisation, max-pooling 2×2 and ReLU: halves height and width.
+
+    ReLU after the pooling gives what it gives before it, as in the source, at a quarter of the work.
+    """
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 5, padding=2, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(inplace=True),
     )
 
 

@@ -13,7 +13,7 @@ from advser.models.frontends import DecibelMel
 
 def convolution(inputs: int, outputs: int) -> nn.Sequential:
     """Return convolution 10×10 of stride 2 without padding, batch normalisation and ReLU."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 10, stride=2), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 10, stride=2), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def dense(inputs: int, outputs: int, dropout: float) -> nn.Sequential:

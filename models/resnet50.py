@@ -38,13 +38,13 @@ class Bottleneck(nn.Module):
         outputs = EXPANSION * maps
         self.path = nn.Sequential(
             convolution(inputs, maps, 1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             convolution(maps, maps, 3, stride),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             convolution(maps, outputs, 1),
         )
         self.shortcut = nn.Identity() if (inputs, stride) == (outputs, 1) else convolution(inputs, outputs, 1, stride)
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, 4 · maps, height / stride, width / stride) of (B, inputs, height, width)."""
@@ -85,7 +85,10 @@ class ResNet50(EmotionModel):
         maps = [max(1, round(width * full)) for full in (64, 128, 256, 512)]
         inputs = [maps[0], *(EXPANSION * count for count in maps)]
         self.frontend = LogMel(frames)
-        self.stem = nn.Sequential(convolution(1, maps[0], 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1))
+        # ReLU after the pooling gives what it gives before it, at a quarter of the work.
+        self.stem = nn.Sequential(
+            convolution(1, maps[0], 7, stride=2), nn.MaxPool2d(3, 2, padding=1), nn.ReLU(inplace=True)
+        )
         self.body = nn.Sequential(
             *(stage(*shape) for shape in zip(inputs[:-1], maps, COUNTS, STRIDES, strict=True)),
         )

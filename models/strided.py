@@ -8,5 +8,5 @@ from torch import nn
 def block(inputs: int, outputs: int) -> nn.Sequential:
     """Return convolution 3×3 of stride 2, batch normalisation and ReLU: halves height and width."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )

@@ -20,8 +20,9 @@ def group(convolutions: int, inputs: int, outputs: int) -> nn.Sequential:
     maps = [inputs, *[outputs] * convolutions]
     layers: list[nn.Module] = []
     for before, after in pairwise(maps):
-        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    # The last ReLU after the pooling gives what it gives before it, at a quarter of the work.
+    return nn.Sequential(*layers[:-1], nn.MaxPool2d(2), layers[-1])
 
 
 class VGG16(EmotionModel):

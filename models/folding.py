@@ -1,0 +1,69 @@
+"""Batch normalisation folded into the convolution before it, for as long as a model is only asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+class _Folded(nn.Module):
+    """Stands for a convolution and the normalisation after it; whoever looks for their weights here is told."""
+
+    def __init__(self, convolution: nn.Conv1d | nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        y: Tensor = self.convolution(x)
+        return y
+
+
+@contextmanager
+def folded(model: nn.Module) -> Iterator[None]:
+    """Let one convolution stand for each convolution and the batch normalisation after it; undo it afterwards.
+
+    In evaluation mode both are linear: the outputs are the same but for rounding, and two passes over maps of the
+    convolution's size are saved. The model must be in evaluation mode meanwhile. Folded are neighbours in an
+    `nn.Sequential` that occur in the model once and have no hooks; all others stay as they are.
+    """
+    with ExitStack() as undo:
+        for sequence, place in list(_neighbours(model)):
+            convolution, normalisation = sequence[place], sequence[place + 1]
+            undo.callback(sequence.__setitem__, place, convolution)
+            undo.callback(sequence.__setitem__, place + 1, normalisation)
+            sequence[place] = _Folded(fuse_conv_bn_eval(convolution, normalisation))
+            sequence[place + 1] = nn.Identity()
+        yield
+
+
+def _neighbours(model: nn.Module) -> Iterator[tuple[nn.Sequential, int]]:
+    """Yield the sequences and places of the convolutions that can be folded with the module after them."""
+    modules = list(model.modules())
+    uses = Counter(id(child) for module in modules for child in module._modules.values())
+    for sequence in modules:
+        if type(sequence) is nn.Sequential:
+            for place in range(len(sequence) - 1):
+                pair = sequence[place], sequence[place + 1]
+                if _foldable(*pair) and all(uses[id(one)] == 1 and not _watched(one) for one in pair):
+                    yield sequence, place
+
+
+def _foldable(first: nn.Module, second: nn.Module) -> bool:
+    """Tell whether the modules are a convolution and a normalisation by running statistics alone."""
+    # Subclasses may do otherwise.
+    if type(first) not in CONVOLUTIONS or type(second) not in NORMALISATIONS:
+        return False
+    return not second.training and second.running_mean is not None
+
+
+def _watched(module: nn.Module) -> bool:
+    """Tell whether somebody listens to a module's passes."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

@@ -1,0 +1,134 @@
+"""Batch normalisation folded into convolutions: the same answers by fewer passes, and all as before afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from advser.models.cnn4 import CNN4
+from advser.models.folding import folded
+from advser.models.resnet50 import ResNet50
+from advser.models.tiny import Tiny
+from advser.models.vgg16 import VGG16
+from advser.target import Target
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "cnn4": lambda: CNN4(3, width=0.05, frames=32),
+    "vgg16": lambda: VGG16(3, width=0.05, frames=32),
+    "resnet50": lambda: ResNet50(3, width=0.05, frames=32),
+    "tiny": lambda: Tiny(3, frames=32),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*arguments, **(keywords or {}))
+
+
+def trained(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return a model in evaluation mode whose normalisations do something."""
+    torch.manual_seed(0)
+    made = make()
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.bias, 0, 0.3)
+            if module.running_mean is not None and module.running_var is not None:
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 2)
+    return made.eval()
+
+
+def normalisations(run: Callable[[], object]) -> int:
+    """Return how many batch normalisations are computed."""
+    with Operations() as operations:
+        run()
+    return sum(number for name, number in operations.counts.items() if "batch_norm" in name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_target_normalises_nothing_and_answers_as_the_model(name: str) -> None:
+    model = trained(MODELS[name])
+    features, lengths = torch.randn(2, 64, 32), torch.tensor([8000, 8000])
+    expected = model.outputs(features, lengths, "spectrogram").logits
+    assert normalisations(lambda: model.outputs(features, lengths, "spectrogram")) > 0
+    with Target(model, lengths, "spectrogram") as target:
+        torch.testing.assert_close(target.logits(features), expected, rtol=1e-4, atol=1e-4)
+        assert normalisations(lambda: target.gradient(features, torch.tensor([0, 1]))) == 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_afterwards_all_modules_weights_and_buffers_are_the_same_objects(name: str) -> None:
+    model = trained(MODELS[name])
+
+    def state() -> dict[str, tuple[int, ...]]:
+        values = {**dict(model.named_modules()), **dict(model.named_parameters()), **dict(model.named_buffers())}
+        return {name: (id(value), getattr(value, "_version", 0)) for name, value in values.items()}
+
+    before = state()
+    with pytest.raises(KeyboardInterrupt), folded(model):
+        assert state() != before
+        raise KeyboardInterrupt
+    assert state() == before
+
+
+def watched() -> nn.Module:
+    made = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    made[0].register_forward_hook(lambda *_: None)
+    return made
+
+
+def shared() -> nn.Module:
+    twice = nn.Conv2d(2, 2, 3, padding=1)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), twice, nn.BatchNorm2d(2), nn.ReLU(), twice)
+
+
+class Halved(nn.Conv2d):
+    """Not what it is called."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+class Twice(nn.Sequential):
+    """Not what it is called either."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :1]) * 2
+
+
+LEFT: dict[str, Callable[[], nn.Module]] = {
+    "a convolution that is watched": watched,
+    "a convolution that is used twice": shared,
+    "a subclass": lambda: nn.Sequential(Halved(1, 2, 3), nn.BatchNorm2d(2)),
+    "a sequence of one's own": lambda: Twice(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),
+    "no statistics": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)),
+    "something between": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2)),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_may_do_otherwise_is_left_alone(name: str) -> None:
+    model, x = trained(LEFT[name]), torch.randn(2, 1, 8, 8)
+    expected = model(x)
+    with folded(model):
+        assert torch.equal(model(x), expected)
+        assert normalisations(lambda: model(x)) == 1
+
+
+def test_who_looks_for_a_folded_weight_is_told() -> None:
+    model = trained(lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    with folded(model), pytest.raises(AttributeError, match="weight"):
+        model[0].weight  # noqa: B018
