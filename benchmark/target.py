@@ -106,6 +106,27 @@ class Ascent:
     margin: Tensor
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass that a gradient can still be taken of.
+
+    Attributes:
+        x: what was asked about.
+        version: how often it had been written to by then.
+        variable: what stood for it, of which the gradient is taken.
+        outputs: the answer.
+    """
+
+    x: Tensor
+    version: int
+    variable: Tensor
+    outputs: Outputs
+
+    def is_of(self, x: Tensor) -> bool:
+        """Tell whether ``x`` is what was asked about, and as it was then."""
+        return self.x is x and self.version == x._version
+
+
 class Target:
     """One batch of clips before one model, through one domain, at one access level.
 
@@ -150,6 +171,7 @@ class Target:
         self._model = model
         self._rows: Tensor | None = None
         self._seeds = count()
+        self._ahead: _Pass | None = None
         self._restore = ExitStack()
 
     def __enter__(self) -> Self:
@@ -166,6 +188,7 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ahead = None
         self._restore.close()
 
     def at(self, rows: Tensor) -> Target:
@@ -211,6 +234,17 @@ class Target:
         self._grant("decisions", "white-box", "scores", "decisions")
         return self._outputs(x).logits.argmax(1)
 
+    def decisions_ahead(self, x: Tensor) -> Tensor:
+        """Return what `decisions` does, by a forward pass that the next gradient at the same ``x`` goes on from.
+
+        White-box only. A model that draws at random is asked anew then.
+        """
+        self._grant("gradient", "white-box")
+        if self.randomised:
+            return self.decisions(x)
+        self._ahead = self._to_ascend(x)
+        return self._ahead.outputs.logits.detach().argmax(1)
+
     def embedding(self, x: Tensor) -> Tensor:
         """Return embeddings (B, D). White-box only."""
         self._grant("embedding", "white-box")
@@ -235,15 +269,21 @@ class Target:
 
     def _ascend(self, x: Tensor, labels: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor, Outputs]:
         self._grant("gradient", "white-box")
+        ahead, self._ahead = self._ahead, None
+        passed = ahead if ahead is not None and ahead.is_of(x) else self._to_ascend(x)
+        outputs = passed.outputs
         with torch.enable_grad():
-            variable = x.detach().requires_grad_()
-            outputs = self._forward(variable)
             losses = (loss or self.objective)(outputs, labels)
-            (gradient,) = torch.autograd.grad(losses.sum(), variable)
+            (gradient,) = torch.autograd.grad(losses.sum(), passed.variable)
         self._count(self.backwards)
         gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
         return losses.detach(), gradient, outputs
+
+    def _to_ascend(self, x: Tensor) -> _Pass:
+        with torch.enable_grad():
+            variable = x.detach().requires_grad_()
+            return _Pass(x, x._version, variable, self._forward(variable))
 
     def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.

@@ -113,6 +113,7 @@ def craft(
         mask = batch.mask(model, domain)
     with Target(model, batch.lengths, domain, objective=objective, mask=mask) as target:
         if not isinstance(labels, Tensor):
-            labels = target.decisions(x) if labels == "predicted" else target.logits(x).float().softmax(1)
+            predicted = labels == "predicted"
+            labels = target.decisions_ahead(x) if predicted else target.logits(x).float().softmax(1)
         perturbed = attack.perturb(target, x, labels, batch.generator)
     return admit(perturbed, x, mask, domain, Attack.budget(attack, domain))

@@ -75,6 +75,16 @@ def test_every_defense_keeps_its_contract(name: str, kind: type[EmotionModel], d
     assert set(inner_attacks(defense)) <= set(ATTACKS)
 
 
+@pytest.mark.parametrize("plugin", ADVERSARIAL)
+def test_a_step_of_adversarial_training_asks_the_model_three_times(plugin: type[Defense]) -> None:
+    """Once on x, once to craft x′ from the same answer that decides its labels, once on x′."""
+    made = toys.model(toys.Convolutional).train()
+    asked: list[bool] = []
+    made.head.register_forward_hook(lambda module, *_: asked.append(module.training))
+    build(plugin, {"attack": fgsm().model_dump()}, plugin.__name__).loss(made, toys.training_batch(made), 0)
+    assert asked == [True, False, True]
+
+
 @pytest.mark.parametrize("name", list(DEFENSES))
 def test_every_defense_leaves_a_usable_model(name: str) -> None:
     made = toys.model(toys.Convolutional)

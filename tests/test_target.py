@@ -166,6 +166,51 @@ def test_gradients_are_computed_where_the_caller_computes_none() -> None:
     assert not x.requires_grad
 
 
+@pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
+def test_a_gradient_goes_on_from_decisions_ahead(kind: type[toys.EmotionModel], domain: Domain) -> None:
+    made = toys.model(kind)
+    waveform, lengths, labels = toys.sounds()
+    x = made.eval().inputs(waveform, lengths, domain).detach()
+    with Target(made, lengths, domain) as target:
+        expected = target.decisions(x), target.gradient(x, labels)
+        asked = target.forwards.clone()
+        assert torch.equal(target.decisions_ahead(x), expected[0])
+        torch.testing.assert_close(target.gradient(x, labels), expected[1])
+        assert (target.forwards - asked == 1).all()
+        torch.testing.assert_close(target.gradient(x, labels), expected[1])
+        assert (target.forwards - asked == 2).all()
+
+
+def test_a_gradient_elsewhere_does_not_go_on_from_decisions_ahead() -> None:
+    made = toys.model(toys.Convolutional)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        moved = target.gradient(x * 0.5, labels)
+        target.decisions_ahead(x)
+        assert torch.equal(target.gradient(x * 0.5, labels), moved)
+        changed = x.clone()
+        target.decisions_ahead(changed)
+        changed.mul_(0.5)
+        assert torch.equal(target.gradient(changed, labels), moved)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_gradients_that_are_not_finite_are_0_and_leave_the_others_alone(broken: float) -> None:
+    made = toys.model(toys.Linear)
+    x, lengths, labels = toys.sounds()
+
+    def loss(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
+        weights = torch.ones(len(labels))
+        weights[0] = broken
+        return outputs.logits.sum(1) * weights
+
+    with Target(made, lengths, "waveform") as target:
+        gradient = target.gradient(x, labels, loss)
+        expected = target.gradient(x, labels, lambda outputs, _: outputs.logits.sum(1))
+    assert not gradient[0].any()
+    assert torch.equal(gradient[1:], expected[1:])
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_margin_is_above_0_exactly_where_the_clip_is_misread(classes: int) -> None:
     logits = torch.randn(50, classes, generator=torch.Generator().manual_seed(0))
