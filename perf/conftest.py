@@ -9,8 +9,10 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE))
+# Whoever is imported in a process of its own finds these too.
+sys.path += [str(HERE), str(HERE.parent / "tests")]
 
+from growth import draw  # noqa: E402
 from measuring import Table  # noqa: E402
 
 from advser.provenance import provenance  # noqa: E402
@@ -32,9 +34,11 @@ def table(request: pytest.FixtureRequest) -> Table:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table, and keep it if all measurements were made."""
     found = config.stash[TABLE]
-    if not found.figures:
-        return
-    terminalreporter.write_line(found.text())
+    if found.figures:
+        terminalreporter.write_line(found.text())
+    if found.growths:
+        terminalreporter.write_line(found.growth_text())
     whole = not config.option.keyword and len(config.args) == 1 and not terminalreporter.stats.get("failed")
-    if whole:
+    if whole and found.figures:
         found.save(HERE / "table.json")
+        draw(found.growths, HERE.parent / "docs")

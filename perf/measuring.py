@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from advser.store import replacing
@@ -50,11 +51,40 @@ class Figure:
         return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
 
 
+@dataclass(frozen=True)
+class Growth:
+    """How the time for something grows.
+
+    Attributes:
+        what: takes the time.
+        with_: what grows: ``clips``.
+        counts: how many of them, rising.
+        seconds: for each count.
+    """
+
+    what: str
+    with_: str
+    counts: Sequence[int]
+    seconds: Sequence[float]
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """Seconds at the count 0, and seconds a count more: the line of least squares."""
+        more, at_0 = np.polyfit(self.counts, self.seconds, 1)
+        return float(at_0), float(more)
+
+    @property
+    def exponent(self) -> float:
+        """The p of seconds ∝ count^p, by least squares of the logarithms: 1 is in proportion, −1 inversely so."""
+        return float(np.polyfit(np.log(self.counts), np.log(self.seconds), 1)[0])
+
+
 @dataclass
 class Table:
     """All figures of one run, and what it ran on."""
 
     figures: list[Figure] = field(default_factory=list)
+    growths: list[Growth] = field(default_factory=list)
     circumstances: Mapping[str, Any] = field(default_factory=dict)
 
     def add(self, figure: Figure) -> None:
@@ -63,7 +93,11 @@ class Table:
 
     def save(self, path: Path) -> None:
         """Write the table as JSON."""
-        told = {"circumstances": dict(self.circumstances), "figures": [asdict(one) for one in self.figures]}
+        told = {
+            "circumstances": dict(self.circumstances),
+            "figures": [asdict(one) for one in self.figures],
+            "growths": [asdict(one) for one in self.growths],
+        }
         with replacing(path) as beside:
             beside.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -71,7 +105,20 @@ class Table:
     def load(cls, path: Path) -> Table:
         """Read a table that was saved."""
         told = json.loads(path.read_text(encoding="utf-8"))
-        return cls([Figure(**one) for one in told["figures"]], told["circumstances"])
+        figures = [Figure(**one) for one in told["figures"]]
+        growths = [Growth(**one) for one in told["growths"]]
+        return cls(figures, growths, told["circumstances"])
+
+    def growth_text(self, form: str = "simple") -> str:
+        """Return how times grow, in a format of tabulate's."""
+        lines = []
+        for one in self.growths:
+            at_0, more = one.line
+            points = ", ".join(f"{_short(s)} s ({n})" for n, s in zip(one.counts, one.seconds, strict=True))
+            fit = f"{_short(at_0)} s + {_short(1e3 * more)} ms" if one.exponent > 0 else ""
+            lines.append([one.what, one.with_, points, fit, f"{one.exponent:.2f}"])
+        headings = ["time of", "against", "seconds (count)", "line: at 0 + for each", "exponent"]
+        return tabulate(lines, headings, tablefmt=form, disable_numparse=True)
 
     def text(self, form: str = "simple") -> str:
         """Return the table in a format of tabulate's."""
@@ -91,7 +138,7 @@ class Table:
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:

@@ -1,17 +1,20 @@
-"""What planning, reading and adding to a suite cost beside its jobs."""
+"""What planning, reading and adding to a suite cost beside its jobs, and whether the jobs keep all cores busy."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from measuring import Figure, Table
+from contest import CORES
+from measuring import Figure, Growth, Table
 
 from advser.jobs import Corpus, Speech
 from advser.plan import make_plan
@@ -19,6 +22,8 @@ from advser.suite import Suite
 
 ADVSER = Path(sys.executable).parent / "advser"
 CELLS, PLANNED = 500, 10_000
+DATA = Path(os.environ.get("ADVSER_DATA") or Path(__file__).parents[2] / "shared" / "data")
+RECOGNISER = Path(os.environ.get("ADVSER_ASR") or Path(__file__).parents[2] / "shared" / "asr")
 
 
 def suite(name: str, budgets: int, more: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
@@ -33,13 +38,36 @@ def suite(name: str, budgets: int, more: tuple[dict[str, Any], ...] = ()) -> dic
     }  # fmt: skip
 
 
-def run(folder: Path, name: str) -> tuple[float, int]:
-    """Run a suite of the folder; return the seconds and the number of jobs done."""
+WORK: dict[str, Any] = {
+    "name": "work", "corpus": "demo", "protocol": "3pair", "folds": ["fold1", "fold2"], "audit": False,
+    "training": {"iterations": 50, "batch_size": 16},
+    "models": [{"name": "cnn4", "params": {"width": 0.2, "frames": 128}}],
+    "defenses": ["none", {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}}],
+    "attacks": [
+        {"name": "ifgsm", "domain": "waveform", "params": {"epsilon": [0.0005, 0.001]}},
+        {"name": "ifgsm", "domain": "spectrogram", "delivery": ["features", "audio"], "params": {"epsilon": 0.06}},
+    ],
+    "metrics": ["uar", "accuracy", "snr", "pesq", "stoi", "wer"],
+}  # fmt: skip
+"""A suite whose jobs take a minute or two."""
+
+
+def run(folder: Path, name: str, *options: str, store: str = "store") -> tuple[float, int]:
+    """Run a suite; return the seconds and the number of jobs done."""
     start = time.perf_counter()
-    command = [str(ADVSER), "run", f"{name}.yaml", "--store", "store", "--out", name]
-    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    command = [str(ADVSER), "run", name, "--store", store, "--out", f"{store}-{Path(name).stem}", *options]
+    done = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True,
+        env={**os.environ, "ADVSER_SPHINX_DIR": str(RECOGNISER)} if RECOGNISER.is_dir() else None,
+    )  # fmt: skip
     line = next(line for line in done.stdout.splitlines() if "jobs done" in line)
     return time.perf_counter() - start, int(line.split()[0])
+
+
+def of_jobs(store: Path) -> list[float]:
+    """Return the seconds that each job in a store took; the corpus is prepared by the run itself, and tells none."""
+    told = (json.loads(path.read_text(encoding="utf-8")) for path in store.glob("*/*/manifest.json"))
+    return [one["seconds"] for one in told if "seconds" in one]
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +75,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run of 500 cells."""
     place = tmp_path_factory.mktemp("matrix")
     (place / "many.yaml").write_text(yaml.safe_dump(suite("many", CELLS - 1)), encoding="utf-8")
-    run(place, "many")
+    run(place, "many.yaml")
     return place
 
 
 def test_a_run_of_which_all_is_there(place: Path, table: Table) -> None:
     """Time the run again."""
-    seconds, jobs = run(place, "many")
+    seconds, jobs = run(place, "many.yaml")
     assert jobs == 0
-    cells = json.loads((place / "many" / "run.json").read_text())["jobs"]["total"]
+    cells = json.loads((place / "store-many" / "run.json").read_text())["jobs"]["total"]
     assert cells >= CELLS
     table.add(Figure("matrix", f"a run of {CELLS} cells of which all is there", seconds, 1, "", "s", 3))
 
@@ -64,16 +92,55 @@ def test_one_attack_more_costs_its_own_cells_only(place: Path, table: Table) -> 
     """Count the jobs that a further attack brings: craft and judge it."""
     more = suite("more", CELLS - 1, ({"name": "fgsm", "params": {"epsilon": 0.001}},))
     (place / "more.yaml").write_text(yaml.safe_dump(more), encoding="utf-8")
-    _, jobs = run(place, "more")
+    _, jobs = run(place, "more.yaml")
     table.add(Figure("matrix", "jobs for one attack more in that run", jobs, 1, "", "jobs", 2))
 
 
-def test_planning(table: Table) -> None:
-    """Time the plan of 10,000 cells."""
-    planned = Suite.model_validate(suite("planned", PLANNED - 1))
+def planning_seconds(cells: int) -> float:
+    """Return how long it takes to plan so many cells."""
+    planned = Suite.model_validate(suite("planned", cells - 1))
     corpus = Corpus({0: "prepared"}, ("fold1",), "en", {"clip": 16_000})
     start = time.perf_counter()
     plan = make_plan(planned, corpus, Speech(None, "none", "not asked for"), {}, "cpu")
     seconds = time.perf_counter() - start
-    assert len(plan.cells) == PLANNED
-    table.add(Figure("matrix", f"planning {PLANNED} cells", seconds, 1, "", "s", 5))
+    assert len(plan.cells) == cells
+    return seconds
+
+
+def test_planning(table: Table) -> None:
+    """Time the plan of 10,000 cells."""
+    table.add(Figure("matrix", f"planning {PLANNED} cells", planning_seconds(PLANNED), 1, "", "s", 5))
+
+
+def full_use(folder: Path, what: str, name: str, options: Sequence[str], table: Table) -> None:
+    """Add the wall time of a run on an empty store against that of its jobs, if they kept all cores busy."""
+    seconds, jobs = run(folder, name, *options)
+    taken = of_jobs(folder / "store")
+    assert len(taken) >= jobs > 0
+    against = f"its {len(taken)} jobs on {CORES} cores in full use"
+    table.add(Figure("matrix", what, seconds, sum(taken) / CORES, against, "s", 1.1))
+
+
+def test_jobs_keep_all_cores_busy(tmp_path: Path, table: Table) -> None:
+    """Run a suite of a minute or two."""
+    (tmp_path / "work.yaml").write_text(yaml.safe_dump(WORK), encoding="utf-8")
+    full_use(tmp_path, "a suite of a minute or two, from start to boards", "work.yaml", (), table)
+    seconds = {CORES: _alone(tmp_path, CORES), 1: _alone(tmp_path, 1)}
+    counts = sorted(seconds)
+    table.growths.append(Growth("the jobs of that suite", "workers", counts, [seconds[count] for count in counts]))
+
+
+def _alone(folder: Path, workers: int) -> float:
+    """Return the seconds that a run takes for its jobs with so many workers."""
+    store = f"store-of-{workers}"
+    run(folder, "work.yaml", "--workers", str(workers), store=store)
+    told: dict[str, Any] = json.loads((folder / f"{store}-work" / "run.json").read_text(encoding="utf-8"))
+    return float(told["jobs"]["seconds"])
+
+
+def test_the_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> None:
+    """Run the suite on two folds, with a short training."""
+    if not (DATA / "emodb").is_dir():
+        pytest.skip("EmoDB is not there ($ADVSER_DATA)")
+    options = ["--data", f"emodb={DATA / 'emodb'}", "--set", "training.iterations=60", "--set", "folds=[fold1, fold2]"]
+    full_use(tmp_path, "emodb on two folds, 60 training steps, from start to boards", "emodb", options, table)

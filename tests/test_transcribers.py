@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recognisers import save_whisper
 
 from advser.audio import Pcm, read, to_pcm
 from advser.errors import InputError, NotApplicableError
@@ -205,37 +206,8 @@ def test_german_error_rate_is_low_when_clean_and_grows_with_noise(emodb_director
 
 @pytest.fixture(scope="session")
 def random_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Whisper of the real vocabulary's layout with random weights, converted for CTranslate2."""
-    import advser.torchaudio  # noqa: F401  (transformers imports torchaudio, which may need the stand-in)
-
-    transformers = pytest.importorskip("transformers", reason="transformers makes the random Whisper model")
-    import tokenizers
-    import torch
-    from ctranslate2.converters import TransformersConverter
-    from faster_whisper.tokenizer import _LANGUAGE_CODES
-
-    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    words = [*letters, *(f"Ġw{number}" for number in range(50257 - len(letters)))]
-    specials = ["endoftext", "startoftranscript", *_LANGUAGE_CODES[:99], "translate", "transcribe", "startoflm",
-                "startofprev", "nospeech", "notimestamps", *(f"{step * 0.02:.2f}" for step in range(1501))]  # fmt: skip
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({word: number for number, word in enumerate(words)}, []))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([f"<|{name}|>" for name in specials])
-
-    torch.manual_seed(0)
-    size = tokenizer.get_vocab_size()
-    config = transformers.WhisperConfig(
-        vocab_size=size, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, init_std=0.5, pad_token_id=50257,
-        bos_token_id=50257, eos_token_id=50257, decoder_start_token_id=50258, suppress_tokens=[],
-        begin_suppress_tokens=[],
-    )  # fmt: skip
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("whisper") / "random"
-    transformers.WhisperForConditionalGeneration(config).save_pretrained(source)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(source)
-    TransformersConverter(str(source), copy_files=["tokenizer.json"]).convert(str(target))
-    return target
+    pytest.importorskip("transformers", reason="transformers makes the random Whisper model")
+    return save_whisper(tmp_path_factory.mktemp("whisper"))
 
 
 def test_whisper_transcribes_from_a_local_folder(random_whisper, english):

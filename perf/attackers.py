@@ -1,0 +1,136 @@
+"""Ten steps of iterative FGSM before a model: by the harness, by the bare loop, and by other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from advser.attacks.gradient_sign import IterativeFGSM
+from advser.models.base import EmotionModel
+from advser.models.cnn4 import CNN4
+from advser.models.frontends import LogMel
+from advser.stages.craft import Harness
+from advser.threat import Domain
+
+STEPS, CLASSES, SECONDS = 10, 7, 3
+EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}
+PEERS = ("Foolbox", "torchattacks", "ART")
+
+
+class Linear(EmotionModel):
+    """One linear layer on the spectrogram that cnn4 sees: what an attack costs beside the model."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.frontend = LogMel()
+        self.head = nn.Linear(64 * self.frontend.frames, classes)
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Return all of the spectrogram."""
+        return features.flatten(1)
+
+
+MODELS: dict[str, Callable[[], EmotionModel]] = {
+    "cnn4": lambda: CNN4(CLASSES, width=0.25),
+    "linear": lambda: Linear(CLASSES),
+}
+
+
+def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return waveforms, lengths and labels."""
+    generator = torch.Generator().manual_seed(0)
+    waveform = 0.1 * torch.randn(batch, 16_000 * SECONDS, generator=generator).clamp(-3, 3)
+    waveform = (waveform * 32768).round() / 32768
+    return waveform, torch.full((batch,), waveform.shape[1]), torch.arange(batch) % CLASSES
+
+
+def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
+    """Return the attack as the harness runs it, and what cannot be saved: as many passes forward and backward.
+
+    Both have the model as the store gives it to an attack (`advser.stages.train.load_model`).
+    """
+    torch.manual_seed(0)
+    model = MODELS[name]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.eval().requires_grad_(requires_grad=False)
+    waveform, lengths, labels = sounds(batch)
+    epsilon = EPSILON[domain]
+    harness = Harness(IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS), model, domain, "true")
+    with torch.no_grad():
+        target, x, given = harness.before(waveform, lengths, labels)
+        x = x.clone()
+
+    def attacked() -> None:
+        with target:
+            harness.attack.perturb(target, x, given, torch.Generator())
+
+    def bare() -> None:
+        for _ in range(STEPS):
+            variable = x.clone().requires_grad_()
+            loss = cross_entropy(model.outputs(variable, lengths, domain).logits, labels, reduction="sum")
+            torch.autograd.grad(loss, variable)
+
+    return {"ours": attacked, "bare loop": bare}
+
+
+class Logits(nn.Module):
+    """A model as other libraries want it: one tensor on [0, 1] in, logits out."""
+
+    def __init__(self, model: EmotionModel, domain: Domain, lengths: Tensor, scale: float) -> None:
+        super().__init__()
+        self.model, self.domain, self.lengths, self.scale = model, domain, lengths, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        return self.model.outputs((x - 0.5) * self.scale, self.lengths[: len(x)], self.domain).logits
+
+
+def theirs(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
+    """Return the same attack by other libraries, on the same model as PyTorch makes it."""
+    torch.manual_seed(0)
+    waveform, lengths, labels = sounds(batch)
+    made = MODELS[name]().eval()
+    with torch.no_grad():
+        x = made.inputs(waveform, lengths, domain)
+    scale = 4 * float(x.abs().max())
+    model = Logits(made, domain, lengths, scale).eval()
+    x, epsilon = x / scale + 0.5, EPSILON[domain] / scale
+    return {
+        "Foolbox": of_foolbox(model, x, labels, epsilon),
+        "torchattacks": of_torchattacks(model, x, labels, epsilon),
+        "ART": of_art(model, x, labels, epsilon),
+    }
+
+
+def of_foolbox(model: Logits, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
+    """Return Foolbox's basic iterative method."""
+    import foolbox
+
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    attack = foolbox.attacks.LinfBasicIterativeAttack(abs_stepsize=epsilon / 4, steps=STEPS, random_start=False)
+    return lambda: attack(wrapped, x, foolbox.criteria.Misclassification(labels), epsilons=epsilon)
+
+
+def of_torchattacks(model: Logits, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
+    """Return torchattacks' basic iterative method."""
+    import torchattacks
+
+    attack = torchattacks.BIM(model, eps=epsilon, alpha=epsilon / 4, steps=STEPS)
+    return lambda: attack(x, labels)
+
+
+def of_art(model: Logits, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
+    """Return ART's basic iterative method."""
+    from art.attacks.evasion import BasicIterativeMethod
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(model, nn.CrossEntropyLoss(), tuple(x.shape[1:]), CLASSES, clip_values=(0, 1))
+    attack = BasicIterativeMethod(
+        classifier, eps=epsilon, eps_step=epsilon / 4, max_iter=STEPS, batch_size=len(x), verbose=False
+    )
+    array, targets = x.numpy(), np.eye(CLASSES)[labels.numpy()]
+    return lambda: attack.generate(array, y=targets)

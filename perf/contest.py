@@ -1,0 +1,134 @@
+"""Contests of pieces of code in processes of their own, each under the settings that it runs under in real life."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from advser.runner import KEEP_MEMORY, ONE_THREAD
+
+Candidates = Mapping[str, Callable[[], object]]
+CORES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Team:
+    """Candidates that run in the same processes.
+
+    Attributes:
+        make: makes them, in each process; a function of a module.
+        arguments: what it is given.
+        processes: how many do the same at the same time, as the workers of a run do.
+        environment: variables of the processes.
+        threads: threads of PyTorch in each process; 0: as many as it takes by itself.
+    """
+
+    make: Callable[..., Candidates]
+    arguments: tuple[Any, ...]
+    processes: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 0
+
+
+def as_workers(make: Callable[..., Candidates], *arguments: object) -> Team:
+    """Return candidates as the workers of a run are: one process a core, each with one thread."""
+    return replace(as_one_worker(make, *arguments), processes=CORES)
+
+
+def as_one_worker(make: Callable[..., Candidates], *arguments: object) -> Team:
+    """Return candidates as one worker of a run is: a process with one thread."""
+    settings = {name: str(value) for name, value in {**ONE_THREAD, **KEEP_MEMORY}.items()}
+    return Team(make, arguments, 1, settings, threads=1)
+
+
+def as_script(make: Callable[..., Candidates], *arguments: object) -> Team:
+    """Return candidates as a script of one's own is: one process, whose threads are PyTorch's to choose."""
+    return Team(make, arguments, 1, {}, threads=0)
+
+
+def contest(teams: Sequence[Team], rounds: int) -> dict[str, float]:
+    """Return the median seconds that each candidate takes, over the number of its processes.
+
+    They are called in turns, each round in another order, so that a machine that slows down slows all alike; a first
+    round does not count.
+    """
+    with ExitStack() as stack:
+        callers: dict[str, Callable[[], float]] = {}
+        for team in teams:
+            callers |= stack.enter_context(_playing(team))
+        names = list(callers)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        for number in range(rounds + 1):
+            shift = number % len(names)
+            for name in names[shift:] + names[:shift]:
+                taken = callers[name]()
+                if number:
+                    seconds[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+@contextmanager
+def _playing(team: Team) -> Iterator[dict[str, Callable[[], float]]]:
+    """Yield what runs each candidate of a team in all its processes, and returns the seconds over their number."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    with _variables(team.environment):
+        for _ in range(team.processes):
+            here, there = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(there, team), daemon=True)
+            process.start()
+            pipes.append(here)
+            processes.append(process)
+    names: list[str]
+    names, *_ = [pipe.recv() for pipe in pipes]
+
+    def caller(name: str) -> Callable[[], float]:
+        def call() -> float:
+            start = time.perf_counter()
+            for pipe in pipes:
+                pipe.send(name)
+            for pipe in pipes:
+                pipe.recv()
+            return (time.perf_counter() - start) / len(pipes)
+
+        return call
+
+    try:
+        yield {name: caller(name) for name in names}
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+@contextmanager
+def _variables(settings: Mapping[str, str]) -> Iterator[None]:
+    """Have processes that are started meanwhile inherit these variables, and none that sets a number of threads."""
+    before = dict(os.environ)
+    for name in ONE_THREAD:
+        os.environ.pop(name, None)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _serve(pipe: Connection, team: Team) -> None:
+    import torch
+
+    if team.threads:
+        torch.set_num_threads(team.threads)
+    candidates = team.make(*team.arguments)
+    pipe.send(list(candidates))
+    while True:
+        candidates[pipe.recv()]()
+        pipe.send(None)

@@ -1,0 +1,102 @@
+"""Judging stored sound: by the stages of a run, and by PESQ, STOI and Whisper called in a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from advser.audio import SAMPLE_RATE, Clips, from_pcm
+from advser.job import Task
+from advser.jobs import prepare_job
+from advser.stages.craft import craft
+from advser.stages.judge import clean_clips, judged_clips, measure, transcribe
+from advser.stages.prepare import prepare
+from advser.store import Artefact, Store
+from advser.suite import Suite
+
+METRICS = ("pesq", "stoi")
+FOLD = "fold1"
+SUITE: dict[str, Any] = {
+    "name": "perf", "corpus": "demo", "protocol": "3pair", "models": ["tiny"], "defenses": ["none"], "metrics": ["uar"],
+}  # fmt: skip
+
+
+def prepared(store: Store) -> Artefact:
+    """Return the demo corpus, prepared."""
+    job = prepare_job(Suite.model_validate(SUITE), 0, None)
+    with store.create(job.key, job.record()) as folder:
+        prepare(Task(job.spec, {}, folder, local=job.local))
+    return store.get(job.key)
+
+
+def stored(store: Store) -> dict[str, Artefact]:
+    """Return the demo corpus, prepared, and its test clips in noise."""
+    inputs = {"prepared": prepared(store)}
+    spec = {
+        "attack": {"name": "noise", "params": {"epsilon": 0.002, "kind": "sign"}}, "domain": "waveform",
+        "labels": "none", "objective": "cross-entropy", "batch_size": 16, "fold": FOLD, "seed": 0,
+    }  # fmt: skip
+    with store.create("crafted", {}) as folder:
+        craft(Task(spec, inputs, folder))
+    return {**inputs, "crafted": store.get("crafted")}
+
+
+def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
+    """Return the stages that judge, by what they find."""
+    store = Store(root)
+    keys: dict[str, str] = json.loads((root / "keys.json").read_text(encoding="utf-8"))
+    inputs = {role: store.get(key) for role, key in keys.items()}
+
+    def measured(name: str) -> None:
+        spec = {"metric": {"name": name, "params": {}}, "fold": FOLD}
+        with TemporaryDirectory() as into:
+            measure(Task(spec, inputs, Path(into)))
+
+    def transcribed() -> None:
+        from advser.transcribers.whisper import FasterWhisper
+
+        params = {"model": str(whisper), "device": "cpu"}
+        model = FasterWhisper(**params).fingerprint("en")
+        spec = {"transcriber": {"name": "faster-whisper", "params": params}, "model": model, "fold": FOLD}
+        with TemporaryDirectory() as into:
+            transcribe(Task(spec, inputs, Path(into)))
+
+    found: dict[str, Callable[[], Any]] = {name: lambda name=name: measured(name) for name in METRICS}  # type: ignore[misc]
+    return {**found, "faster-whisper": transcribed}
+
+
+def theirs(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
+    """Return the libraries called on the same clips, one after the other."""
+    from faster_whisper import WhisperModel
+    from pesq import pesq
+    from pystoi import stoi
+
+    store = Store(root)
+    keys: dict[str, str] = json.loads((root / "keys.json").read_text(encoding="utf-8"))
+    task = Task({"fold": FOLD}, {role: store.get(key) for role, key in keys.items()}, root)
+    clean, judged = _floats(clean_clips(task)), _floats(judged_clips(task))
+    pairs = list(zip(clean, judged, strict=True))
+
+    def transcribed() -> None:
+        engine = WhisperModel(str(whisper), device="cpu", compute_type="int8", cpu_threads=1)
+        for clip in judged:
+            segments, _ = engine.transcribe(
+                clip, language="en", temperature=0.0, condition_on_previous_text=False, without_timestamps=True
+            )
+            for _ in segments:
+                pass
+
+    return {
+        "pesq in a row": lambda: [pesq(SAMPLE_RATE, *pair, "wb") for pair in pairs],
+        "stoi in a row": lambda: [stoi(*pair, SAMPLE_RATE) for pair in pairs],
+        "faster-whisper in a row": transcribed,
+    }
+
+
+def _floats(clips: Clips) -> list[np.ndarray[Any, Any]]:
+    return [from_pcm(clip) for clip in clips]

@@ -1,0 +1,30 @@
+"""Clips a second that the stages judge, all cores in use, against PESQ, STOI and Whisper called in a row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from contest import CORES, as_one_worker, as_workers, contest
+from judges import FOLD, METRICS, ours, stored, theirs
+from measuring import Figure, Table
+from recognisers import save_whisper
+
+from advser.stages.prepare import load_prepared
+from advser.store import Store
+
+
+def test_judging(tmp_path: Path, table: Table) -> None:
+    """Add a line for each measure; Whisper has random weights, and the layers and widths of a small one."""
+    whisper = save_whisper(
+        tmp_path / "whisper", d_model=128, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=512, decoder_ffn_dim=512
+    )
+    store = Store(tmp_path / "store")
+    artefacts = stored(store)
+    keys = {role: artefact.folder.name for role, artefact in artefacts.items()}
+    (store.root / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
+    clips = len(load_prepared(artefacts["prepared"]).folds[FOLD].test)
+    taken = contest([as_workers(ours, store.root, whisper), as_one_worker(theirs, store.root, whisper)], 3)
+    for name in (*METRICS, "faster-whisper"):
+        rates = [clips / taken[who] for who in (name, f"{name} in a row")]
+        table.add(Figure("judging", name, rates[0], rates[1], "called in a row", "clips/s", 0.9 * CORES, at_least=True))

@@ -1,0 +1,67 @@
+"""Training steps: of the training stage, and of the loop that anyone would write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from advser.job import Task
+from advser.jobs import bf16_pays
+from advser.models.cnn4 import CNN4
+from advser.stages.prepare import load_prepared
+from advser.stages.train import train
+from advser.store import Artefact
+from advser.training import Training
+
+ITERATIONS, BATCH = 10, 16
+MODEL: dict[str, Any] = {"width": 0.25}
+DEFENSES: dict[str, dict[str, Any]] = {
+    "clean": {"name": "none", "params": {}},
+    "vanilla": {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}},
+}
+PRECISION = "bf16" if bf16_pays("cpu") else "fp32"
+
+
+def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
+    """Return trainings by the stage that a run trains by, from a prepared corpus to stored weights."""
+    training = Training.model_validate({"iterations": ITERATIONS, "batch_size": BATCH, "precision": PRECISION})
+
+    def trained(defense: str) -> Callable[[], None]:
+        spec = {
+            "model": {"name": "cnn4", "params": MODEL}, "defense": DEFENSES[defense],
+            "training": training.model_dump(mode="json"), "fold": "fold1", "seed": 0,
+        }  # fmt: skip
+
+        def run() -> None:
+            with TemporaryDirectory() as into:
+                train(Task(spec, {"prepared": Artefact(prepared)}, Path(into)))
+
+        return run
+
+    return {defense: trained(defense) for defense in DEFENSES}
+
+
+def theirs(prepared: Path) -> Mapping[str, Callable[[], Any]]:
+    """Return the loop that anyone would write: features anew at each step, default precision and memory format."""
+    found = load_prepared(Artefact(prepared))
+    fold, targets = found.folds["fold1"], torch.from_numpy(found.targets)
+
+    def run() -> None:
+        torch.manual_seed(0)
+        model = CNN4(len(found.classes), **MODEL)
+        model.frontend.fit([found.clips.batch(list(fold.train))])
+        model.train()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        for _ in range(ITERATIONS):
+            rows = torch.tensor(fold.train)[torch.randperm(len(fold.train))[:BATCH]].tolist()
+            loss = cross_entropy(model(*found.clips.batch(rows)), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return {"plain": run}
