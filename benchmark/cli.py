@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +17,8 @@ UsageError: type[Any] = typer.BadParameter.__base__ or Exception
 
 def _version(shown: bool) -> None:
     if shown:
+        from importlib.metadata import version
+
         sys.stdout.write(f"advser {version('advser')}\n")
         raise typer.Exit
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # with it, a help page waits for rich
 )
 
 

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
-from importlib.metadata import EntryPoint, entry_points, packages_distributions
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from advser.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -202,6 +204,8 @@ def _one_line(error: BaseException) -> str:
 
 @cache
 def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points
+
     # A distribution that is installed twice (a wheel beside an editable copy) announces each plugin twice.
     return tuple(dict.fromkeys(entry_points(group=group)))
 
@@ -332,6 +336,8 @@ def imported_distributions(module: str) -> tuple[str, ...]:
 
 @cache
 def _providers() -> Mapping[str, list[str]]:
+    from importlib.metadata import packages_distributions
+
     # It reads the list of files of every distribution.
     return packages_distributions()
 
@@ -395,6 +401,7 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _executed(child)
 
 
+@cache
 def _parse(file: Path, source: bytes) -> ast.Module:
     try:
         return ast.parse(source)
@@ -404,6 +411,7 @@ def _parse(file: Path, source: bytes) -> ast.Module:
 
 @cache
 def _essence(file: Path, source: bytes) -> str:
+    # Without these lines the tree, which others read too, imports what it did.
     tree = _parse(file, source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,6 +68,8 @@ def hide(
 
 def _told(done: Protected, listening: Party, into: Path) -> str:
     """Return what each model, two measures and the recogniser heard, before and after."""
+    from statistics import fmean
+
     from tabulate import tabulate
 
     crafted = {one.title for one in listening.listeners if one.surrogate}

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, corpora, pairs
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from advser.runs import Prepared, Report
 
 

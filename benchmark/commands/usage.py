@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from advser.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_FOUND = 1
 EXIT_INPUT = 2
 EXIT_FAILED_CELLS = 3
 EXIT_INTERRUPTED = 130
 
-Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers plugins.")]
+Plugins = Annotated[list[Path], typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins.")]
 
 
 class Device(StrEnum):
@@ -29,6 +31,8 @@ class Device(StrEnum):
 
 def console(*, errors: bool = False) -> Console:
     """Return where to print: standard output, or, for what is no result, standard error."""
+    from rich.console import Console
+
     return Console(highlight=False, stderr=errors)
 
 

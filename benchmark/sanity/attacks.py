@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from scipy.special import bdtrc
-
 from advser.evidence import Cell, Evidence
-from advser.sanity.base import Answer, Check, check
+from advser.sanity.base import Answer, Check, by_luck, check
 
 LEVEL: Final = 0.01
 """Significance level of a difference that is flagged; of clips that two attacks treat differently (exact sign test)."""
@@ -29,8 +27,8 @@ def _fells_more(weaker: Cell, stronger: Cell) -> bool:
     only_stronger = int((stronger.fallen & ~weaker.fallen).sum())
     if only_weaker - only_stronger < max(1, LEAST * len(weaker.fallen)):
         return False
-    # The chance of as many heads or more among as many throws of a coin; scipy.stats takes half a second to import.
-    return bool(bdtrc(only_weaker - 1, only_weaker + only_stronger, 0.5) < LEVEL)
+    # As many heads or more among as many throws of a coin.
+    return by_luck(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL
 
 
 def _beaten(cell: Cell, weaker: Sequence[Cell], told: Callable[[Cell], str]) -> Iterator[Answer]:

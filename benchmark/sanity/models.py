@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from scipy.special import bdtrc
-
 from advser.evidence import Evidence
 from advser.probes import FALSE
-from advser.sanity.base import Answer, Check, check
+from advser.sanity.base import Answer, Check, by_luck, check
 
 LEVEL: Final = 0.01
 """Significance level of clips that survive what none should."""
@@ -67,7 +65,7 @@ def stands_under_huge_budget(found: Evidence) -> Iterator[Answer]:
         chance, clips = 1 / found.classes[victim["part"]], said["clips"]
         # Of fewer clips all may survive by chance.
         if chance**clips < LEVEL:
-            wrong = bdtrc(round(share * clips) - 1, clips, chance) < LEVEL
+            wrong = by_luck(round(share * clips), clips, chance) < LEVEL
             yield Answer(victim, f"{share:.0%} of {clips} clips, by chance {chance:.0%}" if wrong else "")
 
 
