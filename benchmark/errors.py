@@ -33,6 +33,11 @@ class NotApplicableError(AdvserError):
     """A measurement has no meaning here; the message is the reason shown in the results."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's type and message in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def did_you_mean(found: str, allowed: Sequence[str]) -> str:
     """Return the end of a message that names what is nearest to ``found``; empty if nothing is near."""
     near = get_close_matches(found, allowed, n=1)

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from advser.extras import not_installed
 from advser.plugins import REGISTRIES
-from advser.registry import code_fingerprint
+from advser.sources import code_fingerprint
 from advser.stages import PACKAGES, STAGES
 
 

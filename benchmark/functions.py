@@ -19,7 +19,8 @@ from platformdirs import user_cache_path
 
 from advser.errors import InputError
 from advser.plugins import ATTACKS
-from advser.registry import load_plugin_file, source_file
+from advser.registry import load_plugin_file
+from advser.sources import source_file
 
 MAIN: Final = "__main__"
 """The module of what is typed into a notebook, or stands in a script."""

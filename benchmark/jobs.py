@@ -280,6 +280,14 @@ class JobBook:
     jobs: dict[str, Job] = field(default_factory=dict)
     _trained: dict[tuple[int, str, str, str], str] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
+    _codes: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+
+    def _code(self, stage: str, **plugins: Sequence[str]) -> dict[str, str]:
+        """Return what the function of this name does, found once for all jobs of a kind."""
+        place = (stage, *(f"{kind}:{name}" for kind, names in plugins.items() for name in names))
+        if place not in self._codes:
+            self._codes[place] = _code(stage, **plugins)
+        return self._codes[place]
 
     def _add(self, job: Job) -> str:
         return self.jobs.setdefault(job.key, job).key
@@ -300,7 +308,7 @@ class JobBook:
         _refuse_descent(victim)
         params = validated(MODELS.get(model.name), model.params, f"model '{model.title}'")
         # Before the model's files are hashed, which may fetch them: what is not installed is told at once.
-        code = _code("train", models=[model.name], defenses=[defense.name], attacks=inner_attacks(built))
+        code = self._code("train", models=[model.name], defenses=[defense.name], attacks=inner_attacks(built))
         spec = {
             "model": {"name": model.name, "params": params, **self._contents(model.name, params)},
             "defense": {"name": defense.name, "params": defense_params},
@@ -346,9 +354,9 @@ class JobBook:
         attacks = [row.entry.name, *inner_attacks(row.attack)]
         title = f"{described(row, source)}, {self._run(seed, fold)}"
         if isinstance(row.attack, LearnedAttack):
-            learn = Job("learn", spec, inputs, _code("learn", attacks=attacks), f"learn {title}")
+            learn = Job("learn", spec, inputs, self._code("learn", attacks=attacks), f"learn {title}")
             inputs = {**inputs, "network": self._add(learn)}
-        return self._add(Job("craft", spec, inputs, _code("craft", attacks=attacks), f"craft {title}", row.local))
+        return self._add(Job("craft", spec, inputs, self._code("craft", attacks=attacks), f"craft {title}", row.local))
 
     def _models(self, seed: int, fold: str, role: str, models: Source) -> dict[str, str]:
         """Return role → key of trained models: ``role`` for the first, ``role.1`` and so on for the others."""
@@ -365,7 +373,7 @@ class JobBook:
             **self._models(seed, fold, "victim", victim),
         }
         title = f"judge {_named(victim)} as {delivery} on {self._short(crafted)}"
-        return self._add(Job("predict", spec, inputs, _code("predict"), title))
+        return self._add(Job("predict", spec, inputs, self._code("predict"), title))
 
     def examine(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
         """Return metric title → key of what each metric that asks the victim itself found in a cell."""
@@ -385,7 +393,8 @@ class JobBook:
                 "victim": self.train(seed, fold, victim),
             }
             title = f"measure {entry.title} of {_named((victim,))} on {self._short(crafted)}"
-            found[entry.title] = self._add(Job("examine", spec, inputs, _code("examine", metrics=[entry.name]), title))
+            code = self._code("examine", metrics=[entry.name])
+            found[entry.title] = self._add(Job("examine", spec, inputs, code, title))
         return found
 
     def probe(self, seed: int, fold: str, victim: Victim) -> str:
@@ -397,7 +406,7 @@ class JobBook:
         }
         inputs = {"prepared": self.corpus.prepared[seed], "victim": self.train(seed, fold, victim)}
         title = f"probe {_named((victim,))}, {self._run(seed, fold)}"
-        return self._add(Job("probe", spec, inputs, _code("probe", models=[victim.model.name]), title))
+        return self._add(Job("probe", spec, inputs, self._code("probe", models=[victim.model.name]), title))
 
     def measure(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
         """Return metric title → key of what each clip metric measured in a cell."""
@@ -407,7 +416,7 @@ class JobBook:
             params = validated(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
             spec = {"metric": {"name": entry.name, "params": params}, "fold": fold}
             title = f"measure {entry.title} of {self._short(crafted)}"
-            code = _code("measure", metrics=[entry.name])
+            code = self._code("measure", metrics=[entry.name])
             found[entry.title] = self._add(Job("measure", spec, inputs, code, title))
         return found
 
@@ -433,7 +442,7 @@ class JobBook:
         }
         inputs = {"prepared": self.corpus.prepared[seed], "crafted": crafted}
         title = f"transcribe {self._short(crafted)}"
-        code = _code("transcribe", transcribers=[self.speech.name])
+        code = self._code("transcribe", transcribers=[self.speech.name])
         local = engine.model_dump(mode="json", include=set(engine.places))
         return self._add(Job("transcribe", spec, inputs, code, title, local))
 

@@ -1,7 +1,7 @@
 """Registries of plugins: by decorator, by entry point, or from a file named on the command line.
 
 A registry knows the names of its plugins without importing them, so that listing stays quick; the class is
-imported when it is asked for. Nothing of AdvSER's own is imported here except the error types.
+imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from advser.errors import InputError, did_you_mean
+from advser.errors import InputError, did_you_mean, one_line
+from advser.sources import PLUGIN_PREFIX, closure, code_fingerprint, imported_distributions, parse, source_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -29,9 +29,6 @@ T = TypeVar("T")
 
 NAME = "[a-z0-9][a-z0-9._-]*"
 """What a plugin may be called: suites, command lines and names of files hold it."""
-
-PLUGIN_PREFIX = "advser_plugin_"
-"""Begins the module names of plugin files."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ class Registry(Generic[T]):
         self.group = group
         self.base = base
         self._decorated: dict[str, type[T]] = {}
+        self._loaded: dict[EntryPoint, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Return a class decorator that adds the class under ``name``.
@@ -108,11 +106,8 @@ class Registry(Generic[T]):
         if others := taken - {here}:
             raise InputError(f"{self.kind} '{name}': the name is taken by {min(others)}; {here} needs another")
 
-    def _announced(self) -> dict[str, list[EntryPoint]]:
-        found: dict[str, list[EntryPoint]] = {}
-        for point in _entry_points(self.group):
-            found.setdefault(point.name, []).append(point)
-        return found
+    def _announced(self) -> Mapping[str, Sequence[EntryPoint]]:
+        return _entry_points(self.group)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._announced(), *self._decorated}))
@@ -138,12 +133,15 @@ class Registry(Generic[T]):
         if name in self._decorated:
             return self._decorated[name]
         point = self._find(name)
+        if point in self._loaded:
+            return self._loaded[point]
         try:
             plugin = point.load()
         except Exception as error:
-            raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {_one_line(error)}") from error
+            raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {one_line(error)}") from error
         self._refuse_stranger(name, plugin)
         self._refuse_incomplete(name, plugin)
+        self._loaded[point] = plugin
         return plugin  # type: ignore[no-any-return]
 
     def _find(self, name: str) -> EntryPoint:
@@ -172,7 +170,7 @@ class Registry(Generic[T]):
         if file is None:
             return Origin(module, qualname, "?", 0, "")
         try:
-            tree = _parse(file, file.read_bytes())
+            tree = parse(file, file.read_bytes())
         except InputError:
             return Origin(module, qualname, str(file), 1, "")
         for node in ast.walk(tree):
@@ -198,16 +196,16 @@ def _address(plugin: type[Any]) -> str:
     return f"{plugin.__module__}:{plugin.__qualname__}"
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 @cache
-def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+def _entry_points(group: str) -> Mapping[str, Sequence[EntryPoint]]:
+    """Return what distributions announce in a group, by name."""
     from importlib.metadata import entry_points
 
+    found: dict[str, list[EntryPoint]] = {}
     # A distribution that is installed twice (a wheel beside an editable copy) announces each plugin twice.
-    return tuple(dict.fromkeys(entry_points(group=group)))
+    for point in dict.fromkeys(entry_points(group=group)):
+        found.setdefault(point.name, []).append(point)
+    return found
 
 
 def load_plugin_file(path: Path) -> ModuleType:
@@ -241,7 +239,7 @@ def load_plugin_file(path: Path) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, InputError):
             raise
-        raise InputError(f"plugin file {path}: {_one_line(error)}") from error
+        raise InputError(f"plugin file {path}: {one_line(error)}") from error
     return module
 
 
@@ -257,9 +255,9 @@ def plugin_files(path: Path) -> dict[str, Path]:
     Raises:
         InputError: if it cannot be imported.
     """
-    closure = _closure(load_plugin_file(path).__name__)
+    behind = closure(load_plugin_file(path).__name__)
     folder = path.resolve().parent
-    files = sorted(file for name, file in closure.items() if name.partition(".")[0] != "advser")
+    files = sorted(file for name, file in behind.items() if name.partition(".")[0] != "advser")
     for file in files:
         if not file.is_relative_to(folder):
             raise InputError(f"plugin file {path}: imports {file}, allowed beside it: files in its own folder")
@@ -268,162 +266,5 @@ def plugin_files(path: Path) -> dict[str, Path]:
 
 def plugin_names(module: ModuleType, registries: Iterable[Registry[Any]]) -> list[str]:
     """Return the names under which the classes of a plugin file, and of the modules beside it, were registered."""
-    beside = {name for name in _closure(module.__name__) if not name.startswith("advser.")}
+    beside = {name for name in closure(module.__name__) if not name.startswith("advser.")}
     return [name for registry in registries for name in registry.decorated() if registry.get(name).__module__ in beside]
-
-
-def source_file(module: str) -> Path | None:
-    """Return the Python source of a module, or None if it has none. Neither it nor its packages are imported."""
-    if module in sys.modules:
-        file = getattr(sys.modules[module], "__file__", None)
-    else:
-        spec = _find_spec(module)
-        file = spec.origin if spec else None
-    return Path(file) if file and file.endswith(".py") else None
-
-
-def _find_spec(module: str) -> ModuleSpec | None:
-    # importlib.util.find_spec imports the packages above the module, and so whatever these import.
-    above, _, _ = module.rpartition(".")
-    path: Sequence[str] | None = None
-    if above:
-        package = _find_spec(above)
-        if package is None or package.submodule_search_locations is None:
-            return None
-        path = package.submodule_search_locations
-    specs = (finder.find_spec(module, path) for finder in sys.meta_path)
-    return next(filter(None, specs), None)
-
-
-@cache
-def code_fingerprint(module: str) -> str:
-    """Hash a module's code together with that of the modules it imports from AdvSER and from its own distribution.
-
-    For a plugin file, the modules that lie beside it count as its own. Comments, docstrings and layout do not count,
-    nor do imports made for type checkers only: the hash is over the syntax trees. Modules of other distributions are
-    left out; their versions count by themselves (`imported_distributions`).
-
-    Raises:
-        InputError: if the module has no Python source (a class typed into a notebook, say): what cannot be hashed
-            cannot be told from its next version.
-    """
-    digest = hashlib.sha256()
-    closure = _closure(module)
-    if module not in closure:
-        raise InputError(f"module {module}: its Python source is not found; put the code into a file")
-    for name, file in sorted(closure.items()):
-        # A plugin file's module name depends on its path; its contents alone shall count.
-        label = "plugin" if name.startswith(PLUGIN_PREFIX) else name
-        digest.update(f"{label}\n{_essence(file, file.read_bytes())}\n".encode())
-    return digest.hexdigest()
-
-
-@cache
-def imported_distributions(module: str) -> tuple[str, ...]:
-    """Return the installed distributions that a module, and those of its own beside it, import, sorted.
-
-    Modules of AdvSER's own are not looked at: their stages name the distributions that decide a result.
-    """
-    files = {name: file for name, file in _closure(module).items() if name.partition(".")[0] != "advser"}
-    if not files:
-        return ()
-    providers = _providers()
-    tops = {
-        found.partition(".")[0] for name, file in files.items() for found in _imported(file, file.read_bytes(), name)
-    }
-    return tuple(sorted({dist for top in tops - {"advser"} for dist in providers.get(top, ())}))
-
-
-@cache
-def _providers() -> Mapping[str, list[str]]:
-    from importlib.metadata import packages_distributions
-
-    # It reads the list of files of every distribution.
-    return packages_distributions()
-
-
-_DECIDES_NOTHING = frozenset(
-    f"advser.{name}" for name in ("errors", "extras", "job", "parameters", "plugins", "registry", "store")
-)
-"""Modules that carry data and messages about and decide no result: rewording an error must not retrain a model."""
-
-
-def _closure(module: str) -> dict[str, Path]:
-    roots = {"advser", module.partition(".")[0]}
-    own = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
-    seen: dict[str, Path] = {}
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        top = name.partition(".")[0]
-        ours = top in roots or (own is not None and _beside(own.parent, top))
-        if name in seen or name in _DECIDES_NOTHING or not ours:
-            continue
-        file = source_file(name)
-        if file is not None:
-            seen[name] = file
-            queue += _imported(file, file.read_bytes(), name)
-    return seen
-
-
-def _beside(folder: Path, top: str) -> bool:
-    """Tell whether the top-level module ``top`` is a file or package in ``folder``, not one found elsewhere."""
-    spec = _find_spec(top)
-    if spec is None or not (spec.has_location or spec.submodule_search_locations):
-        return False
-    places = spec.submodule_search_locations or [spec.origin or ""]
-    return any(Path(place).parent.resolve() == folder for place in places)
-
-
-@cache
-def _imported(file: Path, source: bytes, module: str) -> tuple[str, ...]:
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    found: list[str] = []
-    for node in _executed(_parse(file, source)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return tuple(found)
-
-
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk the statements of a syntax tree, less what stands under ``if TYPE_CHECKING:``."""
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.expr):
-            continue
-        yield child
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            yield from _executed(ast.Module(child.orelse, []))
-        else:
-            yield from _executed(child)
-
-
-@cache
-def _parse(file: Path, source: bytes) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"{file}: not Python: {_one_line(error)}") from error
-
-
-@cache
-def _essence(file: Path, source: bytes) -> str:
-    # Without these lines the tree, which others read too, imports what it did.
-    tree = _parse(file, source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    """Tell whether a statement is a string alone: a docstring, or the description of an attribute."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )

@@ -29,12 +29,13 @@ from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
-from advser.registry import code_fingerprint, load_plugin_file, plugin_files, plugin_names
+from advser.registry import load_plugin_file, plugin_files, plugin_names
 from advser.results import Results
 from advser.runner import Workers, missing, run_jobs
 from advser.samples import write_samples
 from advser.sanity.splits import split_findings
 from advser.score import Scorer
+from advser.sources import code_fingerprint
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
 from advser.stages.probe import FINDINGS

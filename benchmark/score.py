@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from advser.anchors import MAJORITY, READ, REASONS, anchors, commonest
 from advser.comparison import pooled
-from advser.errors import ContractError
+from advser.errors import ContractError, one_line
 from advser.job import Outcome
 from advser.jobs import MEASURED, Speech, no_meaning
 from advser.metrics.base import Array, Metric
@@ -245,7 +245,7 @@ class Scorer:
             speakers = found.clips["speaker"].to_numpy()
             interval = bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
         except Exception as error:
-            return {**empty, "status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
+            return {**empty, "status": "failed", "reason": one_line(error)}
         unmeasured = found.unmeasured
         counts = {"n": interval.n, "n_failed": interval.n_failed}
         if interval.n_failed == len(found.clips):

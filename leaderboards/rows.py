@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -155,6 +156,7 @@ def cell_id(keys: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]
 
 
+@lru_cache(maxsize=1)
 def _all_rows(results: Results) -> list[Row]:
     table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
     found: dict[tuple[Any, ...], Row] = {}

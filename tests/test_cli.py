@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -77,9 +78,18 @@ def test_help_and_lists_import_no_torch() -> None:
         "assert all(run.exit_code == 0 and run.output for run in runs); "
         "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     )
-    import subprocess
-
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_help_waits_for_no_library_but_the_command_lines() -> None:
+    # What the interpreter itself has imported by then (an editable installation needs some of it) does not count.
+    script = (
+        "import sys; before = {*sys.modules}; from advser.cli import app; app(['--help'], standalone_mode=False); "
+        "found = {name.partition('.')[0] for name in {*sys.modules} - before}; "
+        "sys.stderr.write(str(sorted(found & {'rich', 'pydantic', 'numpy', 'yaml', 'platformdirs', 'torch'})))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]"
 
 
 @pytest.mark.parametrize("kind", [*REGISTRIES, "suites"])

@@ -22,7 +22,7 @@ from advser.newcomers import with_newcomers
 from advser.parameters import parameter
 from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
-from advser.registry import code_fingerprint
+from advser.sources import code_fingerprint
 from advser.suite import Suite, WorstCase
 from advser.threat import Budget
 from advser.worst import columns_of, members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 import uuid
@@ -13,7 +14,8 @@ import pytest
 
 from advser.errors import InputError
 from advser.plugins import ATTACKS, REGISTRIES
-from advser.registry import Registry, code_fingerprint, load_plugin_file, source_file
+from advser.registry import Registry, load_plugin_file
+from advser.sources import code_fingerprint, source_file
 
 PLUGIN = '''
 import advser
@@ -212,9 +214,7 @@ for registry in REGISTRIES.values():
 print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datasets") or name.startswith("advser.")}))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == (
-        "['advser.api', 'advser.errors', 'advser.functions', 'advser.plugins', 'advser.registry']"
-    )
+    assert done.stdout.strip() == ("['advser.errors', 'advser.plugins', 'advser.registry', 'advser.sources']")
 
 
 def test_a_plugin_file_registers_what_it_defines(plugin_file: Callable[..., Path]) -> None:
@@ -364,3 +364,32 @@ def test_every_plugin_is_described_and_names_its_source(kind: str, name: str) ->
     assert found.__doc__
     # These read whatever the user has.
     assert found.citation or (kind, name) in {("corpora", "folder"), ("corpora", "hub")}
+
+
+def test_outlines_are_kept_for_other_processes_and_made_anew_if_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    script = "from advser.sources import code_fingerprint; print(code_fingerprint('advser.attacks.controls'))"
+
+    def fingerprint() -> str:
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    first = fingerprint()
+    kept = sorted((tmp_path / "advser" / "outlines").glob("*.json"))
+    assert len(kept) > 3
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert fingerprint() == first
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    for number, path in enumerate(kept):
+        path.write_text(("", "{}", '{"imports": [[0]], "essence": ""}')[number % 3])
+    assert fingerprint() == first
+    assert all("essence" in json.loads(path.read_text()) for path in kept)
+
+
+def test_fingerprints_need_no_place_to_keep_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    script = "from advser.sources import code_fingerprint; print(code_fingerprint('advser.attacks.controls'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == code_fingerprint("advser.attacks.controls")
