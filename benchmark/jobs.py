@@ -346,7 +346,8 @@ class JobBook:
             "objective": _objective(row.entry, source),
             "batch_size": self.suite.batch_size,
             "fold": fold,
-            "seed": seed,
+            # Clean clips are the same whatever is drawn: they are measured and transcribed once for all seeds.
+            "seed": 0 if row.entry.name == CLEAN else seed,
             "device": torch.device(self.device).type,
             **({"contents": row.reading.digest} if row.reading else {}),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.attacks.reference import AttackReference
 from advser.errors import InputError
+from advser.fingerprints import fingerprints
 from advser.jobs import Corpus, Speech, prepare_job
 from advser.metrics.base import ClipMetric
 from advser.newcomers import with_newcomers
@@ -25,6 +26,7 @@ from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.sources import code_fingerprint
 from advser.suite import Suite, WorstCase
 from advser.threat import Budget
+from advser.transcribers.sphinx import PocketSphinx
 from advser.worst import columns_of, members
 
 FGSM = {"name": "fgsm", "params": {"epsilon": 0.06}}
@@ -180,6 +182,41 @@ def test_blind_sound_and_clean_predictions_are_shared() -> None:
             assert cell.folds[0].predicted == cell.folds[0].clean_predicted
     assert {attack: len(keys) for attack, keys in by_attack.items()} == {"none": 1, "noise": 1, "fgsm": 2}
     assert all(len(keys) == 1 for keys in clean.values())
+
+
+def test_clean_sound_is_crafted_measured_and_transcribed_once_for_all_models_and_seeds() -> None:
+    made = suite(models=["tiny", "cnn4"], attacks=[NOISE], seeds=[0, 1], metrics=["uar", "pesq", "wer"])
+    corpus = Corpus({seed: prepare_job(made, seed, None).key for seed in made.seeds}, ("fold1", "fold2"), "en")
+    jobs = make_plan(made, corpus, Speech(PocketSphinx(), "pocketsphinx", "", "model"), {}, "cpu").jobs
+    clean = {key for key, job in jobs.items() if job.stage == "craft" and job.spec["attack"]["name"] == "none"}
+    assert len(clean) == len(corpus.folds)
+    for stage, of_noise in {"transcribe": 4, "measure": 4}.items():
+        read = [job.inputs["crafted"] for job in jobs.values() if job.stage == stage]
+        assert sorted(key for key in read if key in clean) == sorted(clean)
+        assert len(read) == len(clean) + of_noise
+
+
+def test_one_attack_more_costs_its_own_cells_alone() -> None:
+    base = plan(models=["tiny", "cnn4"], attacks=[NOISE], metrics=["uar", "pesq"])
+    more = plan(models=["tiny", "cnn4"], attacks=[NOISE, {**FGSM, "domain": ["waveform"]}], metrics=["uar", "pesq"])
+    new = Counter(job.stage for key, job in more.jobs.items() if key not in base.jobs)
+    assert set(base.jobs) < set(more.jobs)
+    assert new == {"craft": 3 * 2, "predict": 3 * 2, "measure": 3 * 2}
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_each_fingerprint_is_asked_for_once_however_many_jobs(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[tuple[str, ...]] = Counter()
+
+    def counting(stage: str, uses: Sequence[str]) -> dict[str, str]:
+        asked[stage, *uses] += 1
+        return fingerprints(stage, uses)
+
+    monkeypatch.setattr("advser.jobs.fingerprints", counting)
+    plan(attacks=[{**NOISE, "params": {"epsilon": [0.001 * (1 + number) for number in range(count)]}}])
+    asked.pop(("prepare", "corpora:demo"))
+    assert len(asked) > 3
+    assert set(asked.values()) == {1}
 
 
 def test_transfer_goes_from_every_source_to_every_victim() -> None:
