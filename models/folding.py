@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from typing import get_args
 
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
+Convolution = nn.Conv1d | nn.Conv2d
+Normalisation = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class _Folded(nn.Module):
     """Stands for a convolution and the normalisation after it; whoever looks for their weights here is told."""
 
-    def __init__(self, convolution: nn.Conv1d | nn.Conv2d) -> None:
+    def __init__(self, convolution: Convolution) -> None:
         super().__init__()
         self.convolution = convolution
 
@@ -35,8 +37,7 @@ def folded(model: nn.Module) -> Iterator[None]:
     `nn.Sequential` that occur in the model once and have no hooks; all others stay as they are.
     """
     with ExitStack() as undo:
-        for sequence, place in list(_neighbours(model)):
-            convolution, normalisation = sequence[place], sequence[place + 1]
+        for sequence, place, convolution, normalisation in list(_neighbours(model)):
             undo.callback(sequence.__setitem__, place, convolution)
             undo.callback(sequence.__setitem__, place + 1, normalisation)
             sequence[place] = _Folded(fuse_conv_bn_eval(convolution, normalisation))
@@ -44,24 +45,24 @@ def folded(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _neighbours(model: nn.Module) -> Iterator[tuple[nn.Sequential, int]]:
-    """Yield the sequences and places of the convolutions that can be folded with the module after them."""
+def _neighbours(model: nn.Module) -> Iterator[tuple[nn.Sequential, int, Convolution, Normalisation]]:
+    """Yield the sequences and places of convolutions and of the normalisations after them that can be folded."""
     modules = list(model.modules())
     uses = Counter(id(child) for module in modules for child in module._modules.values())
     for sequence in modules:
+        # Subclasses, here and below, may do otherwise.
         if type(sequence) is nn.Sequential:
-            for place in range(len(sequence) - 1):
-                pair = sequence[place], sequence[place + 1]
-                if _foldable(*pair) and all(uses[id(one)] == 1 and not _watched(one) for one in pair):
-                    yield sequence, place
+            for place, (first, second) in enumerate(pairwise(sequence)):
+                if isinstance(first, Convolution) and isinstance(second, Normalisation):
+                    alone = all(uses[id(one)] == 1 and not _watched(one) for one in (first, second))
+                    if alone and _plain(first, second):
+                        yield sequence, place, first, second
 
 
-def _foldable(first: nn.Module, second: nn.Module) -> bool:
-    """Tell whether the modules are a convolution and a normalisation by running statistics alone."""
-    # Subclasses may do otherwise.
-    if type(first) not in CONVOLUTIONS or type(second) not in NORMALISATIONS:
-        return False
-    return not second.training and second.running_mean is not None
+def _plain(convolution: Convolution, normalisation: Normalisation) -> bool:
+    """Tell whether the two do what their names say, the latter by running statistics alone."""
+    known = type(convolution) in get_args(Convolution) and type(normalisation) in get_args(Normalisation)
+    return known and not normalisation.training and normalisation.running_mean is not None
 
 
 def _watched(module: nn.Module) -> bool:
