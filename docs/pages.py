@@ -81,9 +81,10 @@ def performance() -> str:
 
     found = Table.load(ROOT / "perf" / "table.json")
     about, host = found.circumstances, found.circumstances["host"]
-    versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", "foolbox", "pesq", "pystoi"))
+    peers = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "pesq", "pystoi", "faster-whisper")
+    versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
-    return f"{machine}; {versions}.\n\n{found.text('github')}"
+    return f"{machine}; {versions}.\n\n{found.text('github')}\n\n{found.growth_text('github')}"
 
 
 def told(name: str, text: str) -> str:

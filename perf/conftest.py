@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import torch
 
 HERE = Path(__file__).parent
 # Whoever is imported in a process of its own finds these too.
@@ -22,7 +22,9 @@ TABLE = pytest.StashKey[Table]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin an empty table."""
-    config.stash[TABLE] = Table(circumstances={**provenance(), "threads": torch.get_num_threads()})
+    told = provenance()
+    others = {"torchattacks": version("torchattacks")}
+    config.stash[TABLE] = Table(circumstances={**told, "packages": told["packages"] | others})
 
 
 @pytest.fixture
