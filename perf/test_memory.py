@@ -23,7 +23,8 @@ ADVSER = Path(sys.executable).parent / "advser"
 TIMES = 10
 
 SUITE: dict[str, Any] = {
-    "name": "memory", "corpus": "folder", "protocol": "3pair", "folds": ["fold1"], "transcriber": "none", "noise": False,
+    "name": "memory", "corpus": "folder", "protocol": "3pair", "folds": ["fold1"],
+    "transcriber": "none", "noise": False,
     "training": {"iterations": 40, "batch_size": 16, "fit_on": "train"},
     "models": [{"name": "cnn4", "params": {"width": 0.1}}], "defenses": ["none"], "metrics": ["uar", "snr", "stoi"],
     "attacks": [
