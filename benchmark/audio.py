@@ -24,6 +24,9 @@ from advser.threat import PCM_STEP, Budget, Domain, admit
 SAMPLE_RATE = 16_000
 """Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
 
+MOST_SOUND = 3600 * SAMPLE_RATE
+"""Samples of a batch with its padding, an hour: among 31 clips of a few seconds, one of an hour would make 7 GB."""
+
 PCM_LOWEST, PCM_HIGHEST = -32768, 32767
 
 Samples = npt.NDArray[np.float32]
@@ -180,9 +183,16 @@ class Clips:
 
 
 def batches_by_length(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:
-    """Split clip indices into batches of at most ``size`` clips of similar length (little padding)."""
-    order = np.argsort(lengths, kind="stable").tolist()
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    """Split clip indices into batches of at most ``size`` clips of similar length (little padding).
+
+    A batch of several clips is padded to `MOST_SOUND` at most.
+    """
+    batches: list[list[int]] = [[]]
+    for index in np.argsort(lengths, kind="stable").tolist():
+        if len(batches[-1]) == size or (batches[-1] and (len(batches[-1]) + 1) * lengths[index] > MOST_SOUND):
+            batches.append([])
+        batches[-1].append(index)
+    return batches if batches[-1] else []
 
 
 def sound_mask(lengths: Tensor, samples: int) -> Tensor:

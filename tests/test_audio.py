@@ -226,6 +226,11 @@ def test_batches_hold_every_clip_once_and_neighbours_in_length(lengths: np.ndarr
     assert np.all(np.diff(lengths[flat]) >= 0)
 
 
+def test_a_batch_is_padded_to_an_hour_at_most() -> None:
+    minutes = np.array([1, 200, 2, 30, 1, 29, 61]) * 60 * SAMPLE_RATE
+    assert batches_by_length(minutes, 3) == [[0, 4, 2], [5, 3], [6], [1]]
+
+
 @pytest.mark.data
 def test_real_speech_lies_on_the_16_bit_grid(emodb_directory: Path) -> None:
     files = sorted(emodb_directory.rglob("*.wav"))[::100]
