@@ -6,6 +6,7 @@ after each clip's length.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -176,10 +177,18 @@ class Clips:
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return waveforms (B, T) float32, zero after each clip's end, and lengths (B,) in samples."""
         lengths = torch.from_numpy(self.lengths[list(indices)])
-        waveform = torch.zeros(len(indices), int(lengths.max()))
+        waveform = _silence(len(indices), int(lengths.max()))
         for row, clip in enumerate(self.read(indices)):
             waveform[row, : len(clip)] = torch.from_numpy(from_pcm(clip))
         return waveform, lengths
+
+
+def _silence(clips: int, samples: int) -> Tensor:
+    """Return zeros (B, T); of many, those that are never written to take no memory, whatever the allocator keeps."""
+    if clips * samples <= MOST_SOUND:
+        return torch.zeros(clips, samples)
+    pages = mmap.mmap(-1, 4 * clips * samples, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.float32).view(clips, samples)
 
 
 def batches_by_length(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
-from advser.audio import Clips, batches_by_length
+from advser.audio import MOST_SOUND, Clips, batches_by_length
 from advser.corpora.protocols import Fold
 from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import ContractError
@@ -63,10 +63,18 @@ class _Features:
             return frontend.assemble([self.kept[self.places[index]].to(self.device) for index in indices])
 
     def _keep(self, indices: Sequence[int]) -> None:
-        made = self.model.frontend.analyse(*_on(self.device, self.clips.batch(indices)))
-        for index, analysis in zip(indices, made, strict=True):
-            self.places[index] = len(self.kept)
-            self.kept.append(analysis)
+        for clips in self._apart(indices):
+            made = self.model.frontend.analyse(*_on(self.device, self.clips.batch(clips)))
+            for index, analysis in zip(clips, made, strict=True):
+                self.places[index] = len(self.kept)
+                self.kept.append(analysis)
+
+    def _apart(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """Return the clips in one batch; if some are too long for that, in several."""
+        lengths = self.clips.lengths[list(indices)]
+        if len(lengths) * lengths.max() <= MOST_SOUND:
+            return [indices]
+        return [[indices[row] for row in rows] for rows in batches_by_length(lengths, len(lengths))]
 
 
 def build_model(spec: dict[str, Any], classes: int) -> EmotionModel:
