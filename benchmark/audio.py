@@ -6,9 +6,9 @@ after each clip's length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -19,10 +19,14 @@ import torch
 from torch import Tensor
 
 from advser.errors import InputError
+from advser.tensors import StoredTensor
 from advser.threat import PCM_STEP, Budget, Domain, admit
 
 SAMPLE_RATE = 16_000
 """Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
+
+MOST_SOUND = 3600 * SAMPLE_RATE
+"""Samples of a batch with its padding, an hour: among 31 clips of a few seconds, one of an hour would make 7 GB."""
 
 PCM_LOWEST, PCM_HIGHEST = -32768, 32767
 
@@ -120,48 +124,84 @@ def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Packed 16-bit mono clips at 16 kHz: ``samples`` of all clips in a row, and each clip's length."""
+    """16-bit mono clips at 16 kHz. Where they lie and their lengths are in memory; samples are read when asked for.
 
-    samples: Pcm
+    Attributes:
+        samples: the samples of all clips, and maybe of others, in a row: in memory, or in a file.
+        starts: of each clip, the place of its first sample among them (N,).
+        lengths: of each clip, in samples (N,).
+    """
+
+    samples: Pcm | StoredTensor
+    starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
 
     @classmethod
-    def pack(cls, clips: Sequence[Pcm]) -> Clips:
-        """Pack clips (each (T,) int16)."""
-        samples = np.concatenate(clips) if clips else np.zeros(0, np.int16)
-        return cls(samples, np.array([len(clip) for clip in clips], np.int64))
+    def in_a_row(cls, samples: Pcm | StoredTensor, lengths: npt.NDArray[np.int64]) -> Clips:
+        """Return clips of ``lengths`` that follow one another without a gap."""
+        return cls(samples, np.cumsum(lengths) - lengths, lengths)
 
-    @cached_property
-    def _ends(self) -> npt.NDArray[np.int64]:
-        return np.cumsum(self.lengths)
+    @classmethod
+    def pack(cls, clips: Iterable[Pcm]) -> Clips:
+        """Pack clips (each (T,) int16) in memory."""
+        held = list(clips)
+        samples = np.concatenate(held) if held else np.zeros(0, np.int16)
+        return cls.in_a_row(samples, np.array([len(clip) for clip in held], np.int64))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Pcm:
-        end = self._ends[index]
-        return self.samples[end - self.lengths[index] : end]
+        return next(self.read([index]))
 
     def __iter__(self) -> Iterator[Pcm]:
-        return (self[index] for index in range(len(self)))
+        return self.read(range(len(self)))
+
+    def read(self, indices: Iterable[int]) -> Iterator[Pcm]:
+        """Yield the clips (T,) at ``indices``, in that order, one at a time."""
+        spans = ((int(self.starts[index]), int(self.starts[index] + self.lengths[index])) for index in indices)
+        if isinstance(self.samples, StoredTensor):
+            yield from (clip.numpy() for clip in self.samples.read(spans))
+        else:
+            yield from (self.samples[start:stop] for start, stop in spans)
 
     def select(self, indices: Sequence[int]) -> Clips:
-        """Return the clips at ``indices``, in that order."""
-        return Clips.pack([self[index] for index in indices])
+        """Return the clips at ``indices``, in that order, without a copy of their samples."""
+        chosen = list(indices)
+        return Clips(self.samples, self.starts[chosen], self.lengths[chosen])
+
+    def packed(self) -> Pcm:
+        """Return the samples of all clips in a row."""
+        return np.concatenate([*self, np.zeros(0, np.int16)])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return waveforms (B, T) float32, zero after each clip's end, and lengths (B,) in samples."""
         lengths = torch.from_numpy(self.lengths[list(indices)])
-        waveform = torch.zeros(len(indices), int(lengths.max()))
-        for row, index in enumerate(indices):
-            waveform[row, : lengths[row]] = torch.from_numpy(from_pcm(self[index]))
+        waveform = _silence(len(indices), int(lengths.max()))
+        for row, clip in enumerate(self.read(indices)):
+            waveform[row, : len(clip)] = torch.from_numpy(from_pcm(clip))
         return waveform, lengths
 
 
+def _silence(clips: int, samples: int) -> Tensor:
+    """Return zeros (B, T); of many, those that are never written to take no memory, whatever the allocator keeps."""
+    if clips * samples <= MOST_SOUND:
+        return torch.zeros(clips, samples)
+    pages = mmap.mmap(-1, 4 * clips * samples, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.float32).view(clips, samples)
+
+
 def batches_by_length(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:
-    """Split clip indices into batches of at most ``size`` clips of similar length (little padding)."""
-    order = np.argsort(lengths, kind="stable").tolist()
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    """Split clip indices into batches of at most ``size`` clips of similar length (little padding).
+
+    A batch of several clips is padded to `MOST_SOUND` at most.
+    """
+    batches: list[list[int]] = [[]]
+    for index in np.argsort(lengths, kind="stable").tolist():
+        if len(batches[-1]) == size or (batches[-1] and (len(batches[-1]) + 1) * lengths[index] > MOST_SOUND):
+            batches.append([])
+        batches[-1].append(index)
+    return batches if batches[-1] else []
 
 
 def sound_mask(lengths: Tensor, samples: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
+from advser.audio import Clips as Packed
 from advser.audio import Samples, sound_mask
 from advser.corpora.decode import decode
 from advser.defenses.base import Defense, TrainingBatch
@@ -59,7 +61,7 @@ class Clips:
 def clips() -> Clips:
     """Return the first clips of the embedded corpus."""
     rows, sound, classes = decode(build(CORPORA.get("demo"), {}, "corpus 'demo'").read(None), "emotion", None)
-    waveform, lengths = sound.batch(range(CLIPS))
+    waveform, lengths = Packed.pack(islice(sound, CLIPS)).batch(range(CLIPS))
     return Clips(waveform, lengths, torch.tensor(rows["target"].to_numpy()[:CLIPS]), len(classes))
 
 

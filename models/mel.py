@@ -18,7 +18,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 from advser.audio import SAMPLE_RATE, sound_mask
 from advser.errors import InputError
@@ -125,8 +124,10 @@ class MelFrontEnd(FrontEnd):
     def assemble(self, analyses: Sequence[Tensor]) -> Tensor:
         """Return features (B, bands, frames) of analysed clips, in standard deviations."""
         counts = torch.tensor([level.shape[1] for level in analyses], device=analyses[0].device)
-        level = pad_sequence([level.T for level in analyses], batch_first=True).transpose(1, 2)
-        return self._normalised(level, self._pick(counts, random=self.training))
+        pick = self._pick(counts, random=self.training)
+        # Picked before they are stacked: padded to the longest, they would take as much memory as it does, each.
+        level = torch.stack([level[:, index] for level, index in zip(analyses, pick.index, strict=True)])
+        return ((level - self.mean) / self.std) * pick.valid[:, None]
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:

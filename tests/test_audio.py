@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors.numpy import save_file
 
 from advser.audio import (
     PCM_HIGHEST,
@@ -28,6 +30,7 @@ from advser.audio import (
     write,
 )
 from advser.errors import InputError
+from advser.stages.prepare import load_clips
 from advser.threat import PCM_STEP, Budget
 
 SUFFIXES = (".wav", ".flac")
@@ -183,12 +186,21 @@ def test_unusable_sound_is_named(kind: str, message: str, tmp_path: Path) -> Non
 
 @given(st.lists(pcm_arrays, min_size=1, max_size=6), st.data())
 def test_packed_clips_come_out_as_they_went_in(clips: list[Pcm], data: st.DataObject) -> None:
-    packed = Clips.pack(clips)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "audio.safetensors"
+        save_file({"samples": np.concatenate(clips), "lengths": np.array([len(clip) for clip in clips])}, path)
+        for packed in (Clips.pack(clips), load_clips(path)):
+            come_out_as_they_went_in(packed, clips, data)
+
+
+def come_out_as_they_went_in(packed: Clips, clips: list[Pcm], data: st.DataObject) -> None:
     assert len(packed) == len(clips)
     assert all(np.array_equal(found, clip) for found, clip in zip(packed, clips, strict=True))
     indices = data.draw(st.lists(st.integers(0, len(clips) - 1), min_size=1, max_size=8))
     selected = packed.select(indices)
     assert all(np.array_equal(selected[row], clips[index]) for row, index in enumerate(indices))
+    assert np.array_equal(selected.packed(), np.concatenate([clips[index] for index in indices]))
+    assert selected.samples is packed.samples, "no copy"
     waveform, lengths = packed.batch(indices)
     assert waveform.shape == (len(indices), max(len(clips[index]) for index in indices))
     assert lengths.tolist() == [len(clips[index]) for index in indices]
@@ -200,6 +212,7 @@ def test_packed_clips_come_out_as_they_went_in(clips: list[Pcm], data: st.DataOb
 def test_no_clips_can_be_packed_and_a_missing_one_is_refused() -> None:
     packed = Clips.pack([])
     assert list(packed) == []
+    assert packed.packed().dtype == np.int16
     with pytest.raises(IndexError):
         packed[0]
 
@@ -211,6 +224,11 @@ def test_batches_hold_every_clip_once_and_neighbours_in_length(lengths: np.ndarr
     assert sorted(flat) == list(range(len(lengths)))
     assert all(1 <= len(batch) <= size for batch in batches)
     assert np.all(np.diff(lengths[flat]) >= 0)
+
+
+def test_a_batch_is_padded_to_an_hour_at_most() -> None:
+    minutes = np.array([1, 200, 2, 30, 1, 29, 61]) * 60 * SAMPLE_RATE
+    assert batches_by_length(minutes, 3) == [[0, 4, 2], [5, 3], [6], [1]]
 
 
 @pytest.mark.data

@@ -558,7 +558,7 @@ def test_a_network_is_learned_on_the_training_clips_and_stored_and_crafted_with(
     prepared = load_prepared(store.get(prepare.key))
     test = list(prepared.folds["fold1"].test)
     clean, made = prepared.clips.select(test), load_clips(store.get(craft.key).path(AUDIO))
-    change = np.abs(made.samples.astype(int) - clean.samples.astype(int))
+    change = np.abs(made.packed().astype(int) - clean.packed().astype(int))
     assert 0 < change.max() <= 0.005 / PCM_STEP
 
     losses: dict[str, float] = {}

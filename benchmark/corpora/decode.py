@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advser.audio import Clips, Pcm, read, resample, to_pcm
+from advser.audio import Pcm, read, resample, to_pcm
 from advser.corpora.base import shortlist
 from advser.errors import InputError
 
@@ -52,8 +52,8 @@ def task_labels(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) ->
 
 def decode(
     dataset: Dataset, task: str = "emotion", chosen: Sequence[str] | None = None
-) -> tuple[pd.DataFrame, Clips, tuple[str, ...]]:
-    """Read, check and convert the clips of a task.
+) -> tuple[pd.DataFrame, Iterator[Pcm], tuple[str, ...]]:
+    """Read, check and convert the clips of a task, each when it is asked for.
 
     Channels are averaged, other rates resampled to 16 kHz. With ``chosen``, rows of other classes are left out
     unread.
@@ -64,28 +64,30 @@ def decode(
         chosen: the classes, in order; None for all that occur.
 
     Returns:
-        The rows, numbered from 0, without ``audio`` and with ``target`` (int64, the class index); their clips in the
-        same order; the classes.
+        The rows, numbered from 0, without ``audio`` and with ``target`` (int64, the class index); their clips (T,) in
+        the same order; the classes.
 
     Raises:
-        InputError: as `task_labels`; or naming files that are unreadable, empty, not finite, silent or shorter than
-            `SHORTEST`.
+        InputError: as `task_labels`; or, after the last clip, naming files that are unreadable, empty, not finite,
+            silent or shorter than `SHORTEST`, which are left out.
     """
     frame: pd.DataFrame = dataset.remove_columns("audio").to_pandas()
     classes = task_labels(frame, task, chosen)
     kept = np.flatnonzero(frame[TASKS[task]].isin(classes))
     rows = frame.iloc[kept].reset_index(drop=True)
     rows["target"] = rows[TASKS[task]].map(classes.index).astype(np.int64)
-    clips: list[Pcm] = []
+    return rows, _sounds(rows["clip"].tolist(), dataset.select(kept)), classes
+
+
+def _sounds(names: Sequence[str], dataset: Dataset) -> Iterator[Pcm]:
     unusable: list[str] = []
-    for clip, audio in zip(rows["clip"], dataset.select(kept)["audio"], strict=True):
+    for clip, audio in zip(names, dataset["audio"], strict=True):
         try:
-            clips.append(_checked(clip, audio))
+            yield _checked(clip, audio)
         except InputError as error:
             unusable.append(" ".join(str(error).split()))
     if unusable:
-        raise InputError(f"{len(unusable)} of {len(rows)} clips unusable: {shortlist(unusable)}")
-    return rows, Clips.pack(clips), classes
+        raise InputError(f"{len(unusable)} of {len(names)} clips unusable: {shortlist(unusable)}")
 
 
 def _checked(clip: str, audio: dict[str, Any]) -> Pcm:

@@ -17,6 +17,9 @@ from advser.metrics.quality import refuse_silence
 SHORTEST = 0.384
 """Seconds: the analysis window of STOI, 30 frames at a hop of 128 samples at 10 kHz."""
 
+LONGEST = 600.0
+"""Seconds. pystoi holds all analysis windows at once: 2.4 MB a second of sound, 8.7 GB of an hour."""
+
 
 class STOI(ClipMetric):
     """Short-time objective intelligibility, computed at 10 kHz: 1 for identical clips; mean over clips."""
@@ -36,12 +39,15 @@ class STOI(ClipMetric):
         """Return the predicted intelligibility of ``judged``; both (T,), resampled from ``rate`` to 10 kHz.
 
         Raises:
-            MeasurementError: if a clip is silent, or less than 0.384 s of it is left without its silent frames.
+            MeasurementError: if a clip is silent or longer than 10 min, or less than 0.384 s of it is left without its
+                silent frames.
         """
         from pystoi import stoi
 
         if len(clean) < SHORTEST * rate:
             raise MeasurementError(f"the clip is {len(clean) / rate:.3f} s long, {self.title} needs {SHORTEST} s")
+        if len(clean) > LONGEST * rate:
+            raise MeasurementError(f"the clip is {len(clean) / rate:.1f} s long, {self.title} takes {LONGEST:.0f} s")
         refuse_silence(clean, judged)
         with warnings.catch_warnings(), _fixed_random_numbers():
             warnings.simplefilter("error", RuntimeWarning)

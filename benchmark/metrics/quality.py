@@ -34,9 +34,9 @@ class SNR(ClipMetric):
             NotApplicableError: if the perturbation is zero: the ratio is infinite, and no mean can be taken over it.
             MeasurementError: if the clean clip is silent.
         """
-        original = clean.astype(np.float64)
-        noise = float(np.sum(np.square(judged.astype(np.float64) - original)))
-        signal = float(np.sum(np.square(original)))
+        difference = np.subtract(judged, clean, dtype=np.float64)
+        noise = float(np.sum(np.square(difference, out=difference)))
+        signal = float(np.sum(np.square(clean, dtype=np.float64)))
         if noise == 0:
             raise NotApplicableError("nothing was perturbed")
         if signal == 0:

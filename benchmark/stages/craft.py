@@ -8,11 +8,13 @@ what was stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -26,9 +28,10 @@ from advser.models.base import EmotionModel, Outputs
 from advser.parameters import build
 from advser.plugins import ATTACKS
 from advser.seeds import seed_from
-from advser.stages.prepare import AUDIO, load_clips, load_prepared, save_clips
+from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
 from advser.stages.train import load_defense, load_models
 from advser.target import ADAPTIVE, OBJECTIVES, Loss, Target, cross_entropy, drawing
+from advser.tensors import StoredTensor, Writing, writing
 from advser.threat import Budget, Domain, Labels
 
 FEATURES = "features.safetensors"
@@ -216,7 +219,7 @@ def harness_of(task: Task) -> Harness:
 
 
 def craft(task: Task) -> None:
-    """Attack all test clips of a fold, write what came out, read it back, and verify the budget on it."""
+    """Attack all test clips of a fold, write what comes out, read it back, and verify the budget on it."""
     prepared = load_prepared(task.inputs["prepared"])
     spec = task.spec
     indices = list(prepared.folds[spec["fold"]].test)
@@ -224,34 +227,63 @@ def craft(task: Task) -> None:
     names = prepared.rows["clip"].iloc[indices].tolist()
     targets = torch.from_numpy(prepared.targets[indices])
     harness = harness_of(task)
-    done: dict[int, tuple[Crafted, int]] = {}
-    for number, rows in enumerate(batches_by_length(clean.lengths, spec["batch_size"])):
-        waveform, lengths = clean.batch(rows)
-        generator = torch.Generator(task.device).manual_seed(seed_from([spec, number]))
-        crafted = harness.craft(
-            waveform.to(task.device),
-            lengths.to(task.device),
-            targets[rows].to(task.device),
-            generator,
-            [names[row] for row in rows],
-        )
-        done |= {row: (crafted, place) for place, row in enumerate(rows)}
-    _save(task.into, [done[row] for row in range(len(indices))])
+    with _Output(task.into, clean.lengths) as output:
+        for number, rows in enumerate(batches_by_length(clean.lengths, spec["batch_size"])):
+            waveform, lengths = clean.batch(rows)
+            generator = torch.Generator(task.device).manual_seed(seed_from([spec, number]))
+            crafted = harness.craft(
+                waveform.to(task.device),
+                lengths.to(task.device),
+                targets[rows].to(task.device),
+                generator,
+                [names[row] for row in rows],
+            )
+            output.add(rows, crafted)
+    save_file(output.costs, task.into / COSTS)
     _verify(task, clean, harness)
 
 
-def _save(into: Path, clips: list[tuple[Crafted, int]]) -> None:
-    if all(crafted.audio is not None for crafted, _ in clips):
-        save_clips(Clips.pack([crafted.audio[place] for crafted, place in clips if crafted.audio]), into / AUDIO)
-    if all(crafted.features is not None for crafted, _ in clips):
-        rows = [crafted.features[place] for crafted, place in clips if crafted.features is not None]
-        save_file({"features": torch.stack(rows)}, into / FEATURES)
-    costs = {
-        "seconds": torch.tensor([crafted.seconds for crafted, _ in clips], dtype=torch.float64),
-        "forwards": torch.stack([crafted.forwards[place] for crafted, place in clips]),
-        "backwards": torch.stack([crafted.backwards[place] for crafted, place in clips]),
-    }
-    save_file(costs, into / COSTS)
+class _Output(ExitStack):
+    """Writes batches as they are made: which files, and features of which shape, the first one tells.
+
+    Args:
+        into: the folder.
+        lengths: of all clips, in samples (N,).
+    """
+
+    def __init__(self, into: Path, lengths: npt.NDArray[np.int64]) -> None:
+        super().__init__()
+        self._into, self._lengths = into, lengths
+        self._sound: Callable[[int, Pcm], None] | None = None
+        self._features: Writing | None = None
+        self.costs: dict[str, Tensor] = {}
+
+    def add(self, rows: Sequence[int], crafted: Crafted) -> None:
+        """Write what a batch, of the clips at ``rows``, came to."""
+        if not self.costs:
+            self._begin(crafted)
+        if self._sound is not None and crafted.audio is not None:
+            for row, clip in zip(rows, crafted.audio, strict=True):
+                self._sound(row, clip)
+        if self._features is not None and crafted.features is not None:
+            for row, features in zip(rows, crafted.features, strict=True):
+                self._features.put("features", row, features[None])
+        self.costs["seconds"][rows] = crafted.seconds
+        self.costs["forwards"][rows] = crafted.forwards
+        self.costs["backwards"][rows] = crafted.backwards
+
+    def _begin(self, first: Crafted) -> None:
+        clips = len(self._lengths)
+        if first.audio is not None:
+            self._sound = self.enter_context(writing_clips(self._into / AUDIO, self._lengths))
+        if first.features is not None:
+            layout = first.features.dtype, (clips, *first.features.shape[1:])
+            self._features = self.enter_context(writing(self._into / FEATURES, {"features": layout}))
+        self.costs = {
+            "seconds": torch.zeros(clips, dtype=torch.float64),
+            "forwards": first.forwards.new_zeros(clips),
+            "backwards": first.backwards.new_zeros(clips),
+        }
 
 
 @torch.no_grad()
@@ -261,11 +293,11 @@ def _verify(task: Task, clean: Clips, harness: Harness) -> None:
     judged = load_clips(sound) if sound.exists() else clean
     if not np.array_equal(judged.lengths, clean.lengths):
         raise ContractError("stored clips differ in length from the clean ones")
-    stored = load_file(features)["features"] if features.exists() else None
+    stored = StoredTensor.find(features, "features") if features.exists() else None
     for rows in batches_by_length(clean.lengths, task.spec["batch_size"]):
         waveform, lengths = (part.to(task.device) for part in clean.batch(rows))
         x, mask = harness.inputs(waveform, lengths)
-        made = judged.batch(rows)[0] if stored is None else stored[rows]
+        made = judged.batch(rows)[0] if stored is None else stored.rows(rows)
         _check(made.to(x), x, mask, harness.budget)
 
 

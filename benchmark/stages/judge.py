@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from advser.audio import SAMPLE_RATE, Clips, batches_by_length, from_pcm
+from advser.audio import SAMPLE_RATE, Clips, Pcm, batches_by_length, from_pcm
 from advser.errors import ContractError, MeasurementError, NotApplicableError
 from advser.job import Task
 from advser.metrics.base import ClipMetric
@@ -22,6 +21,7 @@ from advser.seeds import seed_from
 from advser.stages.craft import FEATURES
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.stages.train import load_models
+from advser.tensors import StoredTensor
 from advser.threat import Domain
 
 LOGITS = "logits.safetensors"
@@ -41,12 +41,12 @@ def _predict(task: Task) -> None:
     victim = load_models(task.inputs, "victim", task.device)
     by_features = task.spec["delivery"] == "features"
     domain: Domain = "spectrogram" if by_features else "waveform"
-    features = load_file(task.inputs["crafted"].path(FEATURES))["features"] if by_features else None
+    features = StoredTensor.find(task.inputs["crafted"].path(FEATURES), "features") if by_features else None
     sound = clean_clips(task) if by_features else judged_clips(task)
     found: dict[str, dict[int, Tensor]] = {"logits": {}, "detections": {}}
     for batch in batches_by_length(sound.lengths, task.spec["batch_size"]):
         waveform, lengths = sound.batch(batch)
-        x = waveform if features is None else features[batch]
+        x = waveform if features is None else features.rows(batch)
         outputs = victim.outputs(x.to(task.device), lengths.to(task.device), domain)
         found["logits"] |= zip(batch, outputs.logits.float().cpu(), strict=True)
         if outputs.detection is not None:
@@ -61,13 +61,11 @@ def measure(task: Task) -> None:
     """Write one metric of each stored clip against the clean one: a value, or the reason why there is none."""
     metric = build(METRICS.get(task.spec["metric"]["name"]), task.spec["metric"]["params"], task.spec["metric"]["name"])
     assert isinstance(metric, ClipMetric)
-    clean = clean_clips(task)
-    judged = judged_clips(task)
-    found = [_measured(metric, clean[index], judged[index]) for index in range(len(clean))]
+    found = [_measured(metric, *pair) for pair in zip(clean_clips(task), judged_clips(task), strict=True)]
     (task.into / "values.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def _measured(metric: ClipMetric, clean: Any, judged: Any) -> dict[str, float | str | bool | None]:
+def _measured(metric: ClipMetric, clean: Pcm, judged: Pcm) -> dict[str, float | str | bool | None]:
     try:
         value = float(metric.measure(from_pcm(clean), from_pcm(judged), SAMPLE_RATE))
     except NotApplicableError as error:

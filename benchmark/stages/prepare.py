@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,15 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from safetensors.numpy import load_file, save_file
+import torch
 
-from advser.audio import Clips
+from advser.audio import Clips, Pcm
 from advser.corpora.decode import decode
 from advser.corpora.protocols import Fold, folds
 from advser.job import Task
 from advser.parameters import build
 from advser.plugins import CORPORA
 from advser.store import Artefact
+from advser.tensors import StoredTensor, scratch, writing
 
 AUDIO = "audio.safetensors"
 
@@ -53,15 +56,19 @@ class Prepared:
         return tuple(sorted({text for text in self.rows["text"] if text}))
 
 
-def save_clips(clips: Clips, path: Path) -> None:
-    """Write packed clips."""
-    save_file({"samples": clips.samples, "lengths": clips.lengths}, path)
+@contextmanager
+def writing_clips(path: Path, lengths: npt.NDArray[np.int64]) -> Iterator[Callable[[int, Pcm], None]]:
+    """Yield what writes one clip (T,), given its number, to a file of packed clips of ``lengths`` (N,)."""
+    starts = np.cumsum(lengths) - lengths
+    tensors = {"samples": (torch.int16, (int(lengths.sum()),)), "lengths": (torch.int64, lengths.shape)}
+    with writing(path, tensors) as file:
+        file.put("lengths", 0, torch.from_numpy(lengths))
+        yield lambda number, clip: file.put("samples", int(starts[number]), torch.from_numpy(clip))
 
 
 def load_clips(path: Path) -> Clips:
-    """Read packed clips."""
-    arrays = load_file(path)
-    return Clips(arrays["samples"], arrays["lengths"])
+    """Return packed clips; their samples stay in the file."""
+    return Clips.in_a_row(StoredTensor.find(path, "samples"), StoredTensor.find(path, "lengths").whole().numpy())
 
 
 def prepare(task: Task) -> None:
@@ -70,10 +77,20 @@ def prepare(task: Task) -> None:
     corpus = build(CORPORA.get(spec["corpus"]["name"]), spec["corpus"]["params"], f"corpus '{spec['corpus']['name']}'")
     rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec["task"], spec["classes"])
     made = folds(spec["protocol"], rows, corpus.speaker_pairs, spec["seed"])
-    save_clips(clips, task.into / AUDIO)
+    _save(clips, task.into / AUDIO)
     rows.to_parquet(task.into / "rows.parquet")
     meta = {"classes": list(classes), "folds": [asdict(fold) for fold in made], "language": corpus.language}
     (task.into / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _save(clips: Iterable[Pcm], path: Path) -> None:
+    """Write packed clips, whose lengths are known when the last one has come."""
+    with scratch(path.parent) as kept:
+        for clip in clips:
+            kept.append(torch.from_numpy(clip))
+        with writing_clips(path, np.array(kept.lengths, np.int64)) as write:
+            for number in range(len(kept)):
+                write(number, kept[number].numpy())
 
 
 @lru_cache(maxsize=2)
@@ -93,5 +110,5 @@ def _load(folder: Path) -> Prepared:
 
 
 def load_prepared(artefact: Artefact) -> Prepared:
-    """Read a prepared corpus (the last two are kept in memory)."""
+    """Read a prepared corpus (of the last two, all but the sound is kept in memory)."""
     return _load(artefact.folder)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from advser import probes
-from advser.audio import batches_by_length
+from advser.audio import MOST_SOUND, batches_by_length
 from advser.defenses.base import Defense
 from advser.job import Task
 from advser.models.base import EmotionModel
@@ -27,7 +27,7 @@ CLIPS: Final = 12
 """Clips that are asked about: the first test clips, evenly spread over the fold, that the model reads rightly."""
 
 LOOKED_AT: Final = 48
-"""Test clips among which they are looked for."""
+"""Test clips among which they are looked for, all in one batch: too long ones are left out (`MOST_SOUND`)."""
 
 
 def probe(task: Task) -> None:
@@ -99,9 +99,11 @@ def _worst(values: list[float]) -> float:
 
 def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
     test = list(prepared.folds[fold].test)
-    clips = test[:: -(-len(test) // LOOKED_AT)]
-    waveform, lengths = prepared.clips.batch(clips)
-    return Batch(waveform.to(device), lengths.to(device), torch.from_numpy(prepared.targets[clips]).to(device))
+    spread = test[:: -(-len(test) // LOOKED_AT)]
+    lengths = prepared.clips.lengths
+    clips = [clip for clip in spread if len(spread) * lengths[clip] <= MOST_SOUND] or [min(spread, key=lengths.item)]
+    waveform, ends = prepared.clips.batch(clips)
+    return Batch(waveform.to(device), ends.to(device), torch.from_numpy(prepared.targets[clips]).to(device))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
-from advser.audio import Clips, batches_by_length
+from advser.audio import MOST_SOUND, Clips, batches_by_length
 from advser.corpora.protocols import Fold
 from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import ContractError
@@ -25,6 +25,7 @@ from advser.parameters import arguments, build
 from advser.plugins import DEFENSES, MODELS
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact
+from advser.tensors import Scratch, scratch
 from advser.training import Training
 
 WEIGHTS = "weights.safetensors"
@@ -33,12 +34,21 @@ EVALUATION_BATCH = 32
 
 @dataclass
 class _Features:
-    """The front end's output for clips, of which it is kept what the front end lets be kept."""
+    """The front end's output for clips, of which what the front end lets be kept lies on disk.
+
+    Attributes:
+        model: whose front end.
+        clips: the sound.
+        device: where features are made.
+        kept: what `FrontEnd.analyse` returned, of one clip after the other.
+        places: clip → its place there.
+    """
 
     model: EmotionModel
     clips: Clips
     device: str
-    cache: dict[int, Tensor] = field(default_factory=dict)
+    kept: Scratch
+    places: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, indices: Sequence[int], waveform: Tensor, lengths: Tensor) -> Tensor:
         frontend = self.model.frontend
@@ -47,11 +57,24 @@ class _Features:
             if learned or not frontend.kept:
                 features: Tensor = frontend(waveform, lengths)
                 return features
-            missing = [index for index in indices if index not in self.cache]
+            missing = [index for index in indices if index not in self.places]
             if missing:
-                made = frontend.analyse(*_on(self.device, self.clips.batch(missing)))
-                self.cache.update(zip(missing, made, strict=True))
-            return frontend.assemble([self.cache[index] for index in indices])
+                self._keep(missing)
+            return frontend.assemble([self.kept[self.places[index]].to(self.device) for index in indices])
+
+    def _keep(self, indices: Sequence[int]) -> None:
+        for clips in self._apart(indices):
+            made = self.model.frontend.analyse(*_on(self.device, self.clips.batch(clips)))
+            for index, analysis in zip(clips, made, strict=True):
+                self.places[index] = len(self.kept)
+                self.kept.append(analysis)
+
+    def _apart(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """Return the clips in one batch; if some are too long for that, in several."""
+        lengths = self.clips.lengths[list(indices)]
+        if len(lengths) * lengths.max() <= MOST_SOUND:
+            return [indices]
+        return [[indices[row] for row in rows] for rows in batches_by_length(lengths, len(lengths))]
 
 
 def build_model(spec: dict[str, Any], classes: int) -> EmotionModel:
@@ -92,16 +115,16 @@ def train(task: Task) -> None:
     """Train, and write the weights, what they belong to, and the history."""
     prepared = load_prepared(task.inputs["prepared"])
     spec = task.spec
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), scratch(task.into) as kept:
         torch.manual_seed(spec["seed"])
-        model, history = _fit(prepared, spec, task.device)
+        model, history = _fit(prepared, spec, task.device, kept)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, task.into / WEIGHTS)
     described = {"model": spec["model"], "defense": spec["defense"], "classes": len(prepared.classes)}
     (task.into / "model.json").write_text(json.dumps(described), encoding="utf-8")
     (task.into / "history.json").write_text(json.dumps(history), encoding="utf-8")
 
 
-def _fit(prepared: Prepared, spec: Any, device: str) -> tuple[EmotionModel, list[dict[str, float]]]:
+def _fit(prepared: Prepared, spec: Any, device: str, kept: Scratch) -> tuple[EmotionModel, list[dict[str, float]]]:
     training = Training.model_validate(spec["training"])
     fold = prepared.folds[spec["fold"]]
     indices = fitted_on(fold, training.fit_on)
@@ -115,7 +138,8 @@ def _fit(prepared: Prepared, spec: Any, device: str) -> tuple[EmotionModel, list
         targets = torch.from_numpy(prepared.targets).to(device)
         model.fit((*_on(device, prepared.clips.batch(rows)), targets[rows]) for rows in batches)
         return model, []
-    return _loop(model, defense, prepared, indices, training, spec, device)
+    features = _Features(model, prepared.clips, device, kept)
+    return _loop(model, defense, prepared, indices, training, spec, features)
 
 
 def fitted_on(fold: Fold, fit_on: str) -> list[int]:
@@ -134,11 +158,11 @@ def _loop(
     indices: list[int],
     training: Training,
     spec: Any,
-    device: str,
+    features: _Features,
 ) -> tuple[EmotionModel, list[dict[str, float]]]:
     optimizer = _optimizer(model, training)
     schedule = _schedule(optimizer, training)
-    features = _Features(model, prepared.clips, device)
+    device = features.device
     validation = list(prepared.folds[spec["fold"]].validation) if training.fit_on == "train" else []
     generator = torch.Generator(device).manual_seed(spec["seed"])
     targets = torch.from_numpy(prepared.targets).to(device)
