@@ -99,7 +99,10 @@ class Attack(Parameters, ABC):
         return self.projection(x, domain)(perturbed)
 
     def projection(self, x: Tensor, domain: Domain) -> Callable[[Tensor], Tensor]:
-        """Return `project` around ``x``, for attacks of many steps: its bounds are computed once."""
+        """Return `project` around ``x``, for attacks of many steps: its bounds are computed once.
+
+        An attack that projects otherwise overrides this, not `project`.
+        """
         budget = self.budget(domain)
         return (lambda perturbed: perturbed) if budget is None else budget.projection(x)
 

@@ -24,7 +24,7 @@ class Averaged(Target):
 
     def __init__(self, target: Target, draws: int) -> None:
         # All of the target's own: its counters, what it compares with, and where its draws stand.
-        vars(self).update(vars(target))
+        vars(self).update(vars(target), _ahead=None)
         self.draws = draws
 
     def logits(self, x: Tensor) -> Tensor:

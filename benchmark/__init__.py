@@ -5,7 +5,6 @@ moved. ``@advser.attack(name)``, ``@advser.defense(name)``, ``@advser.model(name
 ``@advser.metric(name)`` and ``@advser.transcriber(name)`` register plugins; an attack may be a function.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,18 +20,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "attack", "compare", "corpus", "defense", "load", "metric", "model", "run", "transcriber"]
 
-_HOMES = {"Run": "api", "attack": "functions", "compare": "api", "load": "api", "run": "api"}
-_KINDS = ("corpus", "defense", "metric", "model", "transcriber")
-
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: whoever wants the command line's help, or a submodule, need not wait for the rest."""
-    if name in _HOMES:
-        return getattr(import_module(f"advser.{_HOMES[name]}"), name)
-    if name in _KINDS:
-        return import_module("advser.plugins").BY_KIND[name].register
-    raise AttributeError(f"module 'advser' has no attribute '{name}'")
+    """Import what is asked for: whoever wants the command line's help, or a submodule, need not wait for the rest.
 
+    By statements, which fingerprints of plugin files see: what makes an attack of a function decides its results.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module 'advser' has no attribute '{name}'")
+    if name == "attack":
+        from advser.functions import attack
 
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+        return attack
+    from advser.plugins import BY_KIND
+
+    if name in BY_KIND:
+        return BY_KIND[name].register
+    from advser import api
+
+    return getattr(api, name)

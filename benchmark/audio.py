@@ -26,7 +26,7 @@ SAMPLE_RATE = 16_000
 """Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
 
 MOST_SOUND = 3600 * SAMPLE_RATE
-"""Samples of a batch with its padding, an hour: among 31 clips of a few seconds, one of an hour would make 7 GB."""
+"""Samples of a batch of several clips with its padding, an hour: 31 clips of seconds padded to an hour were 7 GB."""
 
 PCM_LOWEST, PCM_HIGHEST = -32768, 32767
 

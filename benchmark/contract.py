@@ -180,6 +180,13 @@ def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Fin
     # An untrained model's logits may all be small: they are told apart by how far clips are from one another.
     span = float((outputs.logits.amax(0) - outputs.logits.amin(0)).max())
     yield Finding("padding makes no difference", f"logits differ by {far:.2g}" if far > 1e-3 * span else "")
+    if made.differentiable and not made.randomised:
+        with Target(made, some.lengths, "waveform") as target:
+            asked = float((outputs.logits - target.logits(some.waveform)).abs().max())
+        yield Finding(
+            "attacks ask the same model",
+            f"logits differ by {asked:.2g}: it takes layers apart (folds = False)" if asked > 1e-3 * span else "",
+        )
 
 
 def metric(plugin: type[Metric], params: Mapping[str, Any]) -> Iterator[Finding]:

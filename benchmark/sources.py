@@ -24,8 +24,8 @@ from advser.errors import InputError, one_line
 PLUGIN_PREFIX: Final = "advser_plugin_"
 """Begins the module names of plugin files."""
 
-_KEPT: Final = 1
-"""Version of what is kept of outlines: another one is written under other names."""
+_HERE: Final = Path(__file__)
+"""This file, whose contents decide what outlines are: those of another version are kept under other names."""
 
 
 def source_file(module: str) -> Path | None:
@@ -108,6 +108,9 @@ def closure(module: str) -> dict[str, Path]:
     """Return a module and those it imports from AdvSER, from its own distribution and from beside it, with their files.
 
     Modules that decide no result are left out, as are those without Python source.
+
+    Raises:
+        InputError: if a file is not Python.
     """
     roots = {"advser", module.partition(".")[0]}
     own = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
@@ -170,7 +173,8 @@ def _outline(file: Path, source: bytes) -> _Outline:
     with suppress(OSError, ValueError, TypeError, KeyError):
         told = json.loads(kept.read_text(encoding="utf-8"))
         imports = tuple(_Import(level, base, tuple(names)) for level, base, names in told["imports"])
-        return _Outline(imports, told["essence"])
+        if len(bytes.fromhex(told["essence"])) == hashlib.sha256().digest_size:
+            return _Outline(imports, told["essence"])
     tree = parse(file, source)
     imports = tuple(_imports(tree))
     made = _Outline(imports, hashlib.sha256(_essence(tree).encode()).hexdigest())
@@ -183,8 +187,13 @@ def _outline(file: Path, source: bytes) -> _Outline:
 def _place(source: bytes) -> Path:
     from platformdirs import user_cache_path
 
-    version = f"{_KEPT} {sys.version_info[:2]}\n".encode()
+    version = f"{_own_contents()} {sys.version_info[:2]}\n".encode()
     return user_cache_path("advser") / "outlines" / f"{hashlib.sha256(version + source).hexdigest()}.json"
+
+
+@cache
+def _own_contents() -> str:
+    return hashlib.sha256(_HERE.read_bytes()).hexdigest()
 
 
 def _keep(place: Path, text: str) -> None:

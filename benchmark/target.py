@@ -182,7 +182,8 @@ class Target:
         for weight in self._model.parameters():
             self._restore.callback(weight.requires_grad_, weight.requires_grad)
         self._model.eval().requires_grad_(requires_grad=False)
-        self._restore.enter_context(folded(self._model))
+        if all(module.folds for module in self._model.modules() if isinstance(module, EmotionModel)):
+            self._restore.enter_context(folded(self._model))
         return self
 
     def __exit__(
@@ -197,6 +198,7 @@ class Target:
         A clip may occur more than once, as for an average over random transformations.
         """
         part = copy(self)
+        part._ahead = None
         part.lengths = self.lengths[rows]
         part.mask = None if self.mask is None else self.mask[rows]
         part.reference = None if self.reference is None else self.reference[rows]
@@ -269,8 +271,11 @@ class Target:
 
     def _ascend(self, x: Tensor, labels: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor, Outputs]:
         self._grant("gradient", "white-box")
-        ahead, self._ahead = self._ahead, None
-        passed = ahead if ahead is not None and ahead.is_of(x) else self._to_ascend(x)
+        passed, self._ahead = self._ahead, None
+        if passed is None or not passed.is_of(x):
+            # One that is of no use is forgotten before the next one takes as much memory.
+            passed = None
+            passed = self._to_ascend(x)
         outputs = passed.outputs
         with torch.enable_grad():
             losses = (loss or self.objective)(outputs, labels)

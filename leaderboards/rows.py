@@ -156,8 +156,9 @@ def cell_id(keys: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]
 
 
+# Seven boards and the page ask for the same rows.
 @lru_cache(maxsize=1)
-def _all_rows(results: Results) -> list[Row]:
+def _all_rows(results: Results) -> tuple[Row, ...]:
     table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
     found: dict[tuple[Any, ...], Row] = {}
     origins: dict[tuple[Any, ...], str] = {}
@@ -170,7 +171,7 @@ def _all_rows(results: Results) -> list[Row]:
             record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
             record["status"], record["reason"], record.get("spread", math.nan), origin=origins[place],
         )  # fmt: skip
-    return list(found.values())
+    return tuple(found.values())
 
 
 def parameters(keys: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class EmotionModel(nn.Module, ABC):
     differentiable: ClassVar[bool] = True
     """Whether a gradient reaches the sound; if not, `fit` trains the model and no white-box attack is crafted on it."""
 
+    folds: ClassVar[bool] = True
+    """Whether attacks may compute a convolution and the batch normalisation after it, neighbours in an
+    `nn.Sequential`, as one: false for a model whose passes take such a sequence apart (``self.body[:1](x)``)."""
+
     randomised: bool = False
     """Whether it draws from torch's global generator in evaluation mode too; its callers then seed it."""
 

@@ -34,7 +34,8 @@ def folded(model: nn.Module) -> Iterator[None]:
 
     In evaluation mode both are linear: the outputs are the same but for rounding, and two passes over maps of the
     convolution's size are saved. The model must be in evaluation mode meanwhile. Folded are neighbours in an
-    `nn.Sequential` that occur in the model once and have no hooks; all others stay as they are.
+    `nn.Sequential` that occur in the model once and have no hooks; all others stay as they are. A model that takes such
+    a sequence apart (``self.body[:1](x)``) would see another one: it says ``folds = False``.
     """
     with ExitStack() as undo:
         for sequence, place, convolution, normalisation in list(_neighbours(model)):
@@ -67,4 +68,5 @@ def _plain(convolution: Convolution, normalisation: Normalisation) -> bool:
 
 def _watched(module: nn.Module) -> bool:
     """Tell whether somebody listens to a module's passes."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    before = module._forward_pre_hooks or module._backward_pre_hooks
+    return bool(before or module._forward_hooks or module._backward_hooks)

@@ -42,11 +42,13 @@ MODELS: dict[str, Callable[[], EmotionModel]] = {
 
 
 def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return waveforms, lengths and labels."""
+    """Return waveforms, lengths and labels: clips of up to so many seconds, the shortest five sixths as long."""
     generator = torch.Generator().manual_seed(0)
-    waveform = 0.1 * torch.randn(batch, 16_000 * SECONDS, generator=generator).clamp(-3, 3)
-    waveform = (waveform * 32768).round() / 32768
-    return waveform, torch.full((batch,), waveform.shape[1]), torch.arange(batch) % CLASSES
+    samples = 16_000 * SECONDS
+    waveform = 0.1 * torch.randn(batch, samples, generator=generator).clamp(-3, 3)
+    lengths = samples - torch.arange(batch) * (samples // 6) // batch
+    waveform = (waveform * 32768).round() / 32768 * (torch.arange(samples) < lengths[:, None])
+    return waveform, lengths, torch.arange(batch) % CLASSES
 
 
 def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
@@ -78,15 +80,28 @@ def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any
 
 
 class Logits(nn.Module):
-    """A model as other libraries want it: one tensor on [0, 1] in, logits out."""
+    """A model as other libraries want it: one tensor in, logits out."""
 
-    def __init__(self, model: EmotionModel, domain: Domain, lengths: Tensor, scale: float) -> None:
+    def __init__(self, model: EmotionModel, domain: Domain, lengths: Tensor) -> None:
         super().__init__()
-        self.model, self.domain, self.lengths, self.scale = model, domain, lengths, scale
+        self.model, self.domain, self.lengths = model, domain, lengths
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify."""
-        return self.model.outputs((x - 0.5) * self.scale, self.lengths[: len(x)], self.domain).logits
+        return self.model.outputs(x, self.lengths[: len(x)], self.domain).logits
+
+
+class Rescaled(nn.Module):
+    """A model of input on [0, 1], which torchattacks clips to, that stands for [−``reach``, ``reach``]."""
+
+    def __init__(self, model: nn.Module, reach: float) -> None:
+        super().__init__()
+        self.model, self.reach = model, reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        logits: Tensor = self.model((x - 0.5) * (2 * self.reach))
+        return logits
 
 
 def theirs(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
@@ -96,26 +111,26 @@ def theirs(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], A
     made = MODELS[name]().eval()
     with torch.no_grad():
         x = made.inputs(waveform, lengths, domain)
-    scale = 4 * float(x.abs().max())
-    model = Logits(made, domain, lengths, scale).eval()
-    x, epsilon = x / scale + 0.5, EPSILON[domain] / scale
+    reach = 2 * float(x.abs().max())
+    model, epsilon = Logits(made, domain, lengths).eval(), EPSILON[domain]
+    scaled = Rescaled(model, reach).eval(), x / (2 * reach) + 0.5, labels, epsilon / (2 * reach)
     return {
-        "Foolbox": of_foolbox(model, x, labels, epsilon),
-        "torchattacks": of_torchattacks(model, x, labels, epsilon),
-        "ART": of_art(model, x, labels, epsilon),
+        "Foolbox": of_foolbox(model, x, labels, epsilon, reach),
+        "torchattacks": of_torchattacks(*scaled),
+        "ART": of_art(model, x, labels, epsilon, reach),
     }
 
 
-def of_foolbox(model: Logits, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
+def of_foolbox(model: nn.Module, x: Tensor, labels: Tensor, epsilon: float, reach: float) -> Callable[[], Any]:
     """Return Foolbox's basic iterative method."""
     import foolbox
 
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    wrapped = foolbox.PyTorchModel(model, bounds=(-reach, reach), device="cpu")
     attack = foolbox.attacks.LinfBasicIterativeAttack(abs_stepsize=epsilon / 4, steps=STEPS, random_start=False)
     return lambda: attack(wrapped, x, foolbox.criteria.Misclassification(labels), epsilons=epsilon)
 
 
-def of_torchattacks(model: Logits, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
+def of_torchattacks(model: nn.Module, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
     """Return torchattacks' basic iterative method."""
     import torchattacks
 
@@ -123,12 +138,14 @@ def of_torchattacks(model: Logits, x: Tensor, labels: Tensor, epsilon: float) ->
     return lambda: attack(x, labels)
 
 
-def of_art(model: Logits, x: Tensor, labels: Tensor, epsilon: float) -> Callable[[], Any]:
+def of_art(model: nn.Module, x: Tensor, labels: Tensor, epsilon: float, reach: float) -> Callable[[], Any]:
     """Return ART's basic iterative method."""
     from art.attacks.evasion import BasicIterativeMethod
     from art.estimators.classification import PyTorchClassifier
 
-    classifier = PyTorchClassifier(model, nn.CrossEntropyLoss(), tuple(x.shape[1:]), CLASSES, clip_values=(0, 1))
+    classifier = PyTorchClassifier(
+        model, nn.CrossEntropyLoss(), tuple(x.shape[1:]), CLASSES, clip_values=(-reach, reach)
+    )
     attack = BasicIterativeMethod(
         classifier, eps=epsilon, eps_step=epsilon / 4, max_iter=STEPS, batch_size=len(x), verbose=False
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -81,8 +83,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_of_which_all_is_there(place: Path, table: Table) -> None:
     """Time the run again."""
-    seconds, jobs = run(place, "many.yaml")
-    assert jobs == 0
+    again = [run(place, "many.yaml") for _ in range(3)]
+    assert [jobs for _, jobs in again] == [0, 0, 0]
+    seconds = statistics.median(seconds for seconds, _ in again)
     cells = json.loads((place / "store-many" / "run.json").read_text())["jobs"]["total"]
     assert cells >= CELLS
     table.add(Figure("matrix", f"a run of {CELLS} cells of which all is there", seconds, 1, "", "s", 3))
@@ -97,7 +100,13 @@ def test_one_attack_more_costs_its_own_cells_only(place: Path, table: Table) -> 
 
 
 def planning_seconds(cells: int) -> float:
-    """Return how long it takes to plan so many cells."""
+    """Return how long it takes a process that has planned nothing yet to plan so many cells."""
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(1) as pool:
+        return pool.apply(_planning, (cells,))
+
+
+def _planning(cells: int) -> float:
     planned = Suite.model_validate(suite("planned", cells - 1))
     corpus = Corpus({0: "prepared"}, ("fold1",), "en", {"clip": 16_000})
     start = time.perf_counter()
@@ -109,7 +118,8 @@ def planning_seconds(cells: int) -> float:
 
 def test_planning(table: Table) -> None:
     """Time the plan of 10,000 cells."""
-    table.add(Figure("matrix", f"planning {PLANNED} cells", planning_seconds(PLANNED), 1, "", "s", 5))
+    seconds = statistics.median(planning_seconds(PLANNED) for _ in range(3))
+    table.add(Figure("matrix", f"planning {PLANNED} cells", seconds, 1, "", "s", 5))
 
 
 def full_use(folder: Path, what: str, name: str, options: Sequence[str], table: Table) -> None:
@@ -139,8 +149,8 @@ def _alone(folder: Path, workers: int) -> float:
 
 
 def test_the_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> None:
-    """Run the suite on two folds, with a short training."""
+    """Run the suite on one fold, with a short training."""
     if not (DATA / "emodb").is_dir():
         pytest.skip("EmoDB is not there ($ADVSER_DATA)")
-    options = ["--data", f"emodb={DATA / 'emodb'}", "--set", "training.iterations=60", "--set", "folds=[fold1, fold2]"]
-    full_use(tmp_path, "emodb on two folds, 60 training steps, from start to boards", "emodb", options, table)
+    options = ["--data", f"emodb={DATA / 'emodb'}", "--set", "training.iterations=40", "--set", "folds=[fold1]"]
+    full_use(tmp_path, "emodb on one fold, 40 training steps, from start to boards", "emodb", options, table)

@@ -56,15 +56,16 @@ def peaks(command: list[str], folder: Path) -> tuple[float, float]:
 
     The kernel keeps each process's peak (Linux); it is asked for until the process is gone.
     """
-    run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     own, below = 0.0, {0: 0.0}
-    while run.poll() is None:
-        with suppress(psutil.NoSuchProcess):
-            for process in run.children(recursive=True):
-                below[process.pid] = max(below.get(process.pid, 0.0), peak(process.pid))
-        own = max(own, peak(run.pid))
-        time.sleep(0.02)
-    assert run.returncode == 0, run.stderr.read().decode()
+    with (folder / "told.txt").open("wb") as told:
+        run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=told)
+        while run.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                for process in run.children(recursive=True):
+                    below[process.pid] = max(below.get(process.pid, 0.0), peak(process.pid))
+            own = max(own, peak(run.pid))
+            time.sleep(0.02)
+    assert run.returncode == 0, (folder / "told.txt").read_text(encoding="utf-8")
     return own, max(below.values())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from advser.audio import Clips
 from advser.job import Task
 from advser.jobs import bf16_pays
 from advser.models.cnn4 import CNN4
@@ -18,7 +19,7 @@ from advser.stages.train import train
 from advser.store import Artefact
 from advser.training import Training
 
-ITERATIONS, BATCH = 10, 16
+ITERATIONS, BATCH = 20, 16
 MODEL: dict[str, Any] = {"width": 0.25}
 DEFENSES: dict[str, dict[str, Any]] = {
     "clean": {"name": "none", "params": {}},
@@ -49,17 +50,18 @@ def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
 def theirs(prepared: Path) -> Mapping[str, Callable[[], Any]]:
     """Return the loop that anyone would write: features anew at each step, default precision and memory format."""
     found = load_prepared(Artefact(prepared))
+    clips = Clips.pack(found.clips)  # in memory
     fold, targets = found.folds["fold1"], torch.from_numpy(found.targets)
 
     def run() -> None:
         torch.manual_seed(0)
         model = CNN4(len(found.classes), **MODEL)
-        model.frontend.fit([found.clips.batch(list(fold.train))])
+        model.frontend.fit([clips.batch(list(fold.train))])
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
         for _ in range(ITERATIONS):
             rows = torch.tensor(fold.train)[torch.randperm(len(fold.train))[:BATCH]].tolist()
-            loss = cross_entropy(model(*found.clips.batch(rows)), targets[rows])
+            loss = cross_entropy(model(*clips.batch(rows)), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

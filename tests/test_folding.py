@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -84,9 +85,9 @@ def test_afterwards_all_modules_weights_and_buffers_are_the_same_objects(name: s
     assert state() == before
 
 
-def watched() -> nn.Module:
+def watched(listen: str) -> nn.Module:
     made = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    made[0].register_forward_hook(lambda *_: None)
+    getattr(made[0], f"register_{listen}")(lambda *_: None)
     return made
 
 
@@ -110,7 +111,10 @@ class Twice(nn.Sequential):
 
 
 LEFT: dict[str, Callable[[], nn.Module]] = {
-    "a convolution that is watched": watched,
+    "a convolution that is watched": lambda: watched("forward_hook"),
+    "a convolution that is watched before": lambda: watched("forward_pre_hook"),
+    "a convolution whose gradient is watched": lambda: watched("full_backward_hook"),
+    "a convolution whose gradient is watched before": lambda: watched("full_backward_pre_hook"),
     "a convolution that is used twice": shared,
     "a subclass": lambda: nn.Sequential(Halved(1, 2, 3), nn.BatchNorm2d(2)),
     "a sequence of one's own": lambda: Twice(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),
@@ -126,6 +130,26 @@ def test_what_may_do_otherwise_is_left_alone(name: str) -> None:
     with folded(model):
         assert torch.equal(model(x), expected)
         assert normalisations(lambda: model(x)) == 1
+
+
+class Apart(Tiny):
+    """A model that goes on from the middle of a sequence."""
+
+    folds: ClassVar[bool] = False
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        first = self.body[0][:1](features.unsqueeze(1))
+        return super().embed(features, lengths) + first.mean()
+
+
+def test_a_model_that_takes_its_sequences_apart_says_so_and_is_left_alone() -> None:
+    model = trained(lambda: Apart(3, frames=32))
+    features, lengths = torch.randn(2, 64, 32), torch.tensor([8000, 8000])
+    expected = model.outputs(features, lengths, "spectrogram").logits
+    with Target(model, lengths, "spectrogram") as target:
+        assert torch.equal(target.logits(features), expected)
+    with folded(model):
+        assert not torch.allclose(model.outputs(features, lengths, "spectrogram").logits, expected, atol=1e-3)
 
 
 def test_who_looks_for_a_folded_weight_is_told() -> None:

@@ -15,7 +15,7 @@ import pytest
 from advser.errors import InputError
 from advser.plugins import ATTACKS, REGISTRIES
 from advser.registry import Registry, load_plugin_file
-from advser.sources import code_fingerprint, source_file
+from advser.sources import closure, code_fingerprint, source_file
 
 PLUGIN = '''
 import advser
@@ -385,6 +385,12 @@ def test_outlines_are_kept_for_other_processes_and_made_anew_if_damaged(
         path.write_text(("", "{}", '{"imports": [[0]], "essence": ""}')[number % 3])
     assert fingerprint() == first
     assert all("essence" in json.loads(path.read_text()) for path in kept)
+
+
+def test_what_makes_an_attack_of_a_function_counts_to_its_fingerprint(plugin_file: Callable[..., Path]) -> None:
+    path = plugin_file("import advser\n\n\n@advser.attack('f')\ndef f(target, x, labels, generator):\n    return x\n")
+    module = load_plugin_file(path)
+    assert "advser.attacks.function" in closure(module.__name__)
 
 
 def test_fingerprints_need_no_place_to_keep_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

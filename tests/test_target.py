@@ -11,6 +11,7 @@ import toys
 from torch import Tensor
 from torch.nn import functional
 
+from advser.attacks.eot import Averaged
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs
@@ -192,6 +193,20 @@ def test_a_gradient_elsewhere_does_not_go_on_from_decisions_ahead() -> None:
         target.decisions_ahead(changed)
         changed.mul_(0.5)
         assert torch.equal(target.gradient(changed, labels), moved)
+
+
+def test_decisions_ahead_are_not_gone_on_from_twice() -> None:
+    made = toys.model(toys.Convolutional)
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        expected = target.gradient(x, labels)
+        for ask in (
+            lambda: Averaged(target, 2).gradient(x, labels),
+            lambda: target.at(torch.arange(len(x))).gradient(x, labels),
+        ):
+            target.decisions_ahead(x)
+            torch.testing.assert_close(ask(), expected)
+            torch.testing.assert_close(target.gradient(x, labels), expected)
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])

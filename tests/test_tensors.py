@@ -72,6 +72,13 @@ def test_clips_are_written_in_any_order(tmp_path: Path) -> None:
     assert load_file(tmp_path / "file")["samples"].tolist() == [0, 1, 2, 0, 0, 1]
 
 
+@pytest.mark.parametrize("clip", [[1, 2], [1, 2, 3, 4]])
+def test_a_clip_of_another_length_is_refused(clip: list[int], tmp_path: Path) -> None:
+    with writing_clips(tmp_path / "file", np.array([1, 3])) as write:
+        with pytest.raises(ContractError, match=f"clip 1: found {len(clip)} samples, allowed: 3"):
+            write(1, np.array(clip, np.int16))
+
+
 def test_a_scratch_file_gives_back_what_it_got_and_leaves_nothing(tmp_path: Path) -> None:
     given = [torch.randn(3, 4).T, torch.arange(2), torch.tensor(1.5, dtype=torch.bfloat16), torch.ones(0, 2)]
     with scratch(tmp_path) as kept:

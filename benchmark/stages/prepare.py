@@ -18,6 +18,7 @@ import torch
 from advser.audio import Clips, Pcm
 from advser.corpora.decode import decode
 from advser.corpora.protocols import Fold, folds
+from advser.errors import ContractError
 from advser.job import Task
 from advser.parameters import build
 from advser.plugins import CORPORA
@@ -58,12 +59,22 @@ class Prepared:
 
 @contextmanager
 def writing_clips(path: Path, lengths: npt.NDArray[np.int64]) -> Iterator[Callable[[int, Pcm], None]]:
-    """Yield what writes one clip (T,), given its number, to a file of packed clips of ``lengths`` (N,)."""
+    """Yield what writes one clip (T,), given its number, to a file of packed clips of ``lengths`` (N,).
+
+    Raises:
+        ContractError: if a clip has another length.
+    """
     starts = np.cumsum(lengths) - lengths
     tensors = {"samples": (torch.int16, (int(lengths.sum()),)), "lengths": (torch.int64, lengths.shape)}
     with writing(path, tensors) as file:
         file.put("lengths", 0, torch.from_numpy(lengths))
-        yield lambda number, clip: file.put("samples", int(starts[number]), torch.from_numpy(clip))
+
+        def write(number: int, clip: Pcm) -> None:
+            if len(clip) != lengths[number]:
+                raise ContractError(f"clip {number}: found {len(clip)} samples, allowed: {lengths[number]}")
+            file.put("samples", int(starts[number]), torch.from_numpy(clip))
+
+        yield write
 
 
 def load_clips(path: Path) -> Clips:
