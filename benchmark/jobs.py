@@ -353,7 +353,7 @@ class JobBook:
         }
         inputs = {"prepared": self.corpus.prepared[seed], **self._models(seed, fold, "source", source)}
         attacks = [row.entry.name, *inner_attacks(row.attack)]
-        title = f"{described(row, source)}, {self._run(seed, fold)}"
+        title = f"{described(row, source)}, {self._run(seed, fold, told=row.entry.name != CLEAN)}"
         if isinstance(row.attack, LearnedAttack):
             learn = Job("learn", spec, inputs, self._code("learn", attacks=attacks), f"learn {title}")
             inputs = {**inputs, "network": self._add(learn)}
@@ -373,7 +373,7 @@ class JobBook:
             "crafted": crafted,
             **self._models(seed, fold, "victim", victim),
         }
-        title = f"judge {_named(victim)} as {delivery} on {self._short(crafted)}"
+        title = f"judge {_named(victim)} as {delivery} on {self._short(crafted, seed)}"
         return self._add(Job("predict", spec, inputs, self._code("predict"), title))
 
     def examine(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
@@ -393,7 +393,7 @@ class JobBook:
                 "crafted": crafted,
                 "victim": self.train(seed, fold, victim),
             }
-            title = f"measure {entry.title} of {_named((victim,))} on {self._short(crafted)}"
+            title = f"measure {entry.title} of {_named((victim,))} on {self._short(crafted, seed)}"
             code = self._code("examine", metrics=[entry.name])
             found[entry.title] = self._add(Job("examine", spec, inputs, code, title))
         return found
@@ -447,8 +447,11 @@ class JobBook:
         local = engine.model_dump(mode="json", include=set(engine.places))
         return self._add(Job("transcribe", spec, inputs, code, title, local))
 
-    def _run(self, seed: int, fold: str) -> str:
-        return f"fold {fold}" + (f", seed {seed}" if len(self.suite.seeds) > 1 else "")
+    def _run(self, seed: int, fold: str, *, told: bool = True) -> str:
+        return f"fold {fold}" + (f", seed {seed}" if told and len(self.suite.seeds) > 1 else "")
 
-    def _short(self, crafted: str) -> str:
-        return self.jobs[crafted].title.removeprefix("craft ")
+    def _short(self, crafted: str, seed: int | None = None) -> str:
+        """Return what was crafted, in words; of clean clips, which all seeds share, with the seed of who hears them."""
+        title = self.jobs[crafted].title.removeprefix("craft ")
+        shared = self.jobs[crafted].spec["attack"]["name"] == CLEAN and len(self.suite.seeds) > 1
+        return f"{title}, seed {seed}" if shared and seed is not None else title

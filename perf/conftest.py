@@ -1,4 +1,7 @@
-"""The table of a run of the measurements: printed at its end, and kept in ``perf/table.json``."""
+"""The table of a run of the measurements: printed at its end, and kept in ``perf/table.json``.
+
+A run of some of them (``-k judging``) replaces their lines in what is kept, on the same machine with the same versions.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(found.text())
     if found.growths:
         terminalreporter.write_line(found.growth_text())
-    whole = not config.option.keyword and len(config.args) == 1 and not terminalreporter.stats.get("failed")
-    if whole and found.figures:
-        found.save(HERE / "table.json")
-        draw(found.growths, HERE.parent / "docs")
+    if terminalreporter.stats.get("failed"):
+        return
+    named = [Path(argument).resolve() for argument in config.args]
+    if config.option.keyword or config.option.deselect or named != [HERE]:
+        kept = Table.load(HERE / "table.json")
+        if any(kept.circumstances[name] != found.circumstances[name] for name in ("host", "python", "packages")):
+            terminalreporter.write_line("not kept: the table is of another machine, or of other versions")
+            return
+        found = found.updating(kept)
+    found.save(HERE / "table.json")
+    draw(found.growths, HERE.parent / "docs")

@@ -60,7 +60,7 @@ def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
     def transcribed() -> None:
         from advser.transcribers.whisper import FasterWhisper
 
-        params = {"model": str(whisper), "device": "cpu"}
+        params = {"model": str(whisper), "device": "cpu", "beam": 1}
         model = FasterWhisper(**params).fingerprint("en")
         spec = {"transcriber": {"name": "faster-whisper", "params": params}, "model": model, "fold": FOLD}
         with TemporaryDirectory() as into:
@@ -86,7 +86,7 @@ def theirs(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
         engine = WhisperModel(str(whisper), device="cpu", compute_type="int8", cpu_threads=1)
         for clip in judged:
             segments, _ = engine.transcribe(
-                clip, language="en", temperature=0.0, condition_on_previous_text=False, without_timestamps=True
+                clip, "en", beam_size=1, temperature=0.0, condition_on_previous_text=False, without_timestamps=True
             )
             for _ in segments:
                 pass

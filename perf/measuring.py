@@ -109,6 +109,14 @@ class Table:
         growths = [Growth(**one) for one in told["growths"]]
         return cls(figures, growths, told["circumstances"])
 
+    def updating(self, kept: Table) -> Table:
+        """Return what was kept, with these lines in the places of those about the same, and new ones at the end."""
+        mine = {(one.part, one.what, one.against): one for one in self.figures}
+        grown = {(one.what, one.with_): one for one in self.growths}
+        figures = [mine.pop((one.part, one.what, one.against), one) for one in kept.figures]
+        growths = [grown.pop((one.what, one.with_), one) for one in kept.growths]
+        return Table([*figures, *mine.values()], [*growths, *grown.values()], self.circumstances)
+
     def growth_text(self, form: str = "simple") -> str:
         """Return how times grow, in a format of tabulate's."""
         lines = []

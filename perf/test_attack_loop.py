@@ -15,7 +15,7 @@ from advser.threat import Domain
 @pytest.mark.parametrize(("name", "goal"), [("cnn4", 1.05), ("linear", 1.3)])
 def test_attack_loop(name: str, goal: float, domain: Domain, batch: int, table: Table) -> None:
     """Add a line for the bare loop and for each library: milliseconds for a batch, the machine's cores in use."""
-    rounds = 3 if (name, batch) == ("cnn4", 32) else 5 if name == "cnn4" else 11
+    rounds = 3 if (name, batch) == ("cnn4", 32) else 5 if name == "cnn4" else 9
     taken = contest([as_workers(ours, name, domain, batch), as_script(theirs, name, domain, batch)], rounds)
     what = f"{name}, {domain}, batch {batch}"
     for against, wanted in {"bare loop": goal, **dict.fromkeys(PEERS, 0.5)}.items():

@@ -1,54 +1,18 @@
-"""How times grow with clips, steps, cells and workers."""
+"""How times grow with clips, steps and cells."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from attackers import CLASSES, EPSILON, MODELS
 from contest import as_workers, contest
+from crafters import BATCH, CLIPS, STEPS, by_clips, by_steps
 from measuring import Growth, Table
-from test_matrix import planning_seconds
+from planner import planning_seconds
 
-from advser.attacks.gradient_sign import IterativeFGSM
-from advser.stages.craft import Harness
-
-CLIPS, STEPS, CELLS = (16, 32, 64, 128), (2, 5, 10, 20), (1_000, 2_500, 5_000, 10_000)
-BATCH = 16
-
-
-def crafting(counts: tuple[int, ...], *, of_clips: bool) -> Mapping[str, Callable[[], Any]]:
-    """Return the crafting of so many clips at 2 steps, or of one batch at so many steps, by its count."""
-    torch.manual_seed(0)
-    model = MODELS["cnn4"]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval().requires_grad_(requires_grad=False)
-    waveform = (0.1 * torch.randn(BATCH, 48_000) * 32768).round().clamp(-32768, 32767) / 32768
-    lengths, labels = torch.full((BATCH,), 48_000), torch.arange(BATCH) % CLASSES
-
-    def craft(clips: int, steps: int) -> Callable[[], None]:
-        epsilon = EPSILON["waveform"]
-        harness = Harness(IterativeFGSM(epsilon=epsilon, steps=steps), model, "waveform", "true")
-
-        def run() -> None:
-            for _ in range(clips // BATCH):
-                harness.craft(waveform, lengths, labels, torch.Generator())
-
-        return run
-
-    return {str(count): craft(*((count, 2) if of_clips else (BATCH, count))) for count in counts}
-
-
-def by_clips() -> Mapping[str, Callable[[], Any]]:
-    """Return the crafting of each number of clips."""
-    return crafting(CLIPS, of_clips=True)
-
-
-def by_steps() -> Mapping[str, Callable[[], Any]]:
-    """Return the crafting by each number of steps."""
-    return crafting(STEPS, of_clips=False)
+CELLS = (1_000, 2_500, 5_000, 10_000)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,8 @@ from advser.store import Store
 
 
 def test_judging(tmp_path: Path, table: Table) -> None:
-    """Add a line for each measure; Whisper has random weights, and the layers and widths of a small one."""
-    whisper = save_whisper(
-        tmp_path / "whisper", d_model=128, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=512, decoder_ffn_dim=512
-    )
+    """Add a line for each measure; Whisper is a very small one with random weights, in greedy search."""
+    whisper = save_whisper(tmp_path / "whisper", d_model=64, encoder_ffn_dim=256, decoder_ffn_dim=256)
     store = Store(tmp_path / "store")
     artefacts = stored(store)
     keys = {role: artefact.folder.name for role, artefact in artefacts.items()}

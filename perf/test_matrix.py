@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import statistics
 import subprocess
@@ -17,10 +16,7 @@ import pytest
 import yaml
 from contest import CORES
 from measuring import Figure, Growth, Table
-
-from advser.jobs import Corpus, Speech
-from advser.plan import make_plan
-from advser.suite import Suite
+from planner import planning_seconds, suite
 
 ADVSER = Path(sys.executable).parent / "advser"
 CELLS, PLANNED = 500, 10_000
@@ -28,20 +24,8 @@ DATA = Path(os.environ.get("ADVSER_DATA") or Path(__file__).parents[2] / "shared
 RECOGNISER = Path(os.environ.get("ADVSER_ASR") or Path(__file__).parents[2] / "shared" / "asr")
 
 
-def suite(name: str, budgets: int, more: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
-    """Return a suite of one small model under noise of so many budgets."""
-    return {
-        "name": name, "corpus": "demo", "protocol": "3pair", "folds": ["fold1"], "transcriber": "none", "audit": False,
-        "training": {"iterations": 2, "batch_size": 8, "learning_rate": 2e-3}, "noise": False,
-        "models": [{"name": "tiny", "params": {"frames": 32}}], "defenses": ["none"], "metrics": ["uar"],
-        "attacks": [
-            {"name": "noise", "params": {"epsilon": [round(1e-4 + 1e-6 * n, 6) for n in range(budgets)]}}, *more,
-        ],
-    }  # fmt: skip
-
-
 WORK: dict[str, Any] = {
-    "name": "work", "corpus": "demo", "protocol": "3pair", "folds": ["fold1", "fold2"], "audit": False,
+    "name": "work", "corpus": "demo", "protocol": "3pair", "folds": ["fold1"], "audit": False,
     "training": {"iterations": 50, "batch_size": 16},
     "models": [{"name": "cnn4", "params": {"width": 0.2, "frames": 128}}],
     "defenses": ["none", {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}}],
@@ -97,23 +81,6 @@ def test_one_attack_more_costs_its_own_cells_only(place: Path, table: Table) -> 
     (place / "more.yaml").write_text(yaml.safe_dump(more), encoding="utf-8")
     _, jobs = run(place, "more.yaml")
     table.add(Figure("matrix", "jobs for one attack more in that run", jobs, 1, "", "jobs", 2))
-
-
-def planning_seconds(cells: int) -> float:
-    """Return how long it takes a process that has planned nothing yet to plan so many cells."""
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(1) as pool:
-        return pool.apply(_planning, (cells,))
-
-
-def _planning(cells: int) -> float:
-    planned = Suite.model_validate(suite("planned", cells - 1))
-    corpus = Corpus({0: "prepared"}, ("fold1",), "en", {"clip": 16_000})
-    start = time.perf_counter()
-    plan = make_plan(planned, corpus, Speech(None, "none", "not asked for"), {}, "cpu")
-    seconds = time.perf_counter() - start
-    assert len(plan.cells) == cells
-    return seconds
 
 
 def test_planning(table: Table) -> None:

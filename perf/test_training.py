@@ -15,7 +15,7 @@ from advser.store import Store
 def test_training_step(table: Table, tmp_path: Path) -> None:
     """Add ours against a plain loop, and vanilla adversarial training against a clean training."""
     folder = prepared(Store(tmp_path)).folder
-    taken = contest([as_workers(ours, folder), as_script(theirs, folder)], rounds=5)
+    taken = contest([as_workers(ours, folder), as_script(theirs, folder)], rounds=3)
     step = {name: seconds / ITERATIONS * 1e3 for name, seconds in taken.items()}
     what = f"cnn4, batch {BATCH}, {PRECISION}"
     table.add(Figure("training step", what, step["clean"], step["plain"], "plain PyTorch loop, fp32", "ms", 0.5))

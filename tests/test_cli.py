@@ -238,7 +238,7 @@ def test_a_dry_run_lists_each_job_once_by_part_with_what_the_suite_sets(tmp_path
     assert len({*titles}) == len(titles)
     assert "craft ifgsm ε=0.001 steps=10 waveform true labels on tiny / none, fold fold1, seed 1" in titles
     assert "craft margin ε=0.001 objective=margin waveform true labels on tiny / none, fold fold1, seed 0" in titles
-    assert listed[-1].endswith(f"{len(titles)} to do (6 craft, 2 train, 6 judge)")
+    assert listed[-1].endswith(f"{len(titles)} to do (5 craft, 2 train, 6 judge)")
 
 
 def test_a_broken_plugin_file_is_named(tmp_path: Path) -> None:

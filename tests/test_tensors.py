@@ -74,9 +74,9 @@ def test_clips_are_written_in_any_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("clip", [[1, 2], [1, 2, 3, 4]])
 def test_a_clip_of_another_length_is_refused(clip: list[int], tmp_path: Path) -> None:
-    with writing_clips(tmp_path / "file", np.array([1, 3])) as write:
-        with pytest.raises(ContractError, match=f"clip 1: found {len(clip)} samples, allowed: 3"):
-            write(1, np.array(clip, np.int16))
+    told = f"clip 1: found {len(clip)} samples, allowed: 3"
+    with writing_clips(tmp_path / "file", np.array([1, 3])) as write, pytest.raises(ContractError, match=told):
+        write(1, np.array(clip, np.int16))
 
 
 def test_a_scratch_file_gives_back_what_it_got_and_leaves_nothing(tmp_path: Path) -> None:
