@@ -102,7 +102,7 @@ def test_a_parquet_copy_is_read_by_the_column_mapping(copy):
 def test_its_sound_is_decoded_and_its_split_is_a_protocol(copy):
     frame, clips, classes = decode(hub().read(copy))
     assert classes == ("glad", "sad")
-    assert clips.lengths.tolist() == [3200, 3360, 3520, 3680, 3200, 3360, 3200, 3360]
+    assert [len(clip) for clip in clips] == [3200, 3360, 3520, 3680, 3200, 3360, 3200, 3360]
     (fold,) = folds("official", frame)
     assert (fold.train, fold.validation, fold.test) == ((0, 1, 2, 3), (4, 5), (6, 7))
 

@@ -291,7 +291,8 @@ def test_hopskipjump_asks_no_more_than_it_may(queries: int) -> None:
 
     class Watched(Target):
         def decisions(self, x: Tensor) -> Tensor:
-            asked.index_add_(0, self._rows, torch.ones_like(self._rows))
+            rows = torch.arange(len(x)) if self._rows is None else self._rows
+            asked.index_add_(0, rows, torch.ones_like(rows))
             return super().decisions(x)
 
         def at(self, rows: Tensor) -> Target:
