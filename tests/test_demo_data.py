@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def decoded():
-    return decode(Demo().read(None))
+    rows, clips, classes = decode(Demo().read(None))
+    return rows, list(clips), classes
 
 
 def test_every_emotion_voice_and_sentence_is_there_once(decoded):
