@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from advser.plugins import BY_KIND
 
 ROOT = Path(__file__).parents[1]
 # pytest's importlib mode adds nothing to the search path; the toy models are in toys.py.
@@ -39,6 +42,16 @@ def german_sphinx() -> Path:
     if not directory.is_dir():
         pytest.skip(f"German PocketSphinx model not found at {directory} (set ADVSER_ASR)")
     return directory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registries_as_they_were() -> Iterator[None]:
+    """Take out of the registries what a file's tests put in: suites that are joined by newcomers would have it."""
+    before = {kind: set(registry.decorated()) for kind, registry in BY_KIND.items()}
+    yield
+    for kind, registry in BY_KIND.items():
+        for name in set(registry.decorated()) - before[kind]:
+            registry.withdraw(name)
 
 
 LONGEST = (
