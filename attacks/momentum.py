@@ -33,6 +33,8 @@ class MomentumIterativeFGSM(Attack):
         "al.: Improving transferability of adversarial examples with input diversity, CVPR 2019"
     )
 
+    bf16: ClassVar[bool] = True
+
     epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
     norm: Norm = parameter("linf", about="norm of the budget and of the steps")
     alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: ε / steps", gt=0)

@@ -24,6 +24,7 @@ from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.base import EmotionModel
 from advser.parameters import arguments, build, describe
 from advser.plugins import BY_KIND, CORPORA, MODELS
+from advser.precision import Precision
 from advser.probes import Batch, without_gradient
 from advser.results import KEYS
 from advser.target import Target
@@ -31,6 +32,9 @@ from advser.threat import Domain
 
 CLIPS: Final = 6
 """Clips that a plugin is tried on."""
+
+WEAKER: Final = 0.9
+"""Share of the loss gained with exact gradients below which an attack is weaker in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +109,30 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
         # Rounding is no excess.
         told = f"changes of up to {reached:.3g} where ε is {budget.epsilon:g}: the harness cuts them to it"
         yield Finding(f"{domain}: within the budget", note=told if reached > 1.001 * budget.epsilon else "")
+    if made.bf16:
+        yield Finding(f"{domain}: as strong with gradients in bfloat16", _weaker(made, model, some, domain))
     if made.single_step:
         passes = int(targets[0].backwards.max())
         yield Finding(f"{domain}: single_step", f"{passes} backward passes a clip" if passes > 1 else "")
 
 
-def _target(made: Attack, model: EmotionModel, lengths: Tensor, domain: Domain) -> Target:
+def _weaker(made: Attack, model: EmotionModel, some: Clips, domain: Domain) -> str:
+    """Tell whether the loss, which is always asked for in float32, rises less with gradients in bfloat16."""
+    x, labels = model.inputs(some.waveform, some.lengths, domain).detach(), some.labels
+    gains: dict[Precision, float] = {"fp32": 0.0, "bf16": 0.0}
+    for precision in gains:
+        perturbed = _perturbed(made, _target(made, model, some.lengths, domain, precision), x.clone(), labels)
+        with Target(model, some.lengths, domain) as asked:
+            gains[precision] = float((asked.loss(perturbed, labels) - asked.loss(x, labels)).mean())
+    exact, rounded = gains.values()
+    return f"the loss rises by {rounded:.3g}, with exact ones by {exact:.3g}" if rounded < WEAKER * exact else ""
+
+
+def _target(
+    made: Attack, model: EmotionModel, lengths: Tensor, domain: Domain, precision: Precision = "fp32"
+) -> Target:
     mask = sound_mask(lengths, int(lengths.max())) if domain == "waveform" else None
-    return Target(model, lengths, domain, made.access, mask=mask)
+    return Target(model, lengths, domain, made.access, precision=precision, mask=mask)
 
 
 def _perturbed(made: Attack, target: Target, x: Tensor, labels: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from advser.job import Job
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
+from advser.precision import settled
 from advser.results import CLEAN, value_text
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
 from advser.target import ADAPTIVE
@@ -158,13 +159,8 @@ def prepare_job(suite: Suite, seed: int, directory: Path | None) -> Job:
         "protocol": suite.protocol,
         "seed": 0 if speaker_independent(suite.protocol) else seed,
     }
-    code = _code("prepare", corpora=[name])
+    code = fingerprints("prepare", [f"corpora:{name}"])
     return Job("prepare", spec, {}, code, f"prepare {name} {suite.protocol}", {"directory": directory})
-
-
-def _code(stage: str, **plugins: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprints of a stage, of the plugins that a job of it runs, and of the packages that these use."""
-    return fingerprints(stage, [f"{kind}:{name}" for kind, names in plugins.items() for name in names])
 
 
 def inner_attacks(plugin: Parameters) -> tuple[str, ...]:
@@ -254,13 +250,6 @@ def no_meaning(metric: type[Metric], columns: Mapping[str, Any], *, differentiab
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def bf16_pays(device: str) -> bool:
-    """Tell whether the processor of ``device`` computes in bfloat16 natively."""
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 @dataclass
 class JobBook:
     """Collects the jobs of one run, each once, under its key; every method returns keys.
@@ -283,11 +272,14 @@ class JobBook:
     _codes: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
 
     def _code(self, stage: str, **plugins: Sequence[str]) -> dict[str, str]:
-        """Return what the function of this name does, found once for all jobs of a kind."""
-        place = (stage, *(f"{kind}:{name}" for kind, names in plugins.items() for name in names))
-        if place not in self._codes:
-            self._codes[place] = _code(stage, **plugins)
-        return self._codes[place]
+        """Return the fingerprints of a stage, of the plugins that a job of it runs, and of the packages that they use.
+
+        They are found once for all jobs of a kind.
+        """
+        uses = tuple(f"{kind}:{name}" for kind, names in plugins.items() for name in names)
+        if (stage, *uses) not in self._codes:
+            self._codes[stage, *uses] = fingerprints(stage, uses)
+        return self._codes[stage, *uses]
 
     def _add(self, job: Job) -> str:
         return self.jobs.setdefault(job.key, job).key
@@ -333,9 +325,7 @@ class JobBook:
             training = Training.model_validate(merged)
         except ValidationError as error:
             raise InputError(explain(error, f"models.{model.title}.training", Training)) from None
-        if training.precision != "auto":
-            return training
-        return training.model_copy(update={"precision": "bf16" if bf16_pays(self.device) else "fp32"})
+        return training.model_copy(update={"precision": settled(training.precision, self.device)})
 
     def craft(self, seed: int, fold: str, row: Configuration, source: Source) -> str:
         """Return the key of crafted examples; ``source`` is empty for blind attacks on sound."""
@@ -344,6 +334,7 @@ class JobBook:
             "domain": row.domain,
             "labels": row.labels,
             "objective": _objective(row.entry, source),
+            "precision": settled(self.suite.attack_precision, self.device) if row.attack.bf16 else "fp32",
             "batch_size": self.suite.batch_size,
             "fold": fold,
             # Clean clips are the same whatever is drawn: they are measured and transcribed once for all seeds.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from advser import forking
 from advser.errors import InputError
 from advser.job import Job, Outcome
 from advser.store import Store
@@ -19,14 +18,6 @@ from advser.worker import execute
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-
-
-ONE_THREAD = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
-"""For libraries that would otherwise start a pool of threads in every worker."""
-
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**34, "MALLOC_MMAP_THRESHOLD_": 2**32}
-"""Dask makes glibc return freed memory at once; a training step then asks for all its activations anew each time, which
-took half as long again on two cores."""
 
 
 class Progress(Protocol):
@@ -133,9 +124,13 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
-    settings = {"distributed.nanny.pre-spawn-environ": {**ONE_THREAD, **KEEP_MEMORY}}
+    forking.begin()
+    settings = {
+        "distributed.worker.multiprocessing-method": forking.method(),
+        "distributed.nanny.pre-spawn-environ": {**forking.ONE_THREAD, **forking.KEEP_MEMORY},
+    }
     with dask.config.set(settings), ExitStack() as stack:
-        with _ignoring_interrupts():
+        with forking.ignoring_interrupts():
             cluster = LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
@@ -144,6 +139,8 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
                 dashboard_address="localhost:0",
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
+                # As it is now, not as it was when the process was started that workers are forked from.
+                env={**os.environ, **{name: str(value) for name, value in forking.ONE_THREAD.items()}},
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client, count
@@ -163,16 +160,3 @@ def _remote(address: str) -> Client:
         # Training and some measures draw from global generators, which jobs in one process would share.
         raise InputError(f"--scheduler {address}: found {found}, allowed: workers with one (dask worker --nthreads 1)")
     return client
-
-
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Let processes that are started meanwhile inherit that Ctrl-C is not for them: this one stops them in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from advser import forking
 from advser.audit import Audit, audit
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
@@ -192,7 +193,7 @@ def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...
 
 def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     directory = _directory(suite, request.data)
-    keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
+    keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store, request.workers) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
     speech = _speech(suite, prepared.language, prepared.sentences, request.workers.device)
     clips = dict(zip(prepared.rows["clip"], prepared.clips.lengths.tolist(), strict=True))
@@ -242,6 +243,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
         "state": state,
         "metrics": {name: shown for part in prepared.parts for name, shown in _described(part.plan.suite).items()},
         "audit": audited.record,
+        "precision": _precision(prepared.jobs.values()),
         "suite_file": path.name if (path := Path(request.suite)).is_file() else "",
         "external": [folder.resolve().name for folder in request.external],
         "only": dict(request.only),
@@ -258,6 +260,15 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     results.save(directory)
     write_samples([part.plan for part in prepared.parts], store, tables["examples"], directory)
     return Report(results, directory, computed, tuple(reasons.values()), audit=audited)
+
+
+def _precision(jobs: Iterable[Job]) -> dict[str, list[str]]:
+    """Return what ``auto`` came to here: in which precisions models were trained, and attacks had their gradients."""
+    jobs = list(jobs)
+    return {
+        "training": sorted({job.spec["training"]["precision"] for job in jobs if job.stage == "train"}),
+        "attacks": sorted({job.spec["precision"] for job in jobs if job.stage == "craft"}),
+    }
 
 
 def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
@@ -359,9 +370,12 @@ def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
     return build(CORPORA.get(name), suite.corpus.params, f"corpus '{name}'").fetch()
 
 
-def _prepare_corpus(job: Job, store: Store) -> str:
+def _prepare_corpus(job: Job, store: Store, workers: Workers) -> str:
     """Prepare in this process: folds must be known to plan, and bad data must be told before anything starts."""
     if not store.discard_if_damaged(job.key):
+        # A corpus that no run has prepared yet has no jobs done: workers will be needed, and get ready meanwhile.
+        if not workers.scheduler:
+            forking.begin()
         with store.create(job.key, job.record()) as folder:
             prepare_corpus(Task(job.spec, {}, folder, local=job.local))
     return job.key

@@ -8,9 +8,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import sys
-import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ from advser.errors import InputError, one_line
 
 PLUGIN_PREFIX: Final = "advser_plugin_"
 """Begins the module names of plugin files."""
+
+FORGOTTEN_AFTER: Final = 30 * 86_400.0
+"""Seconds for which an outline is kept that no process reads."""
 
 _HERE: Final = Path(__file__)
 """This file, whose contents decide what outlines are: those of another version are kept under other names."""
@@ -197,11 +199,20 @@ def _own_contents() -> str:
 
 
 def _keep(place: Path, text: str) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=".outline-", dir=place.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(beside).replace(place)
+    from advser.store import replacing
+
+    with replacing(place) as beside:
+        beside.write_text(text, encoding="utf-8")
+    _forget(place.parent)
+
+
+@cache
+def _forget(outlines: Path) -> None:
+    """Remove the outlines that nobody has read for long, once in a process that makes new ones."""
+    for file in outlines.iterdir():
+        with suppress(OSError):
+            if time.time() - file.stat().st_atime > FORGOTTEN_AFTER:
+                file.unlink()
 
 
 def _imports(tree: ast.Module) -> Iterator[_Import]:

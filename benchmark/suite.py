@@ -14,6 +14,7 @@ from advser.changes import Loader, apply, separate
 from advser.errors import InputError, did_you_mean
 from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
+from advser.precision import Wanted
 from advser.results import ANCHORS
 from advser.threat import Delivery, Domain, Norm
 from advser.training import Training
@@ -154,6 +155,8 @@ class Suite(_Schema):
         newcomers: where attacks from ``--plugin`` files join.
         metrics: names of the metrics.
         transcriber: a speech recogniser; ``auto`` chooses, ``none`` leaves word error rates out; both without params.
+        attack_precision: of the gradients that attacks take, if they are as strong with those of bf16 (`Attack.bf16`):
+            ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it. Judged is in fp32 always.
         batch_size: clips crafted and judged at once.
         bootstrap: resamples for intervals.
         worst: rows for the worst of several attacks.
@@ -181,6 +184,7 @@ class Suite(_Schema):
     newcomers: list[Newcomer] = []
     metrics: list[PluginEntry] = Field(min_length=1)
     transcriber: PluginEntry = PluginEntry(name="auto")
+    attack_precision: Wanted = "auto"
     batch_size: int = Field(32, ge=1)
     bootstrap: int = Field(2000, ge=1)
     worst: list[WorstCase] = []

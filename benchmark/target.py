@@ -18,6 +18,7 @@ from torch.nn import functional
 from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.models.folding import folded
+from advser.precision import Precision, computing
 from advser.threat import Access, Domain
 
 TINY: Final = 1e-12
@@ -139,6 +140,8 @@ class Target:
     Attributes:
         lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
         objective: the loss that attacks ascend.
+        precision: of the passes that end in a gradient of ``x``, of which outputs are float32 again; all other passes
+            compute in float32.
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
@@ -155,6 +158,7 @@ class Target:
         access: Access = "white-box",
         *,
         objective: Loss = cross_entropy,
+        precision: Precision = "fp32",
         mask: Tensor | None = None,
         reference: Tensor | None = None,
         names: Sequence[str] = (),
@@ -163,6 +167,7 @@ class Target:
         self.domain = domain
         self.access = access
         self.objective = objective
+        self.precision = precision
         self.mask = None if mask is None or bool(mask.all()) else mask
         self.reference = reference
         self.names = tuple(names)
@@ -288,7 +293,9 @@ class Target:
     def _to_ascend(self, x: Tensor) -> _Pass:
         with torch.enable_grad():
             variable = x.detach().requires_grad_()
-            return _Pass(x, x._version, variable, self._forward(variable))
+            with computing(self.precision, x.device):
+                outputs = self._forward(variable)
+            return _Pass(x, x._version, variable, outputs if self.precision == "fp32" else _widened(outputs))
 
     def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.
@@ -347,6 +354,12 @@ class Target:
     def _grant(self, what: str, *levels: Access) -> None:
         if self.access not in levels:
             raise AccessError(f"{what}: access is '{self.access}', needed: {' or '.join(levels)}")
+
+
+def _widened(outputs: Outputs) -> Outputs:
+    """Return outputs in float32: losses are taken of them there."""
+    detection = None if outputs.detection is None else outputs.detection.float()
+    return replace(outputs, logits=outputs.logits.float(), embedding=outputs.embedding.float(), detection=detection)
 
 
 def _finite(gradient: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from advser.precision import Wanted
+
 
 class Training(BaseModel):
     """How models are trained.
@@ -35,7 +37,7 @@ class Training(BaseModel):
     fit_on: Literal["train", "train+validation"] = "train"
     select: Literal["last", "best"] = "last"
     evaluate_every: int = Field(100, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Wanted = "auto"
 
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> Self:

@@ -14,10 +14,13 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.models.base import EmotionModel
 from advser.models.cnn4 import CNN4
 from advser.models.frontends import LogMel
+from advser.precision import computing, settled
 from advser.stages.craft import Harness
 from advser.threat import Domain
 
 STEPS, CLASSES, SECONDS = 10, 7, 3
+PRECISION = settled("auto", "cpu")
+"""What the harness gives these attacks here."""
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}
 PEERS = ("Foolbox", "torchattacks", "ART")
 
@@ -54,26 +57,30 @@ def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
 def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
     """Return the attack as the harness runs it, and what cannot be saved: as many passes forward and backward.
 
-    Both have the model as the store gives it to an attack (`advser.stages.train.load_model`).
+    Both have the model as the store gives it to an attack (`advser.stages.train.load_model`), and compute in the same
+    precision.
     """
     torch.manual_seed(0)
     model = MODELS[name]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.eval().requires_grad_(requires_grad=False)
     waveform, lengths, labels = sounds(batch)
     epsilon = EPSILON[domain]
-    harness = Harness(IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS), model, domain, "true")
+    attack = IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS)
+    harness = Harness(attack, model, domain, "true", precision=PRECISION)
     with torch.no_grad():
         target, x, given = harness.before(waveform, lengths, labels)
         x = x.clone()
 
     def attacked() -> None:
         with target:
-            harness.attack.perturb(target, x, given, torch.Generator())
+            attack.perturb(target, x, given, torch.Generator())
 
     def bare() -> None:
         for _ in range(STEPS):
             variable = x.clone().requires_grad_()
-            loss = cross_entropy(model.outputs(variable, lengths, domain).logits, labels, reduction="sum")
+            with computing(PRECISION, x.device):
+                logits = model.outputs(variable, lengths, domain).logits
+            loss = cross_entropy(logits.float(), labels, reduction="sum")
             torch.autograd.grad(loss, variable)
 
     return {"ours": attacked, "bare loop": bare}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from advser.runner import KEEP_MEMORY, ONE_THREAD
+from advser.forking import KEEP_MEMORY, ONE_THREAD
 
 Candidates = Mapping[str, Callable[[], object]]
 CORES = len(os.sched_getaffinity(0))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from attackers import CLASSES, EPSILON, MODELS
+from attackers import CLASSES, EPSILON, MODELS, PRECISION
 
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.stages.craft import Harness
@@ -25,7 +25,8 @@ def crafting(counts: tuple[int, ...], *, of_clips: bool) -> Mapping[str, Callabl
 
     def craft(clips: int, steps: int) -> Callable[[], None]:
         epsilon = EPSILON["waveform"]
-        harness = Harness(IterativeFGSM(epsilon=epsilon, steps=steps), model, "waveform", "true")
+        attack = IterativeFGSM(epsilon=epsilon, steps=steps)
+        harness = Harness(attack, model, "waveform", "true", precision=PRECISION)
 
         def run() -> None:
             for _ in range(clips // BATCH):

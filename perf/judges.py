@@ -39,7 +39,7 @@ def stored(store: Store) -> dict[str, Artefact]:
     inputs = {"prepared": prepared(store)}
     spec = {
         "attack": {"name": "noise", "params": {"epsilon": 0.002, "kind": "sign"}}, "domain": "waveform",
-        "labels": "none", "objective": "cross-entropy", "batch_size": 16, "fold": FOLD, "seed": 0,
+        "labels": "none", "objective": "cross-entropy", "precision": "fp32", "batch_size": 16, "fold": FOLD, "seed": 0,
     }  # fmt: skip
     with store.create("crafted", {}) as folder:
         craft(Task(spec, inputs, folder))

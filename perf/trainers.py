@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from advser.audio import Clips
 from advser.job import Task
-from advser.jobs import bf16_pays
 from advser.models.cnn4 import CNN4
+from advser.precision import settled
 from advser.stages.prepare import load_prepared
 from advser.stages.train import train
 from advser.store import Artefact
@@ -25,7 +25,7 @@ DEFENSES: dict[str, dict[str, Any]] = {
     "clean": {"name": "none", "params": {}},
     "vanilla": {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}},
 }
-PRECISION = "bf16" if bf16_pays("cpu") else "fp32"
+PRECISION = settled("auto", "cpu")
 
 
 def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:

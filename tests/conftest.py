@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,13 @@ def german_sphinx() -> Path:
     if not directory.is_dir():
         pytest.skip(f"German PocketSphinx model not found at {directory} (set ADVSER_ASR)")
     return directory
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have ART write its settings, which it does when first imported: two workers that do so at once fail."""
+    if config.getoption("numprocesses", None):
+        with suppress(ImportError):
+            importlib.import_module("art.config")
 
 
 @pytest.fixture(scope="module", autouse=True)

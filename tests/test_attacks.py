@@ -17,10 +17,12 @@ from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS
+from advser.precision import Precision
 from advser.target import Target, margin
 from advser.threat import DOMAINS, Domain, Norm
 
 LABELS = ("true", "predicted", "soft")
+PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
 EVERYWHERE = [
     pytest.param(name, kind, domain, labels, id=f"{name}-{kind.__name__}-{domain}-{labels}")
     for name in ATTACKS
@@ -181,6 +183,23 @@ def test_iteration_beats_one_step_beats_noise(domain: Domain) -> None:
     assert (fgsm > noise).all()
     assert ifgsm.mean() > fgsm.mean()
     assert pgd.mean() > fgsm.mean()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS.get(name).bf16])
+def test_what_takes_gradients_in_bfloat16_is_as_strong(name: str, domain: Domain) -> None:
+    made = toys.model(toys.Convolutional).eval()
+    waveform, lengths, labels = toys.sounds(32)
+    x = made.inputs(waveform, lengths, domain).detach()
+    attack, gains = attack_named(name, domain, steps=10), []
+    for precision in PRECISIONS:
+        with Target(made, lengths, domain, precision=precision) as target:
+            perturbed = attack.perturb(target, x, labels, generator())
+            gains.append(float((target.loss(perturbed, labels) - target.loss(x, labels)).mean()))
+    exact, rounded = gains
+    assert exact > 0
+    assert rounded != exact, "the attack took no gradient in bfloat16"
+    assert rounded == pytest.approx(exact, rel=0.03)
 
 
 def test_pgd_keeps_each_clip_s_best_of_all_restarts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +14,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.audio import PCM_STEP
+from advser.audio import PCM_STEP, SAMPLE_RATE
 from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.job import Job, Task
 from advser.jobs import prepare_job
+from advser.models.frontends import LogMel
 from advser.parameters import parameter
 from advser.plugins import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.examine import examine
 from advser.stages.judge import LOGITS, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
+from advser.stages.probe import FINDINGS, probe
 from advser.stages.train import load_model, train
 from advser.store import Artefact, Store
 from advser.suite import load
@@ -167,6 +170,7 @@ def crafted(store: Store, prepared: Artefact, trained: Artefact | None, name: st
         "domain": "waveform",
         "labels": "true",
         "objective": "cross-entropy",
+        "precision": "fp32",
         "batch_size": 16,
     }
     spec |= {"fold": "fold1", "seed": 0, **changes}
@@ -304,6 +308,59 @@ def test_a_victim_that_draws_at_random_is_attacked_judged_and_certified_the_same
         places = (made.path(AUDIO), judged.path(LOGITS), found.path("values.json"))
         written.append([place.read_bytes() for place in places])
     assert written[0] == written[1]
+
+
+HELD = 2 * SAMPLE_RATE
+
+
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have batches hold so little sound that a few clips of the embedded corpus are too long for one."""
+    for module in ("advser.audio", "advser.stages.train", "advser.stages.probe"):
+        monkeypatch.setattr(f"{module}.MOST_SOUND", HELD)
+
+
+def test_a_batch_that_is_too_long_reads_as_any_other(prepared: Artefact, request: pytest.FixtureRequest) -> None:
+    clips = load_prepared(prepared).clips
+    waveform, lengths = clips.batch(range(8))
+    request.getfixturevalue("little_room")
+    assert waveform.numel() > HELD
+    again, _ = clips.batch(range(8))
+    assert torch.equal(again, waveform)
+    assert not again[torch.arange(again.shape[1]) >= lengths[:, None]].any()
+
+
+def test_clips_too_long_for_a_batch_are_analysed_apart_with_the_same_result(
+    prepared: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    spec = {
+        "model": {"name": "tiny", "params": {}},
+        "defense": {"name": "none", "params": {}},
+        "training": {"iterations": 3, "batch_size": 8, "precision": "fp32"},
+        "fold": "fold1",
+        "seed": 0,
+    }
+    whole = do(Store(tmp_path / "whole"), train, spec, prepared=prepared)
+    request.getfixturevalue("little_room")
+    analyse, sizes = LogMel.analyse, []
+
+    def watched(self: LogMel, waveform: Tensor, lengths: Tensor) -> Any:
+        sizes.append(tuple(waveform.shape))
+        return analyse(self, waveform, lengths)
+
+    monkeypatch.setattr(LogMel, "analyse", watched)
+    apart = do(Store(tmp_path / "apart"), train, spec, prepared=prepared)
+    assert len(sizes) > 3
+    assert all(clips == 1 or clips * samples <= HELD for clips, samples in sizes)
+    weights = [load_file(artefact.path("weights.safetensors")) for artefact in (whole, apart)]
+    torch.testing.assert_close(*weights)
+
+
+def test_a_model_is_probed_with_clips_that_are_not_too_long(
+    prepared: Artefact, trained: Artefact, tmp_path: Path, little_room: None
+) -> None:
+    found = do(Store(tmp_path), probe, {"fold": "fold1", "fit_on": "train"}, prepared=prepared, victim=trained)
+    assert found.json(FINDINGS)
 
 
 class Remembers(Undefended):

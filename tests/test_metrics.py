@@ -179,6 +179,13 @@ def test_pesq_refuses_what_its_code_cannot_hold(speech):
         PESQ().measure(speech, speech, 8000)
 
 
+@pytest.mark.parametrize("metric", [STOI(), ESTOI()], ids=lambda one: one.title)
+def test_stoi_refuses_what_would_take_gigabytes(metric):
+    clip = np.random.default_rng(0).standard_normal(601 * SAMPLE_RATE, np.float32) * np.float32(0.1)
+    with pytest.raises(MeasurementError, match=rf"the clip is 601\.0 s long, {metric.title} takes 600 s"):
+        metric.measure(clip, clip, SAMPLE_RATE)
+
+
 def test_measuring_leaves_the_random_state_of_the_caller(speech):
     np.random.seed(3)
     expected = np.random.standard_normal(4)

@@ -536,6 +536,8 @@ BASE = {"defenses": ["none", VANILLA], "attacks": [{**FGSM, "domain": ["waveform
         ({"attacks": [{**FGSM, "params": {"epsilon": 0.01}}]}, {"train"}),
         ({"attacks": [{**FGSM, "labels": ["predicted"]}]}, {"train"}),
         ({"batch_size": 7}, {"train"}),
+        # One step along the gradient is to be along it exactly; only attacks of many steps are as strong without.
+        ({"attack_precision": "bf16"}, {"train", "craft", "predict", "measure"}),
         ({"models": [{"name": "tiny", "params": {"frames": 64}}]}, set()),
         ({"training": {"iterations": 6, "precision": "fp32"}}, set()),
         ({"seeds": [1]}, set()),
@@ -553,6 +555,26 @@ def test_keys_change_when_results_would_and_not_with_names(changes: dict[str, An
         assert (keys[0] == keys[1]) == (stage in same), stage
         if stage == "train" and stage not in same:
             assert not keys[0] & keys[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "attack", "native", "precision"),
+    [
+        ("auto", "ifgsm", True, "bf16"),
+        ("auto", "ifgsm", False, "fp32"),
+        ("auto", "fgsm", True, "fp32"),
+        ("bf16", "ifgsm", False, "bf16"),
+        ("bf16", "fgsm", True, "fp32"),
+        ("fp32", "ifgsm", True, "fp32"),
+    ],
+)
+def test_gradients_are_in_bfloat16_where_the_suite_the_attack_and_the_processor_allow_it(
+    wanted: str, attack: str, native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advser.precision.bf16_pays", lambda device: native)
+    made = plan(attack_precision=wanted, attacks=[{**FGSM, "name": attack}], folds=["fold1"])
+    found = {job.spec["attack"]["name"]: job.spec["precision"] for job in made.jobs.values() if job.stage == "craft"}
+    assert found == {"none": "fp32", attack: precision}
 
 
 def test_the_code_of_every_attack_involved_is_in_the_key() -> None:

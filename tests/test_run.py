@@ -14,6 +14,7 @@ import pytest
 from commandline import ADVSER, advser, jobs_done
 
 from advser.leaderboards.boards import BOARDS
+from advser.precision import settled
 from advser.results import ANCHORS, Results
 
 CUT = [
@@ -84,6 +85,11 @@ def test_every_figure_is_there_or_says_why_not(results: Results) -> None:
     assert bounded["value"].between(0, 1).all()
     inside = ok["ci_low"].isna() | ((ok["ci_low"] <= ok["value"]) & (ok["value"] <= ok["ci_high"]))
     assert inside.all()
+
+
+def test_what_precision_was_computed_in_is_told(results: Results) -> None:
+    native = settled("auto", "cpu")
+    assert results.run["precision"] == {"training": [native], "attacks": sorted({"fp32", native})}
 
 
 def test_a_zero_perturbation_sounds_and_reads_as_the_original(results: Results) -> None:

@@ -195,6 +195,23 @@ def test_a_gradient_elsewhere_does_not_go_on_from_decisions_ahead() -> None:
         assert torch.equal(target.gradient(changed, labels), moved)
 
 
+@pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
+def test_gradients_alone_are_in_bfloat16_and_nothing_that_is_told_of_them(
+    kind: type[toys.EmotionModel], domain: Domain
+) -> None:
+    made = toys.model(kind).eval()
+    waveform, lengths, labels = toys.sounds()
+    x = made.inputs(waveform, lengths, domain).detach()
+    with Target(made, lengths, domain) as exact, Target(made, lengths, domain, precision="bf16") as rounded:
+        for question in ("logits", "loss", "embedding"):
+            assert torch.equal(ask(exact, question, x, labels), ask(rounded, question, x, labels))
+        expected, found = exact.ascent(x, labels), rounded.ascent(x, labels)
+    assert {found.loss.dtype, found.gradient.dtype, found.margin.dtype} == {torch.float32}
+    assert not torch.equal(found.gradient, expected.gradient)
+    along = functional.cosine_similarity(found.gradient.flatten(1), expected.gradient.flatten(1))
+    assert (along > 0.98).all()
+
+
 def test_decisions_ahead_are_not_gone_on_from_twice() -> None:
     made = toys.model(toys.Convolutional)
     x, lengths, labels = toys.sounds()

@@ -27,6 +27,7 @@ from advser.job import Task
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import build
 from advser.plugins import ATTACKS
+from advser.precision import Precision
 from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
 from advser.stages.train import load_defense, load_models
@@ -68,6 +69,7 @@ class Harness:
         domain: what is perturbed.
         labels: which labels it is given.
         objective: the loss that it ascends.
+        precision: of its gradients.
         network: the trained network of a `LearnedAttack`; None while it is trained.
         refers: whether the objective compares with the embeddings of the clean clips.
         budget: what the attack may change.
@@ -78,6 +80,7 @@ class Harness:
     domain: Domain
     labels: Labels
     objective: Loss = cross_entropy
+    precision: Precision = "fp32"
     network: nn.Module | None = None
     refers: bool = False
     budget: Budget | None = field(init=False)
@@ -131,6 +134,7 @@ class Harness:
             self.domain,
             self.attack.access,
             objective=self.objective,
+            precision=self.precision,
             mask=mask,
             reference=reference,
             names=names if self.attack.places else (),
@@ -215,7 +219,8 @@ def harness_of(task: Task) -> Harness:
         network = network.to(task.device).eval().requires_grad_(requires_grad=False)
     adaptive = spec["objective"] == ADAPTIVE
     objective = load_defense(task.inputs["source"]).adaptive if adaptive else OBJECTIVES[spec["objective"]]
-    return Harness(attack, source, spec["domain"], spec["labels"], objective, network, refers=adaptive)
+    precision: Precision = spec["precision"]
+    return Harness(attack, source, spec["domain"], spec["labels"], objective, precision, network, refers=adaptive)
 
 
 def craft(task: Task) -> None:

@@ -23,6 +23,7 @@ from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.parameters import arguments, build
 from advser.plugins import DEFENSES, MODELS
+from advser.precision import computing, settled
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact
 from advser.tensors import Scratch, scratch
@@ -174,7 +175,7 @@ def _loop(
         model.train()
         waveform, lengths = _on(device, prepared.clips.batch(rows))
         batch = TrainingBatch(waveform, lengths, targets[rows], features(rows, waveform, lengths), generator, kept)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.precision == "bf16"):
+        with computing(settled(training.precision, device), torch.device(device)):
             loss = defense.loss(model, batch, step)
         _descend(optimizer, loss, step)
         losses.append(float(loss.detach()))
