@@ -15,10 +15,11 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import ascended, random_start
+from advser.budget import per_clip, scale
 from advser.models.base import Outputs
 from advser.parameters import parameter
 from advser.target import TINY, Ascent, Loss, Target, classes, cross_entropy, difference_of_logits_ratio, margin
-from advser.threat import Norm, per_clip, scale
+from advser.threat import Norm
 
 SOURCE: Final = (
     "Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks, "

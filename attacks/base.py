@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from advser.audio import admissible
+from advser.budget import Budget, admit
 from advser.parameters import Parameters
 from advser.target import Target
-from advser.threat import DOMAINS, Access, Budget, Domain, Norm, admit, unit_of
+from advser.threat import DOMAINS, Access, Domain, Norm, unit_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Attack(Parameters, ABC):
         return (lambda perturbed: perturbed) if budget is None else budget.projection(x)
 
     def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.admit`."""
+        """Return what the harness admits of ``perturbed`` before it rounds: `advser.budget.admit`."""
         return admit(perturbed, x, target.mask, target.domain, self.budget(target.domain))
 
     def judged(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import random_start
+from advser.budget import per_clip
 from advser.parameters import parameter
 from advser.target import Target
-from advser.threat import Access, Domain, Norm, per_clip
+from advser.threat import Access, Domain, Norm
 
 
 def random_signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

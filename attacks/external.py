@@ -12,11 +12,12 @@ from torch import Tensor
 
 from advser.attacks.base import Attack, Reading
 from advser.audio import SAMPLE_RATE, from_pcm, read, to_pcm
+from advser.budget import per_clip
 from advser.contents import contents_digest
 from advser.errors import InputError
 from advser.parameters import parameter
 from advser.target import Target, classes
-from advser.threat import Access, Domain, Norm, per_clip
+from advser.threat import Access, Domain, Norm
 
 SUFFIXES: Final = (".wav", ".flac")
 """The lossless formats that are read."""

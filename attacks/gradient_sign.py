@@ -10,9 +10,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, random_start
+from advser.budget import per_clip, scale
 from advser.parameters import parameter
 from advser.target import Target
-from advser.threat import Norm, per_clip, scale
+from advser.threat import Norm
 
 
 class FGSM(Attack):

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import random_signs
+from advser.budget import admit, per_clip
 from advser.parameters import parameter
 from advser.target import Target, classes, margin
-from advser.threat import Access, Domain, admit, per_clip
+from advser.threat import Access, Domain
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Parts of the queries after which the squares' area is halved: 10, 50, 200, … of 10,000 in the source."""

@@ -81,7 +81,8 @@ class Run:
             InputError: if there is no such key or no row.
             ValueError: if several rows match, or the figure was not measured.
         """
-        from advser.results import ANCHORS, select
+        from advser.results import select
+        from advser.suite import ANCHORS
 
         table = select(self.results, where).table
         meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)
@@ -166,8 +167,9 @@ def run(
 
     from advser.functions import cells
     from advser.leaderboards.write import write_all
+    from advser.request import Request
     from advser.runner import Workers, device_named
-    from advser.runs import Request, carry_out, prepare
+    from advser.runs import carry_out, prepare
     from advser.store import default_store
 
     files = (*(Path(path).absolute() for path in plugins), *cells())

@@ -18,9 +18,10 @@ import soundfile
 import torch
 from torch import Tensor
 
+from advser.budget import Budget, admit
 from advser.errors import InputError
 from advser.tensors import StoredTensor
-from advser.threat import PCM_STEP, Budget, Domain, admit
+from advser.threat import PCM_STEP, Domain
 
 SAMPLE_RATE = 16_000
 """Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
@@ -112,9 +113,9 @@ def _shortened(steps: Tensor, wanted: Tensor, bound: Tensor) -> Tensor:
 
 
 def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
-    """Return what is judged of a perturbation: what `advser.threat.admit` admits, and of sound what 16-bit PCM leaves.
+    """Return what is judged of a perturbation: what `advser.budget.admit` admits, and of sound what 16-bit PCM leaves.
 
-    The arguments are those of `advser.threat.admit`; waveforms ``x`` lie on the 16-bit grid.
+    The arguments are those of `advser.budget.admit`; waveforms ``x`` lie on the 16-bit grid.
     """
     admitted = admit(perturbed, x, mask, domain, budget)
     if domain == "spectrogram":

@@ -24,11 +24,11 @@ from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.base import EmotionModel
 from advser.parameters import arguments, build, describe
 from advser.plugins import BY_KIND, CORPORA, MODELS
-from advser.precision import Precision
 from advser.probes import Batch, without_gradient
 from advser.results import KEYS
 from advser.target import Target
 from advser.threat import Domain
+from advser.training import Precision
 
 CLIPS: Final = 6
 """Clips that a plugin is tried on."""

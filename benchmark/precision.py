@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
-Wanted = Literal["auto", "fp32", "bf16"]
-"""What a suite may say: ``auto`` is bf16 where the processor computes in it."""
+from advser.training import Precision, Wanted
 
 
 def settled(wanted: Wanted, device: str) -> Precision:

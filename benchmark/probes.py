@@ -17,9 +17,10 @@ from torch import Tensor
 from advser.attacks.controls import random_signs
 from advser.attacks.steepest import random_start
 from advser.audio import sound_mask
+from advser.budget import Budget, admit
 from advser.models.base import EmotionModel, FrontEnd
 from advser.target import Loss, Target, margin
-from advser.threat import PCM_STEP, Budget, admit
+from advser.threat import PCM_STEP
 
 BUDGET: Final = 0.001
 """ε of the probe for converged steps, full scale."""

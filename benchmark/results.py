@@ -48,9 +48,6 @@ CLEAN: Final = "none"
 MEASURED_ANEW: Final = ("seconds",)
 """Metrics that differ from run to run and from machine to machine."""
 
-ANCHORS: Final = ("random", "majority")
-"""Models that are no models, for figures to be seen against (`advser.anchors`); no suite can call a model so."""
-
 _KEY_FIELDS: Final = [
     pa.field("suite", pa.string()),
     pa.field("part", pa.string()),

@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from advser import forking
 from advser.audit import Audit, audit
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
@@ -31,8 +30,9 @@ from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
 from advser.registry import load_plugin_file, plugin_files, plugin_names
+from advser.request import PAGE, Request
 from advser.results import Results
-from advser.runner import Workers, missing, run_jobs
+from advser.runner import missing, run_jobs
 from advser.samples import write_samples
 from advser.sanity.splits import split_findings
 from advser.score import Scorer
@@ -43,37 +43,6 @@ from advser.stages.probe import FINDINGS
 from advser.store import Store, digest
 from advser.suite import Suite, load
 from advser.transcribers.choice import choose
-
-PAGE = "index.html"
-"""The last file of a results folder to be written."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to run.
-
-    Attributes:
-        suite: a shipped suite's name or a YAML file.
-        data: corpus name → folder.
-        out: the results folder; None: ``results/<suite>``, or ``results/<suite>-cut`` if ``changes`` or ``only`` are
-            given, so that a cut never takes the place of the whole.
-        store: the artefact store's root.
-        changes: ``--set`` texts, KEY=VALUE.
-        only: column → glob.
-        workers: where jobs run.
-        external: folders of adversarial audio, each judged as an attack.
-        joining: whether plugins that this process registered by decorator join the suite.
-    """
-
-    suite: str
-    store: Path
-    data: Mapping[str, Path] = field(default_factory=dict)
-    out: Path | None = None
-    changes: Sequence[str] = ()
-    only: Mapping[str, str] = field(default_factory=dict)
-    workers: Workers = field(default_factory=Workers)
-    external: Sequence[Path] = ()
-    joining: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,7 +119,7 @@ def prepare(request: Request) -> Prepared:
     suite = joined(*changed, request.external) if request.joining else load(*changed)
     if not request.changes:
         check(suite)
-    for folder in (request.store, _out(request, suite)):
+    for folder in (request.store, request.folder(suite)):
         _writable(folder)
     store = Store(request.store)
     store.sweep()
@@ -193,7 +162,7 @@ def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...
 
 def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     directory = _directory(suite, request.data)
-    keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store, request.workers) for seed in suite.seeds}
+    keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
     speech = _speech(suite, prepared.language, prepared.sentences, request.workers.device)
     clips = dict(zip(prepared.rows["clip"], prepared.clips.lengths.tolist(), strict=True))
@@ -217,7 +186,7 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     If the folder already holds the results of the same artefacts, made by the same code, they are read instead.
     """
     start = time.time()
-    directory, state = _out(request, prepared.suite), _state(prepared)
+    directory, state = request.folder(prepared.suite), _state(prepared)
     if not prepared.waiting and (found := _as_before(directory, state)) is not None:
         return Report(found, directory, 0, (), written=False)
     store = Store(request.store)
@@ -344,11 +313,6 @@ def _as_before(directory: Path, state: str) -> Results | None:
     return results if complete and results.run.get("state") == state else None
 
 
-def _out(request: Request, suite: Suite) -> Path:
-    cut = "-cut" if request.changes or request.only else ""
-    return request.out or Path("results") / f"{suite.name}{cut}"
-
-
 def _writable(folder: Path) -> None:
     """Find out before hours of work whether a folder can be written to; leave nothing behind."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -370,12 +334,9 @@ def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
     return build(CORPORA.get(name), suite.corpus.params, f"corpus '{name}'").fetch()
 
 
-def _prepare_corpus(job: Job, store: Store, workers: Workers) -> str:
+def _prepare_corpus(job: Job, store: Store) -> str:
     """Prepare in this process: folds must be known to plan, and bad data must be told before anything starts."""
     if not store.discard_if_damaged(job.key):
-        # A corpus that no run has prepared yet has no jobs done: workers will be needed, and get ready meanwhile.
-        if not workers.scheduler:
-            forking.begin()
         with store.create(job.key, job.record()) as folder:
             prepare_corpus(Task(job.spec, {}, folder, local=job.local))
     return job.key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -14,10 +14,11 @@ from advser.changes import Loader, apply, separate
 from advser.errors import InputError, did_you_mean
 from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
-from advser.precision import Wanted
-from advser.results import ANCHORS
 from advser.threat import Delivery, Domain, Norm
-from advser.training import Training
+from advser.training import Training, Wanted
+
+ANCHORS: Final = ("random", "majority")
+"""Models that are no models, for figures to be seen against (`advser.anchors`); no suite can call a model so."""
 
 
 def _listed(value: Any) -> Any:

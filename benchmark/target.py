@@ -18,8 +18,9 @@ from torch.nn import functional
 from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.models.folding import folded
-from advser.precision import Precision, computing
+from advser.precision import computing
 from advser.threat import Access, Domain
+from advser.training import Precision
 
 TINY: Final = 1e-12
 """Keeps a quotient finite whose denominator is 0."""

@@ -6,7 +6,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from advser.precision import Wanted
+Precision = Literal["fp32", "bf16"]
+Wanted = Literal["auto", "fp32", "bf16"]
+"""What a suite may say of a precision: ``auto`` is bf16 where the processor computes in it."""
 
 
 class Training(BaseModel):

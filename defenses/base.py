@@ -11,10 +11,11 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.audio import sound_mask
+from advser.budget import admit
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import Parameters
 from advser.target import Loss, Target, cross_entropy
-from advser.threat import Domain, admit
+from advser.threat import Domain
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from advser.plugins import BY_KIND
-
 ROOT = Path(__file__).parents[1]
 # pytest's importlib mode adds nothing to the search path; the toy models are in toys.py.
 sys.path.append(str(Path(__file__).parent))
+
+from commandline import registries_as_they_were  # noqa: E402 (found by the line before)
+
 # The same examples at every run: a failure is then a change of the code, and no time limit fails a busy machine.
 # Tests run beside one another; two pools of threads on the same cores slow each other down many times over.
 torch.set_num_threads(1)
@@ -54,13 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def registries_as_they_were() -> Iterator[None]:
-    """Take out of the registries what a file's tests put in: suites that are joined by newcomers would have it."""
-    before = {kind: set(registry.decorated()) for kind, registry in BY_KIND.items()}
-    yield
-    for kind, registry in BY_KIND.items():
-        for name in set(registry.decorated()) - before[kind]:
-            registry.withdraw(name)
+def _registries() -> Iterator[None]:
+    """Leave nothing of a file's plugins to the next file."""
+    with registries_as_they_were():
+        yield
 
 
 LONGEST = (

@@ -11,8 +11,8 @@ import pandas as pd
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.ranking import Judged, ranks
-from advser.results import ANCHORS, KEYS, Results, no_examples
-from advser.suite import Suite
+from advser.results import KEYS, Results, no_examples
+from advser.suite import ANCHORS, Suite
 
 METRICS = {
     "uar": ("UAR", "", 3, True),

@@ -17,9 +17,9 @@ from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS
-from advser.precision import Precision
 from advser.target import Target, margin
 from advser.threat import DOMAINS, Domain, Norm
+from advser.training import Precision
 
 LABELS = ("true", "predicted", "soft")
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")

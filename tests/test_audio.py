@@ -29,9 +29,10 @@ from advser.audio import (
     to_pcm,
     write,
 )
+from advser.budget import Budget
 from advser.errors import InputError
 from advser.stages.prepare import load_clips
-from advser.threat import PCM_STEP, Budget
+from advser.threat import PCM_STEP
 
 SUFFIXES = (".wav", ".flac")
 pcm_arrays = arrays(np.int16, st.integers(1, 50), elements=st.integers(PCM_LOWEST, PCM_HIGHEST))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import toys
-from commandline import advser
+from commandline import advser, advser_here
 from torch import Tensor
 
 from advser import probes
@@ -629,13 +629,13 @@ attacks:
 
 def test_flags_stand_on_the_rows_of_the_boards_with_their_meaning(tmp_path: Path) -> None:
     (tmp_path / "audited.yaml").write_text(SUITE)
-    done = advser("run", "audited.yaml", "--store", "store", "--out", "out", cwd=tmp_path)
+    done = advser_here("run", "audited.yaml", "--store", "store", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     flags = Results.load(tmp_path / "out").run["audit"]["flags"]
     assert {(flag["check"], flag["where"].get("attack")) for flag in flags} == {("noise-beats-attack", "chain-rule")}
-    lines = advser("board", tmp_path / "out").stdout.splitlines()
+    lines = advser_here("board", tmp_path / "out").stdout.splitlines()
     assert [line.split()[-1] for line in lines if line.startswith("chain-rule")] == ["E"]
-    board = advser("board", tmp_path / "out", "--by", "audit").stdout
+    board = advser_here("board", tmp_path / "out", "--by", "audit").stdout
     assert "Not made, transfer beats white box: there was nothing to look at; it needs" in " ".join(board.split())
     assert "chain-rule" in board
     assert "Flag E: more clips fall under noise within the same budget" in " ".join(board.split())

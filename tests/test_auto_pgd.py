@@ -17,9 +17,10 @@ from advser.attacks.ensemble import Ensemble
 from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.square import Square
 from advser.audio import round_within
+from advser.budget import Budget, per_clip
 from advser.models.base import EmotionModel, Outputs
 from advser.target import Ascent, Loss, Target, cross_entropy, difference_of_logits_ratio, evasion, margin
-from advser.threat import Budget, Domain, Norm, per_clip
+from advser.threat import Domain, Norm
 
 CLASSES = (2, 3, 4, 7)
 

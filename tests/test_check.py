@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import toys
-from commandline import advser
+from commandline import advser_here
 from torch import Tensor
 
 from advser import contract
@@ -278,7 +278,7 @@ class Weak(Attack):
 def told(tmp_path: Path, kind: str, name: str, source: str = "") -> tuple[int, str]:
     (tmp_path / "plugin.py").write_text(source)
     given = ["--plugin", "plugin.py"] if source else []
-    done = advser("check", kind, name, *given, "--store", tmp_path / "store", cwd=tmp_path)
+    done = advser_here("check", kind, name, *given, "--store", tmp_path / "store", cwd=tmp_path)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -324,7 +324,7 @@ def test_an_honest_attack_passes(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_checked_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:
-    done = advser("check", *arguments)
+    done = advser_here("check", *arguments)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert all(word in done.stderr for word in words)

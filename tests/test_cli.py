@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from commandline import advser
+from commandline import ADVSER, advser, advser_here
 
 from advser.plugins import REGISTRIES
 
@@ -120,7 +120,7 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
     ],
 )
 def test_show_tells_what_a_plugin_of_a_kind_says_of_itself(kind: str, name: str, told: list[str]) -> None:
-    done = advser("show", kind, name)
+    done = advser_here("show", kind, name, cwd=Path())
     assert [text for text in told if text not in done.stdout] == []
 
 
@@ -161,7 +161,17 @@ def test_bad_input_ends_with_one_line_and_code_2(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    assert_refused(advser(*arguments, cwd=tmp_path), *words)
+    assert_refused(advser_here(*arguments, cwd=tmp_path), *words)
+
+
+def test_a_suite_that_is_wrong_is_told_by_the_installed_command_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("name: wrong\n")
+    command = [sys.executable, "-X", "importtime", ADVSER, "run", "wrong.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert not [line for line in imported if line.split()[-1] in ("torch", "pandas", "distributed")]
+    told = [line for line in done.stderr.splitlines() if line not in imported]
+    assert (done.returncode, told) == (2, ["advser: suite wrong.yaml: corpus: Field required"])
 
 
 def test_an_unknown_option_is_refused_with_code_2(tmp_path: Path) -> None:
@@ -203,14 +213,14 @@ def test_an_unusable_file_is_named(spoil, words: list[str], folder: Path, tmp_pa
     spoil(folder / "3-loud.wav")
     suite = tmp_path / "folder.yaml"
     suite.write_text(SUITE.format(corpus="folder"))
-    done = advser("run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store", cwd=tmp_path)
+    done = advser_here("run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store", cwd=tmp_path)
     assert_refused(done, "3-loud.wav", *words)
 
 
 def test_a_label_outside_the_list_is_named(folder: Path, tmp_path: Path) -> None:
     suite = tmp_path / "folder.yaml"
     suite.write_text(SUITE.format(corpus="{name: folder, params: {labels: [calm]}}"))
-    done = advser("run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store", cwd=tmp_path)
+    done = advser_here("run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store", cwd=tmp_path)
     assert_refused(done, "loud", "calm")
 
 
@@ -219,18 +229,18 @@ def test_stereo_at_44100_hz_runs_and_a_dry_run_does_no_job(folder: Path, tmp_pat
     suite = tmp_path / "folder.yaml"
     suite.write_text(SUITE.format(corpus="folder"))
     arguments = ["run", suite, "--data", f"folder={folder}", "--store", tmp_path / "store"]
-    done = advser(*arguments, "--dry-run", cwd=tmp_path)
+    done = advser_here(*arguments, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "to do" in done.stdout
     assert not (tmp_path / "results").exists()
-    again = advser(*arguments, "--dry-run", cwd=tmp_path)
+    again = advser_here(*arguments, "--dry-run", cwd=tmp_path)
     assert again.stdout == done.stdout
 
 
 def test_a_dry_run_lists_each_job_once_by_part_with_what_the_suite_sets(tmp_path: Path) -> None:
     suite = tmp_path / "parts.yaml"
     suite.write_text(PARTS)
-    listed = advser("run", suite, "--dry-run", "--store", tmp_path / "store").stdout.splitlines()
+    listed = advser_here("run", suite, "--dry-run", "--store", tmp_path / "store", cwd=tmp_path).stdout.splitlines()
     assert [line for line in listed if line.startswith("part")] == [
         "part one", "part two", "part three: nothing but what is listed above",
     ]  # fmt: skip
@@ -244,7 +254,7 @@ def test_a_dry_run_lists_each_job_once_by_part_with_what_the_suite_sets(tmp_path
 def test_a_broken_plugin_file_is_named(tmp_path: Path) -> None:
     plugin = tmp_path / "broken.py"
     plugin.write_text("import nothing_of_this_name\n")
-    assert_refused(advser("run", "demo", "--plugin", plugin, cwd=tmp_path), "broken.py", "nothing_of_this_name")
+    assert_refused(advser_here("run", "demo", "--plugin", plugin, cwd=tmp_path), "broken.py", "nothing_of_this_name")
 
 
 def test_a_plugin_cannot_take_a_shipped_name(tmp_path: Path) -> None:
@@ -253,4 +263,4 @@ def test_a_plugin_cannot_take_a_shipped_name(tmp_path: Path) -> None:
         "import advser\nfrom advser.attacks.controls import Noise\n\n"
         "@advser.attack('fgsm')\nclass Mine(Noise):\n    'Mine.'\n"
     )
-    assert_refused(advser("run", "demo", "--plugin", plugin, cwd=tmp_path), "fgsm", "taken")
+    assert_refused(advser_here("run", "demo", "--plugin", plugin, cwd=tmp_path), "fgsm", "taken")

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from commandline import advser
+from commandline import advser, advser_here
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -257,7 +257,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "gate.yaml").write_text(YAML)
     runs = {"base": [], "again": ["--set", "batch_size=16"], "untrained": ["--set", "training.iterations=2"]}
     for out, changes in runs.items():
-        done = advser(
+        done = advser_here(
             "run", "gate.yaml", "--store", "store", "--out", out, *changes, cwd=place
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -266,7 +266,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_another_draw_of_the_noise_moves_figures_and_fails_nothing(place: Path) -> None:
     # The seed of what an attack draws follows from the batch that a clip is in.
-    done = advser("compare", "base", "again", cwd=place)
+    done = advser_here("compare", "base", "again", cwd=place)
     assert done.returncode == 0, done.stdout
     assert "0 of them failed" in done.stdout
     assert " 0 moved" not in done.stdout
@@ -275,10 +275,10 @@ def test_another_draw_of_the_noise_moves_figures_and_fails_nothing(place: Path) 
 def test_a_model_that_became_worse_fails_in_every_format(place: Path) -> None:
     gates = ("--fail-on", "uar=-0.02", "--fail-on", "snr=-0.1")
     for name, telling in {"terminal": "regression", "markdown": "| regression", "csv": "regression,uar"}.items():
-        done = advser("compare", "base", "untrained", *gates, "--format", name, cwd=place)
+        done = advser_here("compare", "base", "untrained", *gates, "--format", name, cwd=place)
         assert done.returncode == 1, done.stderr
         assert telling in done.stdout
-    done = advser("compare", "base", "untrained", *gates, "--format", "junit", cwd=place)
+    done = advser_here("compare", "base", "untrained", *gates, "--format", "junit", cwd=place)
     assert done.returncode == 1
     suite = ElementTree.fromstring(done.stdout)
     failed = [case for case in suite if case.find("failure") is not None]
@@ -301,7 +301,7 @@ def test_unusable_input_ends_with_2_and_one_line(place: Path) -> None:
     Results.load(place / "base").save(place / "other")
     (place / "other" / "run.json").write_text(json.dumps(other))
     for arguments in (("base", "nowhere"), ("base", "other"), ("base", "again", "--fail-on", "uar=1")):
-        done = advser("compare", *arguments, cwd=place)
+        done = advser_here("compare", *arguments, cwd=place)
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
         assert "Traceback" not in done.stderr

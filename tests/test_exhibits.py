@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import synthetic
-from commandline import advser
+from commandline import advser_here
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import TypeAdapter, ValidationError
@@ -157,7 +157,7 @@ def test_a_field_for_several_cells_is_missing_and_a_footnote_tells_why(tmp_path:
         assert "not among the results" not in text
     both = with_seeds(results)
     both.save(tmp_path)
-    shown = advser("board", str(tmp_path), "--by", "paper", cwd=tmp_path)
+    shown = advser_here("board", str(tmp_path), "--by", "paper", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "2 cells, told apart by seed" in shown.stdout
     assert "4 cells, told apart by seed, params.steps" in shown.stdout

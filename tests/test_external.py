@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 import toys
-from commandline import advser
+from commandline import advser_here
 from torch import Tensor
 
 from advser.attacks.ensemble import Ensemble
@@ -199,7 +199,7 @@ def accuracy(results: Results) -> dict[str, float]:
 def test_files_of_another_tool_are_judged_by_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "judging.yaml").write_text(SUITE)
     common = ("run", "judging.yaml", "--store", "store")
-    done = advser(*common, "--out", "before", cwd=tmp_path)
+    done = advser_here(*common, "--out", "before", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     index = pd.DataFrame(json.loads((tmp_path / "before" / "samples" / "index.json").read_text()))
     attacked = index[index["attack"] == "ifgsm"]
@@ -209,7 +209,7 @@ def test_files_of_another_tool_are_judged_by_the_command_line(tmp_path: Path) ->
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tmp_path / "before" / "samples" / sound, place)
 
-    done = advser(*common, "--external", "theirs", "--out", "after", cwd=tmp_path)
+    done = advser_here(*common, "--external", "theirs", "--out", "after", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = Results.load(tmp_path / "after")
     found = accuracy(after)
@@ -225,12 +225,12 @@ def test_files_of_another_tool_are_judged_by_the_command_line(tmp_path: Path) ->
         submit(tmp_path / "after", (), tmp_path / "file.zip")
 
     shutil.copytree(theirs, tmp_path / "ifgsm")
-    done = advser(*common, "--external", "ifgsm", cwd=tmp_path)
+    done = advser_here(*common, "--external", "ifgsm", cwd=tmp_path)
     assert done.returncode == 2
     assert "--external ifgsm: found the name 'ifgsm', which a row of suite 'judging' has" in done.stderr
 
     write(theirs / "stranger.wav", np.zeros(SAMPLE_RATE, np.int16))
-    done = advser(*common, "--external", "theirs", cwd=tmp_path)
+    done = advser_here(*common, "--external", "theirs", cwd=tmp_path)
     assert done.returncode == 2
     assert "attack 'theirs': theirs/stranger.wav: found the name 'stranger', allowed: that of a clip" in done.stderr
     assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ import matplotlib
 import pandas as pd
 import pytest
 import synthetic
-from commandline import advser
+from commandline import advser, advser_here
 from pydantic import ValidationError
 
 from advser.api import load
@@ -244,12 +244,12 @@ def test_the_command_writes_one_figure_with_letters_that_publishers_take(folder:
     data = out.read_bytes()
     assert b"/MediaBox [ 0 0 241.2 " in data
     assert b"/Type3" not in data
-    advser(*arguments, "--width", "7", "--heading")
+    advser_here(*arguments, "--width", "7", "--heading")
     assert b"/MediaBox [ 0 0 504 " in out.read_bytes()
-    assert advser(*arguments).returncode == 0
+    assert advser_here(*arguments).returncode == 0
     assert out.read_bytes() == data
     for suffix in ("svg", "png"):
-        assert advser("figure", folder, "uar-against-epsilon", out.with_suffix(f".{suffix}")).returncode == 0
+        assert advser_here("figure", folder, "uar-against-epsilon", out.with_suffix(f".{suffix}")).returncode == 0
         assert out.with_suffix(f".{suffix}").stat().st_size > 0
 
 
@@ -264,7 +264,7 @@ def test_the_command_writes_one_figure_with_letters_that_publishers_take(folder:
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused_in_one_line(arguments, message, folder: Path, tmp_path: Path) -> None:
-    done = advser("figure", folder, *arguments, cwd=tmp_path)
+    done = advser_here("figure", folder, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert re.search(message, done.stderr), done.stderr
     assert done.stderr.count("\n") == 1

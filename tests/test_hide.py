@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from commandline import ADVSER, advser
+from commandline import ADVSER, advser, advser_here
 
 from advser.audio import resample
 from advser.corpora import demo_data
@@ -179,7 +179,7 @@ def test_what_is_not_hidden_is_told_and_ends_with_1(place: Path, tmp_path: Path)
         (("silent.wav", "b.wav"), "NOT hidden: the recording is silent"),
         (("own.flac", "b.wav", "--strength", "-120"), "NOT hidden: every model reads it as before"),
     ):
-        done = advser("hide", *words, *given, cwd=tmp_path)
+        done = advser_here("hide", *words, *given, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert done.stdout.splitlines()[-1].startswith(told)
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_protected_is_told_in_one_line(
     data = CLIPS[0].read_bytes()
     (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
     store = [] if "--store" in words else ["--store", place / "store"]
-    done = advser("hide", *words, "--run", place / "out", *store, cwd=tmp_path)
+    done = advser_here("hide", *words, "--run", place / "out", *store, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("advser:")
@@ -218,7 +218,7 @@ def test_what_cannot_be_protected_is_told_in_one_line(
 def test_published_results_have_no_models(tmp_path: Path) -> None:
     published = Path(__file__).parents[1] / "leaderboards" / "published" / "emodb"
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
-    done = advser("hide", "own.flac", "b.wav", "--run", published, cwd=tmp_path)
+    done = advser_here("hide", "own.flac", "b.wav", "--run", published, cwd=tmp_path)
     assert done.returncode == 2
     assert "--run: found no trained model, allowed: results with examples" in done.stderr
 

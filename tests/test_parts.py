@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from commandline import advser, jobs_done
+from commandline import advser, advser_here, jobs_done
 
 from advser.results import Results
 
@@ -103,17 +103,17 @@ def test_exhibits_are_written_and_printed(place: Path) -> None:
     for name in ("late-gradient", "one-clip"):
         assert (place / "out" / "figures" / f"{name}.png").stat().st_size > 0
     assert (place / "out" / "boards" / "both.tex").is_file()
-    shown = advser("board", "out", "--by", "both", "--format", "csv", cwd=place)
+    shown = advser_here("board", "out", "--by", "both", "--format", "csv", cwd=place)
     assert shown.returncode == 0
     assert "0.500" in shown.stdout
-    assert "both" in advser("board", "out", "--by", "neither", cwd=place).stderr
+    assert "both" in advser_here("board", "out", "--by", "neither", cwd=place).stderr
 
 
 def test_one_part_can_be_run_alone_from_the_store(place: Path) -> None:
-    done = advser("run", "parted.yaml", "--store", "store", "--out", "one", "--only", "part=fair", cwd=place)
+    done = advser_here("run", "parted.yaml", "--store", "store", "--out", "one", "--only", "part=fair", cwd=place)
     assert done.returncode == 0, done.stderr
     assert jobs_done(done) == 0
     assert set(Results.load(place / "one").table["part"]) == {"fair"}
-    refused = advser("run", "parted.yaml", "--store", "store", "--only", "part=unfair", cwd=place)
+    refused = advser_here("run", "parted.yaml", "--store", "store", "--only", "part=unfair", cwd=place)
     assert refused.returncode == 2
     assert "no such part (parts: published, fair)" in refused.stderr

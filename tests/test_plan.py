@@ -15,6 +15,7 @@ from toys import Waveform
 from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.attacks.reference import AttackReference
+from advser.budget import Budget
 from advser.errors import InputError
 from advser.fingerprints import fingerprints
 from advser.jobs import Corpus, Speech, prepare_job
@@ -25,7 +26,6 @@ from advser.plan import NothingSelectedError, Plan, make_plan
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.sources import code_fingerprint
 from advser.suite import Suite, WorstCase
-from advser.threat import Budget
 from advser.transcribers.sphinx import PocketSphinx
 from advser.worst import columns_of, members
 

@@ -349,6 +349,7 @@ def test_the_contracts_count_into_the_fingerprint_of_a_shipped_plugin(
     for contract in (
         "advser.attacks.base",
         "advser.target",
+        "advser.budget",
         "advser.threat",
         "advser.models.base",
     ):

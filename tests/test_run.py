@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commandline import ADVSER, advser, jobs_done
+from commandline import ADVSER, advser, advser_here, jobs_done
 
 from advser.leaderboards.boards import BOARDS
 from advser.precision import settled
-from advser.results import ANCHORS, Results
+from advser.results import Results
+from advser.suite import ANCHORS
 
 CUT = [
     "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"
@@ -134,7 +135,7 @@ def test_attacks_are_stronger_than_noise_and_cost_what_they_should(results: Resu
 
 
 def test_a_second_run_computes_nothing_and_finds_the_same(finished, results: Results, place: Path) -> None:
-    again = advser("run", *CUT, "--store", "store", "--out", "again", cwd=place)
+    again = advser_here("run", *CUT, "--store", "store", "--out", "again", cwd=place)
     assert again.returncode == 0
     assert jobs_done(again) == 0
     pd.testing.assert_frame_equal(Results.load(place / "again").table, results.table)
@@ -143,27 +144,27 @@ def test_a_second_run_computes_nothing_and_finds_the_same(finished, results: Res
 def test_a_second_run_into_the_same_folder_reads_it_and_mends_what_is_missing(finished, place: Path) -> None:
     page = place / "results" / "demo-cut" / "index.html"
     before = page.stat().st_mtime_ns
-    again = advser("run", *CUT, "--store", "store", cwd=place)
+    again = advser_here("run", *CUT, "--store", "store", cwd=place)
     assert again.returncode == 0
     assert page.stat().st_mtime_ns == before
     assert "prove nothing" in again.stdout
     page.unlink()
-    assert advser("run", *CUT, "--store", "store", cwd=place).returncode == 0
+    assert advser_here("run", *CUT, "--store", "store", cwd=place).returncode == 0
     assert page.is_file()
 
 
 def test_a_folder_with_failures_or_without_its_page_is_scored_again(finished, results, place: Path) -> None:
     command = ["run", *CUT, "--store", "store", "--out", "marked"]
-    assert advser(*command, cwd=place).returncode == 0
+    assert advser_here(*command, cwd=place).returncode == 0
     run = place / "marked" / "run.json"
     failed = json.loads(run.read_text()) | {"failures": [{"reason": "was not there"}]}
     run.write_text(json.dumps(failed))
-    assert advser(*command, cwd=place).returncode == 0
+    assert advser_here(*command, cwd=place).returncode == 0
     assert json.loads(run.read_text())["failures"] == []
     # As after a kill between the results and their boards.
     (place / "marked" / "index.html").unlink()
     (place / "marked" / "boards" / "attacks.csv").write_text("old")
-    assert advser(*command, cwd=place).returncode == 0
+    assert advser_here(*command, cwd=place).returncode == 0
     assert (place / "marked" / "boards" / "attacks.csv").read_text() != "old"
 
 
@@ -172,15 +173,15 @@ def test_the_folder_can_be_drawn_again_from_its_tables(finished, place: Path) ->
     before = (folder / "boards" / "attacks.md").read_bytes()
     (folder / "boards" / "attacks.md").write_text("spoilt")
     (folder / "figures" / "uar-against-epsilon.svg").unlink()
-    assert advser("draw", folder, cwd=place).returncode == 0
+    assert advser_here("draw", folder, cwd=place).returncode == 0
     assert (folder / "boards" / "attacks.md").read_bytes() == before
     assert (folder / "figures" / "uar-against-epsilon.svg").is_file()
-    assert advser("draw", "nowhere", cwd=place).returncode == 2
+    assert advser_here("draw", "nowhere", cwd=place).returncode == 2
 
 
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
     for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv", "html", "terminal"), strict=True):
-        done = advser("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
+        done = advser_here("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
         assert done.returncode == 0
         assert ("tiny" in done.stdout) == (by not in ("transfer", "audit")), "one victim, and nothing to flag"
 

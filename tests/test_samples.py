@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from commandline import advser
+from commandline import advser_here
 from matplotlib.image import imread
 
 from advser.leaderboards.pictures import WIDTH
@@ -37,7 +37,7 @@ worst: [{name: worst}]
 
 
 def run(folder: Path, *more: str) -> None:
-    done = advser("run", "heard.yaml", "--store", "store", "--out", "out", *more, cwd=folder)
+    done = advser_here("run", "heard.yaml", "--store", "store", "--out", "out", *more, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

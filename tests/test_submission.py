@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from commandline import advser
+from commandline import advser, advser_here
 
 from advser.errors import InputError
 from advser.results import TABLE_FILE, Results
@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run", "submitted.yaml", "--plugin", "halved.py", "--store", "store", cwd=place
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    done = advser("submit", "results/submitted", "--plugin", "halved.py", cwd=place)
+    done = advser_here("submit", "results/submitted", "--plugin", "halved.py", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "submitted.zip written: results of its own suite 'submitted'; plugin files: halved.py" in done.stdout
     return place
@@ -134,7 +134,7 @@ def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interva
     better.loc[attacked, ["value", "ci_low", "ci_high"]] = [0.95, *interval]
     Results(better, results.examples, results.run, results.ranks, results.pooled).save(folder)
     submit(folder, [place / "halved.py"], tmp_path / "claimed.zip")
-    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
+    done = advser_here("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0.9500" in done.stdout
     assert "1 outside" in done.stdout
@@ -173,7 +173,7 @@ def test_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
     silent = results.run["audit"] | {"flags": []}
     replace(results, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
     submit(tmp_path / "claimed", [place / "halved.py"], tmp_path / "claimed.zip")
-    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
+    done = advser_here("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"flags that the submission does not tell: {', '.join(sorted(told))}" in done.stdout
 
@@ -251,7 +251,7 @@ def test_figures_are_paired_by_their_keys_in_whatever_order() -> None:
 def test_what_is_no_submission_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("nothing")
     for name in ("text.zip", "missing.zip"):
-        done = advser("verify", name, cwd=tmp_path)
+        done = advser_here("verify", name, cwd=tmp_path)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
         assert name in done.stderr

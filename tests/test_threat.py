@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from advser.audio import admissible
+from advser.budget import Budget, admit, per_clip
 from advser.errors import InputError
-from advser.threat import DOMAINS, PCM_STEP, Budget, Norm, admit, per_clip, unit_of
+from advser.threat import DOMAINS, PCM_STEP, Norm, unit_of
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
 

@@ -16,11 +16,12 @@ from advser.attacks.base import Attack
 from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.attacks.toolbox import ART, HopSkipJump
 from advser.audio import round_within, sound_mask
+from advser.budget import admit
 from advser.errors import AccessError, InputError
 from advser.models.base import EmotionModel
 from advser.parameters import build
 from advser.target import Target
-from advser.threat import DOMAINS, Access, Domain, Norm, admit
+from advser.threat import DOMAINS, Access, Domain, Norm
 
 pytest.importorskip("art")
 

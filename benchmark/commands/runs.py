@@ -46,16 +46,24 @@ def run(
 
     Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
     """
+    from advser.request import Request
     from advser.runner import Workers, device_named
-    from advser.runs import Request, carry_out, prepare
     from advser.store import default_store
+    from advser.suite import load
 
     output = console()
     where = corpora(data)
-    pool = Workers(workers, scheduler, device_named(device), tuple(path.absolute() for path in plugin))
+    pool = Workers(workers, scheduler, device, tuple(path.absolute() for path in plugin))
     request = Request(
         suite, store or default_store(), where, out, changes, pairs("--only", only, "KEY=GLOB"), pool, external
     )
+    # From here on everything waits for torch; the workers wait for it at the same time.
+    read = load(suite, changes)
+    if not dry_run:
+        request.ready_workers(read)
+    from advser.runs import carry_out, prepare
+
+    request = replace(request, workers=replace(pool, device=device_named(device)))
     prepared = prepare(request)
     if dry_run:
         _list_jobs(prepared, output)

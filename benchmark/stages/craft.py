@@ -22,18 +22,19 @@ from torch import Tensor, nn
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.audio import Clips, Pcm, admissible, batches_by_length, sound_mask, to_pcm
+from advser.budget import Budget
 from advser.errors import ContractError
 from advser.job import Task
 from advser.models.base import EmotionModel, Outputs
 from advser.parameters import build
 from advser.plugins import ATTACKS
-from advser.precision import Precision
 from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
 from advser.stages.train import load_defense, load_models
 from advser.target import ADAPTIVE, OBJECTIVES, Loss, Target, cross_entropy, drawing
 from advser.tensors import StoredTensor, Writing, writing
-from advser.threat import Budget, Domain, Labels
+from advser.threat import Domain, Labels
+from advser.training import Precision
 
 FEATURES = "features.safetensors"
 COSTS = "costs.safetensors"

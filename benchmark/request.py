@@ -1,0 +1,52 @@
+"""What is asked of a run, before anything is planned; without torch, so that what is wrong with it is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from advser import forking
+from advser.runner import Workers
+from advser.suite import Suite
+
+PAGE = "index.html"
+"""The last file of a results folder to be written."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        suite: a shipped suite's name or a YAML file.
+        store: the artefact store's root.
+        data: corpus name → folder.
+        out: the results folder; None: ``results/<suite>``, or ``results/<suite>-cut`` if ``changes`` or ``only`` are
+            given, so that a cut never takes the place of the whole.
+        changes: ``--set`` texts, KEY=VALUE.
+        only: column → glob.
+        workers: where jobs run.
+        external: folders of adversarial audio, each judged as an attack.
+        joining: whether plugins that this process registered by decorator join the suite.
+    """
+
+    suite: str
+    store: Path
+    data: Mapping[str, Path] = field(default_factory=dict)
+    out: Path | None = None
+    changes: Sequence[str] = ()
+    only: Mapping[str, str] = field(default_factory=dict)
+    workers: Workers = field(default_factory=Workers)
+    external: Sequence[Path] = ()
+    joining: bool = True
+
+    def folder(self, suite: Suite) -> Path:
+        """Return where the results of the suite, which was read from ``self.suite``, are written."""
+        cut = "-cut" if self.changes or self.only else ""
+        return self.out or Path("results") / f"{suite.name}{cut}"
+
+    def ready_workers(self, suite: Suite) -> None:
+        """Have workers get ready while the run is planned, unless it looks as if it had been finished before."""
+        if not self.workers.scheduler and not (self.folder(suite) / PAGE).is_file():
+            forking.begin()
