@@ -43,7 +43,11 @@ class Artefact:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What made it: ``job``, ``seconds``, ``files`` (name → SHA-256); ``not_applicable`` if it has no meaning."""
+        """What made it, and what it consists of.
+
+        ``job``, ``seconds``, ``files`` (name → SHA-256), ``written`` (name → size in bytes and nanoseconds of its last
+        change); ``not_applicable`` if it has no meaning.
+        """
         loaded: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         return loaded
 
@@ -61,11 +65,19 @@ class Artefact:
         return json.loads(self.path(name).read_text(encoding="utf-8"))
 
     def intact(self) -> bool:
-        """Tell whether the manifest can be read and every file has the checksum that it names."""
+        """Tell whether the manifest can be read and every file is as it was written.
+
+        A file that has the size and the time that it was left with is not read: a run looks at thousands. One that was
+        written to, copied or touched since has to have the checksum that the manifest names.
+        """
         try:
             files: dict[str, str] = self.manifest["files"]
-            return all(_sha256(self.folder / name) == checksum for name, checksum in files.items())
-        except (OSError, ValueError, KeyError):
+            written: dict[str, list[int]] = self.manifest.get("written", {})
+            return all(
+                _written(self.folder / name) == written.get(name) or _sha256(self.folder / name) == checksum
+                for name, checksum in files.items()
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
 
@@ -118,8 +130,9 @@ class Store:
         beside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.root))
         try:
             yield beside
-            files = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
-            manifest = canonical({**job, "files": files})
+            made = sorted(beside.iterdir())
+            files = {path.name: _sha256(path) for path in made}
+            manifest = canonical({**job, "files": files, "written": {path.name: _written(path) for path in made}})
             (beside / MANIFEST).write_text(manifest, encoding="utf-8")
             # A temporary folder is its maker's alone; a store may be shared.
             beside.chmod(0o755)
@@ -165,6 +178,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _written(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def default_store() -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advser import store as store_module
 from advser.store import MANIFEST, Store, canonical, digest, replacing
 
 KEY = "ab" + "0" * 62
@@ -27,6 +29,13 @@ def store(tmp_path: Path) -> Store:
 def make(store: Store, content: bytes = b"content") -> None:
     with store.create(KEY, {"job": "test"}) as folder:
         (folder / "data.bin").write_bytes(content)
+
+
+def rewrite(file: Path, content: bytes) -> None:
+    """Write to a file some time after it was made; two writes in a row may have the same time."""
+    file.write_bytes(content)
+    later = file.stat().st_mtime_ns + 10**9
+    os.utime(file, ns=(later, later))
 
 
 def test_a_made_artefact_is_found_and_intact(store: Store) -> None:
@@ -49,12 +58,13 @@ def test_an_error_leaves_nothing_behind(store: Store) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: (folder / "data.bin").write_bytes(b"changed"),
+        lambda folder: (folder / "data.bin").write_bytes(b"longer than before"),
+        lambda folder: rewrite(folder / "data.bin", b"changed"),
         lambda folder: (folder / "data.bin").unlink(),
         lambda folder: (folder / MANIFEST).write_text("{"),
         lambda folder: (folder / MANIFEST).write_text("{}"),
     ],
-    ids=["changed", "removed", "manifest cut", "manifest empty"],
+    ids=["longer", "as long, later", "removed", "manifest cut", "manifest empty"],
 )
 def test_a_damaged_artefact_counts_as_absent_and_can_be_made_again(store: Store, damage) -> None:
     make(store)
@@ -63,6 +73,31 @@ def test_a_damaged_artefact_counts_as_absent_and_can_be_made_again(store: Store,
     assert KEY not in store
     make(store)
     assert store.get(KEY).intact()
+
+
+def test_what_was_not_written_to_since_is_not_read_and_what_was_touched_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(store)
+    read: list[Path] = []
+    checksum = store_module._sha256
+    monkeypatch.setattr(store_module, "_sha256", lambda path: read.append(path) or checksum(path))
+    assert store.get(KEY).intact()
+    assert read == []
+    rewrite(store.get(KEY).path("data.bin"), b"content")
+    assert store.get(KEY).intact()
+    assert read == [store.get(KEY).path("data.bin")]
+
+
+def test_an_artefact_of_before_these_times_were_told_is_read(store: Store) -> None:
+    make(store)
+    manifest = store.get(KEY).path(MANIFEST)
+    told = json.loads(manifest.read_text())
+    del told["written"]
+    manifest.write_text(json.dumps(told))
+    assert store.get(KEY).intact()
+    store.get(KEY).path("data.bin").write_bytes(b"changed")
+    assert not store.get(KEY).intact()
 
 
 def test_the_first_of_two_equal_artefacts_stays(store: Store) -> None:

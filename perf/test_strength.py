@@ -1,0 +1,46 @@
+"""Whether attacks are as strong with gradients in bfloat16: what they reach, judged in float32 from 16-bit sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from measuring import Figure, Table
+from test_matrix import DATA, run
+
+from advser.results import Results
+
+SUITE: dict[str, Any] = {
+    "name": "strength", "corpus": "emodb", "protocol": "5pair", "folds": ["fold1"], "transcriber": "none",
+    "noise": False, "audit": False, "metrics": ["accuracy", "loss"],
+    "training": {"iterations": 200, "learning_rate": 1e-3, "schedule": "cosine", "fit_on": "train+validation"},
+    "models": [{"name": "cnn4", "params": {"width": 0.25, "frames": 160}}],
+    "defenses": [
+        "none",
+        {"name": "madry", "params": {"attack": {"name": "pgd", "params": {"epsilon": 0.06, "steps": 2}}, "warmup": 50}},
+    ],
+    "attacks": [
+        {"name": name, "domain": domain, "delivery": delivery, "params": {"epsilon": epsilon}}
+        for name in ("ifgsm", "pgd", "mi-fgsm")
+        for domain, delivery, epsilon in (("waveform", "audio", 0.0002), ("spectrogram", "features", 0.03))
+    ],
+}  # fmt: skip
+
+
+def test_bfloat16_is_as_strong(tmp_path: Path, table: Table) -> None:
+    """Add a line for each attack, domain and model: the loss that it reaches with gradients in bfloat16 and float32."""
+    if not (DATA / "emodb").is_dir():
+        pytest.skip("EmoDB is not there ($ADVSER_DATA)")
+    reached = {}
+    for precision in ("fp32", "bf16"):
+        (tmp_path / f"{precision}.yaml").write_text(yaml.safe_dump({**SUITE, "attack_precision": precision}))
+        run(tmp_path, f"{precision}.yaml", "--data", f"emodb={DATA / 'emodb'}")
+        found = Results.load(tmp_path / f"store-{precision}").table
+        found = found[(found["metric"] == "loss") & (found["attack"] != "none") & found["n"].gt(0)]
+        reached[precision] = found.set_index(["attack", "domain", "defense"])["value"]
+    for place, loss in reached["bf16"].items():
+        attack, domain, defense = place
+        what = f"loss after {attack}, {domain}, cnn4 / {defense} on EmoDB, bf16"
+        table.add(Figure("strength", what, loss, reached["fp32"][place], "fp32", "nats", 0.98, at_least=True))
