@@ -51,7 +51,10 @@ class Attack(Parameters, ABC):
     """Whether it takes one step along the gradient, or asks its target nothing; what takes more must not be weaker."""
 
     bf16: ClassVar[bool] = False
-    """Whether it is as strong with gradients in bfloat16, so that suites may give it those (``attack_precision``)."""
+    """Whether it is as strong with gradients in bfloat16, so that suites may give it those (``attack_precision``).
+
+    Of the losses that come with them it may make nothing: they are rounded too. A subclass inherits it.
+    """
 
     needs_spectrogram: ClassVar[bool] = False
     """Whether it needs a model whose features are a spectrogram, even where it perturbs the sound."""

@@ -93,8 +93,6 @@ class PGD(Attack):
         "Madry et al.: Towards deep learning models resistant to adversarial attacks, ICLR 2018, sec. 2.1"
     )
 
-    bf16: ClassVar[bool] = True
-
     epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
     norm: Norm = parameter("linf", about="norm of the budget and of the steps")
     alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)

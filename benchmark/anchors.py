@@ -18,7 +18,7 @@ from advser.comparison import Pooled, pooled, tails
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy, Error
 from advser.metrics.statistics import aligned_sums
-from advser.suite import ANCHORS
+from advser.reserved import ANCHORS
 
 READ: Final = (UAR, Accuracy, Error)
 """Metrics that an anchor has: those of nothing but what it says."""

@@ -81,8 +81,8 @@ class Run:
             InputError: if there is no such key or no row.
             ValueError: if several rows match, or the figure was not measured.
         """
+        from advser.reserved import ANCHORS
         from advser.results import select
-        from advser.suite import ANCHORS
 
         table = select(self.results, where).table
         meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)

@@ -62,7 +62,7 @@ def command() -> None:
     Garbage is collected seldom, and not once more at the end: nearly all objects are those of imported libraries, which
     live as long as the process. To look through them took a quarter of a run of which all is there.
     """
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(50_000, 10, 10)
     atexit.register(gc.freeze)
     main()
 

@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Final
 
-ONE_THREAD: Final = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
+ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """For libraries that would otherwise start a pool of threads in every worker."""
 
-KEEP_MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": 2**34, "MALLOC_MMAP_THRESHOLD_": 2**32}
+KEEP_MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
 """Dask makes glibc return freed memory at once; a training step then asks for all its activations anew each time, which
 took half as long again on two cores."""
 
-IMPORTED: Final = ("distributed", "advser.stages.train", "advser.stages.craft", "advser.stages.judge")
-"""What every worker needs sooner or later; nothing of it starts a thread or asks for a GPU when it is imported."""
+_CLEAN: Final = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+"""Sets have the same order in all runs; no file of the current folder takes the place of a library's."""
+
+IMPORTED: Final = ("distributed", "torch", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "soundfile")
+"""What every worker needs sooner or later. None of these starts a thread or asks for a GPU when it is imported.
+
+Nor is one of them AdvSER's, whose sources may change while the process lives."""
 
 
-def method() -> str:
-    """Return how workers are started here (``multiprocessing``): forked from a clean process, where there is such."""
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-
-
+@cache
 def begin() -> None:
-    """Have the process started that workers are forked from, if there is none yet; it ends with this one.
+    """Start the process that workers are forked from; it ends with this one.
 
-    It goes on by itself: by the time that it is asked for workers, it may still import.
+    It goes on by itself: when it is asked for workers, it may still import. On Linux alone, since the system libraries
+    of macOS do not survive a fork; and not if this process has such a process already, which was started otherwise.
     """
-    if method() != "forkserver":
+    if sys.platform != "linux" or _server() is not None:
         return
     from multiprocessing import forkserver
 
     multiprocessing.set_forkserver_preload([*IMPORTED])
-    with ignoring_interrupts(), _set({**ONE_THREAD, **KEEP_MEMORY}):
+    with ignoring_interrupts(), _set({**ONE_THREAD, **KEEP_MEMORY, **_CLEAN}):
         forkserver.ensure_running()
+    # Only when it has imported all does it look whether this process still is; till then it holds its output open.
+    atexit.register(_end, _begun.setdefault(os.getpid(), _server()))
+
+
+def method() -> str:
+    """Return how workers are to be started (``multiprocessing``): forked, if `begin` was called in this process."""
+    return "forkserver" if _begun.get(os.getpid()) else "spawn"
+
+
+_begun: Final[dict[int, int | None]] = {}
+"""By process: the one that `begin` started there."""
+
+
+def _server() -> int | None:
+    from multiprocessing import forkserver
+
+    found: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return found
+
+
+def _end(server: int | None) -> None:
+    if server:
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
 
 
 @contextmanager
@@ -54,15 +83,12 @@ def ignoring_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _set(variables: Mapping[str, int]) -> Iterator[None]:
-    """Let processes that are started meanwhile inherit these variables."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update({name: str(value) for name, value in variables.items()})
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started meanwhile inherit these variables, but for those that are set already."""
+    missing = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(missing)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in missing:
+            del os.environ[name]

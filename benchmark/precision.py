@@ -6,20 +6,20 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from advser.training import Precision, Wanted
+from advser.training import Precision, WantedPrecision
 
 
-def settled(wanted: Wanted, device: str) -> Precision:
+def settled(wanted: WantedPrecision, device: str) -> Precision:
     """Return what ``wanted`` comes to on the processor of ``device``."""
     if wanted != "auto":
         return wanted
-    return "bf16" if bf16_pays(device) else "fp32"
+    return "bf16" if computes_in_bf16(device) else "fp32"
 
 
-def bf16_pays(device: str) -> bool:
+def computes_in_bf16(device: str) -> bool:
     """Tell whether the processor of ``device`` computes in bfloat16 natively."""
     if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

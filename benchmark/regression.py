@@ -18,8 +18,9 @@ from advser.metrics.base import Array, ClipMetric, Metric, ModelMetric
 from advser.paired import corrected, counted, detectable, worsening
 from advser.parameters import build
 from advser.plugins import METRICS
+from advser.reserved import ANCHORS
 from advser.results import KEYS, MEASURED_ANEW, Results
-from advser.suite import ANCHORS, PluginEntry, Suite
+from advser.suite import PluginEntry, Suite
 
 Verdict = Literal["same", "better", "worse", "noise", "regression", "lost", "new"]
 """``same``; ``better`` or ``worse``, but not gated or within the tolerance; ``noise``: beyond the tolerance, and not

@@ -124,10 +124,12 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
-    forking.begin()
+    method = forking.method()
+    # For workers that are forked it would be too late; the process that they are forked from has these already.
+    spawned_with = {**forking.ONE_THREAD, **forking.KEEP_MEMORY} if method == "spawn" else {}
     settings = {
-        "distributed.worker.multiprocessing-method": forking.method(),
-        "distributed.nanny.pre-spawn-environ": {**forking.ONE_THREAD, **forking.KEEP_MEMORY},
+        "distributed.worker.multiprocessing-method": method,
+        "distributed.nanny.pre-spawn-environ": spawned_with,
     }
     with dask.config.set(settings), ExitStack() as stack:
         with forking.ignoring_interrupts():
@@ -139,8 +141,8 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
                 dashboard_address="localhost:0",
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
-                # As it is now, not as it was when the process was started that workers are forked from.
-                env={**os.environ, **{name: str(value) for name, value in forking.ONE_THREAD.items()}},
+                # What was set since the process was started that workers are forked from; what was unset stays there.
+                env={**os.environ, **forking.ONE_THREAD},
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client, count

@@ -31,7 +31,7 @@ from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
 from advser.registry import load_plugin_file, plugin_files, plugin_names
 from advser.request import PAGE, Request
-from advser.results import Results
+from advser.results import CLEAN, Results
 from advser.runner import missing, run_jobs
 from advser.samples import write_samples
 from advser.sanity.splits import split_findings
@@ -236,8 +236,12 @@ def _precision(jobs: Iterable[Job]) -> dict[str, list[str]]:
     jobs = list(jobs)
     return {
         "training": sorted({job.spec["training"]["precision"] for job in jobs if job.stage == "train"}),
-        "attacks": sorted({job.spec["precision"] for job in jobs if job.stage == "craft"}),
+        "attacks": sorted({job.spec["precision"] for job in jobs if job.stage == "craft" and not _is_clean(job)}),
     }
+
+
+def _is_clean(job: Job) -> bool:
+    return bool(job.spec["attack"]["name"] == CLEAN)
 
 
 def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Source files: where a module has its own, what it imports, and hashes of the code that it consists of.
 
-Nothing of AdvSER's own is imported here except the error types, and no module that is asked about either.
+Nothing of AdvSER's own is imported here except the error types and, to write an outline, the store; and no module that
+is asked about.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ def _keep(place: Path, text: str) -> None:
 
 @cache
 def _forget(outlines: Path) -> None:
-    """Remove the outlines that nobody has read for long, once in a process that makes new ones."""
+    """Remove old outlines, read last (or, where file systems tell no reading, made) long ago; once in a process."""
     for file in outlines.iterdir():
         with suppress(OSError):
             if time.time() - file.stat().st_atime > FORGOTTEN_AFTER:

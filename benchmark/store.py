@@ -1,8 +1,9 @@
 """The store: what each job made, in one folder an artefact, under a key of all that went into it.
 
 Layout: ``<root>/<first two characters of the key>/<key>/`` with the job's files and ``manifest.json`` (the job, its
-seconds, and the SHA-256 of every file). A folder is written beside and renamed, so that it is whole or absent, also
-after a kill. Reading verifies the checksums; a damaged artefact counts as absent and is made anew.
+seconds, and the SHA-256, size and time of every file). A folder is written beside and renamed, so that it is whole or
+absent, also after a kill. A damaged artefact counts as absent and is made anew: one with a file that has another size or time than
+it was left with, and another checksum. What a disk changes by itself is not seen; who doubts a store takes a fresh one.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -14,11 +14,9 @@ from advser.changes import Loader, apply, separate
 from advser.errors import InputError, did_you_mean
 from advser.exhibits import Exhibit, name_of
 from advser.parameters import explain
+from advser.reserved import ANCHORS
 from advser.threat import Delivery, Domain, Norm
-from advser.training import Training, Wanted
-
-ANCHORS: Final = ("random", "majority")
-"""Models that are no models, for figures to be seen against (`advser.anchors`); no suite can call a model so."""
+from advser.training import Training, WantedPrecision
 
 
 def _listed(value: Any) -> Any:
@@ -185,7 +183,7 @@ class Suite(_Schema):
     newcomers: list[Newcomer] = []
     metrics: list[PluginEntry] = Field(min_length=1)
     transcriber: PluginEntry = PluginEntry(name="auto")
-    attack_precision: Wanted = "auto"
+    attack_precision: WantedPrecision = "auto"
     batch_size: int = Field(32, ge=1)
     bootstrap: int = Field(2000, ge=1)
     worst: list[WorstCase] = []

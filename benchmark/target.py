@@ -141,8 +141,8 @@ class Target:
     Attributes:
         lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
         objective: the loss that attacks ascend.
-        precision: of the passes that end in a gradient of ``x``, of which outputs are float32 again; all other passes
-            compute in float32.
+        precision: of the passes that end in a gradient of ``x`` (not of the features, `feature_gradient`), of which
+            outputs are float32 again; ``fp32`` leaves them, like all other passes, to what the caller has set.
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
@@ -245,7 +245,7 @@ class Target:
     def decisions_ahead(self, x: Tensor) -> Tensor:
         """Return what `decisions` does, by a forward pass that the next gradient at the same ``x`` goes on from.
 
-        White-box only. A model that draws at random is asked anew then.
+        White-box only. A model that draws at random is asked anew then. It is a pass of the target's ``precision``.
         """
         self._grant("gradient", "white-box")
         if self.randomised:

@@ -7,7 +7,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Precision = Literal["fp32", "bf16"]
-Wanted = Literal["auto", "fp32", "bf16"]
+"""float32, or bfloat16 by PyTorch's autocast."""
+
+WantedPrecision = Literal["auto", "fp32", "bf16"]
 """What a suite may say of a precision: ``auto`` is bf16 where the processor computes in it."""
 
 
@@ -39,7 +41,7 @@ class Training(BaseModel):
     fit_on: Literal["train", "train+validation"] = "train"
     select: Literal["last", "best"] = "last"
     evaluate_every: int = Field(100, ge=1)
-    precision: Wanted = "auto"
+    precision: WantedPrecision = "auto"
 
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 
 from advser.leaderboards.board import Board, Cell
 from advser.leaderboards.narrowing import row_keys
-from advser.suite import ANCHORS
+from advser.reserved import ANCHORS
 
 
 def charts(boards: Sequence[Board]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from advser.errors import InputError
 from advser.leaderboards.board import MISSING, Cell
+from advser.reserved import ANCHORS
 from advser.results import CLEAN, KEYS, Results, value_text
-from advser.suite import ANCHORS
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""

@@ -23,7 +23,7 @@ SUITE: dict[str, Any] = {
     ],
     "attacks": [
         {"name": name, "domain": domain, "delivery": delivery, "params": {"epsilon": epsilon}}
-        for name in ("ifgsm", "pgd", "mi-fgsm")
+        for name in ("ifgsm", "mi-fgsm")
         for domain, delivery, epsilon in (("waveform", "audio", 0.0002), ("spectrogram", "features", 0.03))
     ],
 }  # fmt: skip

@@ -29,10 +29,12 @@ def with_one_worker(arguments: Sequence[str | Path]) -> list[str]:
 def registries_as_they_were() -> Iterator[None]:
     """Take out of the registries what is put in meanwhile: suites that are joined by newcomers would have it."""
     before = {kind: set(registry.decorated()) for kind, registry in BY_KIND.items()}
-    yield
-    for kind, registry in BY_KIND.items():
-        for name in set(registry.decorated()) - before[kind]:
-            registry.withdraw(name)
+    try:
+        yield
+    finally:
+        for kind, registry in BY_KIND.items():
+            for name in set(registry.decorated()) - before[kind]:
+                registry.withdraw(name)
 
 
 def advser(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,7 @@ def advser(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300
     )
 
 
-def advser_here(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def advser_here(*arguments: str | Path, cwd: Path = Path()) -> subprocess.CompletedProcess[str]:
     """Run ``advser`` in this process, where all that it imports is there already, in its workers too.
 
     A plugin file that it loads is loaded once: what is to change in between is for `advser`.

@@ -11,8 +11,9 @@ import pandas as pd
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.ranking import Judged, ranks
+from advser.reserved import ANCHORS
 from advser.results import KEYS, Results, no_examples
-from advser.suite import ANCHORS, Suite
+from advser.suite import Suite
 
 METRICS = {
     "uar": ("UAR", "", 3, True),

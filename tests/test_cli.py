@@ -120,7 +120,7 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
     ],
 )
 def test_show_tells_what_a_plugin_of_a_kind_says_of_itself(kind: str, name: str, told: list[str]) -> None:
-    done = advser_here("show", kind, name, cwd=Path())
+    done = advser_here("show", kind, name)
     assert [text for text in told if text not in done.stdout] == []
 
 
@@ -169,6 +169,7 @@ def test_a_suite_that_is_wrong_is_told_by_the_installed_command_before_torch_is_
     command = [sys.executable, "-X", "importtime", ADVSER, "run", "wrong.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert [line for line in imported if line.split()[-1] == "advser.suite"]
     assert not [line for line in imported if line.split()[-1] in ("torch", "pandas", "distributed")]
     told = [line for line in done.stderr.splitlines() if line not in imported]
     assert (done.returncode, told) == (2, ["advser: suite wrong.yaml: corpus: Field required"])

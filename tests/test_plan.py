@@ -571,7 +571,7 @@ def test_keys_change_when_results_would_and_not_with_names(changes: dict[str, An
 def test_gradients_are_in_bfloat16_where_the_suite_the_attack_and_the_processor_allow_it(
     wanted: str, attack: str, native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("advser.precision.bf16_pays", lambda device: native)
+    monkeypatch.setattr("advser.precision.computes_in_bf16", lambda device: native)
     made = plan(attack_precision=wanted, attacks=[{**FGSM, "name": attack}], folds=["fold1"])
     found = {job.spec["attack"]["name"]: job.spec["precision"] for job in made.jobs.values() if job.stage == "craft"}
     assert found == {"none": "fp32", attack: precision}

@@ -15,8 +15,8 @@ from commandline import ADVSER, advser, advser_here, jobs_done
 
 from advser.leaderboards.boards import BOARDS
 from advser.precision import settled
+from advser.reserved import ANCHORS
 from advser.results import Results
-from advser.suite import ANCHORS
 
 CUT = [
     "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"

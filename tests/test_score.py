@@ -22,12 +22,13 @@ from advser.metrics.base import Array, ClipMetric, Metric, Need
 from advser.parameters import parameter
 from advser.plan import Cell, Plan, make_plan
 from advser.plugins import METRICS, TRANSCRIBERS
+from advser.reserved import ANCHORS
 from advser.results import Results
 from advser.score import Scored, Scorer
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import load_prepared
 from advser.store import Store
-from advser.suite import ANCHORS, Suite, WorstCase
+from advser.suite import Suite, WorstCase
 from advser.transcribers.base import Transcriber
 from advser.worker import execute
 

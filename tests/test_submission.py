@@ -134,7 +134,7 @@ def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interva
     better.loc[attacked, ["value", "ci_low", "ci_high"]] = [0.95, *interval]
     Results(better, results.examples, results.run, results.ranks, results.pooled).save(folder)
     submit(folder, [place / "halved.py"], tmp_path / "claimed.zip")
-    done = advser_here("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
+    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0.9500" in done.stdout
     assert "1 outside" in done.stdout
@@ -173,7 +173,7 @@ def test_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
     silent = results.run["audit"] | {"flags": []}
     replace(results, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
     submit(tmp_path / "claimed", [place / "halved.py"], tmp_path / "claimed.zip")
-    done = advser_here("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
+    done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"flags that the submission does not tell: {', '.join(sorted(told))}" in done.stdout
 

@@ -46,6 +46,7 @@ def run(
 
     Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
     """
+    from advser import forking
     from advser.request import Request
     from advser.runner import Workers, device_named
     from advser.store import default_store
@@ -57,7 +58,7 @@ def run(
     request = Request(
         suite, store or default_store(), where, out, changes, pairs("--only", only, "KEY=GLOB"), pool, external
     )
-    # From here on everything waits for torch; the workers wait for it at the same time.
+    # What can be told without torch is told before it is imported, for which the workers wait at the same time.
     read = load(suite, changes)
     if not dry_run:
         request.ready_workers(read)
@@ -68,6 +69,8 @@ def run(
     if dry_run:
         _list_jobs(prepared, output)
         return
+    if prepared.waiting and not scheduler:
+        forking.begin()
     report = carry_out(request, prepared, console(errors=True))
     _report(report, output)
     if failed := int((report.results.table["status"] == "failed").sum()):

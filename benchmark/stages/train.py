@@ -167,6 +167,7 @@ def _loop(
     validation = list(prepared.folds[spec["fold"]].validation) if training.fit_on == "train" else []
     generator = torch.Generator(device).manual_seed(spec["seed"])
     targets = torch.from_numpy(prepared.targets).to(device)
+    precision = settled(training.precision, device)
     history: list[dict[str, float]] = []
     best: tuple[float, dict[str, Tensor]] | None = None
     losses: list[float] = []
@@ -175,7 +176,7 @@ def _loop(
         model.train()
         waveform, lengths = _on(device, prepared.clips.batch(rows))
         batch = TrainingBatch(waveform, lengths, targets[rows], features(rows, waveform, lengths), generator, kept)
-        with computing(settled(training.precision, device), torch.device(device)):
+        with computing(precision, torch.device(device)):
             loss = defense.loss(model, batch, step)
         _descend(optimizer, loss, step)
         losses.append(float(loss.detach()))

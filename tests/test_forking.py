@@ -1,0 +1,85 @@
+"""The process that workers are forked from: what it hands on to them, and that it ends with the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commandline import ADVSER
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+
+PROGRAM = """
+import os, signal, sys
+from advser import forking
+
+
+def told():
+    loaded = {name for name in forking.IMPORTED if name in sys.modules}
+    environment = os.environ.get("ASKED"), os.environ["OMP_NUM_THREADS"], "MALLOC_MMAP_THRESHOLD_" in os.environ
+    return loaded == {*forking.IMPORTED}, hash("a"), signal.getsignal(signal.SIGINT) is signal.SIG_IGN, *environment
+
+
+if __name__ == "__main__":
+    from advser.runner import Workers, _client
+    assert forking.method() == "spawn"
+    forking.begin()
+    assert forking.method() == "forkserver"
+    assert "OMP_NUM_THREADS" not in os.environ and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    for asked in ("once", "again"):
+        os.environ["ASKED"] = asked
+        with _client(Workers(1), 1) as (client, count):
+            assert count == 1
+            print(*client.submit(told, pure=False).result())
+"""
+
+
+def test_workers_have_all_imported_one_thread_no_interrupts_and_the_same_order_of_sets(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    # A file of the current folder must not take the place of a library's module.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "soundfile.py").write_text("raise SystemExit(7)\n")
+    given = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONHASHSEED")}
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-P", tmp_path / "program.py"], cwd=tmp_path / "elsewhere", env=given,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append([line.split() for line in done.stdout.splitlines()])
+    for lines in found:
+        assert [[ready, *others] for ready, _, *others in lines] == [
+            ["True", "True", "once", "1", "True"],
+            ["True", "True", "again", "1", "True"],
+        ]
+    assert len({line[1] for lines in found for line in lines}) == 1
+
+
+@pytest.mark.parametrize("wrong", [("--plugin", "none.py"), ("--only", "colour=red")])
+def test_a_command_that_is_refused_leaves_no_process_behind(wrong: tuple[str, str], tmp_path: Path) -> None:
+    command = [ADVSER, "run", "demo", *wrong, "--store", "store"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
+    deadline = time.monotonic() + 5
+    while (left := started_in(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+
+
+def started_in(folder: Path) -> list[str]:
+    """Return the processes whose current folder it is."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                here = (process / "cwd").resolve() == folder.resolve()
+            except OSError:
+                continue
+            if here:
+                found.append(process.name)
+    return found
