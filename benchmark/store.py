@@ -2,8 +2,9 @@
 
 Layout: ``<root>/<first two characters of the key>/<key>/`` with the job's files and ``manifest.json`` (the job, its
 seconds, and the SHA-256, size and time of every file). A folder is written beside and renamed, so that it is whole or
-absent, also after a kill. A damaged artefact counts as absent and is made anew: one with a file that has another size or time than
-it was left with, and another checksum. What a disk changes by itself is not seen; who doubts a store takes a fresh one.
+absent, also after a kill. A damaged artefact counts as absent and is made anew: one with a file whose size or time is
+not that which it was left with, and whose checksum is not either. What a disk changes by itself is not seen; who doubts
+a store takes a fresh one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Artefact:
     def manifest(self) -> dict[str, Any]:
         """What made it, and what it consists of.
 
-        ``job``, ``seconds``, ``files`` (name → SHA-256), ``written`` (name → size in bytes and nanoseconds of its last
+        ``job``, ``seconds``, ``files`` (name → SHA-256), ``written`` (name → bytes, and nanoseconds of the last
         change); ``not_applicable`` if it has no meaning.
         """
         loaded: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
