@@ -22,7 +22,7 @@ def test_judging(tmp_path: Path, table: Table) -> None:
     keys = {role: artefact.folder.name for role, artefact in artefacts.items()}
     (store.root / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
     clips = len(load_prepared(artefacts["prepared"]).folds[FOLD].test)
-    taken = contest([as_workers(ours, store.root, whisper), as_one_worker(theirs, store.root, whisper)], 3)
+    taken = contest([as_workers(ours, store.root, whisper), as_one_worker(theirs, store.root, whisper)], 9)
     for name in (*METRICS, "faster-whisper"):
         rates = [clips / taken[who] for who in (name, f"{name} in a row")]
         table.add(Figure("judging", name, rates[0], rates[1], "called in a row", "clips/s", 0.9 * CORES, at_least=True))
