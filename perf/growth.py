@@ -23,7 +23,7 @@ def draw(growths: Sequence[Growth], directory: Path) -> None:
             fitted = at_0 + more * counts if one.exponent > 0 else falling
             place.plot(counts, fitted, color=look(number)["color"], linewidth=1)
             place.plot(one.counts, one.seconds, linestyle="", **look(number))
-            place.set(xlabel=one.with_, ylabel="seconds", ylim=(0, None), title=one.what)
+            place.set(xlabel=one.with_, ylabel="seconds", ylim=(0, 1.08 * max(one.seconds)), title=one.what)
             SCREEN.shorten_ticks(place)
             if len(one.counts) == 2:
                 place.set_xticks(one.counts)
