@@ -104,7 +104,9 @@ def test_jobs_keep_all_cores_busy(tmp_path: Path, table: Table) -> None:
     full_use(tmp_path, "a suite of a minute or two, from start to boards", "work.yaml", (), table)
     seconds = {CORES: _alone(tmp_path, CORES), 1: _alone(tmp_path, 1)}
     counts = sorted(seconds)
-    table.growths.append(Growth("jobs of a suite of a minute or two", "workers", counts, [seconds[count] for count in counts]))
+    table.growths.append(
+        Growth("jobs of a suite of a minute or two", "workers", counts, [seconds[count] for count in counts])
+    )
 
 
 def _alone(folder: Path, workers: int) -> float:
