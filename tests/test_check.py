@@ -169,6 +169,16 @@ class TwoSteps(Forgetful):
         return x
 
 
+class Coarse(Forgetful):
+    """Says that it is as strong in bfloat16, and hardly moves there."""
+
+    bf16: ClassVar[bool] = True
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        share = 0.01 if target.precision == "bf16" else 1
+        return x + share * self.epsilon * target.gradient(x, labels).sign()
+
+
 class Rooted(Undefended):
     """Gives attackers a loss that has no number for a gradient."""
 
@@ -188,6 +198,7 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, InPlace, "inputs stay as they are"),
     (contract.attack, OwnBudget, "the budget is read from epsilon and norm"),
     (contract.attack, TwoSteps, "single_step"),
+    (contract.attack, Coarse, "as strong with gradients in bfloat16"),
     (contract.defense, Rooted, "the attacker's loss (adaptive) has a gradient"),
     (contract.defense, Constant, "the objective moves the weights"),
     (contract.defense, PerClip, "the objective is a finite scalar"),

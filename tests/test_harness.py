@@ -150,15 +150,20 @@ def prepared(store: Store) -> Artefact:
     return do(store, prepare, dict(prepare_job(load("demo"), 0, None).spec))
 
 
-@pytest.fixture(scope="module")
-def trained(store: Store, prepared: Artefact) -> Artefact:
-    spec = {
+def to_train(defense: str, params: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]:
+    """The spec of a training of the smallest model on the first fold."""
+    return {
         "model": {"name": "tiny", "params": {}},
-        "defense": {"name": "none", "params": {}},
-        "training": {"iterations": 60, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
+        "defense": {"name": defense, "params": params or {}},
+        "training": {"precision": "fp32", **training},
         "fold": "fold1",
         "seed": 0,
     }
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, prepared: Artefact) -> Artefact:
+    spec = to_train("none", iterations=60, batch_size=16, learning_rate=2e-3)
     return do(store, train, spec, prepared=prepared)
 
 
@@ -288,13 +293,7 @@ def test_training_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(p
 def test_a_victim_that_draws_at_random_is_attacked_judged_and_certified_the_same_at_every_run(
     prepared, tmp_path
 ) -> None:
-    spec = {
-        "model": {"name": "tiny", "params": {}},
-        "defense": {"name": "smoothing", "params": {"sigma": 0.01, "draws": 2}},
-        "training": {"iterations": 20, "batch_size": 8, "precision": "fp32"},
-        "fold": "fold1",
-        "seed": 0,
-    }
+    spec = to_train("smoothing", {"sigma": 0.01, "draws": 2}, iterations=20, batch_size=8)
     common = {"fold": "fold1", "batch_size": 16}
     certify = {"name": "certified-radius", "params": {"draws": 5, "selection": 2}}
     written = []
@@ -333,13 +332,7 @@ def test_a_batch_that_is_too_long_reads_as_any_other(prepared: Artefact, request
 def test_clips_too_long_for_a_batch_are_analysed_apart_with_the_same_result(
     prepared: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    spec = {
-        "model": {"name": "tiny", "params": {}},
-        "defense": {"name": "none", "params": {}},
-        "training": {"iterations": 3, "batch_size": 8, "precision": "fp32"},
-        "fold": "fold1",
-        "seed": 0,
-    }
+    spec = to_train("none", iterations=3, batch_size=8)
     whole = do(Store(tmp_path / "whole"), train, spec, prepared=prepared)
     request.getfixturevalue("little_room")
     analyse, sizes = LogMel.analyse, []
@@ -376,13 +369,7 @@ class Remembers(Undefended):
 
 
 def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wants(prepared, tmp_path) -> None:
-    spec = {
-        "model": {"name": "tiny", "params": {}},
-        "defense": {"name": "test-remembers", "params": {}},
-        "training": {"iterations": 7, "batch_size": 8, "precision": "fp32"},
-        "fold": "fold1",
-        "seed": 0,
-    }
+    spec = to_train("test-remembers", iterations=7, batch_size=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEFENSES._decorated, "test-remembers", Remembers)
         do(Store(tmp_path), train, spec, prepared=prepared)
@@ -404,13 +391,11 @@ def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wan
     ids=lambda value: "-".join(map(str, value.values())),
 )
 def test_every_way_of_training_ends_with_finite_weights(training, prepared, tmp_path) -> None:
-    spec = {
-        "model": {"name": "tiny", "params": {}},
-        "defense": {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}}},
-        "training": {"iterations": 4, "batch_size": 8, "precision": "fp32", **training},
-        "fold": "fold1",
-        "seed": 0,
-    }
+    spec = to_train(
+        "vanilla",
+        {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}},
+        **{"iterations": 4, "batch_size": 8, **training},
+    )
     made = do(Store(tmp_path), train, spec, prepared=prepared)
     assert all(value.isfinite().all() for value in load_file(made.path("weights.safetensors")).values())
     held_out = training.get("fit_on") != "train+validation"
