@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Final
 
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -20,8 +19,9 @@ KEEP_MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_MMAP_THRESHO
 """Dask makes glibc return freed memory at once; a training step then asks for all its activations anew each time, which
 took half as long again on two cores."""
 
-_CLEAN: Final = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
-"""Sets have the same order in all runs; no file of the current folder takes the place of a library's."""
+_CLEAN: Final = {"PYTHONHASHSEED": "6640", "PYTHONSAFEPATH": "1"}
+"""Sets have the order that they have in workers that Dask spawns; no file of the current folder takes the place of a
+library's."""
 
 IMPORTED: Final = ("distributed", "torch", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "soundfile")
 """What every worker needs sooner or later. None of these starts a thread or asks for a GPU when it is imported.
@@ -29,7 +29,6 @@ IMPORTED: Final = ("distributed", "torch", "pandas", "pyarrow.parquet", "pydanti
 Nor is one of them AdvSER's, whose sources may change while the process lives."""
 
 
-@cache
 def begin() -> None:
     """Start the process that workers are forked from; it ends with this one.
 
@@ -43,17 +42,19 @@ def begin() -> None:
     multiprocessing.set_forkserver_preload([*IMPORTED])
     with ignoring_interrupts(), _set({**ONE_THREAD, **KEEP_MEMORY, **_CLEAN}):
         forkserver.ensure_running()
-    # Only when it has imported all does it look whether this process still is; till then it holds its output open.
-    atexit.register(_end, _begun.setdefault(os.getpid(), _server()))
+    if server := _server():
+        _begun.add(server)
+        # Only when it has imported all does it look whether this process still is; till then it holds its output open.
+        atexit.register(_end, server)
 
 
 def method() -> str:
     """Return how workers are to be started (``multiprocessing``): forked, if `begin` was called in this process."""
-    return "forkserver" if _begun.get(os.getpid()) else "spawn"
+    return "forkserver" if _server() in _begun else "spawn"
 
 
-_begun: Final[dict[int, int | None]] = {}
-"""By process: the one that `begin` started there."""
+_begun: Final[set[int]] = set()
+"""The process that `begin` started, if it did."""
 
 
 def _server() -> int | None:
@@ -63,10 +64,9 @@ def _server() -> int | None:
     return found
 
 
-def _end(server: int | None) -> None:
-    if server:
-        with suppress(ProcessLookupError):
-            os.kill(server, signal.SIGKILL)
+def _end(server: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(server, signal.SIGKILL)
 
 
 @contextmanager

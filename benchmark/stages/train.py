@@ -23,11 +23,11 @@ from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.parameters import arguments, build
 from advser.plugins import DEFENSES, MODELS
-from advser.precision import computing, settled
+from advser.precision import computing
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store import Artefact
 from advser.tensors import Scratch, scratch
-from advser.training import Training
+from advser.training import Precision, Training
 
 WEIGHTS = "weights.safetensors"
 EVALUATION_BATCH = 32
@@ -167,7 +167,8 @@ def _loop(
     validation = list(prepared.folds[spec["fold"]].validation) if training.fit_on == "train" else []
     generator = torch.Generator(device).manual_seed(spec["seed"])
     targets = torch.from_numpy(prepared.targets).to(device)
-    precision = settled(training.precision, device)
+    # What ``auto`` comes to is settled where a run is planned, so that a job's key tells it.
+    precision: Precision = "bf16" if training.precision == "bf16" else "fp32"
     history: list[dict[str, float]] = []
     best: tuple[float, dict[str, Tensor]] | None = None
     losses: list[float] = []
