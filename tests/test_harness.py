@@ -394,7 +394,9 @@ def test_every_way_of_training_ends_with_finite_weights(training, prepared, tmp_
     spec = to_train(
         "vanilla",
         {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}},
-        **{"iterations": 4, "batch_size": 8, **training},
+        iterations=4,
+        batch_size=8,
+        **training,
     )
     made = do(Store(tmp_path), train, spec, prepared=prepared)
     assert all(value.isfinite().all() for value in load_file(made.path("weights.safetensors")).values())
