@@ -203,6 +203,7 @@ def test_the_charts_are_drawn_and_lead_to_cells(page: Any) -> None:
         link.click()
         page.get_by_role("dialog").wait_for(state="visible")
         page.keyboard.press("Escape")
+        page.wait_for_function("link => document.activeElement === link", arg=link.element_handle())
 
 
 def test_every_link_has_a_name_that_can_be_read_out(page: Any) -> None:

@@ -401,9 +401,12 @@ if (budgets.length) {
 
 // ---------------------------------------------------------------- all of it follows the address
 
+let narrowed;
 function follow() {
-  filter();
-  for (const draw of draws) draw();
+  const chosen = JSON.stringify(filter());
+  // A cell that opens or closes leaves the charts: what led to it keeps the focus.
+  if (chosen !== narrowed) for (const draw of draws) draw();
+  narrowed = chosen;
   const id = state().get("cell");
   if (id) show(id);
   else if (dialog.open) dialog.close();
