@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advser.audio import admissible
-from advser.budget import Budget, admit
+from advser.budget import Budget, Projection, admit, unbounded
 from advser.parameters import Parameters
 from advser.target import Target
 from advser.threat import DOMAINS, Access, Domain, Norm, unit_of
@@ -105,13 +105,13 @@ class Attack(Parameters, ABC):
         """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, itself."""
         return self.projection(x, domain)(perturbed)
 
-    def projection(self, x: Tensor, domain: Domain) -> Callable[[Tensor], Tensor]:
+    def projection(self, x: Tensor, domain: Domain) -> Projection:
         """Return `project` around ``x``, for attacks of many steps: its bounds are computed once.
 
         An attack that projects otherwise overrides this, not `project`.
         """
         budget = self.budget(domain)
-        return (lambda perturbed: perturbed) if budget is None else budget.projection(x)
+        return unbounded if budget is None else budget.projection(x)
 
     def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
         """Return what the harness admits of ``perturbed`` before it rounds: `advser.budget.admit`."""

@@ -78,7 +78,8 @@ class IterativeFGSM(Attack):
         if self.random_start:
             perturbed = project(random_start(x, target, "linf", self.random_start, generator))
         for _ in range(self.steps):
-            perturbed = project(ascended(perturbed, target.gradient(perturbed, labels), size, self.norm))
+            gradient = target.gradient(perturbed, labels)
+            perturbed = project(ascended(perturbed, gradient, size, self.norm, into=gradient), into=gradient)
         return perturbed
 
 
@@ -115,5 +116,5 @@ class PGD(Attack):
                 highest = torch.where(better, loss, highest)
                 best = torch.where(per_clip(better, x), perturbed, best)
                 if step < self.steps:
-                    perturbed = project(ascended(perturbed, gradient, size, self.norm))
+                    perturbed = project(ascended(perturbed, gradient, size, self.norm, into=gradient), into=gradient)
         return best

@@ -55,7 +55,7 @@ class MomentumIterativeFGSM(Attack):
         for _ in range(self.steps):
             gradient = self._gradient(target, perturbed, labels, generator)
             momentum = self.decay * momentum + of_length_1(gradient, 1)
-            perturbed = project(ascended(perturbed, momentum, size, self.norm))
+            perturbed = project(ascended(perturbed, momentum, size, self.norm, into=gradient), into=gradient)
         return perturbed
 
     def _gradient(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

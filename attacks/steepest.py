@@ -18,9 +18,13 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     return gradient.sign() if norm == "linf" else of_length_1(gradient, 2)
 
 
-def ascended(x: Tensor, gradient: Tensor, size: Tensor, norm: Norm) -> Tensor:
-    """Return each clip of ``x`` (B, …) a step of ``size`` (B,) further in the `steepest` direction."""
-    return torch.addcmul(x, per_clip(size, x), steepest(gradient, norm))
+def ascended(x: Tensor, gradient: Tensor, size: Tensor, norm: Norm, into: Tensor | None = None) -> Tensor:
+    """Return each clip of ``x`` (B, …) a step of ``size`` (B,) further in the `steepest` direction.
+
+    The result is written ``into`` that memory, which may be the gradient's: in the cache, a step takes half as long.
+    """
+    direction = torch.sign(gradient, out=into) if norm == "linf" else steepest(gradient, norm)
+    return torch.addcmul(x, per_clip(size, x), direction, out=into)
 
 
 def of_length_1(gradient: Tensor, order: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,18 @@ def scale(original: Tensor, norm: Norm) -> Tensor:
         return original.new_ones(len(original))
     length: Tensor = original.flatten(1).norm(dim=1)
     return length
+
+
+class Projection(Protocol):
+    """Gives the nearest point within a budget around clips that it knows."""
+
+    def __call__(self, perturbed: Tensor, into: Tensor | None = None) -> Tensor:
+        """Return the nearest point to ``perturbed`` (B, …), written ``into`` that memory, which may be its own."""
+
+
+def unbounded(perturbed: Tensor, into: Tensor | None = None) -> Tensor:
+    """Return ``perturbed``: the `Projection` where there is no budget."""
+    return perturbed if into is None else into.copy_(perturbed)
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,11 @@ class Budget:
         """Return the nearest point to ``perturbed`` within the budget around ``original``; both (B, …)."""
         return self.projection(original)(perturbed)
 
-    def projection(self, original: Tensor) -> Callable[[Tensor], Tensor]:
+    def projection(self, original: Tensor) -> Projection:
         """Return `project` around ``original`` (B, …), to be called many times: its bounds are computed once."""
         if self.norm == "linf":
             low, high = original - self.epsilon, original + self.epsilon
-            return lambda perturbed: perturbed.clamp(low, high)
+            return lambda perturbed, into=None: torch.clamp(perturbed, low, high, out=into)
         return partial(_shortened, original=original, bound=self.bound(original))
 
     def size(self, perturbed: Tensor, original: Tensor) -> Tensor:
@@ -85,13 +97,13 @@ class Budget:
         return ~within
 
 
-def _shortened(perturbed: Tensor, original: Tensor, bound: Tensor) -> Tensor:
+def _shortened(perturbed: Tensor, into: Tensor | None = None, *, original: Tensor, bound: Tensor) -> Tensor:
     """Return the points nearest to ``perturbed`` (B, …) within an L2 distance of ``bound`` (B,) from ``original``."""
     delta = perturbed - original
     length = delta.flatten(1).norm(dim=1)
     # Points within the budget are returned as they are: adding the difference again would round them.
     nearest = original + delta * per_clip(bound / length, delta)
-    return torch.where(per_clip(length <= bound, delta), perturbed, nearest)
+    return torch.where(per_clip(length <= bound, delta), perturbed, nearest, out=into)
 
 
 def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:

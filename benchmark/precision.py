@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from advser.training import Precision, WantedPrecision
 
@@ -21,6 +22,16 @@ def computes_in_bf16(device: str) -> bool:
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def pays(model: nn.Module) -> bool:
+    """Tell whether a pass of ``model`` is quicker in bfloat16: it has more than linear layers.
+
+    A convolution uses each weight many times; a linear layer on all of the input reads as much as it computes, and
+    converting that takes longer than is saved.
+    """
+    own = (module for module in model.modules() if next(module.parameters(recurse=False), None) is not None)
+    return any(not isinstance(module, nn.Linear) for module in own)
 
 
 def computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.models.folding import folded
-from advser.precision import computing
+from advser.precision import computing, pays
 from advser.threat import Access, Domain
 from advser.training import Precision
 
@@ -142,7 +142,8 @@ class Target:
         lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
         objective: the loss that attacks ascend.
         precision: of the passes that end in a gradient of ``x`` (not of the features, `feature_gradient`), of which
-            outputs are float32 again; ``fp32`` leaves them, like all other passes, to what the caller has set.
+            outputs are float32 again; ``fp32`` leaves them, like all other passes, to what the caller has set, and
+            stands in place of ``bf16`` for a model that it does not make quicker (`advser.precision.pays`).
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
@@ -168,7 +169,7 @@ class Target:
         self.domain = domain
         self.access = access
         self.objective = objective
-        self.precision = precision
+        self.precision: Precision = precision if model is not None and pays(model) else "fp32"
         self.mask = None if mask is None or bool(mask.all()) else mask
         self.reference = reference
         self.names = tuple(names)
@@ -259,7 +260,10 @@ class Target:
         return self._outputs(x).embedding
 
     def gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
-        """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only."""
+        """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only.
+
+        It is the caller's, to write over too.
+        """
         return self.loss_and_gradient(x, labels, loss)[1]
 
     def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
@@ -289,6 +293,8 @@ class Target:
         self._count(self.backwards)
         gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
+        # That of a mean, say, is one number seen many times.
+        gradient = gradient.clone() if 0 in gradient.stride() else gradient
         return losses.detach(), gradient, outputs
 
     def _to_ascend(self, x: Tensor) -> _Pass:

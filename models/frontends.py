@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from advser.audio import SAMPLE_RATE, sound_mask
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd, Pick, Sound
+from advser.models.spectrum import magnitude
 from advser.torchaudio import transforms
 
 FrameCount = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
@@ -61,7 +62,7 @@ class LogMel(MelFrontEnd):
         return Sound(sound, lengths, torch.zeros_like(lengths))
 
     def _level(self, spectrum: Tensor, counts: Tensor) -> Tensor:
-        return (self.bank @ spectrum.abs() + self.floor).log()
+        return (self.bank @ magnitude(spectrum, 1) + self.floor).log()
 
     def _pick(self, counts: Tensor, *, random: bool) -> Pick:
         index = torch.arange(self.frames, device=counts.device) % counts[:, None]
@@ -130,7 +131,7 @@ class DecibelMel(MelFrontEnd):
         return first * step, torch.minimum((last + 1) * step, lengths)
 
     def _level(self, spectrum: Tensor, counts: Tensor) -> Tensor:
-        power = self.bank @ torch.view_as_real(spectrum).square().sum(3)
+        power = self.bank @ magnitude(spectrum, 2)
         level = 10 * power.clamp_min(self.faintest).log10()
         inside = sound_mask(counts, level.shape[2])[:, None]
         highest = torch.where(inside, level, -torch.inf).amax((1, 2), keepdim=True)

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from advser.audio import SAMPLE_RATE, sound_mask
 from advser.errors import InputError
 from advser.models.base import FrontEnd
+from advser.models.spectrum import short_time_spectrum
 from advser.torchaudio import functional
 
 NEPERS_PER_DB = math.log(10) / 20
@@ -223,7 +224,7 @@ class MelFrontEnd(FrontEnd):
         return 1 + (lengths + 2 * (self.n_fft // 2) - self.n_fft) // self.hop
 
     def _spectrum(self, samples: Tensor) -> Tensor:
-        return torch.stft(samples, self.n_fft, self.hop, window=self.window, pad_mode="constant", return_complex=True)
+        return short_time_spectrum(samples, self.window, self.hop)
 
     def _unpick(self, change: Tensor, counts: Tensor, frames: int) -> Tensor:
         """Return the change of level (B, bands, ``frames``) of a clip's own frames from that of the picked ones."""

@@ -70,6 +70,7 @@ def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any
     with torch.no_grad():
         target, x, given = harness.before(waveform, lengths, labels)
         x = x.clone()
+    precision = target.precision
 
     def attacked() -> None:
         with target:
@@ -78,7 +79,7 @@ def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any
     def bare() -> None:
         for _ in range(STEPS):
             variable = x.clone().requires_grad_()
-            with computing(PRECISION, x.device):
+            with computing(precision, x.device):
                 logits = model.outputs(variable, lengths, domain).logits
             loss = cross_entropy(logits.float(), labels, reduction="sum")
             torch.autograd.grad(loss, variable)

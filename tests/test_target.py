@@ -16,7 +16,7 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs
 from advser.target import OBJECTIVES, Target, margin
-from advser.threat import Access, Domain
+from advser.threat import DOMAINS, Access, Domain
 
 QUESTIONS = {
     "logits": {"white-box", "scores"},
@@ -195,11 +195,17 @@ def test_a_gradient_elsewhere_does_not_go_on_from_decisions_ahead() -> None:
         assert torch.equal(target.gradient(changed, labels), moved)
 
 
-@pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
-def test_gradients_alone_are_in_bfloat16_and_nothing_that_is_told_of_them(
-    kind: type[toys.EmotionModel], domain: Domain
-) -> None:
-    made = toys.model(kind).eval()
+def test_a_linear_model_is_asked_in_float32() -> None:
+    made = toys.model(toys.Linear).eval()
+    x, lengths, labels = toys.sounds()
+    with Target(made, lengths, "waveform") as exact, Target(made, lengths, "waveform", precision="bf16") as asked:
+        assert asked.precision == "fp32"
+        assert torch.equal(asked.gradient(x, labels), exact.gradient(x, labels))
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_gradients_alone_are_in_bfloat16_and_nothing_that_is_told_of_them(domain: Domain) -> None:
+    made = toys.model(toys.Convolutional).eval()
     waveform, lengths, labels = toys.sounds()
     x = made.inputs(waveform, lengths, domain).detach()
     with Target(made, lengths, domain) as exact, Target(made, lengths, domain, precision="bf16") as rounded:
