@@ -289,7 +289,7 @@ class Target:
         outputs = passed.outputs
         with torch.enable_grad():
             losses = (loss or self.objective)(outputs, labels)
-            (gradient,) = torch.autograd.grad(losses.sum(), passed.variable)
+            (gradient,) = torch.autograd.grad(losses, passed.variable, torch.ones_like(losses))
         self._count(self.backwards)
         gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask

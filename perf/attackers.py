@@ -14,13 +14,12 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.models.base import EmotionModel
 from advser.models.cnn4 import CNN4
 from advser.models.frontends import LogMel
-from advser.precision import computing, settled
+from advser.precision import computing, pays, settled
 from advser.stages.craft import Harness
 from advser.threat import Domain
+from advser.training import Precision
 
 STEPS, CLASSES, SECONDS = 10, 7, 3
-PRECISION = settled("auto", "cpu")
-"""What the harness gives these attacks here."""
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}
 PEERS = ("Foolbox", "torchattacks", "ART")
 
@@ -42,6 +41,11 @@ MODELS: dict[str, Callable[[], EmotionModel]] = {
     "cnn4": lambda: CNN4(CLASSES, width=0.25),
     "linear": lambda: Linear(CLASSES),
 }
+
+
+def precision(name: str) -> Precision:
+    """Return what the harness computes the gradients of a model in, here."""
+    return settled("auto", "cpu") if pays(MODELS[name]()) else "fp32"
 
 
 def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,11 +70,10 @@ def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any
     waveform, lengths, labels = sounds(batch)
     epsilon = EPSILON[domain]
     attack = IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS)
-    harness = Harness(attack, model, domain, "true", precision=PRECISION)
+    harness = Harness(attack, model, domain, "true", precision=precision(name))
     with torch.no_grad():
         target, x, given = harness.before(waveform, lengths, labels)
         x = x.clone()
-    precision = target.precision
 
     def attacked() -> None:
         with target:
@@ -79,7 +82,7 @@ def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any
     def bare() -> None:
         for _ in range(STEPS):
             variable = x.clone().requires_grad_()
-            with computing(precision, x.device):
+            with computing(target.precision, x.device):
                 logits = model.outputs(variable, lengths, domain).logits
             loss = cross_entropy(logits.float(), labels, reduction="sum")
             torch.autograd.grad(loss, variable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import statistics
@@ -15,6 +16,8 @@ from typing import Any
 from advser.forking import KEEP_MEMORY, ONE_THREAD
 
 Candidates = Mapping[str, Callable[[], object]]
+SHORTEST = 0.1
+"""Seconds: what takes less is called several times in a row, as batches come one after the other in a run."""
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -56,27 +59,32 @@ def as_script(make: Callable[..., Candidates], *arguments: object) -> Team:
 def contest(teams: Sequence[Team], rounds: int) -> dict[str, float]:
     """Return the median seconds that each candidate takes, over the number of its processes.
 
-    They are called in turns, each round in another order, so that a machine that slows down slows all alike; a first
-    round does not count.
+    They are called in turns, each round in another order, so that a machine that slows down slows all alike. First
+    calls, which do not count, tell how often in a row each is called.
     """
     with ExitStack() as stack:
-        callers: dict[str, Callable[[], float]] = {}
+        callers: dict[str, Callable[[int], float]] = {}
         for team in teams:
             callers |= stack.enter_context(_playing(team))
         names = list(callers)
+        times = {name: _often(call) for name, call in callers.items()}
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(rounds + 1):
+        for number in range(rounds):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
-                taken = callers[name]()
-                if number:
-                    seconds[name].append(taken)
+                seconds[name].append(callers[name](times[name]))
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
+def _often(call: Callable[[int], float]) -> int:
+    """Return how often a candidate is called in a row; its very first call may take longer than all others."""
+    first = call(1)
+    return math.ceil(SHORTEST / (call(1) if first < 10 * SHORTEST else first))
+
+
 @contextmanager
-def _playing(team: Team) -> Iterator[dict[str, Callable[[], float]]]:
-    """Yield what runs each candidate of a team in all its processes, and returns the seconds over their number."""
+def _playing(team: Team) -> Iterator[dict[str, Callable[[int], float]]]:
+    """Yield what calls each candidate so often in all processes of its team: seconds of a call over their number."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     with _variables(team.environment):
@@ -89,14 +97,14 @@ def _playing(team: Team) -> Iterator[dict[str, Callable[[], float]]]:
     names: list[str]
     names, *_ = [pipe.recv() for pipe in pipes]
 
-    def caller(name: str) -> Callable[[], float]:
-        def call() -> float:
+    def caller(name: str) -> Callable[[int], float]:
+        def call(times: int) -> float:
             start = time.perf_counter()
             for pipe in pipes:
-                pipe.send(name)
+                pipe.send((name, times))
             for pipe in pipes:
                 pipe.recv()
-            return (time.perf_counter() - start) / len(pipes)
+            return (time.perf_counter() - start) / len(pipes) / times
 
         return call
 
@@ -130,5 +138,7 @@ def _serve(pipe: Connection, team: Team) -> None:
     candidates = team.make(*team.arguments)
     pipe.send(list(candidates))
     while True:
-        candidates[pipe.recv()]()
+        name, times = pipe.recv()
+        for _ in range(times):
+            candidates[name]()
         pipe.send(None)

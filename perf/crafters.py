@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from attackers import CLASSES, EPSILON, MODELS, PRECISION
+from attackers import CLASSES, EPSILON, MODELS, precision
 
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.stages.craft import Harness
@@ -26,7 +26,7 @@ def crafting(counts: tuple[int, ...], *, of_clips: bool) -> Mapping[str, Callabl
     def craft(clips: int, steps: int) -> Callable[[], None]:
         epsilon = EPSILON["waveform"]
         attack = IterativeFGSM(epsilon=epsilon, steps=steps)
-        harness = Harness(attack, model, "waveform", "true", precision=PRECISION)
+        harness = Harness(attack, model, "waveform", "true", precision=precision("cnn4"))
 
         def run() -> None:
             for _ in range(clips // BATCH):

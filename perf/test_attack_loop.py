@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from attackers import PEERS, PRECISION, ours, theirs
+from attackers import PEERS, ours, precision, theirs
 from contest import as_script, as_workers, contest
 from measuring import Figure, Table
 
@@ -17,6 +17,6 @@ def test_attack_loop(name: str, goal: float, domain: Domain, batch: int, table: 
     """Add a line for the bare loop and for each library: milliseconds for a batch, the machine's cores in use."""
     rounds = 3 if (name, batch) == ("cnn4", 32) else 5 if name == "cnn4" else 9
     taken = contest([as_workers(ours, name, domain, batch), as_script(theirs, name, domain, batch)], rounds)
-    what = f"{name}, {domain}, batch {batch}, {PRECISION}"
+    what = f"{name}, {domain}, batch {batch}, {precision(name)}"
     for against, wanted in {"bare loop": goal, **dict.fromkeys(PEERS, 0.5)}.items():
         table.add(Figure("attack loop", what, taken["ours"] * 1e3, taken[against] * 1e3, against, "ms", wanted))
