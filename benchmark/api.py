@@ -144,8 +144,7 @@ def run(
 ) -> Run:
     """Run a suite, and write its results and boards: what ``advser run`` does.
 
-    Attacks that are registered by ``@advser.attack`` in this notebook or script join it. In a script, call it under
-    ``if __name__ == "__main__":``, for worker processes import the script.
+    Attacks that are registered by ``@advser.attack`` in this notebook or script join it.
 
     Args:
         suite: a shipped suite's name, or a YAML file.

@@ -83,6 +83,24 @@ def ignoring_interrupts() -> Iterator[None]:
 
 
 @contextmanager
+def without_main() -> Iterator[None]:
+    """Let processes that are started meanwhile not import the script that this one runs, or is.
+
+    Their jobs are AdvSER's and its plugin files'. A script that calls `advser.run` would start its run once more in
+    each, unless it asks for its own ``__name__``; one that is read from standard input is not to be found.
+    """
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+@contextmanager
 def _set(variables: Mapping[str, str]) -> Iterator[None]:
     """Let processes that are started meanwhile inherit these variables, but for those that are set already."""
     missing = {name: value for name, value in variables.items() if name not in os.environ}

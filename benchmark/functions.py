@@ -25,9 +25,6 @@ from advser.sources import source_file
 MAIN: Final = "__main__"
 """The module of what is typed into a notebook, or stands in a script."""
 
-WORKERS_MAIN: Final = "__mp_main__"
-"""What it is called in a process that the script has started."""
-
 EVERYWHERE: Final = ("waveform", "spectrogram")
 
 
@@ -59,9 +56,6 @@ def attack(
         return attack(None, access=access, domains=domains, citation=citation)(name)
 
     def add(plugin: Any) -> Any:
-        # A worker process imports the script under this name, and has the file from the run.
-        if plugin.__module__ == WORKERS_MAIN:
-            return plugin
         title = name or plugin.__name__.replace("_", "-")
         ATTACKS.refuse_name(title)
         if plugin.__module__ == MAIN:

@@ -131,7 +131,8 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
         "distributed.worker.multiprocessing-method": method,
         "distributed.nanny.pre-spawn-environ": spawned_with,
     }
-    with dask.config.set(settings), ExitStack() as stack:
+    # A worker that dies is started anew, by the same settings.
+    with dask.config.set(settings), forking.without_main(), ExitStack() as stack:
         with forking.ignoring_interrupts():
             cluster = LocalCluster(
                 n_workers=count,

@@ -177,15 +177,14 @@ def half_step(target, x, labels, generator, *, epsilon: float):
     return x + epsilon * scaled(target.gradient(x, labels))
 
 
-if __name__ == "__main__":
-    found = advser.run(
-        "demo", out="out", store="store", changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0},
-        only={"defense": "none", "domain": "waveform", "access": "white-box"},
-    )
-    assert not found.failures
-    board = found.board("attacks")
-    print(board[board["attack"] == "half-step"][["uar", "snr"]].to_json(orient="records"))
-    print(found.results.run["plugins"])
+found = advser.run(
+    "demo", out="out", store="store", changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0},
+    only={"defense": "none", "domain": "waveform", "access": "white-box"},
+)
+assert not found.failures
+board = found.board("attacks")
+print(board[board["attack"] == "half-step"][["uar", "snr"]].to_json(orient="records"))
+print(found.results.run["plugins"])
 '''
 
 
@@ -202,8 +201,26 @@ def test_an_attack_of_a_script_joins_its_run_with_all_that_it_uses(tmp_path: Pat
     assert "half-step-" in plugins
 
 
+def test_a_script_from_standard_input_runs_and_is_not_run_again_by_the_workers(tmp_path: Path) -> None:
+    script = """
+import sys, advser
+print("begun")
+found = advser.run(
+    "demo", out="out", store="store", changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0},
+    only={"defense": "none", "attack": "fgsm", "domain": "spectrogram"}, workers=1,
+)
+print(len(found.failures), sys.modules["__main__"].__spec__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-"], input=script, cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["begun", "0 None"]
+
+
 def test_a_script_whose_attack_uses_what_no_file_can_hold_is_told(tmp_path: Path) -> None:
-    script = SCRIPT.replace("SCALE = 0.5", "SCALE = object()").partition("if __name__")[0]
+    script = SCRIPT.replace("SCALE = 0.5", "SCALE = object()")
     (tmp_path / "script.py").write_text(script)
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
