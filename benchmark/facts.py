@@ -16,6 +16,7 @@ HEADINGS: Final = {
     "source": "To be had",
     "naming": "Layout",
     "caveat": "Caveat",
+    "caveat_of_words": "Caveat of error rates",
     "citation": "Source",
 }
 """Attribute of a plugin → heading."""

@@ -26,12 +26,12 @@ from advser.jobs import Corpus, Speech, adaptable_by, prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import NothingSelectedError, Plan, make_plan
-from advser.plugins import CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
+from advser.plugins import ATTACKS, CORPORA, METRICS, REGISTRIES, TRANSCRIBERS
 from advser.progress import LiveProgress, PlainProgress
 from advser.provenance import provenance
 from advser.registry import load_plugin_file, plugin_files, plugin_names
 from advser.request import PAGE, Request
-from advser.results import CLEAN, Results
+from advser.results import Results
 from advser.runner import missing, run_jobs
 from advser.samples import write_samples
 from advser.sanity.splits import split_findings
@@ -169,7 +169,7 @@ def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language, clips)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
     shared = [f"Split: {finding}" for finding in split_findings(prepared)]
-    return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes))
+    return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes, *_rounded(plan)))
 
 
 def _told(parts: Sequence[Planned]) -> Iterator[str]:
@@ -231,17 +231,24 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     return Report(results, directory, computed, tuple(reasons.values()), audit=audited)
 
 
-def _precision(jobs: Iterable[Job]) -> dict[str, list[str]]:
-    """Return what ``auto`` came to here: in which precisions models were trained, and attacks had their gradients."""
+def _precision(jobs: Iterable[Job]) -> dict[str, Any]:
+    """Return what ``auto`` came to here: what models were trained in, and what attacks had their gradients in."""
     jobs = list(jobs)
-    return {
-        "training": sorted({job.spec["training"]["precision"] for job in jobs if job.stage == "train"}),
-        "attacks": sorted({job.spec["precision"] for job in jobs if job.stage == "craft" and not _is_clean(job)}),
-    }
+    trained = {job.spec["training"]["precision"] for job in jobs if job.stage == "train"}
+    return {"training": sorted(trained), "attacks": _of_gradients(jobs)}
 
 
-def _is_clean(job: Job) -> bool:
-    return bool(job.spec["attack"]["name"] == CLEAN)
+def _of_gradients(jobs: Iterable[Job]) -> dict[str, str]:
+    """Return the precision that each attack that takes gradients takes them in, by its name."""
+    crafted = [job.spec for job in jobs if job.stage == "craft"]
+    precisions = {spec["attack"]["name"]: spec["precision"] for spec in crafted}
+    return {name: found for name, found in precisions.items() if ATTACKS.get(name).access == "white-box"}
+
+
+def _rounded(plan: Plan) -> Iterator[str]:
+    """Tell which attacks have gradients that another processor may not give them."""
+    if names := [name for name, precision in _of_gradients(plan.jobs.values()).items() if precision == "bf16"]:
+        yield f"Gradients in bfloat16: {', '.join(names)}. What they find is judged in float32."
 
 
 def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
@@ -386,6 +393,7 @@ def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
     if speech.transcriber is None:
         notes.append(f"No word error rates: {speech.reason}.")
     elif speech.transcriber.closed_text:
+        notes += [corpus.caveat_of_words] if corpus.caveat_of_words else []
         notes.append(
             f"WER and CER by {speech.name}, closed-text: its language model knows the sentences of the corpus; "
             "not comparable with open-vocabulary error rates."

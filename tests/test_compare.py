@@ -184,6 +184,12 @@ def test_other_trainings_and_cuts_are_told() -> None:
     cut = replace(whole, table=whole.table.iloc[:0], run={**whole.run, "suite": suite, "only": {"attack": "fgsm"}})
     notes = compare(whole, cut).notes
     assert any(re.search(r"The suites differ: .*training.iterations None → 40", note) for note in notes), notes
+    assert not any("precisions" in note for note in notes)
+    here, there = ({**whole.run, "precision": {"attacks": {"ifgsm": found}}} for found in ("fp32", "bf16"))
+    assert (
+        "The precisions differ: attacks.ifgsm fp32 → bf16."
+        in compare(replace(whole, run=here), replace(whole, run=there)).notes
+    )
     lost = len(whole.table)
     assert f"The new results are cut (--only attack=fgsm): {lost} figures of the base are lost." in notes
     assert not [note for note in compare(whole, whole).notes if "suites" in note or "cut" in note]

@@ -24,8 +24,11 @@ class Demo(Corpus):
     citation: ClassVar[str] = "Rendered with espeak-ng 1.51 by tools/render_demo.py of AdvSER."
     caveat: ClassVar[str] = (
         "Synthetic speech: the emotions are settings of a speech synthesiser (rate, pitch, pitch range, loudness), "
-        "so these numbers prove nothing about people, models or attacks. PocketSphinx drops words of voices without "
-        "any background noise: its error rates fall when an attack adds some."
+        "so these numbers prove nothing about people, models or attacks."
+    )
+    caveat_of_words: ClassVar[str] = (
+        "PocketSphinx drops words of voices without any background noise: its error rates fall when an attack adds "
+        "some."
     )
     speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = (("m1", "f1"), ("m2", "f2"), ("m3", "f3"))
 
