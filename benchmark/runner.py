@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from advser.store import Store
 from advser.worker import execute
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 
 class Progress(Protocol):
@@ -146,7 +147,20 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
                 env={**os.environ, **forking.ONE_THREAD},
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
-        yield client, count
+        try:
+            yield client, count
+        except KeyboardInterrupt:
+            _abandon(cluster)
+            raise
+
+
+def _abandon(cluster: LocalCluster) -> None:
+    """Stop the workers without waiting, as Dask would, for what they are at: it is done again."""
+
+    async def stop() -> None:
+        await asyncio.gather(*(nanny.close(timeout=1) for nanny in cluster.workers.values()))
+
+    cluster.sync(stop)
 
 
 def _remote(address: str) -> Client:
