@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
-from advser.errors import InputError
+from advser.errors import InputError, did_you_mean
 
 P = TypeVar("P", bound="Parameters")
 M = TypeVar("M", bound=BaseModel)
@@ -114,8 +114,9 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel] | None =
     place = first["loc"]
     key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden" and schema is not None:
-        allowed = ", ".join(_inner(schema, place[:-1]).model_fields)
-        return f"{where}: unknown key '{key}' (allowed: {allowed or 'none'})"
+        allowed = [*_inner(schema, place[:-1]).model_fields]
+        near = did_you_mean(str(place[-1]), allowed)
+        return f"{where}: unknown key '{key}' (allowed: {', '.join(allowed) or 'none'}){near}"
     problem = " ".join(first["msg"].removeprefix("Value error, ").split())
     line = f"{where}: {key}: {problem}" if key else f"{where}: {problem}"
     if key and first["type"] not in ("missing", "value_error"):

@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from advser import forking
+from advser.errors import InputError, did_you_mean
 from advser.runner import Workers
 from advser.suite import Suite
+
+FILTERS = (
+    "part", "seed", "fold", "model", "defense", "attack", "domain", "delivery", "labels", "access", "source_model",
+    "source_defense",
+)  # fmt: skip
+"""What ``--only`` can select by."""
 
 PAGE = "index.html"
 """The last file of a results folder to be written."""
@@ -29,6 +36,9 @@ class Request:
         workers: where jobs run.
         external: folders of adversarial audio, each judged as an attack.
         joining: whether plugins that this process registered by decorator join the suite.
+
+    Raises:
+        InputError: if ``only`` names another column.
     """
 
     suite: str
@@ -41,12 +51,23 @@ class Request:
     external: Sequence[Path] = ()
     joining: bool = True
 
+    def __post_init__(self) -> None:
+        for key in self.only:
+            if key not in FILTERS:
+                raise InputError(
+                    f"--only {key}: found '{key}', allowed: {', '.join(FILTERS)}{did_you_mean(key, FILTERS)}"
+                )
+
     def folder(self, suite: Suite) -> Path:
         """Return where the results of the suite, which was read from ``self.suite``, are written."""
         cut = "-cut" if self.changes or self.only else ""
         return self.out or Path("results") / f"{suite.name}{cut}"
 
-    def ready_workers(self, suite: Suite) -> None:
-        """Have workers get ready while the run is planned, unless it looks as if it had been finished before."""
-        if not self.workers.scheduler and not (self.folder(suite) / PAGE).is_file():
+    def looks_finished(self, suite: Suite) -> bool:
+        """Tell whether the suite's folder holds finished results, which may be of another state of things."""
+        return (self.folder(suite) / PAGE).is_file()
+
+    def ready_workers(self) -> None:
+        """Have workers of this machine get ready; they do so while this process goes on."""
+        if not self.workers.scheduler:
             forking.begin()

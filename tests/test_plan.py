@@ -445,11 +445,6 @@ def test_a_fold_that_one_part_lacks_selects_nothing_of_it() -> None:
         plan(suite(), {"fold": "random"})
 
 
-def test_only_a_known_column_selects() -> None:
-    with pytest.raises(InputError, match=r"--only colour: .*allowed: part, seed, fold, model"):
-        plan(suite(), {"colour": "red"})
-
-
 def test_a_newcomer_is_exempt_from_the_filter_of_its_own_kind() -> None:
     attacks = [NOISE, {"name": "shift"}, FGSM]
     made = plan(suite(attacks=attacks), {"attack": "noise"})

@@ -73,6 +73,7 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("training.iterations=many", "training.iterations.*found 'many'"),
         ("training.iterations=0", "training.iterations.*greater than or equal to 1.*found 0"),
         ("training.epochs=3", "unknown key 'training.epochs'"),
+        ("trainng.iterations=3", r"unknown key 'trainng' .*; did you mean 'training'\?$"),
         ("colour=red", "unknown key 'colour'"),
         ("attacks.pgd.params.epsilon=1", "no entry 'pgd' .found: fgsm"),
         ("attacks.p*.params.epsilon=1", r"no entry of 'attacks' matches 'p\*' .found: fgsm"),

@@ -46,7 +46,6 @@ def run(
 
     Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
     """
-    from advser import forking
     from advser.request import Request
     from advser.runner import Workers, device_named
     from advser.store import default_store
@@ -60,8 +59,8 @@ def run(
     )
     # What can be told without torch is told before it is imported, for which the workers wait at the same time.
     read = load(suite, changes)
-    if not dry_run:
-        request.ready_workers(read)
+    if not dry_run and not request.looks_finished(read):
+        request.ready_workers()
     from advser.runs import carry_out, prepare
 
     request = replace(request, workers=replace(pool, device=device_named(device)))
@@ -69,8 +68,8 @@ def run(
     if dry_run:
         _list_jobs(prepared, output)
         return
-    if prepared.waiting and not scheduler:
-        forking.begin()
+    if prepared.waiting:
+        request.ready_workers()
     report = carry_out(request, prepared, console(errors=True))
     _report(report, output)
     if failed := int((report.results.table["status"] == "failed").sum()):
