@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
+from advser.models.blocks import by_blocks
 from advser.models.folding import folded
 from advser.precision import computing, pays
 from advser.threat import Access, Domain
@@ -133,7 +134,8 @@ class Target:
     """One batch of clips before one model, through one domain, at one access level.
 
     Used as a context manager: inside it the model is in evaluation mode with frozen weights, its batch normalisation
-    `folded`; afterwards modules, train flags and ``requires_grad`` are as before, and no weight has a gradient left.
+    `folded` and the last gradient computed `by_blocks`; afterwards modules, train flags and ``requires_grad`` are as
+    before, and no weight has a gradient left.
 
     A blind attack may stand before no model at all (None). A model that draws at random draws anew at each call, the
     same in each target, and without touching torch's global generators.
@@ -191,6 +193,7 @@ class Target:
         self._model.eval().requires_grad_(requires_grad=False)
         if all(module.folds for module in self._model.modules() if isinstance(module, EmotionModel)):
             self._restore.enter_context(folded(self._model))
+        self._restore.enter_context(by_blocks(self._model))
         return self
 
     def __exit__(

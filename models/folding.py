@@ -55,7 +55,7 @@ def _neighbours(model: nn.Module) -> Iterator[tuple[nn.Sequential, int, Convolut
         if type(sequence) is nn.Sequential:
             for place, (first, second) in enumerate(pairwise(sequence)):
                 if isinstance(first, Convolution) and isinstance(second, Normalisation):
-                    alone = all(uses[id(one)] == 1 and not _watched(one) for one in (first, second))
+                    alone = all(uses[id(one)] == 1 and not watched(one) for one in (first, second))
                     if alone and _plain(first, second):
                         yield sequence, place, first, second
 
@@ -66,7 +66,7 @@ def _plain(convolution: Convolution, normalisation: Normalisation) -> bool:
     return known and not normalisation.training and normalisation.running_mean is not None
 
 
-def _watched(module: nn.Module) -> bool:
+def watched(module: nn.Module) -> bool:
     """Tell whether somebody listens to a module's passes."""
     before = module._forward_pre_hooks or module._backward_pre_hooks
     return bool(before or module._forward_hooks or module._backward_hooks)

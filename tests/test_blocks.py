@@ -1,0 +1,97 @@
+"""Gradients by blocks against PyTorch's own, and that a model is afterwards what it was before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import grad, gradcheck
+
+from advser.models.blocks import by_blocks
+from advser.models.cnn4 import CNN4
+from advser.target import Target
+
+WARNING = "ignore:Using padding='same' with even kernel lengths:UserWarning"
+
+
+def replaced(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if "forward" in vars(module)]
+
+
+@pytest.mark.filterwarnings(WARNING)
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_the_gradient_of_the_input_is_that_of_the_convolution(data: st.DataObject) -> None:
+    kernel = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 20)), label="kernel")
+    margins = st.tuples(*(st.integers(0, size - 1) for size in kernel))
+    padding = data.draw(st.one_of(st.sampled_from(["same", "valid"]), margins), label="padding")
+    height, width = (data.draw(st.integers(size, size + 40), label="input") for size in kernel)
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(1, 3, kernel, padding=padding, bias=data.draw(st.booleans(), label="bias"))
+    model = nn.Sequential(convolution).double().requires_grad_(requires_grad=False)
+    x = torch.randn(2, 1, height, width, dtype=torch.float64).requires_grad_()
+    expected = model(x)
+    direction = torch.randn_like(expected)
+    with by_blocks(model):
+        assert replaced(model) == [convolution]
+        found = model(x)
+        assert torch.equal(found, expected)
+        torch.testing.assert_close(grad(found, x, direction), grad(expected, x, direction))
+    assert replaced(model) == []
+
+
+def test_gradients_can_be_taken_of_it_again() -> None:
+    model = nn.Conv2d(1, 2, (3, 2), padding=1).double().requires_grad_(requires_grad=False)
+    x = torch.randn(1, 1, 5, 6, dtype=torch.float64).requires_grad_()
+    with by_blocks(model):
+        assert gradcheck(model, x)
+        assert gradcheck(lambda x: grad(model(x).square().sum(), x, create_graph=True)[0], x)
+
+
+def watched() -> nn.Module:
+    convolution = nn.Conv2d(1, 2, 3)
+    convolution.register_forward_hook(lambda *told: None)
+    return convolution
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Conv2d(2, 2, 3), nn.Conv2d(1, 2, 3, stride=2), nn.Conv2d(1, 2, 3, dilation=2), nn.Conv2d(1, 2, 3, padding=3),
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.Conv1d(1, 2, 3),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)), watched(),
+    ],
+)  # fmt: skip
+def test_what_is_more_than_a_plain_convolution_of_one_channel_stays_as_it_is(model: nn.Module) -> None:
+    with by_blocks(model):
+        assert replaced(model) == []
+
+
+def test_weights_that_learn_get_their_gradients() -> None:
+    model = nn.Conv2d(1, 2, 3)
+    x = torch.randn(1, 1, 8, 8).requires_grad_()
+    (expected,) = grad(model(x).square().sum(), model.weight)
+    with by_blocks(model):
+        assert torch.equal(grad(model(x).square().sum(), model.weight)[0], expected)
+
+
+@pytest.mark.parametrize(("precision", "along"), [("fp32", 0.99999), ("bf16", 0.9)])
+def test_a_target_asks_a_model_by_blocks(precision: str, along: float) -> None:
+    torch.manual_seed(0)
+    model = CNN4(4, width=0.1, frames=37).eval()
+    lengths, labels = torch.full((3,), 16_000), torch.arange(3)
+    x = model.inputs(0.1 * torch.randn(3, 16_000), lengths, "spectrogram").detach()
+
+    def direct(x: Tensor) -> Tensor:
+        logits = model.outputs(x, lengths, "spectrogram").logits
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    variable = x.clone().requires_grad_()
+    (expected,) = grad(direct(variable), variable)
+    with Target(model, lengths, "spectrogram", precision=precision) as target:  # type: ignore[arg-type]
+        assert len(replaced(model)) == 1
+        found = target.gradient(x, labels)
+    assert replaced(model) == []
+    assert (torch.cosine_similarity(found.flatten(1), expected.flatten(1)) > along).all()
