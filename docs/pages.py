@@ -84,7 +84,7 @@ def performance() -> str:
     peers = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "pesq", "pystoi", "faster-whisper")
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
-    return f"{machine}; {versions}.\n\n{found.text('github')}\n\n{found.growth_text('github')}"
+    return f"{machine}; {versions}.\n\n{found.standing}\n\n{found.text('github')}\n\n{found.growth_text('github')}"
 
 
 def told(name: str, text: str) -> str:

@@ -1,6 +1,7 @@
 """The table of a run of the measurements: printed at its end, and kept in ``perf/table.json``.
 
-A run of some of them (``-k judging``) replaces their lines in what is kept, on the same machine with the same versions.
+A run of some of them (``-k judging``), or without EmoDB, replaces their lines in what is kept, on the same machine with
+the same versions.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     found = config.stash[TABLE]
     if found.figures:
         terminalreporter.write_line(found.text())
+        terminalreporter.write_line(found.standing)
     if found.growths:
         terminalreporter.write_line(found.growth_text())
-    if terminalreporter.stats.get("failed"):
+    ended = terminalreporter.stats
+    if not ended.get("passed") or ended.get("failed") or ended.get("error"):
         return
     named = [Path(argument).resolve() for argument in config.args]
-    if config.option.keyword or config.option.deselect or named != [HERE]:
+    if config.option.keyword or config.option.deselect or ended.get("skipped") or named != [HERE]:
         kept = Table.load(HERE / "table.json")
         if any(kept.circumstances[name] != found.circumstances[name] for name in ("host", "python", "packages")):
             terminalreporter.write_line("not kept: the table is of another machine, or of other versions")

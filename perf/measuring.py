@@ -128,6 +128,15 @@ class Table:
         headings = ["time of", "against", "seconds (count)", "line: at 0 + for each", "exponent"]
         return tabulate(lines, headings, tablefmt=form, disable_numparse=True)
 
+    @property
+    def standing(self) -> str:
+        """How many goals are met, and which are not, in a sentence."""
+        missed = [one for one in self.figures if not one.met]
+        told = "; ".join(f"{one.part}: {one.what}{f', against {one.against}' if one.against else ''}" for one in missed)
+        return f"{len(self.figures) - len(missed)} of {len(self.figures)} goals are met" + (
+            f". Not met: {told}." if missed else "."
+        )
+
     def text(self, form: str = "simple") -> str:
         """Return the table in a format of tabulate's."""
         lines = [

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from commands import EMODB, needs_emodb, run
 from contest import CORES
 from measuring import Figure, Growth, Table
 from planner import planning_seconds, suite
 
-ADVSER = Path(sys.executable).parent / "advser"
 CELLS, PLANNED = 500, 10_000
-DATA = Path(os.environ.get("ADVSER_DATA") or Path(__file__).parents[2] / "shared" / "data")
-RECOGNISER = Path(os.environ.get("ADVSER_ASR") or Path(__file__).parents[2] / "shared" / "asr")
-
 
 WORK: dict[str, Any] = {
     "name": "work", "corpus": "demo", "protocol": "3pair", "folds": ["fold1"], "audit": False,
@@ -36,18 +29,6 @@ WORK: dict[str, Any] = {
     "metrics": ["uar", "accuracy", "snr", "pesq", "stoi", "wer"],
 }  # fmt: skip
 """A suite whose jobs take a minute or two."""
-
-
-def run(folder: Path, name: str, *options: str, store: str = "store") -> tuple[float, int]:
-    """Run a suite; return the seconds and the number of jobs done."""
-    start = time.perf_counter()
-    command = [str(ADVSER), "run", name, "--store", store, "--out", f"{store}-{Path(name).stem}", *options]
-    done = subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True,
-        env={**os.environ, "ADVSER_SPHINX_DIR": str(RECOGNISER)} if RECOGNISER.is_dir() else None,
-    )  # fmt: skip
-    line = next(line for line in done.stdout.splitlines() if "jobs done" in line)
-    return time.perf_counter() - start, int(line.split()[0])
 
 
 def of_jobs(store: Path) -> list[float]:
@@ -117,9 +98,8 @@ def _alone(folder: Path, workers: int) -> float:
     return float(told["jobs"]["seconds"])
 
 
+@needs_emodb
 def test_the_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> None:
     """Run the suite on one fold, with a short training."""
-    if not (DATA / "emodb").is_dir():
-        pytest.skip("EmoDB is not there ($ADVSER_DATA)")
-    options = ["--data", f"emodb={DATA / 'emodb'}", "--set", "training.iterations=40", "--set", "folds=[fold1]"]
+    options = [*EMODB, "--set", "training.iterations=40", "--set", "folds=[fold1]"]
     full_use(tmp_path, "emodb on one fold, 40 training steps, from start to boards", "emodb", options, table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from importlib.resources import files
@@ -17,9 +16,9 @@ import psutil
 import pytest
 import soundfile
 import yaml
+from commands import ADVSER
 from measuring import Figure, Table
 
-ADVSER = Path(sys.executable).parent / "advser"
 TIMES = 10
 
 SUITE: dict[str, Any] = {
@@ -85,7 +84,7 @@ def test_memory(table: Table, tmp_path: Path) -> None:
     found = {}
     for times in (1, TIMES):
         corpus(tmp_path / f"x{times}", times)
-        command = [str(ADVSER), "run", "memory.yaml", "--data", f"folder=x{times}", "--workers", "2"]
+        command = [ADVSER, "run", "memory.yaml", "--data", f"folder=x{times}", "--workers", "2"]
         found[times] = peaks([*command, "--store", f"store{times}", "--out", f"out{times}"], tmp_path)
         shutil.rmtree(tmp_path / f"store{times}")
     for which, name in enumerate(("main process", "largest worker")):

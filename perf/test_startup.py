@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from commands import ADVSER
 from measuring import Figure, Table, interleaved
 
-ADVSER = Path(sys.executable).parent / "advser"
 SUITE = """
 name: quick
 corpus: demo

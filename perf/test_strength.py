@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+from commands import EMODB, needs_emodb, run
 from measuring import Figure, Table
-from test_matrix import DATA, run
 
 from advser.results import Results
 
@@ -29,14 +28,13 @@ SUITE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@needs_emodb
 def test_bfloat16_is_as_strong(tmp_path: Path, table: Table) -> None:
     """Add a line for each attack, domain and model: the loss that it reaches with gradients in bfloat16 and float32."""
-    if not (DATA / "emodb").is_dir():
-        pytest.skip("EmoDB is not there ($ADVSER_DATA)")
     reached = {}
     for precision in ("fp32", "bf16"):
         (tmp_path / f"{precision}.yaml").write_text(yaml.safe_dump({**SUITE, "attack_precision": precision}))
-        run(tmp_path, f"{precision}.yaml", "--data", f"emodb={DATA / 'emodb'}")
+        run(tmp_path, f"{precision}.yaml", *EMODB)
         found = Results.load(tmp_path / f"store-{precision}").table
         found = found[(found["metric"] == "loss") & (found["attack"] != "none") & found["n"].gt(0)]
         reached[precision] = found.set_index(["attack", "domain", "defense"])["value"]
