@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,10 @@ from advser.stages.train import train
 from advser.store import Artefact
 from advser.training import Training
 
-ITERATIONS, BATCH = 20, 16
+FEW, MANY = 10, 40
+"""Steps of two trainings: what one takes longer than the other is that of steps alone."""
+
+BATCH = 16
 MODEL: dict[str, Any] = {"width": 0.25}
 DEFENSES: dict[str, dict[str, Any]] = {
     "clean": {"name": "none", "params": {}},
@@ -30,9 +34,9 @@ PRECISION = settled("auto", "cpu")
 
 def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
     """Return trainings by the stage that a run trains by, from a prepared corpus to stored weights."""
-    training = Training.model_validate({"iterations": ITERATIONS, "batch_size": BATCH, "precision": PRECISION})
 
-    def trained(defense: str) -> Callable[[], None]:
+    def trained(defense: str, steps: int) -> Callable[[], None]:
+        training = Training.model_validate({"iterations": steps, "batch_size": BATCH, "precision": PRECISION})
         spec = {
             "model": {"name": "cnn4", "params": MODEL}, "defense": DEFENSES[defense],
             "training": training.model_dump(mode="json"), "fold": "fold1", "seed": 0,
@@ -44,7 +48,7 @@ def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
 
         return run
 
-    return {defense: trained(defense) for defense in DEFENSES}
+    return {f"{defense} {steps}": trained(defense, steps) for defense in DEFENSES for steps in (FEW, MANY)}
 
 
 def theirs(prepared: Path) -> Mapping[str, Callable[[], Any]]:
@@ -53,17 +57,17 @@ def theirs(prepared: Path) -> Mapping[str, Callable[[], Any]]:
     clips = Clips.pack(found.clips)  # in memory
     fold, targets = found.folds["fold1"], torch.from_numpy(found.targets)
 
-    def run() -> None:
+    def run(steps: int) -> None:
         torch.manual_seed(0)
         model = CNN4(len(found.classes), **MODEL)
         model.frontend.fit([clips.batch(list(fold.train))])
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-        for _ in range(ITERATIONS):
+        for _ in range(steps):
             rows = torch.tensor(fold.train)[torch.randperm(len(fold.train))[:BATCH]].tolist()
             loss = cross_entropy(model(*clips.batch(rows)), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    return {"plain": run}
+    return {f"plain {steps}": partial(run, steps) for steps in (FEW, MANY)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,8 @@ def test_workers_have_all_imported_one_thread_no_interrupts_and_the_same_order_o
         done = subprocess.run(
             [sys.executable, "-P", tmp_path / "program.py"], cwd=tmp_path / "elsewhere", env=given,
             capture_output=True, text=True, check=False,
+            # A test run that a script started in the background ignores Ctrl-C, which a child would inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found.append([line.split() for line in done.stdout.splitlines()])
