@@ -108,7 +108,8 @@ class Attack(Parameters, ABC):
     def projection(self, x: Tensor, domain: Domain) -> Projection:
         """Return `project` around ``x``, for attacks of many steps: its bounds are computed once.
 
-        An attack that projects otherwise overrides this, not `project`.
+        An attack that projects otherwise overrides this, not `project`. What it returns is a
+        `advser.budget.Projection`: it takes, beside the point, memory to write ``into``.
         """
         budget = self.budget(domain)
         return unbounded if budget is None else budget.projection(x)

@@ -21,7 +21,8 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 def ascended(x: Tensor, gradient: Tensor, size: Tensor, norm: Norm, into: Tensor | None = None) -> Tensor:
     """Return each clip of ``x`` (B, …) a step of ``size`` (B,) further in the `steepest` direction.
 
-    The result is written ``into`` that memory, which may be the gradient's: in the cache, a step takes half as long.
+    The result is written ``into`` that memory, which may be the gradient's; without it, into new memory, which takes
+    twice as long. With it, no gradient can be taken of the step.
     """
     direction = torch.sign(gradient, out=into) if norm == "linf" else steepest(gradient, norm)
     return torch.addcmul(x, per_clip(size, x), direction, out=into)

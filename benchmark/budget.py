@@ -29,7 +29,7 @@ class Projection(Protocol):
     """Gives the nearest point within a budget around clips that it knows."""
 
     def __call__(self, perturbed: Tensor, into: Tensor | None = None) -> Tensor:
-        """Return the nearest point to ``perturbed`` (B, …), written ``into`` that memory, which may be its own."""
+        """Return the nearest point to ``perturbed`` (B, …), in new memory, or ``into`` this, which may be its own."""
 
 
 def unbounded(perturbed: Tensor, into: Tensor | None = None) -> Tensor:

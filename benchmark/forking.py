@@ -84,10 +84,11 @@ def ignoring_interrupts() -> Iterator[None]:
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Let processes that are started meanwhile not import the script that this one runs, or is.
+    """Let processes that are started meanwhile, by whichever thread, not import the script that this one runs.
 
     Their jobs are AdvSER's and its plugin files'. A script that calls `advser.run` would start its run once more in
-    each, unless it asks for its own ``__name__``; one that is read from standard input is not to be found.
+    each, unless it asks for its own ``__name__``; one that is read from standard input is not to be found. Meanwhile
+    the script's module has neither file nor spec.
     """
     main = sys.modules["__main__"]
     spec, file = main.__spec__, vars(main).pop("__file__", None)
@@ -95,7 +96,9 @@ def without_main() -> Iterator[None]:
     try:
         yield
     finally:
-        main.__spec__ = spec
+        # Several may overlap: who found nothing restores nothing.
+        if spec is not None:
+            main.__spec__ = spec
         if file is not None:
             main.__file__ = file
 

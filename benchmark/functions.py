@@ -25,6 +25,9 @@ from advser.sources import source_file
 MAIN: Final = "__main__"
 """The module of what is typed into a notebook, or stands in a script."""
 
+WORKERS_MAIN: Final = "__mp_main__"
+"""What it is called in a process that the script has started by itself."""
+
 EVERYWHERE: Final = ("waveform", "spectrogram")
 
 
@@ -56,6 +59,9 @@ def attack(
         return attack(None, access=access, domains=domains, citation=citation)(name)
 
     def add(plugin: Any) -> Any:
+        # Such a process may be a worker of the script's own scheduler, which has the file from the run.
+        if plugin.__module__ == WORKERS_MAIN:
+            return plugin
         title = name or plugin.__name__.replace("_", "-")
         ATTACKS.refuse_name(title)
         if plugin.__module__ == MAIN:

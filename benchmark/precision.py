@@ -25,13 +25,13 @@ def computes_in_bf16(device: str) -> bool:
 
 
 def pays(model: nn.Module) -> bool:
-    """Tell whether a pass of ``model`` is quicker in bfloat16: it has more than linear layers.
+    """Tell whether a pass of ``model`` is quicker in bfloat16: it is more than a linear layer to some logits.
 
-    A convolution uses each weight many times; a linear layer on all of the input reads as much as it computes, and
-    converting that takes longer than is saved.
+    Such a layer reads as much as it computes, and converting that takes longer than is saved: on the spectrogram that
+    `cnn4` sees, a gradient takes 1.7 times as long for one clip, 1.2 times for 16.
     """
-    own = (module for module in model.modules() if next(module.parameters(recurse=False), None) is not None)
-    return any(not isinstance(module, nn.Linear) for module in own)
+    own = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
+    return len(own) != 1 or not isinstance(own[0], nn.Linear)
 
 
 def computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

@@ -366,11 +366,13 @@ def _notes(moves: Sequence[Move], base: Results, new: Results, level: float) -> 
     if differing:
         told = ", ".join(f"{name} {before.get(name, '–')} → {after.get(name, '–')}" for name in differing)
         yield f"Packages differ: {told}."
-    for what, key in (("suites", "suite"), ("precisions", "precision")):
-        # Results of older versions tell no precision.
-        if key in base.run and key in new.run and (found := [*_differing(_flat(base.run[key]), _flat(new.run[key]))]):
-            more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            yield f"The {what} differ: {'; '.join(found[:SHOWN])}{more}."
+    if differing := [*_differing(_flat(base.run["suite"]), _flat(new.run["suite"]))]:
+        more = f", and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        yield f"The suites differ: {'; '.join(differing[:SHOWN])}{more}."
+    # Of what both tell: one may be cut, and older results tell no precision, or not that of each attack.
+    before, after = (dict(_flat(results.run.get("precision", {}))) for results in (base, new))
+    if differing := [key for key in before if key in after and before[key] != after[key]]:
+        yield f"The precisions differ: {'; '.join(f'{key} {before[key]} → {after[key]}' for key in differing)}."
     lost = sum(move.verdict == "lost" for move in moves)
     if lost and new.run.get("only"):
         only = ", ".join(f"{key}={glob}" for key, glob in new.run["only"].items())

@@ -235,19 +235,21 @@ def _precision(jobs: Iterable[Job]) -> dict[str, Any]:
     """Return what ``auto`` came to here: what models were trained in, and what attacks had their gradients in."""
     jobs = list(jobs)
     trained = {job.spec["training"]["precision"] for job in jobs if job.stage == "train"}
-    return {"training": sorted(trained), "attacks": _of_gradients(jobs)}
+    return {"training": ", ".join(sorted(trained)), "attacks": _of_gradients(jobs)}
 
 
 def _of_gradients(jobs: Iterable[Job]) -> dict[str, str]:
-    """Return the precision that each attack that takes gradients takes them in, by its name."""
-    crafted = [job.spec for job in jobs if job.stage == "craft"]
-    precisions = {spec["attack"]["name"]: spec["precision"] for spec in crafted}
-    return {name: found for name, found in precisions.items() if ATTACKS.get(name).access == "white-box"}
+    """Return the precision that each attack that takes gradients is to take them in, by its name."""
+    found: dict[str, set[str]] = {}
+    for spec in (job.spec for job in jobs if job.stage == "craft"):
+        if ATTACKS.get(name := spec["attack"]["name"]).access == "white-box":
+            found.setdefault(name, set()).add(spec["precision"])
+    return {name: ", ".join(sorted(precisions)) for name, precisions in found.items()}
 
 
 def _rounded(plan: Plan) -> Iterator[str]:
     """Tell which attacks have gradients that another processor may not give them."""
-    if names := [name for name, precision in _of_gradients(plan.jobs.values()).items() if precision == "bf16"]:
+    if names := [name for name, precision in _of_gradients(plan.jobs.values()).items() if "bf16" in precision]:
         yield f"Gradients in bfloat16: {', '.join(names)}. What they find is judged in float32."
 
 

@@ -265,7 +265,7 @@ class Target:
     def gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
         """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only.
 
-        It is the caller's, to write over too.
+        It is contiguous, and the caller's, to write over too, as is that of `loss_and_gradient` and `ascent`.
         """
         return self.loss_and_gradient(x, labels, loss)[1]
 
@@ -297,7 +297,7 @@ class Target:
         gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
         # That of a mean, say, is one number seen many times.
-        gradient = gradient.clone() if 0 in gradient.stride() else gradient
+        gradient = gradient.contiguous()
         return losses.detach(), gradient, outputs
 
     def _to_ascend(self, x: Tensor) -> _Pass:

@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 from advser.models.folding import watched
 
 VALUES: Final = 16
-"""Values in a block: as many channels as the vector registers of a processor hold."""
+"""Values in a block: as many channels as the library computes at a time."""
 
 
 @contextmanager
@@ -23,8 +23,8 @@ def by_blocks(model: nn.Module) -> Iterator[None]:
 
     That gradient is a convolution to one channel, for which PyTorch's library for CPUs computes 16: in attacks on
     `cnn4` it took a fifth of the time. A convolution that strides from block to block, and whose channels are the
-    values of a block, finds the same numbers in a third of it. Weights must be frozen meanwhile. What has a stride, a
-    dilation or hooks, and all that is on a GPU, stays as it is.
+    values of a block, finds the same numbers in a third of it. Of weights that learn, gradients are taken as ever; what
+    has a stride, a dilation or hooks, and all that is on a GPU, stays as it is. Not for ``torch.func``.
     """
     with ExitStack() as undo:
         for module in list(model.modules()):
@@ -54,7 +54,7 @@ def _margin(convolution: nn.Conv2d) -> tuple[int, int]:
 def _convolved(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     weight, bias = convolution.weight, convolution.bias
     y: Tensor
-    if torch.is_grad_enabled() and x.requires_grad and not weight.requires_grad:
+    if torch.is_grad_enabled() and x.requires_grad and x.ndim == 4 and not weight.requires_grad:
         y = _ByBlocks.apply(x, weight, bias, convolution)  # type: ignore[no-untyped-call]
     else:
         y = convolution._conv_forward(x, weight, bias)
@@ -81,7 +81,8 @@ class _ByBlocks(torch.autograd.Function):
         padding = [size - 1 - zeros + more for size, zeros, more in reach]
         found = _joined(conv2d(gradient, _kernel(weight, block).to(gradient.dtype), None, block, padding), block)
         above, left = spare
-        return found[:, :, above : above + height, left : left + width].to(ctx.dtype), None, None, None
+        found = found[:, :, above : above + height, left : left + width]
+        return found.to(ctx.dtype, memory_format=torch.contiguous_format), None, None, None
 
 
 def _block(weight: Tensor) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """The short-time spectrum and its magnitude, with gradients that cost as much as they themselves do.
 
 PyTorch takes the gradient of a real Fourier transform by a complex one of twice the length, and that of overlapping
-frames sample by sample: a forward and a backward pass of a mel front end take twice as long by it.
+frames sample by sample: a forward and a backward pass of a mel front end take up to twice as long by it. Gradients can
+be taken of gradients; ``torch.func`` does not know these functions.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from torch.nn.functional import pad
 def short_time_spectrum(samples: Tensor, window: Tensor, hop: int) -> Tensor:
     """Return spectra (B, bins, N), complex, of frames centred on every ``hop``-th of ``samples`` (B, T).
 
-    Frames are as long as ``window`` (n,), bins n // 2 + 1, N is 1 + T // ``hop``; beyond its ends sound is silent.
+    Frames are as long as ``window`` (n,), bins n // 2 + 1, N is 1 + (T − n mod 2) // ``hop``; beyond its ends sound is
+    silent.
     """
     spectrum: Tensor = _ShortTime.apply(samples, window, hop)  # type: ignore[no-untyped-call]
     return spectrum
 
 
 def magnitude(spectrum: Tensor, power: Literal[1, 2]) -> Tensor:
-    """Return the magnitude of complex values, to the power of 1 or 2, in their shape; at 0 its gradient is 0."""
+    """Return the magnitude of complex values, to the power of 1 or 2, in their shape; at 0 its gradient is 0.
+
+    In float32 magnitudes are told from 1e-19 to 1e19; what is below counts as 0.
+    """
     size: Tensor = (_Magnitude if power == 1 else _Power).apply(spectrum)  # type: ignore[no-untyped-call]
     return size
 
@@ -73,7 +78,8 @@ class _Magnitude(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         z, size = ctx.saved_tensors
-        direction: Tensor = z * torch.where(size > 0, gradient / size, 0.0)
+        # Where it is 0, so is z; a quotient of 0 would make the gradient's own gradient no number.
+        direction: Tensor = z * (gradient / torch.where(size > 0, size, 1.0))
         return direction
 
 

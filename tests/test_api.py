@@ -219,6 +219,39 @@ print(len(found.failures), sys.modules["__main__"].__spec__)
     assert done.stdout.splitlines() == ["begun", "0 None"]
 
 
+def test_a_process_that_a_script_starts_by_itself_loads_the_attack_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("""
+import multiprocessing
+import sys
+import advser
+from advser.functions import cells
+from advser.plugins import ATTACKS
+from advser.registry import load_plugin_file
+
+
+@advser.attack
+def unmoved(target, x, labels, generator):
+    \"""Nothing.\"""
+    return x
+
+
+def loaded(files):
+    for file in files:
+        load_plugin_file(file)
+    return ATTACKS.get("unmoved").__module__
+
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(loaded, (cells(),)) == ATTACKS.get("unmoved").__module__)
+""")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["True"], done.stderr
+
+
 def test_a_script_whose_attack_uses_what_no_file_can_hold_is_told(tmp_path: Path) -> None:
     script = SCRIPT.replace("SCALE = 0.5", "SCALE = object()")
     (tmp_path / "script.py").write_text(script)

@@ -12,6 +12,7 @@ from torch.autograd import grad, gradcheck
 from advser.models.blocks import by_blocks
 from advser.models.cnn4 import CNN4
 from advser.target import Target
+from advser.training import Precision
 
 WARNING = "ignore:Using padding='same' with even kernel lengths:UserWarning"
 
@@ -50,6 +51,14 @@ def test_gradients_can_be_taken_of_it_again() -> None:
         assert gradcheck(lambda x: grad(model(x).square().sum(), x, create_graph=True)[0], x)
 
 
+def test_one_image_without_a_batch_is_convolved_as_ever() -> None:
+    model = nn.Conv2d(1, 2, 3).requires_grad_(requires_grad=False)
+    x = torch.randn(1, 8, 8).requires_grad_()
+    expected = grad(model(x).sum(), x)
+    with by_blocks(model):
+        torch.testing.assert_close(grad(model(x).sum(), x), expected)
+
+
 def watched() -> nn.Module:
     convolution = nn.Conv2d(1, 2, 3)
     convolution.register_forward_hook(lambda *told: None)
@@ -78,7 +87,7 @@ def test_weights_that_learn_get_their_gradients() -> None:
 
 
 @pytest.mark.parametrize(("precision", "along"), [("fp32", 0.99999), ("bf16", 0.9)])
-def test_a_target_asks_a_model_by_blocks(precision: str, along: float) -> None:
+def test_a_target_asks_a_model_by_blocks(precision: Precision, along: float) -> None:
     torch.manual_seed(0)
     model = CNN4(4, width=0.1, frames=37).eval()
     lengths, labels = torch.full((3,), 16_000), torch.arange(3)
@@ -90,8 +99,10 @@ def test_a_target_asks_a_model_by_blocks(precision: str, along: float) -> None:
 
     variable = x.clone().requires_grad_()
     (expected,) = grad(direct(variable), variable)
-    with Target(model, lengths, "spectrogram", precision=precision) as target:  # type: ignore[arg-type]
+    with Target(model, lengths, "spectrogram", precision=precision) as target:
         assert len(replaced(model)) == 1
         found = target.gradient(x, labels)
     assert replaced(model) == []
+    # An odd number of frames is no whole number of blocks.
+    assert found.is_contiguous()
     assert (torch.cosine_similarity(found.flatten(1), expected.flatten(1)) > along).all()

@@ -184,15 +184,32 @@ def test_other_trainings_and_cuts_are_told() -> None:
     cut = replace(whole, table=whole.table.iloc[:0], run={**whole.run, "suite": suite, "only": {"attack": "fgsm"}})
     notes = compare(whole, cut).notes
     assert any(re.search(r"The suites differ: .*training.iterations None → 40", note) for note in notes), notes
-    assert not any("precisions" in note for note in notes)
-    here, there = ({**whole.run, "precision": {"attacks": {"ifgsm": found}}} for found in ("fp32", "bf16"))
-    assert (
-        "The precisions differ: attacks.ifgsm fp32 → bf16."
-        in compare(replace(whole, run=here), replace(whole, run=there)).notes
-    )
     lost = len(whole.table)
     assert f"The new results are cut (--only attack=fgsm): {lost} figures of the base are lost." in notes
     assert not [note for note in compare(whole, whole).notes if "suites" in note or "cut" in note]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({"attacks": {"ifgsm": "fp32"}}, {"attacks": {"ifgsm": "bf16"}}, ["attacks.ifgsm fp32 → bf16"]),
+        (
+            {"training": "bf16", "attacks": {}},
+            {"training": "fp32", "attacks": {"pgd": "fp32"}},
+            ["training bf16 → fp32"],
+        ),
+        ({"attacks": {"ifgsm": "bf16", "fgsm": "fp32"}}, {"attacks": {"fgsm": "fp32"}}, []),
+        ({"attacks": ["bf16", "fp32"]}, {"attacks": {"ifgsm": "bf16"}}, []),
+        ({}, {"attacks": {"ifgsm": "bf16"}}, []),
+    ],
+)
+def test_other_precisions_are_told_of_what_both_runs_have(
+    before: dict[str, Any], after: dict[str, Any], told: list[str]
+) -> None:
+    whole = results(np.ones(CLIPS, bool))
+    base, new = (replace(whole, run={**whole.run, "precision": precision}) for precision in (before, after))
+    found = [note for note in compare(base, new).notes if "precisions" in note]
+    assert found == [f"The precisions differ: {one}." for one in told]
 
 
 def test_without_examples_the_tolerance_alone_decides_and_it_is_said() -> None:

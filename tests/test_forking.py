@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 
 import pytest
 from commandline import ADVSER
+
+from advser import forking
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
@@ -86,3 +90,22 @@ def started_in(folder: Path) -> list[str]:
             if here:
                 found.append(process.name)
     return found
+
+
+def test_the_script_is_hidden_from_processes_and_is_there_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    spec = ModuleSpec("somebodys.script", None)
+    monkeypatch.setattr(main, "__spec__", spec)
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)
+
+    def told() -> tuple[object, object]:
+        return main.__spec__, getattr(main, "__file__", None)
+
+    first, second = forking.without_main(), forking.without_main()
+    with pytest.raises(KeyboardInterrupt), first:
+        with second:
+            assert told() == (None, None)
+            assert not {"init_main_from_name", "init_main_from_path"} & {*get_preparation_data("worker")}
+        assert told() == (None, None)
+        raise KeyboardInterrupt
+    assert told() == (spec, "script.py")

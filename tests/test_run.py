@@ -90,7 +90,7 @@ def test_every_figure_is_there_or_says_why_not(results: Results) -> None:
 
 def test_what_precision_was_computed_in_is_told(results: Results) -> None:
     native = settled("auto", "cpu")
-    assert results.run["precision"] == {"training": [native], "attacks": {"fgsm": "fp32", "ifgsm": native}}
+    assert results.run["precision"] == {"training": native, "attacks": {"fgsm": "fp32", "ifgsm": native}}
     assert ("Gradients in bfloat16: ifgsm. " in " ".join(results.notes)) == (native == "bf16")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,12 +30,15 @@ def test_the_spectrum_and_its_gradient_are_those_of_stft(size: int, hop: int, sa
     torch.testing.assert_close(torch.autograd.grad(found, sound, direction), (wanted,))
 
 
+Power = Literal[1, 2]
+
+
 @pytest.mark.parametrize("power", [1, 2])
-def test_gradients_are_true_and_can_be_taken_twice(power: int) -> None:
+def test_gradients_are_true_and_can_be_taken_twice(power: Power) -> None:
     window = torch.hann_window(9, dtype=torch.float64)
 
     def features(sound: Tensor) -> Tensor:
-        return magnitude(short_time_spectrum(sound, window, 4), power)  # type: ignore[arg-type]
+        return magnitude(short_time_spectrum(sound, window, 4), power)
 
     sound = drawn(2, 23).requires_grad_()
     assert gradcheck(features, sound)
@@ -41,9 +46,24 @@ def test_gradients_are_true_and_can_be_taken_twice(power: int) -> None:
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_magnitudes_are_those_of_abs_and_silence_has_no_gradient(power: int) -> None:
+def test_gradients_of_gradients_are_finite_where_there_is_silence(power: Power) -> None:
+    sound = torch.cat([drawn(1, 40), torch.zeros(1, 40)], 1).requires_grad_()
+    weight = drawn(3, 5).requires_grad_()
+    window = torch.hann_window(8, dtype=torch.float64)
+
+    def penalty(features: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad((weight @ features).tanh().sum(), sound, create_graph=True)
+        return gradient.square().sum()
+
+    found = torch.autograd.grad(penalty(magnitude(short_time_spectrum(sound, window, 4), power)), weight)
+    spectrum = torch.stft(sound, 8, 4, window=window, pad_mode="constant", return_complex=True)
+    torch.testing.assert_close(found, torch.autograd.grad(penalty(spectrum.abs() ** power), weight))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_magnitudes_are_those_of_abs_and_silence_has_no_gradient(power: Power) -> None:
     z = torch.cat([drawn(5, dtype=torch.complex64), torch.zeros(2)]).requires_grad_()
-    found = magnitude(z, power)  # type: ignore[arg-type]
+    found = magnitude(z, power)
     torch.testing.assert_close(found, z.abs() ** power)
     (gradient,) = torch.autograd.grad(found.sum(), z)
     (expected,) = torch.autograd.grad((z.abs() ** power).sum(), z)

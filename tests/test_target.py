@@ -269,3 +269,20 @@ def test_every_objective_takes_soft_labels(objective: str) -> None:
         assert gradient.abs().sum() > 0
         if objective == "margin":
             assert torch.equal(loss, target.loss(x, labels))
+
+
+class Mean(toys.Linear):
+    """A model whose gradient is one number a clip, seen many times."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return features.flatten(1).mean(1, keepdim=True).expand(-1, toys.SAMPLES)
+
+
+def test_a_gradient_can_be_written_over() -> None:
+    x, lengths, labels = toys.sounds()
+    with Target(toys.model(Mean), lengths, "waveform") as target:
+        gradient = target.gradient(x, labels)
+        expected = gradient.sign()
+        assert gradient.is_contiguous()
+        assert torch.equal(torch.sign(gradient, out=gradient), expected)
+        assert torch.isfinite(IterativeFGSM(epsilon=0.01, steps=2).perturb(target, x, labels, torch.Generator())).all()
