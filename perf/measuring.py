@@ -132,10 +132,9 @@ class Table:
     def standing(self) -> str:
         """How many goals are met, and which are not, in a sentence."""
         missed = [one for one in self.figures if not one.met]
-        told = "; ".join(f"{one.part}: {one.what}{f', against {one.against}' if one.against else ''}" for one in missed)
-        return f"{len(self.figures) - len(missed)} of {len(self.figures)} goals are met" + (
-            f". Not met: {told}." if missed else "."
-        )
+        names = [", against ".join(filter(None, (f"{one.part}: {one.what}", one.against))) for one in missed]
+        told = f" Not met: {'; '.join(names)}." if missed else ""
+        return f"{len(self.figures) - len(missed)} of {len(self.figures)} goals are met.{told}"
 
     def text(self, form: str = "simple") -> str:
         """Return the table in a format of tabulate's."""

@@ -222,7 +222,6 @@ print(len(found.failures), sys.modules["__main__"].__spec__)
 def test_a_process_that_a_script_starts_by_itself_loads_the_attack_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("""
 import multiprocessing
-import sys
 import advser
 from advser.functions import cells
 from advser.plugins import ATTACKS

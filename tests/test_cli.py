@@ -165,14 +165,18 @@ def test_bad_input_ends_with_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "line"),
     [
-        (["wrong.yaml"], "suite wrong.yaml: corpus: Field required"),
-        (["demo", "--only", "colour=red"], "--only colour: found 'colour', allowed: part, seed, "),
+        (["wrong.yaml"], "advser: suite wrong.yaml: corpus: Field required"),
+        (
+            ["demo", "--only", "colour=red"],
+            "advser: --only colour: found 'colour', allowed: part, seed, fold, model, defense, attack, domain, "
+            "delivery, labels, access, source_model, source_defense",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_by_the_installed_command_before_torch_is_imported(
-    arguments: list[str], words: str, tmp_path: Path
+    arguments: list[str], line: str, tmp_path: Path
 ) -> None:
     (tmp_path / "wrong.yaml").write_text("name: wrong\n")
     command = [sys.executable, "-X", "importtime", ADVSER, "run", *arguments]
@@ -180,9 +184,8 @@ def test_what_is_wrong_is_told_by_the_installed_command_before_torch_is_imported
     imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     assert [line for line in imported if line.split()[-1] == "advser.request"]
     assert not [line for line in imported if line.split()[-1] in ("torch", "pandas", "distributed")]
-    (told,) = [line for line in done.stderr.splitlines() if line not in imported]
-    assert done.returncode == 2
-    assert told.startswith(f"advser: {words}")
+    told = [line for line in done.stderr.splitlines() if line not in imported]
+    assert (done.returncode, told) == (2, [line])
 
 
 def test_an_unknown_option_is_refused_with_code_2(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Corpus(Parameters, ABC):
     """What a reader of any board on this corpus must be told; empty if nothing."""
 
     caveat_of_words: ClassVar[str] = ""
-    """What a reader of its word error rates must be told too; empty if nothing."""
+    """What a reader of closed-text word error rates must be told too; empty if nothing."""
 
     speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """The groups of speakers that the ``Npair`` protocols test together; empty: made from the genders."""
