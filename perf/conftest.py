@@ -1,7 +1,7 @@
 """The table of a run of the measurements: printed at its end, and kept in ``perf/table.json``.
 
 A run of some of them (``-k judging``), or without EmoDB, replaces their lines in what is kept, on the same machine with
-the same versions.
+the same versions; a run of all but those marked ``whole`` leaves the lines of these there.
 """
 
 from __future__ import annotations
@@ -48,12 +48,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ended = terminalreporter.stats
     if not ended.get("passed") or ended.get("failed") or ended.get("error"):
         return
+    kept = Table.load(HERE / "table.json")
+    same = all(kept.circumstances[name] == found.circumstances[name] for name in ("host", "python", "packages"))
     named = [Path(argument).resolve() for argument in config.args]
-    if config.option.keyword or config.option.deselect or ended.get("skipped") or named != [HERE]:
-        kept = Table.load(HERE / "table.json")
-        if any(kept.circumstances[name] != found.circumstances[name] for name in ("host", "python", "packages")):
+    left_out = [item for item in ended.get("deselected", ()) if "whole" not in item.keywords]
+    if left_out or ended.get("skipped") or named != [HERE]:
+        if not same:
             terminalreporter.write_line("not kept: the table is of another machine, or of other versions")
             return
         found = found.updating(kept)
+    elif same:
+        found = found.beside(kept)
     found.save(HERE / "table.json")
     draw(found.growths, HERE.parent / "docs")

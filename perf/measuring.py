@@ -117,6 +117,12 @@ class Table:
         growths = [grown.pop((one.what, one.with_), one) for one in kept.growths]
         return Table([*figures, *mine.values()], [*growths, *grown.values()], self.circumstances)
 
+    def beside(self, kept: Table) -> Table:
+        """Return these lines, and from what was kept those of parts of which none was measured now."""
+        parts = {one.part for one in self.figures}
+        others = [one for one in kept.figures if one.part not in parts]
+        return Table([*self.figures, *others], self.growths, self.circumstances)
+
     def growth_text(self, form: str = "simple") -> str:
         """Return how times grow, in a format of tabulate's."""
         lines = []

@@ -70,19 +70,19 @@ def test_planning(table: Table) -> None:
     table.add(Figure("matrix", f"planning {PLANNED} cells", seconds, 1, "", "s", 5))
 
 
-def full_use(folder: Path, what: str, name: str, options: Sequence[str], table: Table) -> None:
+def full_use(folder: Path, part: str, what: str, name: str, options: Sequence[str], table: Table) -> None:
     """Add the wall time of a run on an empty store against that of its jobs, if they kept all cores busy."""
     seconds, jobs = run(folder, name, *options)
     taken = of_jobs(folder / "store")
     assert len(taken) >= jobs > 0
     against = f"its {len(taken)} jobs on {CORES} cores in full use"
-    table.add(Figure("matrix", what, seconds, sum(taken) / CORES, against, "s", 1.1))
+    table.add(Figure(part, what, seconds, sum(taken) / CORES, against, "s", 1.1))
 
 
 def test_jobs_keep_all_cores_busy(tmp_path: Path, table: Table) -> None:
     """Run a suite of a minute or two."""
     (tmp_path / "work.yaml").write_text(yaml.safe_dump(WORK), encoding="utf-8")
-    full_use(tmp_path, "a suite of a minute or two, from start to boards", "work.yaml", (), table)
+    full_use(tmp_path, "matrix", "a suite of a minute or two, from start to boards", "work.yaml", (), table)
     seconds = {CORES: _alone(tmp_path, CORES), 1: _alone(tmp_path, 1)}
     counts = sorted(seconds)
     table.growths.append(
@@ -102,4 +102,12 @@ def _alone(folder: Path, workers: int) -> float:
 def test_the_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> None:
     """Run the suite on one fold, with a short training."""
     options = [*EMODB, "--set", "training.iterations=40", "--set", "folds=[fold1]"]
-    full_use(tmp_path, "emodb on one fold, 40 training steps, from start to boards", "emodb", options, table)
+    what = "emodb on one fold, 40 training steps, from start to boards"
+    full_use(tmp_path, "matrix", what, "emodb", options, table)
+
+
+@needs_emodb
+@pytest.mark.whole
+def test_the_whole_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> None:
+    """Run the suite as it is: more than an hour on two cores."""
+    full_use(tmp_path, "whole suite", "emodb, from start to boards", "emodb", EMODB, table)
