@@ -1,11 +1,9 @@
-"""Times of one thing as a share of another's, measured in turns, and the table that they make."""
+"""What was measured, as a share of something else or of a goal, and the table that it makes."""
 
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,21 +159,3 @@ class Table:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Return the median seconds of each candidate.
-
-    They are called in turns, each round in another order, so that a machine that slows down slows all alike; a first
-    round does not count.
-    """
-    names = list(candidates)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
-            candidates[name]()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}

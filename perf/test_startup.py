@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import ADVSER
-from measuring import Figure, Table, interleaved
+from measuring import Figure, Table
 
 SUITE = """
 name: quick
@@ -44,8 +45,13 @@ def until(words: str, command: Sequence[str | Path], cwd: Path) -> float:
 
 def test_help(table: Table) -> None:
     """Time `advser --help`."""
-    taken = interleaved({"help": lambda: subprocess.run([ADVSER, "--help"], check=True, capture_output=True)}, 9)
-    table.add(Figure("start-up", "advser --help", taken["help"], 1, "", "s", 0.3))
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        subprocess.run([ADVSER, "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    # The first may wait for the disk.
+    table.add(Figure("start-up", "advser --help", statistics.median(seconds[1:]), 1, "", "s", 0.3))
 
 
 def test_first_job(table: Table, tmp_path: Path) -> None:
