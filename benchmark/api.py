@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from advser.leaderboards.board import Board
-    from advser.regression import Comparison
+    from advser.moves import Comparison
     from advser.results import Results
 
 

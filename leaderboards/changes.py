@@ -13,7 +13,7 @@ import pandas as pd
 from advser.leaderboards.board import Board, Cell, Column, varying
 from advser.leaderboards.rows import Row, rows
 from advser.leaderboards.sheet import figure_text
-from advser.regression import CELL, Comparison, Move
+from advser.moves import CELL, Comparison, Move
 from advser.results import Results
 
 PLACE: Final = (

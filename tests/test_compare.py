@@ -21,8 +21,9 @@ from advser.comparison import EXACT, sign_flips
 from advser.errors import InputError
 from advser.metrics.base import Array
 from advser.metrics.recognition import UAR, Accuracy
+from advser.moves import Gate
 from advser.paired import _chernoff, corrected, detectable, power, worsening
-from advser.regression import Gate, compare, gates_of
+from advser.regression import compare, gates_of
 from advser.results import KEYS, Results
 
 CLIPS, CLASSES = 107, 4

@@ -17,7 +17,10 @@ from commandline import ADVSER, advser, advser_here
 from advser.audio import resample
 from advser.corpora import demo_data
 from advser.errors import InputError
-from advser.hiding import BLOCK, Party, Protected, _refuse_tasks, hide, party
+from advser.hearing import Protected
+from advser.hiding import hide
+from advser.listeners import Party, _refuse_tasks, party
+from advser.recordings import BLOCK
 from advser.results import Results
 from advser.store import Store
 

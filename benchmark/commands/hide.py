@@ -12,7 +12,8 @@ import typer
 from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
-    from advser.hiding import Party, Protected
+    from advser.hearing import Protected
+    from advser.listeners import Party
 
 
 def hide(
@@ -39,7 +40,7 @@ def hide(
     from rich.progress import Progress, TimeRemainingColumn
 
     from advser.hiding import hide as hidden
-    from advser.hiding import party
+    from advser.listeners import party
     from advser.registry import load_plugin_files
     from advser.results import Results, select
     from advser.store import Store, default_store
