@@ -17,8 +17,9 @@ from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import ascended, random_start
 from advser.budget import per_clip, scale
 from advser.models.base import Outputs
+from advser.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin
 from advser.parameters import parameter
-from advser.target import TINY, Ascent, Loss, Target, classes, cross_entropy, difference_of_logits_ratio, margin
+from advser.target import Ascent, Target
 from advser.threat import Norm
 
 SOURCE: Final = (

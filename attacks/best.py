@@ -10,7 +10,8 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.budget import per_clip
 from advser.models.base import Outputs
-from advser.target import Loss, Target, cross_entropy, difference_of_logits_ratio, margin
+from advser.objectives import Loss, cross_entropy, difference_of_logits_ratio, margin
+from advser.target import Target
 
 OF_READING: tuple[Loss, ...] = (cross_entropy, margin, difference_of_logits_ratio)
 """Losses that know nothing but how the clip is read."""

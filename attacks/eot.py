@@ -11,8 +11,9 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.reference import AttackReference, ascends, with_budget
+from advser.objectives import Loss
 from advser.parameters import parameter
-from advser.target import Ascent, Loss, Target
+from advser.target import Ascent, Target
 from advser.threat import Norm
 
 

@@ -15,8 +15,9 @@ from advser.audio import SAMPLE_RATE, from_pcm, read, to_pcm
 from advser.budget import per_clip
 from advser.contents import contents_digest
 from advser.errors import InputError
+from advser.objectives import classes
 from advser.parameters import parameter
-from advser.target import Target, classes
+from advser.target import Target
 from advser.threat import Access, Domain, Norm
 
 SUFFIXES: Final = (".wav", ".flac")

@@ -10,8 +10,9 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.controls import random_signs
 from advser.budget import admit, per_clip
+from advser.objectives import classes, margin
 from advser.parameters import parameter
-from advser.target import Target, classes, margin
+from advser.target import Target
 from advser.threat import Access, Domain
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

@@ -18,8 +18,9 @@ from torch.nn.functional import one_hot
 from advser.attacks.base import Attack
 from advser.errors import InputError
 from advser.extras import not_installed
+from advser.objectives import classes
 from advser.parameters import parameter
-from advser.target import Target, classes
+from advser.target import Target
 from advser.threat import PCM_STEP, Access, Norm
 
 if TYPE_CHECKING:

@@ -82,7 +82,7 @@ class Run:
             ValueError: if several rows match, or the figure was not measured.
         """
         from advser.reserved import ANCHORS
-        from advser.results import select
+        from advser.selection import select
 
         table = select(self.results, where).table
         meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)
@@ -166,9 +166,10 @@ def run(
 
     from advser.functions import cells
     from advser.leaderboards.write import write_all
+    from advser.preparation import prepare
     from advser.request import Request
     from advser.runner import Workers, device_named
-    from advser.runs import carry_out, prepare
+    from advser.runs import carry_out
     from advser.store import default_store
 
     files = (*(Path(path).absolute() for path in plugins), *cells())
@@ -228,7 +229,7 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
     from advser.errors import InputError, did_you_mean
     from advser.leaderboards.boards import BOARDS
     from advser.leaderboards.exhibits import tables
-    from advser.results import select, with_metrics
+    from advser.selection import select, with_metrics
 
     chosen = select(results, where)
     if metrics:
@@ -259,7 +260,7 @@ def built_figure(
     from advser.leaderboards.drawing import FORMATS, HIGHEST, Paper, save
     from advser.leaderboards.pictures import read_samples
     from advser.leaderboards.write import drawings
-    from advser.results import select
+    from advser.selection import select
 
     suffix = out.suffix.removeprefix(".") if out else ""
     if out and suffix not in FORMATS:

@@ -16,9 +16,10 @@ from advser.contract import Finding
 from advser.errors import AdvserError, InputError
 from advser.parameters import validated
 from advser.plugins import ATTACKS, BY_KIND
+from advser.preparation import prepare
 from advser.request import Request
 from advser.runner import Workers
-from advser.runs import Report, carry_out, prepare
+from advser.runs import Report, carry_out
 from advser.sanity import attacks, models
 from advser.sanity.base import Check
 from advser.suite import load

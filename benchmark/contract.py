@@ -25,7 +25,7 @@ from advser.models.base import EmotionModel
 from advser.parameters import arguments, build, describe
 from advser.plugins import BY_KIND, CORPORA, MODELS
 from advser.probes import Batch, without_gradient
-from advser.results import KEYS
+from advser.schema import KEYS
 from advser.target import Target
 from advser.threat import Domain
 from advser.training import Precision

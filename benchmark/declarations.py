@@ -8,7 +8,7 @@ from typing import Any
 from advser.errors import InputError
 from advser.exhibits import Curves, Pictures, Profile, Selection, Table, name_of
 from advser.plugins import ATTACKS
-from advser.results import KEYS
+from advser.schema import KEYS
 from advser.suite import Suite
 
 PARAMETER = "params."

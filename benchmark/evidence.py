@@ -15,7 +15,7 @@ import pandas as pd
 from advser.attacks.base import Attack
 from advser.attacks.controls import FrameNoise, Noise, Offset
 from advser.plugins import ATTACKS
-from advser.results import CLEAN, KEYS
+from advser.schema import CLEAN, KEYS
 
 VICTIM: Final = ("part", "seed", "model", "defense")
 """Keys that name a trained model in a run."""

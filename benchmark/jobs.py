@@ -20,12 +20,12 @@ from advser.errors import InputError
 from advser.fingerprints import fingerprints
 from advser.job import Job
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
-from advser.parameters import Parameters, build, explain, validated
+from advser.objectives import ADAPTIVE
+from advser.parameters import Parameters, build, explain, validated, value_text
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
 from advser.precision import settled
-from advser.results import CLEAN, value_text
+from advser.schema import CLEAN
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
-from advser.target import ADAPTIVE
 from advser.threat import Delivery, Domain, Labels, ThreatModel
 from advser.training import Training
 from advser.transcribers.base import Transcriber

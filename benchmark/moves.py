@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from advser.results import KEYS
+from advser.schema import KEYS
 
 Verdict = Literal["same", "better", "worse", "noise", "regression", "lost", "new"]
 """``same``; ``better`` or ``worse``, but not gated or within the tolerance; ``noise``: beyond the tolerance, and not

@@ -18,7 +18,7 @@ from advser.newcomers import is_newcomer
 from advser.noise import missing_noise
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS, METRICS
-from advser.results import EXAMPLES_SCHEMA, KEYS
+from advser.schema import EXAMPLES_SCHEMA, KEYS
 from advser.suite import AttackEntry, PluginEntry, Suite
 from advser.threat import Access, Delivery, Domain, Labels, ThreatModel
 from advser.worst import columns_of, members

@@ -19,7 +19,8 @@ from advser.attacks.steepest import random_start
 from advser.audio import sound_mask
 from advser.budget import Budget, admit
 from advser.models.base import EmotionModel, FrontEnd
-from advser.target import Loss, Target, margin
+from advser.objectives import Loss, margin
+from advser.target import Target
 from advser.threat import PCM_STEP
 
 BUDGET: Final = 0.001

@@ -14,7 +14,8 @@ from advser.comparison import Pooled, Standing, pooled, standings
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.metrics.statistics import aligned_sums
-from advser.results import CLEAN, RANKS_SCHEMA, Among, no_ranks, value_text
+from advser.parameters import value_text
+from advser.schema import CLEAN, RANKS_SCHEMA, Among, no_ranks
 from advser.suite import Suite, WorstCase
 from advser.worst import choices, columns_of, members
 
@@ -71,7 +72,7 @@ class _Field:
 
 
 def ranks(judged: Sequence[Judged], suite: Suite, metrics: Mapping[str, Metric], classes: int) -> pd.DataFrame:
-    """Return the table of ranks (`advser.results.RANKS_SCHEMA`).
+    """Return the table of ranks (`advser.schema.RANKS_SCHEMA`).
 
     Args:
         judged: the cells of one setting, all seeds, and the rows for the worst of several attacks.

@@ -19,7 +19,8 @@ from advser.paired import corrected
 from advser.pairs import Pairs, plain, settings
 from advser.remarks import remarks
 from advser.reserved import ANCHORS
-from advser.results import MEASURED_ANEW, Results
+from advser.results import Results
+from advser.schema import MEASURED_ANEW
 
 LEVEL: Final = 0.05
 """Chance that a comparison calls anything a regression where base and new results are alike."""

@@ -15,7 +15,7 @@ import soundfile
 
 from advser.audio import SAMPLE_RATE, Pcm
 from advser.plan import Cell, FoldKeys, Plan
-from advser.results import CLEAN, EXAMPLES_SCHEMA, KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
+from advser.schema import CLEAN, EXAMPLES_SCHEMA, KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.store import Store, replacing
 

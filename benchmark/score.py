@@ -22,17 +22,17 @@ from advser.jobs import MEASURED, Speech, no_meaning
 from advser.metrics.base import Array, Metric
 from advser.metrics.statistics import aligned_sums, bootstrap
 from advser.models.base import Outputs
+from advser.objectives import cross_entropy, margin
 from advser.parameters import build
 from advser.plan import Cell, FoldKeys, Plan
 from advser.plugins import METRICS, MODELS
 from advser.ranking import Judged, ranks
-from advser.results import CLEAN, POOLED_SCHEMA
+from advser.schema import CLEAN, POOLED_SCHEMA
 from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import Prepared, load_prepared
 from advser.stages.train import fitted_on
 from advser.store import Artefact, Store
-from advser.target import cross_entropy, margin
 from advser.worst import choices, columns_of, members, taken
 
 TRANSCRIPT_COLUMNS = ("transcript", "word_errors", "words", "char_errors", "chars")

@@ -21,11 +21,13 @@ from rich.console import Console
 
 from advser.errors import InputError
 from advser.plugins import ATTACKS
+from advser.preparation import joined, prepare
 from advser.registry import load_plugin_files, plugin_files
 from advser.request import Request
-from advser.results import KEYS, MEASURED_ANEW, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE, Results
+from advser.results import Results
 from advser.runner import Workers
-from advser.runs import carry_out, joined, prepare
+from advser.runs import carry_out
+from advser.schema import KEYS, MEASURED_ANEW, POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE
 from advser.store import replacing
 from advser.suite import Suite, shipped
 

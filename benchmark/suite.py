@@ -32,7 +32,7 @@ GivenLabels = Literal["true", "predicted", "soft"]
 """The labels that a suite can give to an attack. Blind attacks are given none, whatever the suite says."""
 
 Objective = Literal["cross-entropy", "margin", "evasion", "adaptive"]
-"""The loss that an attack ascends: `advser.target.OBJECTIVES`, or the one of the source's defense (`adaptive`)."""
+"""The loss that an attack ascends: `advser.objectives.OBJECTIVES`, or the one of the source's defense (`adaptive`)."""
 
 Domains = Annotated[list[Domain], BeforeValidator(_listed), Field(min_length=1)]
 Deliveries = Annotated[list[Delivery], BeforeValidator(_listed), Field(min_length=1)]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from advser.jobs import source_columns
-from advser.results import CLEAN
+from advser.schema import CLEAN
 from advser.suite import WorstCase
 from advser.threat import Access, Labels
 

@@ -13,8 +13,8 @@ from advser.attacks.reference import AttackReference
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
+from advser.objectives import cross_entropy
 from advser.parameters import Fraction, parameter
-from advser.target import cross_entropy
 from advser.threat import Domain
 
 CITATION = (

@@ -13,8 +13,9 @@ from advser.attacks.base import Attack
 from advser.audio import sound_mask
 from advser.budget import admit
 from advser.models.base import EmotionModel, Outputs
+from advser.objectives import Loss, cross_entropy
 from advser.parameters import Parameters
-from advser.target import Loss, Target, cross_entropy
+from advser.target import Target
 from advser.threat import Domain
 
 

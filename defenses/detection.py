@@ -13,8 +13,9 @@ from advser.audio import sound_mask
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.models.base import EmotionModel, Outputs
 from advser.models.strided import block
+from advser.objectives import evasion
 from advser.parameters import parameter
-from advser.target import Target, evasion
+from advser.target import Target
 from advser.threat import Domain
 
 
@@ -24,7 +25,7 @@ class Detector(Defense):
     The classifier's loss is the cross-entropy on x alone. The detector's is the mean binary cross-entropy over x
     (clean) and x′ (adversarial), and moves none of the classifier's weights. The detector reads the spectrogram, or the
     sound itself if the model has no spectrogram (`DetectorNetwork`). An attack that knows it is to be tried too: one
-    with the objective ``adaptive``, which is here ``evasion`` (`advser.target.evasion`).
+    with the objective ``adaptive``, which is here ``evasion`` (`advser.objectives.evasion`).
 
     A checkpoint that is chosen by validation may date from the warm-up, in which the detector learns nothing.
     """

@@ -14,7 +14,8 @@ from advser.leaderboards.leaderboard import leaderboard
 from advser.leaderboards.rows import SETTING, Row, metrics, rows
 from advser.leaderboards.standings import Standings
 from advser.leaderboards.transfer import transfer
-from advser.results import KEYS, Results
+from advser.results import Results
+from advser.schema import KEYS
 
 _PLACE: Final = ("domain", "delivery", "labels", "access", "norm", "epsilon")
 _HEADINGS: Final = {"epsilon": "ε"}

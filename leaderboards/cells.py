@@ -13,7 +13,8 @@ import pandas as pd
 from advser.leaderboards.board import Cell
 from advser.leaderboards.layout import configuration
 from advser.leaderboards.rows import Row, cell_id, rows, worst_cases
-from advser.results import KEYS, Results
+from advser.results import Results
+from advser.schema import KEYS
 
 _OF_VICTIM: Final = ("part", "model", "defense")
 _OF_ATTACK: Final = ("attack", "domain", "delivery", "labels", "access", "source_model", "source_defense")

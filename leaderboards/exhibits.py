@@ -15,7 +15,8 @@ from advser.exhibits import Exhibit, Selection, Table, TableColumn, TableRow, Va
 from advser.leaderboards.board import MISSING, Board, Cell, Column
 from advser.leaderboards.layout import metric_column, reader_notes
 from advser.leaderboards.rows import Row, rows
-from advser.results import KEYS, Results
+from advser.results import Results
+from advser.schema import KEYS
 
 _EXHIBITS: Final[TypeAdapter[list[Any]]] = TypeAdapter(list[Exhibit])
 _PARAMETER: Final = "params."

@@ -9,7 +9,8 @@ import pandas as pd
 from advser.leaderboards.board import MARKED, Board, Column, varying
 from advser.leaderboards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row, anchors
 from advser.leaderboards.sheet import figure_text
-from advser.results import FEWEST, Results
+from advser.results import Results
+from advser.schema import FEWEST
 
 CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
 """Keys that say what an attack did and how it was judged, whomever it was crafted on."""

@@ -14,7 +14,8 @@ from advser.leaderboards.flags import flagged
 from advser.leaderboards.layout import common_facts, configuration, groups, reader_notes
 from advser.leaderboards.rows import SETTING, Row, anchors, cell_id, rows, seed_text
 from advser.leaderboards.standings import records, standing
-from advser.results import CLEAN, Results
+from advser.results import Results
+from advser.schema import CLEAN
 
 TRAINED: Final = (
     "Ties and ranks are about speakers, given these trained models: with one seed, what a training's luck gave a model "

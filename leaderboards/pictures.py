@@ -21,7 +21,8 @@ from advser.exhibits import Pictures
 from advser.leaderboards.drawing import SCREEN, Drawing, Paper, laid_out
 from advser.leaderboards.exhibits import exhibits, same, value_of
 from advser.leaderboards.rows import Row, cell_id, parameters, rows
-from advser.results import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX, Results
+from advser.results import Results
+from advser.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 from advser.store import replacing
 
 SOUNDS: Final = ("original", "judged", "difference")

@@ -9,7 +9,8 @@ from typing import Any, Final
 import pandas as pd
 
 from advser.leaderboards.board import Cell, Standing
-from advser.results import RANKS_SCHEMA, Among, Results
+from advser.results import Results
+from advser.schema import RANKS_SCHEMA, Among
 
 _PLACE: Final = RANKS_SCHEMA.names[: RANKS_SCHEMA.names.index("among")]
 """The keys of a cell that the ranks have."""

@@ -14,7 +14,8 @@ from advser.leaderboards.figures import budget_figures
 from advser.leaderboards.pictures import declared_pictures, read_samples, write_thumbnails
 from advser.leaderboards.render import render
 from advser.leaderboards.site import page, write_assets
-from advser.results import SAMPLES_FOLDER, Results
+from advser.results import Results
+from advser.schema import SAMPLES_FOLDER
 from advser.store import replacing
 
 SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"}

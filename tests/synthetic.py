@@ -12,7 +12,8 @@ from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.ranking import Judged, ranks
 from advser.reserved import ANCHORS
-from advser.results import KEYS, Results, no_examples
+from advser.results import Results
+from advser.schema import KEYS, no_examples
 from advser.suite import Suite
 
 METRICS = {

@@ -18,11 +18,12 @@ from advser.defenses.base import Defense
 from advser.defenses.detection import Detector
 from advser.jobs import Corpus, Speech, prepare_job
 from advser.models.base import Outputs
+from advser.objectives import cross_entropy, evasion
 from advser.plan import Plan, make_plan
 from advser.plugins import DEFENSES
 from advser.results import Results
 from advser.suite import Suite
-from advser.target import Target, cross_entropy, evasion
+from advser.target import Target
 from advser.threat import Access
 
 FGSM = AttackReference(name="fgsm", params={"epsilon": 0.05})

@@ -15,9 +15,10 @@ from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.base import EmotionModel
+from advser.objectives import margin
 from advser.parameters import build, validated
 from advser.plugins import ATTACKS
-from advser.target import Target, margin
+from advser.target import Target
 from advser.threat import DOMAINS, Domain, Norm
 from advser.training import Precision
 

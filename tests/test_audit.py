@@ -21,10 +21,11 @@ from advser.audit import CHECKS, Flag, audit
 from advser.evidence import VICTIM, Cell, Evidence, cells_of
 from advser.models.base import EmotionModel
 from advser.models.smoothed import Smoothed
+from advser.objectives import Loss, cross_entropy, evasion
 from advser.plugins import ATTACKS
 from advser.probes import Batch
-from advser.results import KEYS, Results
-from advser.target import Loss, cross_entropy, evasion
+from advser.results import Results
+from advser.schema import KEYS
 
 CLIPS = 100
 NAMES = [check.name for check in CHECKS]

@@ -19,7 +19,8 @@ from advser.attacks.square import Square
 from advser.audio import round_within
 from advser.budget import Budget, per_clip
 from advser.models.base import EmotionModel, Outputs
-from advser.target import Ascent, Loss, Target, cross_entropy, difference_of_logits_ratio, evasion, margin
+from advser.objectives import Loss, cross_entropy, difference_of_logits_ratio, evasion, margin
+from advser.target import Ascent, Target
 from advser.threat import Domain, Norm
 
 CLASSES = (2, 3, 4, 7)

@@ -12,7 +12,9 @@ from advser.leaderboards.boards import BOARDS, attacks, defenses, models, transf
 from advser.leaderboards.leaderboard import UNEQUAL
 from advser.leaderboards.rows import epsilon_text, rows
 from advser.leaderboards.sheet import panels, sheet
-from advser.results import Results, no_examples, select
+from advser.results import Results
+from advser.schema import no_examples
+from advser.selection import select
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from advser.contract import Finding
 from advser.defenses.base import Defense
 from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
+from advser.objectives import cross_entropy
 from advser.parameters import parameter
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
-from advser.target import cross_entropy
 
 
 class Forgetful(Attack):

@@ -24,7 +24,8 @@ from advser.metrics.recognition import UAR, Accuracy
 from advser.moves import Gate
 from advser.paired import _chernoff, corrected, detectable, power, worsening
 from advser.regression import compare, gates_of
-from advser.results import KEYS, Results
+from advser.results import Results
+from advser.schema import KEYS
 
 CLIPS, CLASSES = 107, 4
 SUITE: dict[str, Any] = {
@@ -52,7 +53,7 @@ def results(right: np.ndarray, seed: int = 0, **run: Any) -> Results:
         {**CELL, "seed": seed, "metric": name, "value": value, **shared, "higher_is_better": name != "seconds"}
         for name, value in figures.items()
     ]
-    from advser.results import EXAMPLES_SCHEMA
+    from advser.schema import EXAMPLES_SCHEMA
 
     blank = {
         column.name: "" if column.type == "string" else np.nan

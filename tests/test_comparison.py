@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from advser.comparison import EXACT, Standing, adjusted, pooled, sign_flips, standings, swapped_differences
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
-from advser.results import FEWEST
+from advser.schema import FEWEST
 
 DRAWS = 200
 CLIPS = 20

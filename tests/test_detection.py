@@ -27,7 +27,8 @@ from advser.defenses.undefended import Undefended
 from advser.metrics.detection import BINS, Detection, DetectorAUC, DetectorEER
 from advser.metrics.statistics import bootstrap
 from advser.models.base import EmotionModel, Outputs
-from advser.target import OBJECTIVES, Loss, Target, cross_entropy, evasion
+from advser.objectives import OBJECTIVES, Loss, cross_entropy, evasion
+from advser.target import Target
 from advser.threat import Domain
 
 places = pytest.mark.parametrize(("kind", "domain"), toys.PLACES)

@@ -95,7 +95,7 @@ def advser_result(tmp_path):
     import synthetic
     from advser.api import Run, run
     from advser.pytest_plugin import Checked
-    from advser.results import select
+    from advser.selection import select
 
     def given(*suite, **options):
         signature(run).bind(*suite, **options)

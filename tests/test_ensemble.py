@@ -17,9 +17,10 @@ from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.defenses.smoothing import Smoothing
 from advser.errors import InputError
 from advser.jobs import inner_attacks
+from advser.objectives import cross_entropy, evasion, margin
 from advser.parameters import build, parameter, validated
 from advser.plugins import ATTACKS
-from advser.target import Target, cross_entropy, evasion, margin
+from advser.target import Target
 from advser.threat import Access
 
 QUICK: list[dict[str, Any]] = [

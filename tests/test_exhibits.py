@@ -26,7 +26,8 @@ from advser.leaderboards.pictures import declared_pictures
 from advser.leaderboards.render import render
 from advser.leaderboards.rows import rows
 from advser.leaderboards.write import write_all, write_figures
-from advser.results import Results, select
+from advser.results import Results
+from advser.selection import select
 
 TABLE: dict[str, Any] = {
     "table": "paper",

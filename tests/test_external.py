@@ -20,7 +20,8 @@ from advser.attacks.external import External
 from advser.audio import SAMPLE_RATE, to_pcm, write
 from advser.errors import InputError
 from advser.parameters import build
-from advser.results import EXAMPLES_FILE, Results
+from advser.results import Results
+from advser.schema import EXAMPLES_FILE
 from advser.submission import submit
 from advser.target import Target
 

@@ -23,7 +23,8 @@ from advser.leaderboards.drawing import SCREEN, Paper, look
 from advser.leaderboards.figures import budget_figures, draw
 from advser.leaderboards.rows import rows
 from advser.leaderboards.write import write_figures
-from advser.results import Results, select, with_metrics
+from advser.results import Results
+from advser.selection import select, with_metrics
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.attacks.momentum import MomentumIterativeFGSM
 from advser.errors import InputError
 from advser.jobs import inner_attacks
+from advser.objectives import margin
 from advser.parameters import build
-from advser.target import Target, margin
+from advser.target import Target
 from advser.threat import DOMAINS, Domain
 
 

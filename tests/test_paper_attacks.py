@@ -31,6 +31,7 @@ from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import MelFrontEnd
 from advser.models.tiny import Tiny
+from advser.objectives import margin
 from advser.plan import Plan, make_plan
 from advser.stages.craft import COSTS, NETWORK
 from advser.stages.judge import LOGITS
@@ -38,7 +39,7 @@ from advser.stages.learn import learn
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.store import Store
 from advser.suite import Suite
-from advser.target import Target, margin
+from advser.target import Target
 from advser.threat import PCM_STEP, Access, Domain
 from advser.worker import execute
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from advser.results import EXAMPLES_FILE, Results
+from advser.results import Results
+from advser.schema import EXAMPLES_FILE
 from advser.suite import Suite, load
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,8 @@ import synthetic
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy, Loss
 from advser.ranking import Judged, ranks
-from advser.results import Results, no_examples
+from advser.results import Results
+from advser.schema import no_examples
 from advser.suite import Suite, WorstCase
 
 METRICS: dict[str, Metric] = {"uar": UAR(), "share": Accuracy(), "loss": Loss()}

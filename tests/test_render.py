@@ -21,7 +21,8 @@ from advser.leaderboards.boards import BOARDS
 from advser.leaderboards.latex import escape
 from advser.leaderboards.render import FORMATS, render
 from advser.leaderboards.write import write_all
-from advser.results import Results, select
+from advser.results import Results
+from advser.selection import select
 
 MADE = synthetic.results()
 CASES = {name: build(MADE) for name, build in BOARDS.items()}

@@ -16,17 +16,9 @@ from pandas.testing import assert_frame_equal
 
 from advser.errors import InputError
 from advser.provenance import provenance
-from advser.results import (
-    EXAMPLES_SCHEMA,
-    KEYS,
-    RANKS_SCHEMA,
-    SCHEMA_VERSION,
-    TABLE_SCHEMA,
-    Results,
-    no_examples,
-    select,
-    with_metrics,
-)
+from advser.results import Results
+from advser.schema import EXAMPLES_SCHEMA, KEYS, RANKS_SCHEMA, SCHEMA_VERSION, TABLE_SCHEMA, no_examples
+from advser.selection import select, with_metrics
 
 RUN = {"notes": ["a note"], "failures": []}
 PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"

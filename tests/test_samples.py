@@ -14,7 +14,8 @@ from commandline import advser_here
 from matplotlib.image import imread
 
 from advser.leaderboards.pictures import WIDTH
-from advser.results import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX, Results
+from advser.results import Results
+from advser.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 
 SUITE = """
 name: heard

@@ -20,7 +20,8 @@ from advser.leaderboards.boards import BOARDS
 from advser.leaderboards.latex import latex
 from advser.leaderboards.render import render
 from advser.leaderboards.shape import Shape, pivoted, shaped, with_columns
-from advser.results import Results, select
+from advser.results import Results
+from advser.selection import select
 
 
 @pytest.fixture(scope="module")

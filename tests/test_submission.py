@@ -15,8 +15,9 @@ import synthetic
 from commandline import advser, advser_here
 
 from advser.errors import InputError
-from advser.results import TABLE_FILE, Results
-from advser.runs import joined
+from advser.preparation import joined
+from advser.results import Results
+from advser.schema import TABLE_FILE
 from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, suite_told, unpack
 from advser.suite import Suite
 

@@ -15,7 +15,8 @@ from advser.attacks.eot import Averaged
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs
-from advser.target import OBJECTIVES, Target, margin
+from advser.objectives import OBJECTIVES, margin
+from advser.target import Target
 from advser.threat import Access, Domain
 
 QUESTIONS = {

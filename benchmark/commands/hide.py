@@ -42,7 +42,8 @@ def hide(
     from advser.hiding import hide as hidden
     from advser.listeners import party
     from advser.registry import load_plugin_files
-    from advser.results import Results, select
+    from advser.results import Results
+    from advser.selection import select
     from advser.store import Store, default_store
 
     load_plugin_files(plugin)

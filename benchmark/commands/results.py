@@ -104,7 +104,8 @@ def compare(
     from advser.leaderboards.render import render
     from advser.regression import compare as compared
     from advser.regression import gates_of
-    from advser.results import Results, select
+    from advser.results import Results
+    from advser.selection import select
 
     kept = pairs("--where", where, "KEY=GLOB")
     before, after = (select(Results.load(folder), kept) for folder in (base, new))

@@ -14,7 +14,8 @@ from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, c
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from advser.runs import Prepared, Report
+    from advser.preparation import Prepared
+    from advser.runs import Report
 
 
 def run(
@@ -61,7 +62,8 @@ def run(
     read = load(suite, changes)
     if not dry_run and not request.looks_finished(read):
         request.ready_workers()
-    from advser.runs import carry_out, prepare
+    from advser.preparation import prepare
+    from advser.runs import carry_out
 
     request = replace(request, workers=replace(pool, device=device_named(device)))
     prepared = prepare(request)

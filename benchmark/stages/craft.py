@@ -26,12 +26,13 @@ from advser.budget import Budget
 from advser.errors import ContractError
 from advser.job import Task
 from advser.models.base import EmotionModel, Outputs
+from advser.objectives import ADAPTIVE, OBJECTIVES, Loss, cross_entropy
 from advser.parameters import build
 from advser.plugins import ATTACKS
 from advser.seeds import seed_from
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
 from advser.stages.train import load_defense, load_models
-from advser.target import ADAPTIVE, OBJECTIVES, Loss, Target, cross_entropy, drawing
+from advser.target import Target, drawing
 from advser.tensors import StoredTensor, Writing, writing
 from advser.threat import Domain, Labels
 from advser.training import Precision

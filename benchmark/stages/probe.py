@@ -16,10 +16,10 @@ from advser.audio import MOST_SOUND, batches_by_length
 from advser.defenses.base import Defense
 from advser.job import Task
 from advser.models.base import EmotionModel
+from advser.objectives import cross_entropy
 from advser.probes import Batch
 from advser.stages.prepare import Prepared, load_prepared
 from advser.stages.train import EVALUATION_BATCH, WEIGHTS, build_model, fitted_on, load_defense, load_model
-from advser.target import cross_entropy
 
 FINDINGS = "findings.json"
 
