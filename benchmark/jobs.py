@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from advser.attacks.base import Attack, Reading
 from advser.attacks.learned import LearnedAttack
 from advser.attacks.reference import AttackReference
+from advser.configurations import Configuration, Corpus, Source, Speech, Victim, described, named
 from advser.corpora.protocols import speaker_independent
 from advser.defenses.base import Defense
 from advser.errors import InputError
@@ -21,128 +21,13 @@ from advser.fingerprints import fingerprints
 from advser.job import Job
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.objectives import ADAPTIVE
-from advser.parameters import Parameters, build, explain, validated, value_text
+from advser.parameters import Parameters, build, explain, validated
 from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS
 from advser.precision import settled
 from advser.schema import CLEAN
 from advser.suite import AttackEntry, ModelEntry, PluginEntry, Suite
-from advser.threat import Delivery, Domain, Labels, ThreatModel
+from advser.threat import Delivery
 from advser.training import Training
-from advser.transcribers.base import Transcriber
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What planning knows of a prepared corpus.
-
-    Attributes:
-        prepared: the key of the artefact by seed.
-        folds: their names.
-        language: ISO 639-1.
-        clips: the name of each clip, with its samples at 16 kHz.
-    """
-
-    prepared: Mapping[int, str]
-    folds: tuple[str, ...]
-    language: str
-    clips: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Speech:
-    """The transcriber that a run uses, or the reason why there is none; ``model`` is its `Transcriber.fingerprint`."""
-
-    transcriber: Transcriber | None
-    name: str
-    reason: str
-    model: str = ""
-
-
-@dataclass(frozen=True)
-class Victim:
-    """A model, trained with a defense; also the source of examples for others."""
-
-    model: ModelEntry
-    defense: PluginEntry
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The key columns that name it as the victim."""
-        return {"model": self.model.title, "defense": self.defense.title}
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether a white-box attack can be crafted on it."""
-        return MODELS.get(self.model.name).differentiable
-
-    @property
-    def spectrogram(self) -> bool:
-        """Whether it has features that an attack in the spectrogram domain can perturb."""
-        return MODELS.get(self.model.name).spectrogram
-
-
-Source = tuple[Victim, ...]
-"""What examples are crafted on: one victim, several (an ensemble of surrogates), or nothing (blind sound)."""
-
-
-def source_columns(source: Source) -> dict[str, str]:
-    """Return the key columns that name a source; of several, the models and their defenses are joined by `` + ``."""
-    models = [victim.model.title for victim in source]
-    defenses = [victim.defense.title for victim in source]
-    return {"source_model": " + ".join(models), "source_defense": " + ".join(defenses)}
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One attack with its parameters, domain and labels.
-
-    Attributes:
-        entry: what the suite says.
-        attack: the plugin.
-        params: its parameters, complete, less those that say where files are (`Attack.places`).
-        domain, labels: as a cell has them.
-        local: where files are.
-        reading: what is in them; None if the attack reads none.
-    """
-
-    entry: AttackEntry
-    attack: Attack
-    params: dict[str, Any]
-    domain: Domain
-    labels: Labels
-    local: dict[str, Any] = field(default_factory=dict)
-    reading: Reading | None = None
-
-    @property
-    def blind(self) -> bool:
-        """Whether the attack asks nothing of any model."""
-        return self.attack.access == "blind"
-
-    @property
-    def deliveries(self) -> Sequence[Delivery]:
-        """How what it makes is judged; sound is only heard."""
-        return ["audio"] if self.domain == "waveform" else self.entry.delivery
-
-    @property
-    def text(self) -> str:
-        """The parameters as the results have them, the objective if it is not the usual one, and what files hold."""
-        objective = self.entry.objective
-        further: dict[str, str] = {} if objective == "cross-entropy" else {"objective": objective}
-        further |= {"contents": self.reading.digest[:12]} if self.reading else {}
-        return json.dumps({**self.params, **further}, sort_keys=True)
-
-    def columns(self, threat: ThreatModel) -> dict[str, Any]:
-        """Return the key columns of a cell that it is judged in."""
-        # Of what the harness holds it to, whatever a plugin says of itself.
-        budget = Attack.budget(self.attack, self.domain)
-        return {
-            "attack": self.entry.title,
-            "params": self.text,
-            **asdict(threat),
-            "norm": budget.norm if budget else "",
-            "epsilon": budget.epsilon if budget else None,
-            "epsilon_unit": budget.unit if budget else "",
-        }
 
 
 def prepare_job(suite: Suite, seed: int, directory: Path | None) -> Job:
@@ -190,21 +75,6 @@ def _refuse_descent(victim: Victim) -> None:
         )
 
 
-def _named(models: Source) -> str:
-    return " + ".join(f"{victim.model.title} / {victim.defense.title}" for victim in models)
-
-
-def described(row: Configuration, source: Source) -> str:
-    """Return for people what is crafted, and on what."""
-    on = f" on {_named(source)}" if source else ""
-    plain = {name: value for name, value in row.params.items() if not isinstance(value, (dict, list))}
-    told = {"ε" if name == "epsilon" else name: value for name, value in plain.items() if _told(row.entry, name)}
-    told |= {} if row.entry.objective == "cross-entropy" else {"objective": row.entry.objective}
-    given = "".join(f" {name}={value_text(value)}" for name, value in told.items())
-    labels = "" if row.blind else f" {row.labels} labels"
-    return f"{row.entry.title}{given} {row.domain}{labels}{on}"
-
-
 def _objective(entry: AttackEntry, source: Source) -> str:
     """Return the loss that an attack ascends on a source.
 
@@ -219,11 +89,6 @@ def _objective(entry: AttackEntry, source: Source) -> str:
 def adaptable_by(defense: str) -> bool:
     """Tell whether a defense gives an attacker who knows it a loss of its own (`Defense.adaptive`)."""
     return DEFENSES.get(defense).adaptive is not Defense.adaptive
-
-
-def _told(entry: AttackEntry, parameter: str) -> bool:
-    """Tell whether a title names a parameter: what the suite sets, and the budget."""
-    return parameter == "epsilon" or parameter in entry.params
 
 
 MEASURED = (ClipMetric, ModelMetric)
@@ -364,7 +229,7 @@ class JobBook:
             "crafted": crafted,
             **self._models(seed, fold, "victim", victim),
         }
-        title = f"judge {_named(victim)} as {delivery} on {self._short(crafted, seed)}"
+        title = f"judge {named(victim)} as {delivery} on {self._short(crafted, seed)}"
         return self._add(Job("predict", spec, inputs, self._code("predict"), title))
 
     def examine(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:
@@ -384,7 +249,7 @@ class JobBook:
                 "crafted": crafted,
                 "victim": self.train(seed, fold, victim),
             }
-            title = f"measure {entry.title} of {_named((victim,))} on {self._short(crafted, seed)}"
+            title = f"measure {entry.title} of {named((victim,))} on {self._short(crafted, seed)}"
             code = self._code("examine", metrics=[entry.name])
             found[entry.title] = self._add(Job("examine", spec, inputs, code, title))
         return found
@@ -397,7 +262,7 @@ class JobBook:
             "device": torch.device(self.device).type,
         }
         inputs = {"prepared": self.corpus.prepared[seed], "victim": self.train(seed, fold, victim)}
-        title = f"probe {_named((victim,))}, {self._run(seed, fold)}"
+        title = f"probe {named((victim,))}, {self._run(seed, fold)}"
         return self._add(Job("probe", spec, inputs, self._code("probe", models=[victim.model.name]), title))
 
     def measure(self, fold: str, crafted: str, victim: Victim, columns: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.budget import Budget
-from advser.jobs import Configuration
+from advser.configurations import Configuration
 from advser.suite import AttackEntry
 from advser.threat import Delivery, Domain
 

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from advser.attacks.base import Attack
+from advser.configurations import Configuration, Corpus, Source, Speech, Victim, described, source_columns
 from advser.errors import InputError
 from advser.job import Job
-from advser.jobs import Configuration, Corpus, JobBook, Source, Speech, Victim, described, source_columns
+from advser.jobs import JobBook
 from advser.metrics.base import ClipMetric
 from advser.newcomers import is_newcomer
 from advser.noise import missing_noise

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from advser.configurations import Corpus, Speech
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
 from advser.errors import InputError
 from advser.job import Job, Task
-from advser.jobs import Corpus, Speech, prepare_job
+from advser.jobs import prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import NothingSelectedError, Plan, make_plan

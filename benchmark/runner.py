@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from advser import forking
+from advser.agenda import Agenda
 from advser.errors import InputError
 from advser.job import Job, Outcome
 from advser.store import Store
@@ -82,36 +83,47 @@ def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, p
     if not jobs:
         return []
     with _client(workers, len(jobs)) as (client, count):
-        progress.start(jobs, cached, count)
+        progress.start(jobs, cached, count())
         try:
-            return list(_outcomes(client, jobs, store, workers, progress))
+            found = []
+            for job, outcome in _outcomes(client, count, jobs, store, workers):
+                progress.done(job, outcome)
+                found.append(outcome)
+            return found
         finally:
             progress.stop()
 
 
 def _outcomes(
-    client: Client, jobs: Sequence[Job], store: Store, workers: Workers, progress: Progress
-) -> Iterator[Outcome]:
+    client: Client, count: Callable[[], int], jobs: Sequence[Job], store: Store, workers: Workers
+) -> Iterator[tuple[Job, Outcome]]:
+    """Yield how each job ended.
+
+    A worker has one job at a time, and Dask no choice: given all jobs at once, it leaves most of them with one worker
+    while the others idle.
+    """
     from distributed import as_completed
 
-    futures: dict[str, Future[Outcome]] = {}
-    for job in jobs:
-        dependencies = [futures[key] for key in job.inputs.values() if key in futures]
-        futures[job.key] = client.submit(
-            execute, job, store.root.absolute(), workers.plugins, workers.device, *dependencies, key=job.key
-        )
-    by_key = {job.key: job for job in jobs}
-    for future in as_completed(futures.values()):
+    titles = {job.key: job.title for job in jobs}
+    agenda, ending, at_work = Agenda(jobs), as_completed(), 0
+    while True:
+        while at_work < max(count(), 1) and (job := agenda.take()) is not None:
+            arguments = job, store.root.absolute(), workers.plugins, workers.device
+            ending.add(client.submit(execute, *arguments, key=job.key))
+            at_work += 1
+        if not at_work:
+            return
+        future: Future[Outcome] = next(ending)
+        at_work -= 1
         error = future.exception() if future.status == "error" else None
         # A worker that dies again and again under a job (KilledWorker) is the one failure that `execute` cannot report.
-        outcome = Outcome(future.key, "failed", f"{by_key[future.key].title}: {error}") if error else future.result()
-        progress.done(by_key[future.key], outcome)
-        yield outcome
+        failed = Outcome(future.key, "failed", f"{titles[future.key]}: {error}") if error else None
+        yield from agenda.done(failed or future.result())
 
 
 @contextmanager
-def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
-    """Yield a Dask client and the number of workers.
+def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], int]]]:
+    """Yield a Dask client, and what tells the number of workers: of a scheduler's, it may change.
 
     Raises:
         InputError: if the scheduler cannot be reached, has no worker, or a worker runs several jobs at once.
@@ -121,7 +133,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
 
     if workers.scheduler:
         with _remote(workers.scheduler) as client:
-            yield client, len(client.nthreads())
+            yield client, lambda: len(client.nthreads())
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
@@ -148,7 +160,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, int]]:
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         try:
-            yield client, count
+            yield client, lambda: count
         except KeyboardInterrupt:
             _abandon(cluster)
             raise

@@ -14,10 +14,11 @@ import pandas as pd
 from rich.console import Console
 
 from advser.audit import Audit, audit
+from advser.configurations import Speech
 from advser.errors import InputError
 from advser.evidence import VICTIM, Evidence, cells_of
 from advser.job import Job, Outcome
-from advser.jobs import Speech, adaptable_by
+from advser.jobs import adaptable_by
 from advser.plan import Plan
 from advser.plugins import METRICS
 from advser.preparation import Prepared, gradient_precisions

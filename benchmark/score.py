@@ -5,37 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from safetensors.torch import load_file
 
 from advser.anchors import MAJORITY, READ, REASONS, anchors, commonest
 from advser.comparison import pooled
+from advser.configurations import Speech
 from advser.errors import ContractError, one_line
 from advser.job import Outcome
-from advser.jobs import MEASURED, Speech, no_meaning
+from advser.jobs import MEASURED, no_meaning
 from advser.metrics.base import Array, Metric
 from advser.metrics.statistics import aligned_sums, bootstrap
-from advser.models.base import Outputs
-from advser.objectives import cross_entropy, margin
 from advser.parameters import build
 from advser.plan import Cell, FoldKeys, Plan
 from advser.plugins import METRICS, MODELS
 from advser.ranking import Judged, ranks
+from advser.readings import Measured, Readings
 from advser.schema import CLEAN, POOLED_SCHEMA
-from advser.stages.craft import COSTS
-from advser.stages.judge import LOGITS
-from advser.stages.prepare import Prepared, load_prepared
 from advser.stages.train import fitted_on
-from advser.store import Artefact, Store
+from advser.store import Store
 from advser.worst import choices, columns_of, members, taken
-
-TRANSCRIPT_COLUMNS = ("transcript", "word_errors", "words", "char_errors", "chars")
 
 
 @dataclass(frozen=True)
@@ -50,11 +43,6 @@ OK = Status("ok", "")
 
 UNTOUCHED: Final[Mapping[str, Any]] = {"value": None, "reason": "the clip was left as it is", "counts": False}
 """What a clip metric that is about attacks has of a clip whose worst case is no attack."""
-
-NOTHING: Final[dict[str, Any]] = {"value": None, "reason": None}
-
-Measured = Mapping[str, Sequence[Mapping[str, Any]]]
-"""By the metric's title, what was found of each clip: ``value``, ``reason`` and, if it has no meaning, ``counts``."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,7 @@ class Scorer:
 
     def __init__(self, plan: Plan, store: Store, failed: Mapping[str, Outcome], speech: Speech) -> None:
         self._plan = plan
-        self._store = store
+        self._readings = Readings(plan, store)
         self._failed = failed
         self._speech = speech
         self._metrics = {
@@ -130,19 +118,17 @@ class Scorer:
             for entry in plan.suite.metrics
         }
         self._models = {entry.title: entry.name for entry in plan.suite.models}
-        self._read = lru_cache(maxsize=None)(self._read_columns)
-        self._stored = lru_cache(maxsize=None)(self._get)
 
     def score(self) -> Scored:
         """Return the tables of the results (see ``docs/results.md``)."""
-        found = [_Found(cell, *self._examples(cell)) for cell in self._plan.cells]
+        found = [_Found(cell, *self._readings.examples(cell)) for cell in self._plan.cells]
         for declared in self._plan.suite.worst:
             for cells in members(self._plan.cells, declared):
                 whole = Cell(columns_of(cells, declared), cells[0].folds)
                 found.append(_Found(whole, *self._worst(cells), of=tuple(cells)))
         rows = [row for one in found for row in self._rows(one)]
         judged = [Judged(one.cell.columns, one.clips) for one in found]
-        classes = self._classes(found[0].cell)
+        classes = self._readings.classes(found[0].cell)
         anchored, anchored_pooled = self._anchors(found)
         return Scored(
             pd.DataFrame([*rows, *anchored]),
@@ -204,9 +190,10 @@ class Scorer:
         return rows, [{**row, "seeds": len(clips)} for row in over_seeds]
 
     def _anchor_rows(self, clean: Cell, clips: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
+        classes, draws = self._readings.classes(clean), self._plan.suite.bootstrap
         for title, metric in self._metrics.items():
             if isinstance(metric, READ):
-                for name, figure in anchors(metric, clips, self._classes(clean), self._plan.suite.bootstrap, seed=0):
+                for name, figure in anchors(metric, clips, classes, draws, seed=0):
                     yield {
                         **clean.columns, "model": name, "defense": "none", "metric": title,
                         "higher_is_better": metric.higher_is_better, **figure.columns,
@@ -217,17 +204,14 @@ class Scorer:
         """Return the clips, with the class that is commonest among the training clips of each one's fold."""
         said = {}
         for keys in clean.cell.folds:
-            prepared = self._prepared(keys.prepared)
+            prepared = self._readings.prepared(keys.prepared)
             fitted = fitted_on(prepared.folds[keys.fold], self._plan.suite.training.fit_on)
             said[keys.fold] = commonest(prepared.targets[list(fitted)])
         return clean.clips.assign(**{MAJORITY: clean.clips["fold"].map(said)})
 
-    def _classes(self, cell: Cell) -> int:
-        return len(self._prepared(cell.folds[0].prepared).classes)
-
     def _worst(self, cells: Sequence[Cell]) -> tuple[pd.DataFrame, Measured]:
         """Return the worst row of each clip over several cells of one victim, and what was measured of it there."""
-        examples, measured = zip(*(self._examples(cell) for cell in cells), strict=True)
+        examples, measured = zip(*(self._readings.examples(cell) for cell in cells), strict=True)
         lowest = choices(examples)
         chosen = [*enumerate(lowest)]
         found = {
@@ -264,7 +248,7 @@ class Scorer:
         clips = found.clips
         examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, MEASURED) else clips
         # A copy: what one metric changes must not reach the next.
-        statistics = np.asarray(metric.statistics(examples.copy(), self._classes(found.cell)), np.float64)
+        statistics = np.asarray(metric.statistics(examples.copy(), self._readings.classes(found.cell)), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
             raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
         uncounted = found.unmeasured.uncounted.get(title)
@@ -287,7 +271,7 @@ class Scorer:
     def _state(self, fold: str, key: str) -> Status:
         if key in self._failed:
             return Status("failed", f"fold {fold}: {self._failed[key].reason}")
-        stored = self._stored(key)
+        stored = self._readings.stored(key)
         if stored is None:
             return Status("failed", f"fold {fold}: its artefact is not in the store")
         return Status("not-applicable", f"fold {fold}: {stored.not_applicable}") if stored.not_applicable else OK
@@ -305,90 +289,6 @@ class Scorer:
         if "transcripts" in metric.needs:
             keys += [fold.transcribed, fold.clean_transcribed if against_clean else None]
         return [key for key in keys if key is not None]
-
-    def _examples(self, cell: Cell) -> tuple[pd.DataFrame, Measured]:
-        """Return the clips of all folds of a cell, and what was measured of them."""
-        parts: list[pd.DataFrame] = []
-        measured: dict[str, list[dict[str, Any]]] = {}
-        for fold in cell.folds:
-            prepared = self._prepared(fold.prepared)
-            rows = prepared.rows.iloc[list(prepared.folds[fold.fold].test)]
-            columns: dict[str, Any] = {
-                "clip": rows["clip"].to_numpy(),
-                "speaker": rows["speaker"].to_numpy(),
-                "text": rows["text"].to_numpy(),
-                "label": rows["target"].to_numpy(),
-                "fold": fold.fold,
-                "audio_key": fold.crafted,
-                "model_key": self._plan.jobs[fold.predicted].inputs["victim"],
-                **self._predictions(fold, rows["target"].to_numpy()),
-                **self._costs(fold),
-                **self._transcripts(fold),
-            }
-            for title, key in {**fold.measured, **fold.examined}.items():
-                found = self._read(key, "values.json") or [NOTHING] * len(rows)
-                columns[title] = [np.nan if one["value"] is None else one["value"] for one in found]
-                measured.setdefault(title, []).extend(found)
-            parts.append(pd.DataFrame(columns))
-        return pd.concat(parts, ignore_index=True), measured
-
-    def _predictions(self, fold: FoldKeys, targets: Any) -> dict[str, Any]:
-        judged, unattacked = self._said(fold.predicted), self._said(fold.clean_predicted)
-        logits, clean = judged.get("logits"), unattacked.get("logits")
-        source = self._said(fold.source_predicted).get("logits")
-        columns: dict[str, Any] = {
-            "clean_prediction": -1 if clean is None else clean.argmax(1).numpy(),
-            "source_prediction": -1 if source is None else source.argmax(1).numpy(),
-            "detection": judged["detections"].numpy() if "detections" in judged else np.nan,
-            "clean_detection": unattacked["detections"].numpy() if "detections" in unattacked else np.nan,
-        }
-        if logits is None:
-            return {**columns, "prediction": -1, "loss": np.nan, "margin": np.nan}
-        labels = torch.tensor(targets)
-        outputs = Outputs(logits, embedding=logits.new_empty(len(logits), 0))
-        return {
-            **columns,
-            "prediction": logits.argmax(1).numpy(),
-            "loss": cross_entropy(outputs, labels).numpy(),
-            "margin": -margin(outputs, labels).numpy(),
-        }
-
-    def _said(self, key: str | None) -> dict[str, torch.Tensor]:
-        """Return what a model said of the clips: its logits, and its detector's; nothing if there is no such job."""
-        artefact = self._artefact(key)
-        return {} if artefact is None else load_file(artefact.path(LOGITS))
-
-    def _costs(self, fold: FoldKeys) -> dict[str, Any]:
-        artefact = self._artefact(fold.crafted)
-        if artefact is None:
-            return dict.fromkeys(("seconds", "forwards", "backwards"), np.nan)
-        return {name: value.double().numpy() for name, value in load_file(artefact.path(COSTS)).items()}
-
-    def _transcripts(self, fold: FoldKeys) -> dict[str, Any]:
-        heard = self._read(fold.transcribed, "transcripts.json")
-        clean = self._read(fold.clean_transcribed, "transcripts.json")
-        columns: dict[str, Any] = {
-            name: None if heard is None else [one[name] for one in heard] for name in TRANSCRIPT_COLUMNS
-        }
-        for name in ("word_errors", "char_errors"):
-            columns[f"clean_{name}"] = None if clean is None else [one[name] for one in clean]
-        return columns
-
-    def _read_columns(self, key: str | None, name: str) -> list[dict[str, Any]] | None:
-        artefact = self._artefact(key)
-        found: list[dict[str, Any]] | None = None if artefact is None else artefact.json(name)
-        return found
-
-    def _artefact(self, key: str | None) -> Artefact | None:
-        """Return what a job made; None if there is no such job, it failed, or it has no meaning."""
-        stored = None if key is None else self._stored(key)
-        return None if stored is None or stored.not_applicable else stored
-
-    def _get(self, key: str) -> Artefact | None:
-        return self._store.get(key) if key in self._store else None
-
-    def _prepared(self, key: str) -> Prepared:
-        return load_prepared(self._store.get(key))
 
 
 def _over_seeds(found: Sequence[_Found]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from advser.stages import STAGES
 from advser.store import Artefact, Store
 
 
-def execute(job: Job, store: Path, plugins: Sequence[Path], device: str, *dependencies: Outcome) -> Outcome:
+def execute(job: Job, store: Path, plugins: Sequence[Path], device: str) -> Outcome:
     """Do one job; whatever goes wrong is an outcome, not an exception, so that the other jobs go on.
 
     Args:
@@ -24,11 +24,7 @@ def execute(job: Job, store: Path, plugins: Sequence[Path], device: str, *depend
         store: the store's root.
         plugins: plugin files to load first.
         device: a torch device.
-        dependencies: outcomes of the jobs that this one reads from.
     """
-    for dependency in dependencies:
-        if dependency.status == "failed":
-            return Outcome(job.key, "failed", dependency.reason)
     start = time.perf_counter()
     try:
         reason = _do(job, Store(store), plugins, device)

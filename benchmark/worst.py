@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from advser.jobs import source_columns
+from advser.configurations import source_columns
 from advser.schema import CLEAN
 from advser.suite import WorstCase
 from advser.threat import Access, Labels

@@ -6,7 +6,7 @@ import multiprocessing
 import time
 from typing import Any
 
-from advser.jobs import Corpus, Speech
+from advser.configurations import Corpus, Speech
 from advser.plan import make_plan
 from advser.suite import Suite
 

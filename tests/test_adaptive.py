@@ -13,10 +13,11 @@ from commandline import advser
 from torch.nn import functional
 
 from advser.attacks.reference import AttackReference
+from advser.configurations import Corpus, Speech
 from advser.defenses.adversarial_training import Similarity
 from advser.defenses.base import Defense
 from advser.defenses.detection import Detector
-from advser.jobs import Corpus, Speech, prepare_job
+from advser.jobs import prepare_job
 from advser.models.base import Outputs
 from advser.objectives import cross_entropy, evasion
 from advser.plan import Plan, make_plan

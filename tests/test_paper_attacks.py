@@ -24,9 +24,10 @@ from advser.attacks.generator import AtrousCNN, Generator
 from advser.attacks.gradient_sign import FGSM
 from advser.attacks.square import Square
 from advser.audio import sound_mask
+from advser.configurations import Corpus, Speech
 from advser.errors import AccessError, ContractError
 from advser.job import Job, Task
-from advser.jobs import Corpus, Speech, prepare_job
+from advser.jobs import prepare_job
 from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import MelFrontEnd

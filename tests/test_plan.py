@@ -16,9 +16,10 @@ from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.attacks.reference import AttackReference
 from advser.budget import Budget
+from advser.configurations import Corpus, Speech
 from advser.errors import InputError
 from advser.fingerprints import fingerprints
-from advser.jobs import Corpus, Speech, prepare_job
+from advser.jobs import prepare_job
 from advser.metrics.base import ClipMetric
 from advser.newcomers import with_newcomers
 from advser.parameters import parameter

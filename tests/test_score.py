@@ -15,9 +15,10 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
+from advser.configurations import Corpus, Speech
 from advser.errors import MeasurementError
 from advser.job import Outcome
-from advser.jobs import Corpus, Speech, prepare_job
+from advser.jobs import prepare_job
 from advser.metrics.base import Array, ClipMetric, Metric, Need
 from advser.parameters import parameter
 from advser.plan import Cell, Plan, make_plan
