@@ -104,21 +104,22 @@ def _outcomes(
     """
     from distributed import as_completed
 
-    titles = {job.key: job.title for job in jobs}
-    agenda, ending, at_work = Agenda(jobs), as_completed(), 0
+    agenda, ending = Agenda(jobs), as_completed()
+    at_work: dict[Future[Outcome], Job] = {}
     while True:
-        while at_work < max(count(), 1) and (job := agenda.take()) is not None:
+        while len(at_work) < max(count(), 1) and (job := agenda.take()) is not None:
             arguments = job, store.root.absolute(), workers.plugins, workers.device
-            ending.add(client.submit(execute, *arguments, key=job.key))
-            at_work += 1
+            future = client.submit(execute, *arguments, key=job.key)
+            at_work[future] = job
+            ending.add(future)
         if not at_work:
             return
-        future: Future[Outcome] = next(ending)
-        at_work -= 1
+        future = next(ending)
+        job = at_work.pop(future)
         error = future.exception() if future.status == "error" else None
         # A worker that dies again and again under a job (KilledWorker) is the one failure that `execute` cannot report.
-        failed = Outcome(future.key, "failed", f"{titles[future.key]}: {error}") if error else None
-        yield from agenda.done(failed or future.result())
+        outcome = Outcome(job.key, "failed", f"{job.title}: {error}") if error else future.result()
+        yield from agenda.done(outcome)
 
 
 @contextmanager
