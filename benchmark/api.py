@@ -78,12 +78,16 @@ class Run:
         Anchors match only if ``model`` names one.
 
         Raises:
-            InputError: if there is no such key or no row.
+            InputError: if there is no such metric or key, or no row.
             ValueError: if several rows match, or the figure was not measured.
         """
+        from advser.errors import InputError, did_you_mean
         from advser.reserved import ANCHORS
         from advser.selection import select
 
+        known = list(dict.fromkeys(self.table["metric"]))
+        if metric not in known:
+            raise InputError(f"metric '{metric}': allowed: {', '.join(known)}{did_you_mean(metric, known)}")
         table = select(self.results, where).table
         meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)
         rows = table[meant & (table["metric"] == metric)]
@@ -98,7 +102,7 @@ class Run:
         name: str,
         *,
         where: Mapping[str, str | float] | None = None,
-        width: float = 0,
+        width: float | None = None,
         heading: bool = True,
         out: str | Path | None = None,
     ) -> Figure:
@@ -107,7 +111,7 @@ class Run:
         Args:
             name: ``METRIC-against-epsilon``, ``METRIC-against-steps``, or a figure of the suite.
             where: key → glob; the rows to keep.
-            width: in inches, with letters for print; 0: as on the page.
+            width: in inches, with letters for print; None: as on the page.
             heading: whether it says what it shows.
             out: a .pdf, .svg or .png, in letters that publishers take and the same for the same results, which
                 Matplotlib's own ``savefig`` does not see to.
@@ -172,6 +176,8 @@ def run(
     from advser.runs import carry_out
     from advser.store import default_store
 
+    _refuse_texts("a mapping, as {'key': 'value'}", data=data, changes=changes, only=only)
+    _refuse_texts("a list, as ['one', 'other']", plugins=plugins, external=external)
     files = (*(Path(path).absolute() for path in plugins), *cells())
     request = Request(
         str(suite),
@@ -215,6 +221,7 @@ def compare(base: Run | Path | str, new: Run | Path | str, fail_on: Mapping[str,
     from advser.regression import compare as compared
     from advser.regression import gates_of
 
+    _refuse_texts("a mapping, as {'uar': -0.02}", fail_on=fail_on)
     before, after = (one if isinstance(one, Run) else load(one) for one in (base, new))
     gates = gates_of(before.results, {name: str(delta) for name, delta in (fail_on or {}).items()})
     return compared(before.results, after.results, gates)
@@ -231,6 +238,8 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
     from advser.leaderboards.exhibits import tables
     from advser.selection import select, with_metrics
 
+    _refuse_texts("a mapping, as {'attack': 'fgsm'}", where=where)
+    _refuse_texts("a list, as ['uar', 'wer']", metrics=metrics)
     chosen = select(results, where)
     if metrics:
         chosen = with_metrics(chosen, metrics)
@@ -238,7 +247,22 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
     if built is None:
         names = [*BOARDS, *tables(chosen)]
         raise InputError(f"--by {by}: allowed: {', '.join(names)}{did_you_mean(by, names)}")
+    if by in ("attacks", "defenses", "models") and built.frame.empty:
+        raise InputError(f"--by {by}: found transferred examples only, allowed: --by transfer, which shows them")
     return built
+
+
+def _refuse_texts(form: str, **arguments: object) -> None:
+    """Refuse a text where several things are asked for, of which its letters would be taken for.
+
+    Raises:
+        InputError: if one is given.
+    """
+    from advser.errors import InputError
+
+    for name, found in arguments.items():
+        if isinstance(found, str):
+            raise InputError(f"{name}: found the text '{found}', allowed: {form}")
 
 
 def built_figure(
@@ -246,7 +270,7 @@ def built_figure(
     directory: Path,
     name: str,
     where: Mapping[str, str | float],
-    width: float,
+    width: float | None,
     heading: bool,
     out: Path | None = None,
 ) -> Figure:

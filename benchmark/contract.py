@@ -82,10 +82,8 @@ def attack(plugin: type[Attack], params: Mapping[str, Any]) -> Iterator[Finding]
     """Hold an attack against its contract, in each of its domains."""
     if "epsilon" not in plugin.model_fields and plugin.access != "blind":
         yield Finding("budget", note="no parameter is called epsilon, so that the harness holds it to no bound")
-    own = plugin.budget is not Attack.budget
-    yield Finding(
-        "the budget is read from epsilon and norm", "'budget' is overridden, which nobody asks" if own else ""
-    )
+    if plugin.budget is not Attack.budget:
+        yield Finding("the budget is read from epsilon and norm", "'budget' is overridden, which nobody asks")
     some = clips()
     for domain in plugin.domains:
         made = build(plugin, dict(params), plugin.__name__)
@@ -99,6 +97,10 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
     given, labels, state = x.clone(), some.labels.clone(), _copied(model)
     targets = [_target(made, model, some.lengths, domain) for _ in range(2)]
     results = [_perturbed(made, target, given, labels) for target in targets]
+    wrong = _unusable(results[0], x)
+    yield Finding(f"{domain}: numbers in the shape of the clips", wrong)
+    if wrong:
+        return
     yield Finding(f"{domain}: the same generator gives the same", _differs(*results))
     yield Finding(f"{domain}: inputs stay as they are", _differs(given, x) or _differs(labels, some.labels))
     changed = [name for name, value in _copied(model).items() if not torch.equal(value, state[name])]
@@ -109,11 +111,23 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
         # Rounding is no excess.
         told = f"changes of up to {reached:.3g} where ε is {budget.epsilon:g}: the harness cuts them to it"
         yield Finding(f"{domain}: within the budget", note=told if reached > 1.001 * budget.epsilon else "")
+    if made.access == "white-box" and torch.equal(results[0], x):
+        yield Finding(f"{domain}: changes the clips", "found all of them as they were")
     if made.bf16:
         yield Finding(f"{domain}: as strong with gradients in bfloat16", _weaker(made, model, some, domain))
     if made.single_step:
         passes = int(targets[0].backwards.max())
         yield Finding(f"{domain}: single_step", f"{passes} backward passes a clip" if passes > 1 else "")
+
+
+def _unusable(perturbed: object, x: Tensor) -> str:
+    """Return what makes an attack's answer none, or an empty text."""
+    if not isinstance(perturbed, Tensor):
+        return f"found {type(perturbed).__name__}, allowed: a tensor"
+    if perturbed.shape != x.shape:
+        return f"found the shape {tuple(perturbed.shape)}, allowed: {tuple(x.shape)}"
+    lost = int((~perturbed.isfinite()).sum())
+    return f"found {lost} values that are NaN or infinite, allowed: none" if lost else ""
 
 
 def _weaker(made: Attack, model: EmotionModel, some: Clips, domain: Domain) -> str:

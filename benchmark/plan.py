@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 from advser.attacks.base import Attack
 from advser.configurations import Configuration, Corpus, Source, Speech, Victim, described, source_columns
 from advser.errors import InputError
+from advser.globs import matching
 from advser.job import Job
 from advser.jobs import JobBook
 from advser.metrics.base import ClipMetric
@@ -245,7 +245,7 @@ class _Planner:
 
     def _selected(self, columns: Mapping[str, Any]) -> bool:
         return all(
-            fnmatchcase(str(columns[key]), glob) or is_newcomer(key, str(columns[key]))
+            matching(str(columns[key]), glob) or is_newcomer(key, str(columns[key]))
             for key, glob in self.only.items()
             if key in columns
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from advser.registry import Registry
+from advser.errors import InputError
+from advser.registry import Registry, load_plugin_file, plugin_names
 
 if TYPE_CHECKING:
     from advser.attacks.base import Attack
@@ -34,3 +37,16 @@ REGISTRIES: Final[dict[str, Registry[Any]]] = {
 
 BY_KIND: Final[dict[str, Registry[Any]]] = {registry.kind: registry for registry in REGISTRIES.values()}
 """The same by the singular: ``attack`` → the attacks."""
+
+
+def load_plugin_files(paths: Iterable[Path]) -> None:
+    """Import plugin files (`advser.registry.load_plugin_file`).
+
+    Raises:
+        InputError: also if one registers nothing.
+    """
+    for path in paths:
+        if not plugin_names(load_plugin_file(path), REGISTRIES.values()):
+            raise InputError(
+                f"plugin file {path}: found no plugin, allowed: a class under a decorator (@advser.attack)"
+            )

@@ -6,20 +6,20 @@ import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from advser.configurations import Corpus, Speech
 from advser.corpora.protocols import speaker_independent
 from advser.declarations import check
 from advser.errors import InputError
+from advser.globs import matching
 from advser.job import Job, Task
 from advser.jobs import prepare_job
 from advser.newcomers import with_newcomers
 from advser.parameters import build, validated
 from advser.plan import NothingSelectedError, Plan, make_plan
-from advser.plugins import ATTACKS, CORPORA, REGISTRIES, TRANSCRIBERS
-from advser.registry import load_plugin_file, plugin_files, plugin_names
+from advser.plugins import ATTACKS, CORPORA, TRANSCRIBERS, load_plugin_files
+from advser.registry import plugin_files
 from advser.request import Request
 from advser.runner import missing
 from advser.sanity.splits import split_findings
@@ -74,11 +74,7 @@ def prepare(request: Request) -> Prepared:
     Raises:
         InputError: if anything of the input is unusable.
     """
-    for plugin in request.workers.plugins:
-        if not plugin_names(load_plugin_file(plugin), REGISTRIES.values()):
-            raise InputError(
-                f"plugin file {plugin}: found no plugin, allowed: a class under a decorator (@advser.attack)"
-            )
+    load_plugin_files(request.workers.plugins)
     changed = (request.suite, request.changes)
     suite = joined(*changed, request.external) if request.joining else load(*changed)
     if not request.changes:
@@ -109,7 +105,7 @@ def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()
 def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...]:
     """Plan all parts of which ``--only`` leaves something."""
     names = [setting.part for setting in suite.settings]
-    chosen = [setting for setting in suite.settings if fnmatchcase(setting.part, request.only.get("part", "*"))]
+    chosen = [setting for setting in suite.settings if matching(setting.part, request.only.get("part", "*"))]
     if not chosen:
         raise InputError(f"--only part={request.only['part']}: no such part (parts: {', '.join(names)})")
     parts: list[Planned] = []

@@ -243,12 +243,6 @@ def load_plugin_file(path: Path) -> ModuleType:
     return module
 
 
-def load_plugin_files(paths: Iterable[Path]) -> None:
-    """Import several plugin files (`load_plugin_file`)."""
-    for path in paths:
-        load_plugin_file(path)
-
-
 def plugin_files(path: Path) -> dict[str, Path]:
     """Return a plugin file and the modules beside it that it imports, by their path from its folder.
 

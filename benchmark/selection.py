@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from advser.errors import InputError, did_you_mean
+from advser.globs import matching
 from advser.parameters import value_text
 from advser.results import Results
 from advser.schema import KEYS, no_pooled, no_ranks
@@ -20,9 +20,9 @@ from advser.schema import KEYS, no_pooled, no_ranks
 def select(results: Results, where: Mapping[str, str | float]) -> Results:
     """Return the cells whose keys match: key → glob over the key's text, as in ``{"model": "cnn*"}``.
 
-    ``epsilon`` is compared in its shortest form (``0.06``), and so are globs that are numbers; an empty text is matched
-    by ``""``. Ranks stay what they are among all entries; the ranks and figures over several seeds are left out if
-    seeds are chosen.
+    Several globs stand between ``|``. ``epsilon`` is compared in its shortest form (``0.06``), and so are globs that
+    are numbers; an empty text is matched by ``""``. Ranks stay what they are among all entries; the ranks and figures
+    over several seeds are left out if seeds are chosen.
 
     Raises:
         InputError: if a key is unknown or nothing matches.
@@ -72,7 +72,7 @@ def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bo
     mask = np.ones(len(frame), dtype=bool)
     for key, pattern in where.items():
         codes, values = pd.factorize(frame[key], use_na_sentinel=False)
-        mask &= np.array([fnmatchcase(_key_text(key, value), pattern) for value in values], dtype=bool)[codes]
+        mask &= np.array([matching(_key_text(key, value), pattern) for value in values], dtype=bool)[codes]
     return mask
 
 

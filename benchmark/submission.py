@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from advser.errors import InputError
-from advser.plugins import ATTACKS
+from advser.plugins import ATTACKS, load_plugin_files
 from advser.preparation import joined, prepare
-from advser.registry import load_plugin_files, plugin_files
+from advser.registry import plugin_files
 from advser.request import Request
 from advser.results import Results
 from advser.runner import Workers

@@ -84,7 +84,9 @@ def performance() -> str:
     peers = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "pesq", "pystoi", "faster-whisper")
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
-    return f"{machine}; {versions}.\n\n{found.standing}\n\n{found.text('github')}\n\n{found.growth_text('github')}"
+    commit = about["git"]["commit"][:7]
+    told = f"{machine}; {versions}; AdvSER at commit {commit}."
+    return "\n\n".join([told, found.standing, found.text("github"), found.growth_text("github")])
 
 
 def told(name: str, text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import pandas as pd
@@ -76,6 +76,7 @@ class Column:
         interval: whether the 95 % interval is shown beside the figure (CSV always has it).
         best: which figures are marked (`best_rows`).
         ranked: whether the interval of the rank is shown beside the figure, where there is one.
+        names: of texts, whether rows are told apart by them; else they are words about a row, which may be joined.
     """
 
     key: str
@@ -85,6 +86,7 @@ class Column:
     interval: bool = False
     best: Literal["", "highest", "lowest"] = ""
     ranked: bool = False
+    names: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,7 @@ class Board:
         marked: what the marked figures are the best of.
         label: what LaTeX refers to it by; empty: ``tab:`` and the name.
         span: whether LaTeX sets it across both columns of a page.
+        notes_of: column → those of the notes that go with it; it need not be among ``columns``.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Board:
     marked: str = MARKED
     label: str = ""
     span: bool = False
+    notes_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def sectioned(self) -> bool:

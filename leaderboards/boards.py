@@ -39,11 +39,11 @@ def attacks(results: Results) -> Board:
     frame: dict[str, list[object]] = {key: [row.text(key) for row in found] for key in keys}
     frame |= {name: [standings.cell(row.figure(name), row.keys, name) for row in found] for name in names}
     facts = [fact for key in _PLACE if key not in keys for fact in _constant(found, key)]
-    notes = [*reader_notes(results, found), *_metrics_left_out(results, found, names)]
-    notes += flagged(results, columns, frame, [[row] for row in found])
+    notes = reader_notes(results, found)
+    own = _metrics_left_out(results, found, names) | flagged(results, columns, frame, [[row] for row in found])
     title = "Every model and defense under every attack"
     marked = "the strongest attack of its place and budget on the victim"
-    return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts, marked=marked)
+    return assemble("attacks", title, columns, frame, found, ("model", "defense"), KEYS, notes, facts, marked, own)
 
 
 def defenses(results: Results) -> Board:
@@ -72,8 +72,8 @@ def defenses(results: Results) -> Board:
     heads = [team[0] for team in teams]
     index = (*SETTING, "model", "defense")
     about = "UAR of every defense, clean and under attack"
-    notes = [*reader_notes(results, found), *flagged(results, columns, frame, teams)]
-    return assemble("defenses", about, columns, frame, heads, ("model",), index, notes)
+    notes, flags = reader_notes(results, found), flagged(results, columns, frame, teams)
+    return assemble("defenses", about, columns, frame, heads, ("model",), index, notes, notes_of=flags)
 
 
 def models(results: Results) -> Board:
@@ -113,8 +113,8 @@ def models(results: Results) -> Board:
         frame[columns[-1].key] = [by for _, by in worst]
     index = (*SETTING, "defense", "model")
     title = "Models: clean, and the lowest UAR under any attack"
-    notes = [*reader_notes(results, found), *flagged(results, columns, frame, teams)]
-    return assemble("models", title, columns, frame, heads, (other,), index, notes)
+    notes, flags = reader_notes(results, found), flagged(results, columns, frame, teams)
+    return assemble("models", title, columns, frame, heads, (other,), index, notes, notes_of=flags)
 
 
 def _constant(found: Sequence[Row], key: str) -> list[str]:
@@ -124,12 +124,13 @@ def _constant(found: Sequence[Row], key: str) -> list[str]:
     return [f"{_HEADINGS.get(key, key)} {text}{aside}" for text in texts]
 
 
-def _metrics_left_out(results: Results, found: Sequence[Row], names: Iterable[str]) -> list[str]:
-    notes = []
+def _metrics_left_out(results: Results, found: Sequence[Row], names: Iterable[str]) -> dict[str, list[str]]:
+    """Return metric → why it is no column."""
+    notes = {}
     for name in metrics(results):
         if name not in names and not (results.table["metric"].eq(name) & results.table["status"].eq("ok")).any():
             reasons = dict.fromkeys(row.figure(name).reason for row in found)
-            notes.append(f"{results.metric(name).title}: not applicable to any row ({'; '.join(reasons)}).")
+            notes[name] = [f"{results.metric(name).title}: not applicable to any row ({'; '.join(reasons)})."]
     return notes
 
 

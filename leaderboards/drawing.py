@@ -81,19 +81,19 @@ class Paper:
     """What a figure is drawn for.
 
     Attributes:
-        width: of the figure in inches; 0: as its panels ask, as on a screen.
+        width: of the figure in inches; None: as its panels ask, as on a screen.
         heading: whether it says above the panels what it shows; in a paper the caption does.
 
     Raises:
         InputError: if the width is none for a figure.
     """
 
-    width: float = 0.0
+    width: float | None = None
     heading: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a width in which nothing can be read, or that is meant in other units."""
-        if self.width and not WIDTHS[0] <= self.width <= WIDTHS[1]:
+        if self.width is not None and not WIDTHS[0] <= self.width <= WIDTHS[1]:
             raise InputError(f"width: found {self.width:g}, allowed: {WIDTHS[0]:g} to {WIDTHS[1]:g} (inches)")
 
     @contextmanager
@@ -125,7 +125,7 @@ class Paper:
     def crowded(self, labels: Sequence[str]) -> bool:
         """Tell whether the labels of an axis that is as wide as the figure would run into one another."""
         em = matplotlib.rcParams["xtick.labelsize"] * _LETTER / 72 if self.width else 0.0
-        return sum(len(label) + 2 for label in labels) * em > 0.8 * self.width
+        return sum(len(label) + 2 for label in labels) * em > 0.8 * (self.width or 0.0)
 
     def title(self, place: Axes, across: int, *parts: str) -> None:
         """Give a panel its title, beginning a line for each part that is not empty."""

@@ -14,7 +14,7 @@ from advser.leaderboards.layout import configuration, reader_notes
 from advser.leaderboards.rows import Row, rows
 from advser.results import Results
 
-COLUMN: Final = Column("flags", ("flags",), measured=False)
+COLUMN: Final = Column("flags", ("flags",), measured=False, names=False)
 """The letters on a row."""
 
 
@@ -60,13 +60,13 @@ def flags(results: Results) -> Flags:
 
 def flagged(
     results: Results, columns: list[Column], frame: dict[str, list[object]], lines: Sequence[Sequence[Row]]
-) -> list[str]:
-    """Add the column of flags, if there are any on the rows that each line stands for; return what they mean."""
+) -> dict[str, list[str]]:
+    """Add the column of flags, if there are any on the rows that each line stands for; return it with their meaning."""
     raised, everything = flags(results), [row for line in lines for row in line]
     if raised.on(everything):
         columns.append(COLUMN)
         frame[COLUMN.key] = [raised.letters(line) for line in lines]
-    return raised.notes(everything)
+    return {COLUMN.key: raised.notes(everything)}
 
 
 def audited(results: Results) -> Board:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -118,6 +118,7 @@ def assemble(
     notes: Iterable[str],
     facts: Iterable[str] = (),
     marked: str = MARKED,
+    notes_of: Mapping[str, Sequence[str]] | None = None,
 ) -> Board:
     """Return a board whose rows stand for ``heads``, with the sections and facts that follow from their keys.
 
@@ -132,6 +133,7 @@ def assemble(
         notes: as in `Board`.
         facts: in addition to those that follow from the keys.
         marked: as in `Board`.
+        notes_of: as in `Board`: of further notes, which go with a column.
     """
     section_title = " · ".join(key for key in (*SETTING, *section_keys) if varying([head.text(key) for head in heads]))
     return Board(
@@ -143,6 +145,7 @@ def assemble(
         section_texts(heads, section_keys),
         section_title,
         (*common_facts(heads, section_keys), *facts),
-        tuple(notes),
+        (*notes, *(note for own in (notes_of or {}).values() for note in own)),
         marked,
+        notes_of=notes_of or {},
     )

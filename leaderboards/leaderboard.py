@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from advser.leaderboards.board import MISSING, Board, Cell, Column, varying
-from advser.leaderboards.flags import flagged
+from advser.leaderboards.flags import COLUMN, flagged
 from advser.leaderboards.layout import common_facts, configuration, groups, reader_notes
 from advser.leaderboards.rows import SETTING, Row, anchors, cell_id, rows, seed_text
 from advser.leaderboards.standings import records, standing
@@ -100,7 +100,8 @@ def leaderboard(results: Results) -> Board:
         tuple(_section(head, shown) for head in heads),
         " · ".join([*shown, "place of attack"]),
         common_facts(heads, ()),
-        (*reader_notes(results, heads), *(_told(lines) if lines else (_WITHOUT,)), *flags),
+        (*reader_notes(results, heads), *(_told(lines) if lines else (_WITHOUT,)), *flags[COLUMN.key]),
+        notes_of=flags,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -97,17 +97,30 @@ def with_columns(board: Board, keys: Sequence[str]) -> Board:
     for key in keys:
         board = unfolded(board, key)
     known = {column.key: column for column in board.columns}
-    constant = [key for key in keys if key not in known and _constant(board, key)]
+    for key in keys:
+        _known(key, [*known, *_keys(board)], "columns")
+    constant = [key for key in keys if key not in known]
     keys = [key for key in keys if key not in constant]
     if not keys:
         raise InputError(f"columns: found {', '.join(constant)}, the same in all rows, allowed: {', '.join(known)}")
     for key in keys:
-        _known(key, known, "columns")
         if list(keys).count(key) > 1:
             raise InputError(f"columns: found '{key}' twice, allowed: each once")
     # Texts lead in every format; among themselves they and the figures keep the order asked for.
     chosen = sorted((known[key] for key in keys), key=lambda column: column.measured)
-    return replace(board, columns=tuple(chosen), frame=board.frame[[column.key for column in chosen]])
+    gone = {note for key, notes in board.notes_of.items() if key not in keys for note in notes}
+    return replace(
+        board,
+        columns=tuple(chosen),
+        frame=board.frame[[column.key for column in chosen]],
+        notes=tuple(note for note in board.notes if note not in gone),
+    )
+
+
+def _keys(board: Board) -> list[str]:
+    """Return the keys that a board may be cut by beside its columns: those of its sections, and those of all rows."""
+    sections = board.section_title.split(_BETWEEN) if board.sectioned else []
+    return [*sections, *(key for key in board.index if _constant(board, key))]
 
 
 def _constant(board: Board, key: str) -> bool:
@@ -124,7 +137,7 @@ def with_decimals(board: Board, decimals: Mapping[str, int]) -> Board:
     figures = {column.key: column for column in board.columns if column.measured}
     for key in decimals:
         if key:
-            _known(key, figures, "decimals")
+            _known(key, list(figures), "decimals")
     return _each(board, lambda column: {"decimals": decimals.get(column.key, decimals.get("", column.decimals))})
 
 
@@ -140,8 +153,10 @@ def pivoted(board: Board, key: str) -> Board:
     board = unfolded(board, key)
     if all(column.key != key for column in board.columns) and _constant(board, key):
         return board
-    _known(key, {column.key: column for column in board.columns if not column.measured}, "pivot")
-    stub = [column for column in board.columns if not column.measured and column.key != key]
+    texts = [column for column in board.columns if not column.measured]
+    _known(key, [*(column.key for column in texts if column.names), *_keys(board)], "pivot")
+    stub = [column for column in texts if column.names and column.key != key]
+    words = [column for column in texts if not column.names]
     figures = [column for column in board.columns if column.measured]
     names = [str(name) for name in dict.fromkeys(board.frame[key])]
     places = _places(board, [column.key for column in stub], key)
@@ -153,7 +168,10 @@ def pivoted(board: Board, key: str) -> Board:
             wide.append(replace(column, key=f"{column.key}.{name}", title=(" ".join(column.title), name or "–")))
             cells = board.frame[column.key].tolist()
             frame[wide[-1].key] = [cells[rows[name]] if name in rows else MISSING for rows in places.values()]
-    columns = (*stub, *wide)
+    for column in words:
+        cells = board.frame[column.key].tolist()
+        frame[column.key] = [_joined(cells[row] for row in rows.values()) for rows in places.values()]
+    columns = (*stub, *words, *wide)
     return replace(
         board,
         columns=columns,
@@ -161,6 +179,11 @@ def pivoted(board: Board, key: str) -> Board:
         index=_common_index(board, places.values()),
         sections=tuple(board.sections[row] for row in firsts),
     )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """Return the words of several texts, each once."""
+    return " ".join(sorted({word for text in texts for word in text.split()}))
 
 
 def _places(board: Board, stub: Sequence[str], key: str) -> dict[tuple[object, ...], dict[str, int]]:
@@ -195,6 +218,6 @@ def _each(board: Board, changes: Callable[[Column], dict[str, Any]]) -> Board:
     )
 
 
-def _known(key: str, known: Mapping[str, Column], what: str) -> None:
+def _known(key: str, known: Sequence[str], what: str) -> None:
     if key not in known:
-        raise InputError(f"{what}: found '{key}', allowed: {', '.join(known)}{did_you_mean(key, list(known))}")
+        raise InputError(f"{what}: found '{key}', allowed: {', '.join(known)}{did_you_mean(key, known)}")

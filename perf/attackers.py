@@ -17,7 +17,7 @@ from advser.models.frontends import LogMel
 from advser.precision import computing, pays, settled
 from advser.stages.craft import Harness
 from advser.threat import Domain
-from advser.training import Precision
+from advser.training import Precision, WantedPrecision
 
 STEPS, CLASSES, SECONDS = 10, 7, 3
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}
@@ -43,9 +43,9 @@ MODELS: dict[str, Callable[[], EmotionModel]] = {
 }
 
 
-def precision(name: str) -> Precision:
+def precision(name: str, wanted: WantedPrecision = "auto") -> Precision:
     """Return what the harness computes the gradients of a model in, here."""
-    return settled("auto", "cpu") if pays(MODELS[name]()) else "fp32"
+    return settled(wanted, "cpu") if pays(MODELS[name]()) else "fp32"
 
 
 def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,7 +58,7 @@ def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return waveform, lengths, torch.arange(batch) % CLASSES
 
 
-def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
+def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto") -> Mapping[str, Callable[[], Any]]:
     """Return the attack as the harness runs it, and what cannot be saved: as many passes forward and backward.
 
     Both have the model as the store gives it to an attack (`advser.stages.train.load_model`), and compute in the same
@@ -70,7 +70,7 @@ def ours(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any
     waveform, lengths, labels = sounds(batch)
     epsilon = EPSILON[domain]
     attack = IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS)
-    harness = Harness(attack, model, domain, "true", precision=precision(name))
+    harness = Harness(attack, model, domain, "true", precision=precision(name, wanted))
     with torch.no_grad():
         target, x, given = harness.before(waveform, lengths, labels)
         x = x.clone()

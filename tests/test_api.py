@@ -40,6 +40,26 @@ def test_a_board_is_a_table_with_numbers() -> None:
         loaded.board("attack")
     with pytest.raises(InputError, match=r"--metrics usr: allowed: .*did you mean 'uar'"):
         loaded.board("attacks", metrics=["usr"])
+    with pytest.raises(InputError, match=r"metrics: found the text 'uar', allowed: a list"):
+        loaded.board("attacks", metrics="uar")
+    with pytest.raises(InputError, match=r"--by attacks: found transferred examples only, allowed: --by transfer"):
+        loaded.board("attacks", where={"access": "transfer"})
+    with pytest.raises(InputError, match=r"metric 'uarr': allowed: .*did you mean 'uar'"):
+        loaded.figure("uarr", defense="none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": "/x"}, "data: found the text '/x', allowed: a mapping"),
+        ({"only": "attack=fgsm"}, "only: found the text 'attack=fgsm', allowed: a mapping"),
+        ({"changes": "seed=1"}, "changes: found the text 'seed=1', allowed: a mapping"),
+        ({"plugins": "mine.py"}, r"plugins: found the text 'mine\.py', allowed: a list"),
+    ],
+)
+def test_a_text_where_several_things_are_asked_for_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        advser.run("demo", **arguments)
 
 
 def test_a_run_compares_itself_with_another() -> None:

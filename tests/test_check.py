@@ -193,9 +193,41 @@ class Wide(Forgetful):
         return x + 0.5
 
 
+class Summed(Forgetful):
+    """Loses the clips' axis."""
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x.sum(0)
+
+
+class Infinite(Forgetful):
+    """Divides by nothing."""
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x + 0.001 * target.gradient(x, labels) / 0
+
+
+class Listed(Forgetful):
+    """Returns no tensor."""
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Any:
+        return x.tolist()
+
+
+class Idle(Forgetful):
+    """Changes nothing."""
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x
+
+
 CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, Forgetful, "the same generator gives the same"),
     (contract.attack, InPlace, "inputs stay as they are"),
+    (contract.attack, Summed, "numbers in the shape of the clips"),
+    (contract.attack, Infinite, "numbers in the shape of the clips"),
+    (contract.attack, Listed, "numbers in the shape of the clips"),
+    (contract.attack, Idle, "changes the clips"),
     (contract.attack, OwnBudget, "the budget is read from epsilon and norm"),
     (contract.attack, TwoSteps, "single_step"),
     (contract.attack, Coarse, "as strong with gradients in bfloat16"),

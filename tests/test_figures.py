@@ -260,6 +260,7 @@ def test_the_command_writes_one_figure_with_letters_that_publishers_take(folder:
         (("uar-against-epsilom", "a.pdf"), "figure 'uar-against-epsilom': allowed here: .*did you mean 'uar-against-e"),
         (("uar-against-epsilon", "a.eps"), r"a\.eps: found suffix '\.eps', allowed: \.svg, \.png, \.pdf"),
         (("uar-against-epsilon", "a.pdf", "--width", "85"), r"width: found 85, allowed: 2 to 20 \(inches\)"),
+        (("uar-against-epsilon", "a.pdf", "--width", "0"), r"width: found 0, allowed: 2 to 20 \(inches\)"),
         (("uar-against-epsilon", "a.pdf", "--where", "model=none"), "none"),
         (("uar-against-epsilon", "a.pdf", "--where", "epsilon=0.001"), "allowed here: none"),
     ],

@@ -232,6 +232,13 @@ def test_select_keeps_exactly_what_matches(where: dict[str, str]) -> None:
     assert_frame_equal(kept, expected.reset_index(drop=True))
 
 
+def test_select_takes_several_globs() -> None:
+    made = synthetic.results()
+    both = select(made, {"attack": "none|?fgsm"}).table
+    assert set(both["attack"]) == {"none", "ifgsm"}
+    assert len(both) == sum(len(select(made, {"attack": name}).table) for name in ("none", "ifgsm"))
+
+
 @pytest.mark.parametrize(
     ("where", "part"),
     [

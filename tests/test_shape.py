@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from commandline import advser
 from advser.errors import InputError
 from advser.leaderboards.board import MISSING, Board, Cell
 from advser.leaderboards.boards import BOARDS
+from advser.leaderboards.flags import COLUMN as FLAGS
 from advser.leaderboards.latex import latex
 from advser.leaderboards.render import render
 from advser.leaderboards.shape import Shape, pivoted, shaped, with_columns
@@ -98,9 +100,29 @@ def test_a_pivot_sets_the_values_of_a_key_side_by_side_and_loses_no_figure(board
     assert heading.count(r"\cmidrule(lr)") == 2
 
 
+def test_words_about_rows_split_none_in_a_pivot_and_notes_go_with_their_columns(board: Board) -> None:
+    narrow = with_columns(board, ("defense", "attack", "epsilon", "uar"))
+    marks = ["B A" if defense == "none" else "C" for defense in narrow.frame["defense"]]
+    flagged = replace(
+        narrow,
+        columns=(*narrow.columns[:-1], FLAGS, narrow.columns[-1]),
+        frame=narrow.frame.assign(flags=marks),
+        notes=("of all", "of flags", "of one that is left out"),
+        notes_of={"flags": ["of flags"], "pesq": ["of one that is left out"]},
+    )
+    found = pivoted(flagged, "defense")
+    assert len(found.frame) == len(pivoted(narrow, "defense").frame)
+    assert set(found.frame["flags"]) == {"A B C"}
+    assert found.notes == flagged.notes
+    assert with_columns(flagged, ("attack", "uar")).notes == ("of all",)
+    assert with_columns(flagged, ("attack", "flags", "uar")).notes == ("of all", "of flags")
+
+
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
+        (lambda board: shaped(board, Shape(columns=("attack", "defence"))), "allowed: .*did you mean 'defense'"),
+        (lambda board: shaped(board, Shape(pivot="defence")), "pivot: found 'defence', .*did you mean 'defense'"),
         (lambda board: shaped(board, Shape(columns=("uarr",))), "columns: found 'uarr', allowed: .*did you mean 'uar'"),
         (lambda board: shaped(board, Shape(columns=("uar", "uar"))), "found 'uar' twice"),
         (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: found 'attack', allowed"),

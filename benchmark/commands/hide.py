@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def hide(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A recording: WAV, FLAC, OGG or MP3.")],
     into: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write it; the suffix names the format.")],
-    run: Annotated[Path, typer.Option(help="Results folder whose trained models are to misread it.")],
+    run: Annotated[Path, typer.Option(help="Results folder whose models without a defense are to misread it.")],
     where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Models to keep of it.")] = [],
     attack: Annotated[str, typer.Option(help="An attack on waveforms with a budget in L∞.")] = "mi-fgsm",
     strength: Annotated[
@@ -41,7 +41,7 @@ def hide(
 
     from advser.hiding import hide as hidden
     from advser.listeners import party
-    from advser.registry import load_plugin_files
+    from advser.plugins import load_plugin_files
     from advser.results import Results
     from advser.selection import select
     from advser.store import Store, default_store

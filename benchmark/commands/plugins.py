@@ -18,7 +18,7 @@ def list_plugins(
     plugin: Plugins = [],
 ) -> None:
     """List the plugins of one kind, or the shipped suites."""
-    from advser.registry import load_plugin_files
+    from advser.plugins import load_plugin_files
 
     load_plugin_files(plugin)
     if kind == "suites":
@@ -48,7 +48,7 @@ def show(
 
     from advser.facts import facts
     from advser.parameters import describe
-    from advser.registry import load_plugin_files
+    from advser.plugins import load_plugin_files
 
     load_plugin_files(plugin)
     if kind == "suite":
@@ -83,7 +83,7 @@ def check(
     Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
     """
     from advser.check import check as found
-    from advser.registry import load_plugin_files
+    from advser.plugins import load_plugin_files
     from advser.store import default_store
 
     load_plugin_files(plugin)

@@ -43,7 +43,9 @@ def board(
         str, typer.Option(help="attacks, defenses, models, transfer, leaderboard, audit, or a table of the suite.")
     ] = "attacks",
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
-    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
+    where: Annotated[
+        list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep: 'attack=none|ifgsm'.")
+    ] = [],
     metrics: Annotated[str, typer.Option(metavar="NAME,…", help="Metrics to show, in this order; all if empty.")] = "",
     columns: Annotated[str, typer.Option(metavar="NAME,…", help="Columns to show, as CSV names them.")] = "",
     pivot: Annotated[str, typer.Option(metavar="NAME", help="Column whose values stand side by side.")] = "",
@@ -138,7 +140,9 @@ def figure(
     name: Annotated[str, typer.Argument(help="METRIC-against-epsilon or -steps (-PART), or one of the suite's.")],
     out: Annotated[Path, typer.Argument(help="The file to write: .pdf, .svg or .png.")],
     width: Annotated[float, typer.Option(help="In inches; 3.35: a column of two; 7: a page.")] = 3.35,
-    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep.")] = [],
+    where: Annotated[
+        list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep: 'attack=none|ifgsm'.")
+    ] = [],
     heading: Annotated[bool, typer.Option(help="Say above the panels what they show.")] = False,
 ) -> None:
     """Write one figure of a results folder for a paper, in the width of its column."""

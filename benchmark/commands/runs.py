@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Run a suite and write its results and boards.
 
-    Exit code: 0 all cells scored, 3 some jobs failed, 2 unusable input, 130 interrupted.
+    Exit code: 0 all cells scored, 3 some jobs failed, also of the audit, 2 unusable input, 130 interrupted.
     """
     from advser.request import Request
     from advser.runner import Workers, device_named
@@ -101,6 +101,7 @@ def _report(report: Report, output: Console) -> None:
     from advser.leaderboards.boards import BOARDS
     from advser.leaderboards.exhibits import tables
     from advser.leaderboards.render import render
+    from advser.request import PAGE
 
     if report.written:
         from advser.leaderboards.write import write_all
@@ -113,6 +114,7 @@ def _report(report: Report, output: Console) -> None:
         output.print()
     for note in said:
         output.print(note, markup=False)
-    output.print(f"{report.computed} jobs done; results in {report.directory}", markup=False, soft_wrap=True)
+    done = f"{report.computed} jobs done; results in {report.directory} (with boards, figures and {PAGE})"
+    output.print(done, markup=False, soft_wrap=True)
     for failure in report.failures:
         console(errors=True).print(f"failed: {failure.reason}", markup=False, soft_wrap=True)

@@ -59,7 +59,7 @@ def _source(cell: Cell) -> str:
 
 @check("an attack of several steps and one of a single step, with the same budget and objective")
 def iterative_attack_weaker_than_single_step(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under one step of the gradient than under this attack of several: it is not doing its work."""
+    """More clips fall under one step than under this attack of several (of one by design: ``single_step = True``)."""
     for cell in found.attacked:
         if cell.gradient and cell.iterative:
             single = [
