@@ -158,3 +158,29 @@ def test_what_has_no_meaning_is_told_and_not_tried_again(place: Path) -> None:
     again = advser(*command, "--out", "mute-again", cwd=place)
     assert jobs_done(again) == 0
     pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, found)
+
+
+KILLER = '''
+import os
+
+import advser
+
+
+@advser.attack("killer", domains=("waveform",))
+def killer(target, x, labels, generator, *, epsilon: float):
+    """Ends the process that it runs in."""
+    os._exit(1)
+'''
+
+
+def test_a_job_that_ends_its_worker_fails_by_its_name_and_the_others_are_done(place: Path) -> None:
+    (place / "killer.py").write_text(KILLER)
+    command = ["run", *CUT, "--store", "killer", "--out", "killer", "--plugin", "killer.py"]
+    done = advser(*command, "--only", "attack=killer|noise", cwd=place)
+    assert done.returncode == 3, done.stdout + done.stderr
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert failed
+    assert all(line.startswith("failed: craft killer") for line in failed)
+    found = Results.load(place / "killer").table
+    of = found.groupby("attack")["status"].agg(set).to_dict()
+    assert of == {"none": {"ok"}, "noise": {"ok"}, "killer": {"failed"}}
