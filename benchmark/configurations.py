@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from advser.attacks.base import Attack, Reading
-from advser.parameters import value_text
 from advser.plugins import MODELS
+from advser.schema import value_text
 from advser.suite import AttackEntry, ModelEntry, PluginEntry
 from advser.threat import Delivery, Domain, Labels, ThreatModel
 from advser.transcribers.base import Transcriber

@@ -7,7 +7,6 @@ torch module; its parameters are the keyword-only arguments of its constructor, 
 from __future__ import annotations
 
 import inspect
-import json
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -170,12 +169,3 @@ def _info(name: str, field: FieldInfo) -> ParameterInfo:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def value_text(value: Any) -> str:
-    """Return a parameter's value as titles and boards show it: numbers in their shortest form, else JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return json.dumps(value, sort_keys=True)
-    return f"{value:g}"

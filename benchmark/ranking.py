@@ -14,8 +14,7 @@ from advser.comparison import Pooled, Standing, pooled, standings
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.metrics.statistics import aligned_sums
-from advser.parameters import value_text
-from advser.schema import CLEAN, RANKS_SCHEMA, Among, no_ranks
+from advser.schema import CLEAN, RANKS_SCHEMA, Among, no_ranks, value_text
 from advser.suite import Suite, WorstCase
 from advser.worst import choices, columns_of, members
 

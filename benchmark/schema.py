@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args
 
@@ -168,6 +169,15 @@ _ADDED: Final[dict[int, dict[str, Any]]] = {
     4: {"model_key": ""},
 }
 """Version → the columns that it added, with what older tables have there."""
+
+
+def value_text(value: Any) -> str:
+    """Return a parameter's value as titles and boards show it: numbers in their shortest form, else JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return json.dumps(value, sort_keys=True)
+    return f"{value:g}"
 
 
 def no_examples() -> pd.DataFrame:

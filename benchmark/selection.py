@@ -12,9 +12,8 @@ import pandas as pd
 
 from advser.errors import InputError, did_you_mean
 from advser.globs import matching
-from advser.parameters import value_text
 from advser.results import Results
-from advser.schema import KEYS, no_pooled, no_ranks
+from advser.schema import KEYS, no_pooled, no_ranks, value_text
 
 
 def select(results: Results, where: Mapping[str, str | float]) -> Results:

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from advser.errors import InputError
-from advser.plugins import ATTACKS, load_plugin_files
+from advser.plugins import ATTACKS
 from advser.preparation import joined, prepare
-from advser.registry import plugin_files
+from advser.registry import load_plugin_file, plugin_files
 from advser.request import Request
 from advser.results import Results
 from advser.runner import Workers
@@ -84,7 +84,8 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
             two of them have one name, or an attack of the run read files, which are not in a submission.
     """
     results = Results.load(directory)
-    load_plugin_files(plugins)
+    for plugin in plugins:
+        load_plugin_file(plugin)
     _refuse_files(results.run["suite"], directory)
     used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
     if used != given:
@@ -175,7 +176,8 @@ def verify(
     if outside := [name for name in claimed.run["plugins"] if Path(name).name != name]:
         raise InputError(f"{folder / RUN_FILE}: plugins: found '{outside[0]}', allowed: names of packed files")
     pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
-    load_plugin_files(pool.plugins)
+    for plugin in pool.plugins:
+        load_plugin_file(plugin)
     suite, changes = _suite(claimed, folder)
     request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
     report = carry_out(request, prepare(request), console)

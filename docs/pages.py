@@ -85,7 +85,7 @@ def performance() -> str:
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
     commit = about["git"]["commit"][:7]
-    told = f"{machine}; {versions}; AdvSER at commit {commit}."
+    told = f"{machine}; {versions}; AdvSER at commit {commit}, or before where lines were kept."
     return "\n\n".join([told, found.standing, found.text("github"), found.growth_text("github")])
 
 

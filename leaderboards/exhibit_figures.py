@@ -15,8 +15,8 @@ from advser.leaderboards.board import Cell
 from advser.leaderboards.drawing import COLORS, SCREEN, Drawing, Paper, look
 from advser.leaderboards.exhibits import exhibits, picked, told_apart, value_of
 from advser.leaderboards.rows import SETTING, Row, rows
-from advser.parameters import value_text
 from advser.results import Results
+from advser.schema import value_text
 
 _PANEL: Final = (3.3, 2.4)
 """Width and height of a panel, inches."""

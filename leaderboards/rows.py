@@ -14,10 +14,9 @@ import pandas as pd
 
 from advser.errors import InputError
 from advser.leaderboards.board import MISSING, Cell
-from advser.parameters import value_text
 from advser.reserved import ANCHORS
 from advser.results import Results
-from advser.schema import CLEAN, KEYS
+from advser.schema import CLEAN, KEYS, value_text
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""

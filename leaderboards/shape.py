@@ -120,7 +120,7 @@ def with_columns(board: Board, keys: Sequence[str]) -> Board:
 def _keys(board: Board) -> list[str]:
     """Return the keys that a board may be cut by beside its columns: those of its sections, and those of all rows."""
     sections = board.section_title.split(_BETWEEN) if board.sectioned else []
-    return [*sections, *(key for key in board.index if _constant(board, key))]
+    return [*sections, *(key for key in map(str, board.index) if _constant(board, key))]
 
 
 def _constant(board: Board, key: str) -> bool:

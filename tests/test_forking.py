@@ -38,7 +38,7 @@ if __name__ == "__main__":
     for asked in ("once", "again"):
         os.environ["ASKED"] = asked
         with _client(Workers(1), 1) as (client, count):
-            assert count == 1
+            assert count() == 1
             print(*client.submit(told, pure=False).result())
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from advser.errors import InputError
-from advser.plugins import ATTACKS, REGISTRIES
+from advser.plugins import ATTACKS, REGISTRIES, load_plugin_files
 from advser.registry import Registry, load_plugin_file
 from advser.sources import closure, code_fingerprint, source_file
 
@@ -270,6 +270,12 @@ def test_a_plugin_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
     text.write_text("no code")
     with pytest.raises(InputError, match="not a Python file"):
         load_plugin_file(text)
+
+
+def test_a_plugin_file_that_registers_nothing_is_refused(plugin_file: Callable[..., Path]) -> None:
+    empty = plugin_file("NOTHING = 1\n")
+    with pytest.raises(InputError, match=f"plugin file {empty}: found no plugin, allowed: a class under a decorator"):
+        load_plugin_files([empty])
 
 
 def test_the_fingerprint_of_a_plugin_file_is_that_of_its_contents(plugin_file: Callable[..., Path]) -> None:
