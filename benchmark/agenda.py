@@ -20,7 +20,8 @@ class Agenda:
     one worker does the others, if there are any, in the order of the plan: a plugin that fails is told early.
 
     Args:
-        jobs: in the order of the plan, each after those that it reads from; what is not among them is done already.
+        jobs: in the order of the plan, each after those that it reads from, no key twice; what is not among them is
+            done already.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -45,11 +46,11 @@ class Agenda:
             return self._jobs[heappop(others)]
         return self._jobs[heappop(long)] if long else None
 
-    def done(self, outcome: Outcome) -> Iterator[tuple[Job, Outcome]]:
-        """Take note of how a job that was handed out ended; yield it, and all that cannot be done since it failed."""
+    def done(self, outcome: Outcome) -> list[tuple[Job, Outcome]]:
+        """Take note of how a job that was handed out ended; return it, and all that cannot be done since it failed."""
         place = self._places[outcome.key]
         self._others_at_work -= not self._is_long(place)
-        yield from self._ended(place, outcome)
+        return list(self._ended(place, outcome))
 
     def _ended(self, place: int, outcome: Outcome) -> Iterator[tuple[Job, Outcome]]:
         yield self._jobs[place], outcome

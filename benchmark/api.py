@@ -247,13 +247,13 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
     if built is None:
         names = [*BOARDS, *tables(chosen)]
         raise InputError(f"--by {by}: allowed: {', '.join(names)}{did_you_mean(by, names)}")
-    if by in ("attacks", "defenses", "models") and built.frame.empty:
+    if by in ("attacks", "defenses") and built.frame.empty and (chosen.table["access"] == "transfer").any():
         raise InputError(f"--by {by}: found transferred examples only, allowed: --by transfer, which shows them")
     return built
 
 
 def _refuse_texts(form: str, **arguments: object) -> None:
-    """Refuse a text where several things are asked for, of which its letters would be taken for.
+    """Refuse a text or path where several things are asked for; a text's letters would be taken for them.
 
     Raises:
         InputError: if one is given.
@@ -261,7 +261,7 @@ def _refuse_texts(form: str, **arguments: object) -> None:
     from advser.errors import InputError
 
     for name, found in arguments.items():
-        if isinstance(found, str):
+        if isinstance(found, (str, Path)):
             raise InputError(f"{name}: found the text '{found}', allowed: {form}")
 
 
@@ -286,6 +286,7 @@ def built_figure(
     from advser.leaderboards.write import drawings
     from advser.selection import select
 
+    _refuse_texts("a mapping, as {'defense': 'none'}", where=where)
     suffix = out.suffix.removeprefix(".") if out else ""
     if out and suffix not in FORMATS:
         raise InputError(f"{out}: found suffix '{out.suffix}', allowed: {', '.join(f'.{one}' for one in FORMATS)}")

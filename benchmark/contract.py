@@ -111,8 +111,8 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
         # Rounding is no excess.
         told = f"changes of up to {reached:.3g} where ε is {budget.epsilon:g}: the harness cuts them to it"
         yield Finding(f"{domain}: within the budget", note=told if reached > 1.001 * budget.epsilon else "")
-    if made.access == "white-box" and torch.equal(results[0], x):
-        yield Finding(f"{domain}: changes the clips", "found all of them as they were")
+    if made.access == "white-box":
+        yield Finding(f"{domain}: changes the clips", _idle(made, model, x, some.lengths, domain, results[0]))
     if made.bf16:
         yield Finding(f"{domain}: as strong with gradients in bfloat16", _weaker(made, model, some, domain))
     if made.single_step:
@@ -128,6 +128,16 @@ def _unusable(perturbed: object, x: Tensor) -> str:
         return f"found the shape {tuple(perturbed.shape)}, allowed: {tuple(x.shape)}"
     lost = int((~perturbed.isfinite()).sum())
     return f"found {lost} values that are NaN or infinite, allowed: none" if lost else ""
+
+
+def _idle(made: Attack, model: EmotionModel, x: Tensor, lengths: Tensor, domain: Domain, perturbed: Tensor) -> str:
+    """Tell whether an attack changes nothing, not even where the model answers as the attack is told."""
+    if not torch.equal(perturbed, x):
+        return ""
+    with Target(model, lengths, domain) as asked:
+        decided = asked.decisions(x)
+    again = _perturbed(made, _target(made, model, lengths, domain), x.clone(), decided)
+    return "found all of them as they were" if torch.equal(again, x) else ""
 
 
 def _weaker(made: Attack, model: EmotionModel, some: Clips, domain: Domain) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import mean
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -21,21 +20,26 @@ class Remaining:
         self._waiting: dict[str, int] = defaultdict(int)
         for job in waiting:
             self._waiting[job.stage] += 1
-        self._took: dict[str, list[float]] = defaultdict(list)
+        self._ended: dict[str, int] = defaultdict(int)
+        self._took: dict[str, float] = defaultdict(float)
         self._workers = workers
 
     def done(self, job: Job, outcome: Outcome) -> None:
         """Count one job as ended."""
         self._waiting[job.stage] -= 1
         if outcome.status == "ok":
-            self._took[job.stage].append(outcome.seconds)
+            self._ended[job.stage] += 1
+            self._took[job.stage] += outcome.seconds
 
     def seconds(self) -> float | None:
         """Return the estimate in seconds; None as long as no job has ended."""
-        everything = [seconds for took in self._took.values() for seconds in took]
-        if not everything:
+        ended = sum(self._ended.values())
+        if not ended:
             return None
-        per_stage = {stage: mean(self._took[stage] or everything) for stage in self._waiting}
+        of_all = sum(self._took.values()) / ended
+        per_stage = {
+            stage: self._took[stage] / self._ended[stage] if self._ended[stage] else of_all for stage in self._waiting
+        }
         return float(sum(count * per_stage[stage] for stage, count in self._waiting.items())) / self._workers
 
     def text(self) -> str:

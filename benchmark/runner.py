@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from advser import forking
 from advser.agenda import Agenda
@@ -20,6 +20,10 @@ from advser.worker import execute
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
+
+
+PATIENCE: Final = 5.0
+"""Seconds after which it is asked whether workers have joined."""
 
 
 class Progress(Protocol):
@@ -102,24 +106,39 @@ def _outcomes(
     A worker has one job at a time, and Dask no choice: given all jobs at once, it leaves most of them with one worker
     while the others idle.
     """
-    from distributed import as_completed
-
-    agenda, ending = Agenda(jobs), as_completed()
+    agenda, root = Agenda(jobs), store.root.absolute()
     at_work: dict[Future[Outcome], Job] = {}
+    ended: list[tuple[Job, Outcome]] = []
     while True:
-        while len(at_work) < max(count(), 1) and (job := agenda.take()) is not None:
-            arguments = job, store.root.absolute(), workers.plugins, workers.device
-            future = client.submit(execute, *arguments, key=job.key)
-            at_work[future] = job
-            ending.add(future)
+        for _ in range(max(count(), 1) - len(at_work)):
+            if (job := agenda.take()) is None:
+                break
+            at_work[client.submit(execute, job, root, workers.plugins, workers.device, key=job.key)] = job
+        # Only now: whoever is told of an outcome keeps no worker waiting.
+        yield from ended
         if not at_work:
             return
-        future = next(ending)
-        job = at_work.pop(future)
-        error = future.exception() if future.status == "error" else None
-        # A worker that dies again and again under a job (KilledWorker) is the one failure that `execute` cannot report.
-        outcome = Outcome(job.key, "failed", f"{job.title}: {error}") if error else future.result()
-        yield from agenda.done(outcome)
+        outcomes = [_outcome(future, at_work.pop(future)) for future in _finished(at_work)]
+        ended = [told for outcome in outcomes for told in agenda.done(outcome)]
+
+
+def _finished(futures: Iterable[Future[Outcome]]) -> list[Future[Outcome]]:
+    """Return the futures that have ended, once one has, or none after a while: workers may have joined a scheduler."""
+    from distributed import wait
+
+    try:
+        return list(wait(list(futures), timeout=PATIENCE, return_when="FIRST_COMPLETED").done)
+    except TimeoutError:
+        return []
+
+
+def _outcome(future: Future[Outcome], job: Job) -> Outcome:
+    """Return how a job ended.
+
+    A worker that dies again and again under a job (KilledWorker) is the one failure that `execute` cannot report.
+    """
+    error = future.exception() if future.status == "error" else None
+    return Outcome(job.key, "failed", f"{job.title}: {error}") if error else future.result()
 
 
 @contextmanager

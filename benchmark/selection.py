@@ -30,7 +30,7 @@ def select(results: Results, where: Mapping[str, str | float]) -> Results:
     for key in globs:
         if key not in KEYS:
             raise InputError(f"--where {key}: unknown key, allowed: {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
-    for key, glob in globs.items():
+    for key, glob in ((key, one) for key, several in globs.items() for one in several.split("|")):
         if not _matches(results.table, {key: glob}).any():
             there = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
             raise InputError(f"--where {key}={glob}: no cell matches, allowed here: {there}")

@@ -76,7 +76,7 @@ class Column:
         interval: whether the 95 % interval is shown beside the figure (CSV always has it).
         best: which figures are marked (`best_rows`).
         ranked: whether the interval of the rank is shown beside the figure, where there is one.
-        names: of texts, whether rows are told apart by them; else they are words about a row, which may be joined.
+        names: of texts, whether rows are told apart by them; else they tell of a row, as figures do.
     """
 
     key: str

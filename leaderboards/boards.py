@@ -108,7 +108,7 @@ def models(results: Results) -> Board:
         title = configuration(there[0])[0]
         column = _uar_column(results, ("lowest", title), key=f"lowest {title} UAR")
         columns.append(replace(column, best="", ranked=False))
-        columns.append(Column(f"lowest {title} by", ("lowest", title, "by"), measured=False))
+        columns.append(Column(f"lowest {title} by", ("lowest", title, "by"), measured=False, names=False))
         frame[columns[-2].key] = [cell for cell, _ in worst]
         frame[columns[-1].key] = [by for _, by in worst]
     index = (*SETTING, "defense", "model")

@@ -62,7 +62,9 @@ def table(results: Results, found: Sequence[Row], declared: Table) -> Board:
         frame[key] = [_figure(found, declared, row, column) for row in declared.rows]
         published = [row.published[number] if row.published else None for row in declared.rows]
         if any(value is not None for value in published):
-            columns.append(Column(f"{key} {declared.published}", (*column.title, declared.published), measured=False))
+            columns.append(
+                Column(f"{key} {declared.published}", (*column.title, declared.published), measured=False, names=False)
+            )
             frame[columns[-1].key] = ["" if value is None else f"{value:.{measured.decimals}f}" for value in published]
     shown = [row for row in found if any(_picks(row, {**declared.where, **line.where}) for line in declared.rows)]
     return Board(

@@ -63,16 +63,16 @@ def leaderboard(results: Results) -> Board:
     title = results.metric(metric).title
     decimals = results.metric(metric).decimals
     columns = [
-        Column("rank", ("rank",), measured=False),
-        Column("ranks", ("95 %",), measured=False),
-        Column("tie", ("tie",), measured=False),
+        Column("rank", ("rank",), measured=False, names=False),
+        Column("ranks", ("95 %",), measured=False, names=False),
+        Column("tie", ("tie",), measured=False, names=False),
         Column("model", ("model",), measured=False),
         Column("defense", ("defense",), measured=False),
         Column("clean", ("clean", title), decimals=decimals, best="highest"),
         Column("robust", ("worst case", title), decimals=decimals, interval=True, best="highest"),
         Column("behind", ("behind", "the best"), decimals=decimals, interval=True),
         Column("p", ("p",), decimals=3),
-        Column("attacks", ("attacks",), measured=False),
+        Column("attacks", ("attacks",), measured=False, names=False),
     ]
     frame: dict[str, list[object]] = {
         "rank": [line.texts[0] for line in lines],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -144,8 +144,8 @@ def with_decimals(board: Board, decimals: Mapping[str, int]) -> Board:
 def pivoted(board: Board, key: str) -> Board:
     """Return a board in which the values of a column of texts, or of a section's key, stand side by side.
 
-    A key that is the same in all rows leaves the board as it is. Rows are one a combination of the other texts; a
-    figure that a combination lacks is shown as missing.
+    A key that is the same in all rows leaves the board as it is. Rows are one a combination of the other texts
+    that name rows; a figure that a combination lacks is shown as missing.
 
     Raises:
         InputError: if the column is none of the board's texts, or two rows would fall on one place.
@@ -156,22 +156,20 @@ def pivoted(board: Board, key: str) -> Board:
     texts = [column for column in board.columns if not column.measured]
     _known(key, [*(column.key for column in texts if column.names), *_keys(board)], "pivot")
     stub = [column for column in texts if column.names and column.key != key]
-    words = [column for column in texts if not column.names]
-    figures = [column for column in board.columns if column.measured]
+    spread = [column for column in board.columns if column.measured or not column.names]
     names = [str(name) for name in dict.fromkeys(board.frame[key])]
     places = _places(board, [column.key for column in stub], key)
     firsts = [next(iter(rows.values())) for rows in places.values()]
     frame: dict[str, list[object]] = {column.key: [board.frame[column.key].iloc[r] for r in firsts] for column in stub}
     wide = []
-    for column in figures:
+    for column in spread:
+        cells, nothing = board.frame[column.key].tolist(), MISSING if column.measured else ""
         for name in names:
-            wide.append(replace(column, key=f"{column.key}.{name}", title=(" ".join(column.title), name or "–")))
-            cells = board.frame[column.key].tolist()
-            frame[wide[-1].key] = [cells[rows[name]] if name in rows else MISSING for rows in places.values()]
-    for column in words:
-        cells = board.frame[column.key].tolist()
-        frame[column.key] = [_joined(cells[row] for row in rows.values()) for rows in places.values()]
-    columns = (*stub, *words, *wide)
+            found = [cells[rows[name]] if name in rows else nothing for rows in places.values()]
+            if column.measured or any(found):
+                wide.append(replace(column, key=f"{column.key}.{name}", title=(" ".join(column.title), name or "–")))
+                frame[wide[-1].key] = found
+    columns = (*stub, *wide)
     return replace(
         board,
         columns=columns,
@@ -179,11 +177,6 @@ def pivoted(board: Board, key: str) -> Board:
         index=_common_index(board, places.values()),
         sections=tuple(board.sections[row] for row in firsts),
     )
-
-
-def _joined(texts: Iterable[str]) -> str:
-    """Return the words of several texts, each once."""
-    return " ".join(sorted({word for text in texts for word in text.split()}))
 
 
 def _places(board: Board, stub: Sequence[str], key: str) -> dict[tuple[object, ...], dict[str, int]]:

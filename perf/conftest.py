@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent / "tests")]
 
 from growth import draw  # noqa: E402
-from measuring import Table  # noqa: E402
+from measuring import WHOLE, Table  # noqa: E402
 
 from advser.provenance import provenance  # noqa: E402
 
@@ -48,7 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ended = terminalreporter.stats
     if not ended.get("passed") or ended.get("failed") or ended.get("error"):
         return
-    kept = Table.load(HERE / "table.json")
+    file = HERE / "table.json"
+    kept = Table.load(file) if file.is_file() else found
     same = all(kept.circumstances[name] == found.circumstances[name] for name in ("host", "python", "packages"))
     named = [Path(argument).resolve() for argument in config.args]
     left_out = [item for item in ended.get("deselected", ()) if "whole" not in item.keywords]
@@ -57,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line("not kept: the table is of another machine, or of other versions")
             return
         found = found.updating(kept)
-    elif same:
-        found = found.beside(kept)
-    found.save(HERE / "table.json")
+    elif same and kept is not found:
+        found = found.beside(kept, WHOLE)
+    found.save(file)
     draw(found.growths, HERE.parent / "docs")

@@ -13,6 +13,9 @@ from tabulate import tabulate
 
 from advser.store import replacing
 
+WHOLE = "whole suite"
+"""The part of the table that takes longer than all others, and is measured by itself."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -115,10 +118,9 @@ class Table:
         growths = [grown.pop((one.what, one.with_), one) for one in kept.growths]
         return Table([*figures, *mine.values()], [*growths, *grown.values()], self.circumstances)
 
-    def beside(self, kept: Table) -> Table:
-        """Return these lines, and from what was kept those of parts of which none was measured now."""
-        parts = {one.part for one in self.figures}
-        others = [one for one in kept.figures if one.part not in parts]
+    def beside(self, kept: Table, part: str) -> Table:
+        """Return these lines, and from what was kept those of a part that was not measured now."""
+        others = [one for one in kept.figures if one.part == part]
         return Table([*self.figures, *others], self.growths, self.circumstances)
 
     def growth_text(self, form: str = "simple") -> str:

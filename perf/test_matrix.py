@@ -12,7 +12,7 @@ import pytest
 import yaml
 from commands import EMODB, needs_emodb, run
 from contest import CORES
-from measuring import Figure, Growth, Table
+from measuring import WHOLE, Figure, Growth, Table
 from planner import planning_seconds, suite
 
 CELLS, PLANNED = 500, 10_000
@@ -110,4 +110,4 @@ def test_the_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> N
 @pytest.mark.whole
 def test_the_whole_emodb_suite_keeps_all_cores_busy(tmp_path: Path, table: Table) -> None:
     """Run the suite as it is: more than an hour on two cores."""
-    full_use(tmp_path, "whole suite", "emodb, from start to boards", "emodb", EMODB, table)
+    full_use(tmp_path, WHOLE, "emodb, from start to boards", "emodb", EMODB, table)

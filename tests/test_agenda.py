@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from advser.agenda import LONG, Agenda
 from advser.job import Job, Outcome
+from advser.stages import STAGES
 
 
 def job(number: int, stage: str = "craft", inputs: Sequence[Job] = ()) -> Job:
@@ -22,7 +23,7 @@ def plans(draw: st.DrawFn) -> list[Job]:
     jobs: list[Job] = []
     for number in range(draw(st.integers(0, 12))):
         stage = draw(st.sampled_from([*LONG, "craft", "predict"]))
-        before = st.lists(st.sampled_from([there, *jobs]), max_size=3, unique_by=id)
+        before = st.lists(st.sampled_from([there, *jobs]), max_size=3)
         jobs.append(job(number, stage, draw(before)))
     return jobs
 
@@ -77,7 +78,7 @@ def test_long_jobs_come_first_while_one_worker_does_the_others_in_their_order() 
     jobs = [job(0), job(1, "train"), job(2), job(3, "learn"), job(4), job(5, "train")]
     agenda = Agenda(jobs)
     assert [agenda.take() for _ in range(4)] == [jobs[0], jobs[1], jobs[3], jobs[5]]
-    list(agenda.done(Outcome(jobs[1].key, "ok")))
+    agenda.done(Outcome(jobs[1].key, "ok"))
     # The others are at work at a long one each, or at the first of the others.
     assert [agenda.take() for _ in range(3)] == [jobs[2], jobs[4], None]
 
@@ -88,4 +89,8 @@ def test_a_worker_alone_does_what_it_can_judge_before_it_trains_on() -> None:
     agenda = Agenda(jobs)
     for expected in jobs:
         assert agenda.take() == expected
-        list(agenda.done(Outcome(expected.key, "ok")))
+        agenda.done(Outcome(expected.key, "ok"))
+
+
+def test_long_stages_are_stages() -> None:
+    assert {*LONG} <= {*STAGES}

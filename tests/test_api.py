@@ -46,6 +46,8 @@ def test_a_board_is_a_table_with_numbers() -> None:
         loaded.board("attacks", where={"access": "transfer"})
     with pytest.raises(InputError, match=r"metric 'uarr': allowed: .*did you mean 'uar'"):
         loaded.figure("uarr", defense="none")
+    with pytest.raises(InputError, match=r"where: found the text 'defense=none', allowed: a mapping"):
+        loaded.plot("uar-against-epsilon", where="defense=none")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,7 @@ def test_a_board_is_a_table_with_numbers() -> None:
         ({"data": "/x"}, "data: found the text '/x', allowed: a mapping"),
         ({"only": "attack=fgsm"}, "only: found the text 'attack=fgsm', allowed: a mapping"),
         ({"changes": "seed=1"}, "changes: found the text 'seed=1', allowed: a mapping"),
+        ({"external": Path("sound")}, "external: found the text 'sound', allowed: a list"),
         ({"plugins": "mine.py"}, r"plugins: found the text 'mine\.py', allowed: a list"),
     ],
 )

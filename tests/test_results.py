@@ -244,6 +244,7 @@ def test_select_takes_several_globs() -> None:
     [
         ({"modle": "*"}, "unknown key, allowed: .*did you mean 'model'"),
         ({"model": "none-such"}, "no cell matches, allowed here: cnn4, "),
+        ({"attack": "none|ifgms"}, "--where attack=ifgms: no cell matches, allowed here: "),
         ({"epsilon": "7"}, 'no cell matches, allowed here: "", 0.0005'),
         ({"attack": "none", "epsilon": "0.001"}, "no cell matches them all"),
     ],

@@ -102,7 +102,7 @@ def test_a_pivot_sets_the_values_of_a_key_side_by_side_and_loses_no_figure(board
 
 def test_words_about_rows_split_none_in_a_pivot_and_notes_go_with_their_columns(board: Board) -> None:
     narrow = with_columns(board, ("defense", "attack", "epsilon", "uar"))
-    marks = ["B A" if defense == "none" else "C" for defense in narrow.frame["defense"]]
+    marks = ["A B" if defense == "none" else "" for defense in narrow.frame["defense"]]
     flagged = replace(
         narrow,
         columns=(*narrow.columns[:-1], FLAGS, narrow.columns[-1]),
@@ -112,7 +112,9 @@ def test_words_about_rows_split_none_in_a_pivot_and_notes_go_with_their_columns(
     )
     found = pivoted(flagged, "defense")
     assert len(found.frame) == len(pivoted(narrow, "defense").frame)
-    assert set(found.frame["flags"]) == {"A B C"}
+    # A column in which no row has a word is left out.
+    assert [column.key for column in found.columns if column.key.startswith("flags")] == ["flags.none"]
+    assert set(found.frame["flags.none"]) == {"A B"}
     assert found.notes == flagged.notes
     assert with_columns(flagged, ("attack", "uar")).notes == ("of all",)
     assert with_columns(flagged, ("attack", "flags", "uar")).notes == ("of all", "of flags")
