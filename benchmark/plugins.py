@@ -43,10 +43,11 @@ def load_plugin_files(paths: Iterable[Path]) -> None:
     """Import plugin files (`advser.registry.load_plugin_file`).
 
     Raises:
-        InputError: also if one registers nothing.
+        InputError: also if one registers nothing that is defined in it or beside it.
     """
     for path in paths:
         if not plugin_names(load_plugin_file(path), REGISTRIES.values()):
             raise InputError(
-                f"plugin file {path}: found no plugin, allowed: a class under a decorator (@advser.attack)"
+                f"plugin file {path}: found no plugin that is defined in it or beside it, "
+                "allowed: a class or function under a decorator (@advser.attack)"
             )

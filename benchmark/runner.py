@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PATIENCE: Final = 5.0
 """Seconds after which it is asked whether workers have joined."""
 
+FIT: Final = "workers with one (dask worker --nthreads 1)"
+
 
 class Progress(Protocol):
     """What is told while jobs run."""
@@ -82,7 +84,8 @@ def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, p
         The outcome of every job.
 
     Raises:
-        KeyboardInterrupt: after the workers have been stopped; what was finished stays in the store.
+        InputError: if the scheduler cannot be reached or is lost, has no worker, or a worker runs several jobs at once.
+        KeyboardInterrupt: after the workers have been stopped. What was finished stays in the store.
     """
     if not jobs:
         return []
@@ -146,14 +149,14 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
     """Yield a Dask client, and what tells the number of workers: of a scheduler's, it may change.
 
     Raises:
-        InputError: if the scheduler cannot be reached, has no worker, or a worker runs several jobs at once.
+        InputError: as `run_jobs`.
     """
     import dask
     from distributed import Client, LocalCluster
 
     if workers.scheduler:
         with _remote(workers.scheduler) as client:
-            yield client, lambda: len(client.nthreads())
+            yield client, lambda: _fit_workers(client, workers.scheduler)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
@@ -198,17 +201,40 @@ def _abandon(cluster: LocalCluster) -> None:
         cluster.sync(stop, callback_timeout=5)
 
 
-def _remote(address: str) -> Client:
+@contextmanager
+def _remote(address: str) -> Iterator[Client]:
+    """Yield a client of a running scheduler, which has a worker."""
     from distributed import Client
+    from distributed.client import FuturesCancelledError
+    from distributed.comm.core import CommClosedError
+    from distributed.utils import silence_logging_cmgr
 
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"--scheduler {address}: cannot be reached ({' '.join(str(error).split())})") from None
-    threads = set(client.nthreads().values())
-    if threads != {1}:
-        client.close()
-        found = f"workers with {', '.join(map(str, sorted(threads)))} threads" if threads else "no worker"
-        # Training and some measures draw from global generators, which jobs in one process would share.
-        raise InputError(f"--scheduler {address}: found {found}, allowed: workers with one (dask worker --nthreads 1)")
-    return client
+    # Of a lost connection Dask logs much; what is raised says it in one line.
+    with silence_logging_cmgr(logging.CRITICAL), client:
+        if not _fit_workers(client, address):
+            raise InputError(f"--scheduler {address}: found no worker, allowed: {FIT}")
+        try:
+            yield client
+        except (CommClosedError, FuturesCancelledError):
+            raise InputError(
+                f"--scheduler {address}: the connection was lost; what was finished is in the store, "
+                "and the same command goes on from there"
+            ) from None
+
+
+def _fit_workers(client: Client, address: str) -> int:
+    """Return how many workers a scheduler has.
+
+    Raises:
+        InputError: if one has several threads. Training and some measures draw from global generators, which jobs in
+            one process would share.
+    """
+    threads = client.nthreads().values()
+    if unfit := sorted({count for count in threads if count != 1}):
+        found = f"workers with {', '.join(map(str, unfit))} threads"
+        raise InputError(f"--scheduler {address}: found {found}, allowed: {FIT}")
+    return len(threads)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commandline import ADVSER, advser, jobs_done
+from distributed import Client
 
 from advser.results import Results
 
@@ -129,6 +130,46 @@ def test_workers_of_a_scheduler_find_what_a_local_run_finds(scheduler, alone: pd
     assert done.returncode == 0, done.stdout + done.stderr
     assert jobs_done(done) > 0
     pd.testing.assert_frame_equal(table(place / "remote"), alone)
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        ("lost", "the connection was lost; what was finished is in the store, and the same command goes on from there"),
+        ("joined", "found workers with 2 threads, allowed: workers with one (dask worker --nthreads 1)"),
+    ],
+    ids=["lost", "joined"],
+)
+def test_a_scheduler_that_is_lost_or_joined_by_an_unfit_worker_ends_the_run_in_one_line(
+    event: str, told: str, place: Path
+) -> None:
+    file = place / f"{event}.json"
+    with ExitStack() as workers, ExitStack() as schedulers:
+        schedulers.enter_context(
+            background(DASK, "scheduler", "--port", "0", "--dashboard-address", "localhost:0", "--scheduler-file", file)
+        )
+        address = scheduler_address(file)
+        workers.enter_context(background(*worker(file, 1)))
+        with Client(address) as client:
+            client.wait_for_workers(1, timeout=60)
+        settings = ["--set", "training.iterations=300", "--set", "metrics=[uar]"]
+        run = subprocess.Popen(
+            [ADVSER, "run", *settings, "--store", event, "--out", f"{event}-results", "--scheduler", address],
+            cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert run.stderr is not None
+        for line in run.stderr:
+            if line.startswith("[1/"):
+                break
+        if event == "lost":
+            schedulers.close()
+        else:
+            workers.enter_context(background(*worker(file, 2)))
+        _, errors = run.communicate(timeout=120)
+    assert run.returncode == 2, errors
+    assert errors.splitlines()[-1] == f"advser: --scheduler {address}: {told}"
+    assert "Traceback" not in errors
+    assert not (place / f"{event}-results").exists()
 
 
 def test_two_runs_at_once_on_one_store_find_the_same(alone: pd.DataFrame, place: Path) -> None:
