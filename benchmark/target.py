@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
@@ -24,12 +24,13 @@ from advser.threat import Access, Domain
 from advser.training import Precision
 
 
-@contextmanager
-def drawing(model: EmotionModel, seed: int) -> Iterator[None]:
+def drawing(model: EmotionModel, seed: int) -> AbstractContextManager[object]:
     """Have a model that draws at random draw what ``seed`` says, and leave torch's global generators as they were."""
-    if not model.randomised:
-        yield
-        return
+    return _seeded(seed) if model.randomised else nullcontext()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -71,6 +72,26 @@ class _Pass:
         return self.x is x and self.version == x._version
 
 
+class _Passes:
+    """Counts passes of ``clips`` clips; those of the whole batch as one number, quicker than a tensor of them."""
+
+    def __init__(self, clips: int) -> None:
+        self._of_all = 0
+        self._of_some = torch.zeros(clips, dtype=torch.long)
+
+    def add(self, rows: Tensor | None) -> None:
+        """Count one pass of the clips at these indices, a clip as often as it is there; of all if None."""
+        if rows is None:
+            self._of_all += 1
+        else:
+            # Indexed addition by ``+=`` would count a clip once.
+            self._of_some.index_add_(0, rows, torch.ones_like(rows))
+
+    def per_clip(self) -> Tensor:
+        """Return how many passes each clip had (B,)."""
+        return self._of_some + self._of_all
+
+
 class Target:
     """One batch of clips before one model, through one domain, at one access level.
 
@@ -91,8 +112,6 @@ class Target:
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
         names: of the clips in their corpus (B), for attacks that read files (`Attack.places`); empty for all others.
-        forwards: forward passes so far, per clip (B,).
-        backwards: backward passes so far, per clip (B,).
     """
 
     def __init__(
@@ -116,8 +135,7 @@ class Target:
         self.mask = None if mask is None or bool(mask.all()) else mask
         self.reference = reference
         self.names = tuple(names)
-        self.forwards = torch.zeros(len(lengths), dtype=torch.long)
-        self.backwards = torch.zeros(len(lengths), dtype=torch.long)
+        self._forwards, self._backwards = _Passes(len(lengths)), _Passes(len(lengths))
         self._model = model
         self._rows: Tensor | None = None
         self._seeds = count()
@@ -156,6 +174,16 @@ class Target:
         part.names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
         part._rows = rows.cpu() if self._rows is None else self._rows[rows.cpu()]
         return part
+
+    @property
+    def forwards(self) -> Tensor:
+        """Forward passes so far, per clip (B,)."""
+        return self._forwards.per_clip()
+
+    @property
+    def backwards(self) -> Tensor:
+        """Backward passes so far, per clip (B,)."""
+        return self._backwards.per_clip()
 
     @property
     def frontend(self) -> FrontEnd:
@@ -234,7 +262,7 @@ class Target:
         with torch.enable_grad():
             losses = (loss or self.objective)(outputs, labels)
             (gradient,) = torch.autograd.grad(losses, passed.variable, torch.ones_like(losses))
-        self._count(self.backwards)
+        self._backwards.add(self._rows)
         gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
         # That of a mean, say, is one number seen many times.
@@ -266,12 +294,12 @@ class Target:
         with torch.no_grad():
             features = self._model.inputs(x, self.lengths, "spectrogram")
             sounding = self._model.frontend.mask(x, self.lengths)
-        self._count(self.forwards)
+        self._forwards.add(self._rows)
         with torch.enable_grad():
             variable = features.detach().clone().requires_grad_()
             losses = self.objective(self._classify(variable, "spectrogram"), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
-        self._count(self.backwards)
+        self._backwards.add(self._rows)
         return features, gradient * sounding
 
     @torch.no_grad()
@@ -285,7 +313,7 @@ class Target:
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Outputs:
-        self._count(self.forwards)
+        self._forwards.add(self._rows)
         return self._classify(x, self.domain)
 
     def _classify(self, x: Tensor, domain: Domain) -> Outputs:
@@ -294,13 +322,6 @@ class Target:
             outputs = self._model.outputs(x, self.lengths, domain)
         reference = self.reference if self.access == "white-box" else None
         return outputs if outputs.reference is reference else replace(outputs, reference=reference)
-
-    def _count(self, passes: Tensor) -> None:
-        if self._rows is None:
-            passes += 1
-        else:
-            # A clip may be asked for several times at once (`at`), which indexed addition would count as one.
-            passes.index_add_(0, self._rows, torch.ones_like(self._rows))
 
     def _grant(self, what: str, *levels: Access) -> None:
         if self.access not in levels:

@@ -59,9 +59,9 @@ def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto") -> Mapping[str, Callable[[], Any]]:
-    """Return the attack as the harness runs it, and what cannot be saved: as many passes forward and backward.
+    """Return the attack as the harness runs it, as anyone would write it, and its passes forward and backward alone.
 
-    Both have the model as the store gives it to an attack (`advser.stages.train.load_model`), and compute in the same
+    All have the model as the store gives it to an attack (`advser.stages.train.load_model`), and compute in the same
     precision.
     """
     torch.manual_seed(0)
@@ -79,15 +79,24 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
         with target:
             attack.perturb(target, x, given, torch.Generator())
 
+    def gradient(at: Tensor) -> Tensor:
+        variable = at.clone().requires_grad_()
+        with computing(target.precision, x.device):
+            logits = model.outputs(variable, lengths, domain).logits
+        loss = cross_entropy(logits.float(), labels, reduction="sum")
+        return torch.autograd.grad(loss, variable)[0]
+
     def bare() -> None:
         for _ in range(STEPS):
-            variable = x.clone().requires_grad_()
-            with computing(target.precision, x.device):
-                logits = model.outputs(variable, lengths, domain).logits
-            loss = cross_entropy(logits.float(), labels, reduction="sum")
-            torch.autograd.grad(loss, variable)
+            gradient(x)
 
-    return {"ours": attacked, "bare loop": bare}
+    def written_out() -> None:
+        low, high = x - epsilon, x + epsilon
+        perturbed = x
+        for _ in range(STEPS):
+            perturbed = (perturbed + epsilon / 4 * gradient(perturbed).sign()).clamp(low, high)
+
+    return {"ours": attacked, "bare loop": bare, "its steps written out": written_out}
 
 
 class Logits(nn.Module):

@@ -1,4 +1,4 @@
-"""Ten steps of iterative FGSM: ours, the bare loop of forward and input gradient, and three libraries."""
+"""Ten steps of iterative FGSM: ours, the bare loop of forward and input gradient, that with steps, three libraries."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def test_attack_loop_in_float32(name: str, domain: Domain, table: Table) -> None
 def compare(
     name: str, goal: float, domain: Domain, batch: int, wanted: WantedPrecision, rounds: int, table: Table
 ) -> None:
-    """Add a line for the bare loop and for each library: milliseconds for a batch, the machine's cores in use."""
+    """Add a line for each bare loop and for each library: milliseconds for a batch, the machine's cores in use."""
     mine, others = as_workers(ours, name, domain, batch, wanted), as_script(theirs, name, domain, batch)
     taken = contest([mine, others], rounds)
     what = f"{name}, {domain}, batch {batch}, {precision(name, wanted)}"
-    for against, most in {"bare loop": goal, **dict.fromkeys(PEERS, 0.5)}.items():
+    goals = {"bare loop": goal, "its steps written out": 1.05, **dict.fromkeys(PEERS, 0.5)}
+    for against, most in goals.items():
         table.add(Figure("attack loop", what, taken["ours"] * 1e3, taken[against] * 1e3, against, "ms", most))
