@@ -53,7 +53,7 @@ class Attack(Parameters, ABC):
     bf16: ClassVar[bool] = False
     """Whether it is as strong with gradients in bfloat16, so that suites may give it those (``attack_precision``).
 
-    Of the losses that come with them it may make nothing: they are rounded too. A subclass inherits it.
+    Of the losses that come with them it may make nothing: they are rounded too. Of a subclass it is said anew.
     """
 
     needs_spectrogram: ClassVar[bool] = False
@@ -64,6 +64,12 @@ class Attack(Parameters, ABC):
 
     places: ClassVar[frozenset[str]] = frozenset()
     """Parameters that only say where files lie: what these hold counts (`reads`), their path does not."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Take nothing of a subclass for granted that was shown of the attack that it changes."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.bf16 = vars(cls).get("bf16", False)
 
     def reads(self, clips: Mapping[str, int]) -> Reading | None:
         """Return what the attack takes from files for a corpus, or None if nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
+from typing import ClassVar
 
 import pytest
 import torch
@@ -201,6 +202,18 @@ def test_what_takes_gradients_in_bfloat16_is_as_strong(name: str, domain: Domain
     assert exact > 0
     assert rounded != exact, "the attack took no gradient in bfloat16"
     assert rounded == pytest.approx(exact, rel=0.03)
+
+
+def test_what_is_derived_from_an_attack_takes_gradients_in_bfloat16_only_if_it_says_so() -> None:
+    class Changed(IterativeFGSM):
+        """Who knows."""
+
+    class Shown(Changed):
+        """As strong."""
+
+        bf16: ClassVar[bool] = True
+
+    assert [made.bf16 for made in (IterativeFGSM, Changed, Shown)] == [True, False, True]
 
 
 def test_pgd_keeps_each_clip_s_best_of_all_restarts() -> None:
