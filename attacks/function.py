@@ -31,7 +31,12 @@ class FunctionAttack(Attack):
 
 
 def attack_of(
-    function: Callable[..., Tensor], access: Access, domains: tuple[Domain, ...], citation: str = ""
+    function: Callable[..., Tensor],
+    access: Access,
+    domains: tuple[Domain, ...],
+    citation: str = "",
+    *,
+    single_step: bool = False,
 ) -> type[Attack]:
     """Return the attack that is ``function(target, x, labels, generator, *, …)``.
 
@@ -65,7 +70,7 @@ def attack_of(
         function.__name__, __base__=FunctionAttack, __module__=function.__module__, __doc__=function.__doc__, **fields
     )
     made.function = staticmethod(function)
-    made.access, made.domains, made.citation = access, domains, citation
+    made.access, made.domains, made.citation, made.single_step = access, domains, citation, single_step
     return made
 
 

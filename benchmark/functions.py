@@ -37,6 +37,7 @@ def attack(
     access: str = "white-box",
     domains: tuple[str, ...] = EVERYWHERE,
     citation: str = "",
+    single_step: bool = False,
 ) -> Any:
     """Register an attack: a class derived from `advser.attacks.base.Attack`, or a function.
 
@@ -51,12 +52,14 @@ def attack(
         access: of a function, as `Attack.access`.
         domains: of a function, as `Attack.domains`.
         citation: of a function, as `Attack.citation`: its source.
+        single_step: of a function, as `Attack.single_step`: whether it takes one step; what takes more must not be
+            weaker than one.
 
     Raises:
         InputError: if the name is taken, or what is registered is no attack.
     """
     if callable(name):
-        return attack(None, access=access, domains=domains, citation=citation)(name)
+        return attack(None, access=access, domains=domains, citation=citation, single_step=single_step)(name)
 
     def add(plugin: Any) -> Any:
         # Such a process may be a worker of the script's own scheduler, which has the file from the run.
@@ -72,7 +75,8 @@ def attack(
         else:
             from advser.attacks.function import attack_of
 
-            ATTACKS.register(title)(attack_of(plugin, access, domains, citation))  # type: ignore[arg-type]
+            made = attack_of(plugin, access, domains, citation, single_step=single_step)  # type: ignore[arg-type]
+            ATTACKS.register(title)(made)
         return plugin
 
     return add

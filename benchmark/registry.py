@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -92,7 +93,11 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} '{name}': found {plugin!r}, allowed: a class derived from {wanted}")
 
     def _refuse_incomplete(self, name: str, plugin: type[Any]) -> None:
-        """Refuse a class without a class variable that a base of it declares and gives no value."""
+        """Refuse a class without a method that it must have, or a class variable that a base gives no value."""
+        for method in sorted(getattr(plugin, "__abstractmethods__", ())):
+            near = get_close_matches(method, vars(plugin), n=1)
+            found = f"'{near[0]}'" if near else "none"
+            raise InputError(f"{self.kind} '{name}': found {found}, allowed: a method '{method}'")
         for base in plugin.__mro__:
             for variable, hint in inspect.get_annotations(base).items():
                 if "ClassVar" in str(hint) and not hasattr(plugin, variable):

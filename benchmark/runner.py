@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from advser import forking
 from advser.agenda import Agenda
 from advser.errors import InputError
 from advser.job import Job, Outcome
-from advser.store import Store
+from advser.store import Store, digest
 from advser.worker import execute
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 5.0
 """Seconds after which it is asked whether workers have joined."""
+
+ALONE: Final = 60.0
+"""Seconds that a scheduler may be without a worker: one that died may be started anew."""
+
+RESUMED: Final = "what was finished is in the store, and the same command goes on from there"
 
 FIT: Final = "workers with one (dask worker --nthreads 1)"
 
@@ -84,7 +90,7 @@ def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, p
         The outcome of every job.
 
     Raises:
-        InputError: if the scheduler cannot be reached or is lost, has no worker, or a worker runs several jobs at once.
+        InputError: if the scheduler cannot be reached or is lost, has no worker, or one that runs several jobs at once.
         KeyboardInterrupt: after the workers have been stopped. What was finished stays in the store.
     """
     if not jobs:
@@ -116,7 +122,10 @@ def _outcomes(
         for _ in range(max(count(), 1) - len(at_work)):
             if (job := agenda.take()) is None:
                 break
-            at_work[client.submit(execute, job, root, workers.plugins, workers.device, key=job.key)] = job
+            asked = job, root, workers.plugins, workers.device
+            # Another run on this scheduler may have the same job to do, in another store.
+            name = digest([job.key, str(root), *map(str, workers.plugins), workers.device])
+            at_work[client.submit(execute, *asked, key=name)] = job
         # Only now: whoever is told of an outcome keeps no worker waiting.
         yield from ended
         if not at_work:
@@ -136,11 +145,13 @@ def _finished(futures: Iterable[Future[Outcome]]) -> list[Future[Outcome]]:
 
 
 def _outcome(future: Future[Outcome], job: Job) -> Outcome:
-    """Return how a job ended.
+    """Return how a job ended; that workers die under it is the one failure that `execute` cannot report."""
+    from distributed import KilledWorker
 
-    A worker that dies again and again under a job (KilledWorker) is the one failure that `execute` cannot report.
-    """
     error = future.exception() if future.status == "error" else None
+    if isinstance(error, KilledWorker):
+        died = f"each of {error.allowed_failures + 1} workers died under it; it ends them itself, or memory ran out"
+        return Outcome(job.key, "failed", f"{job.title}: {died}")
     return Outcome(job.key, "failed", f"{job.title}: {error}") if error else future.result()
 
 
@@ -155,8 +166,8 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
     from distributed import Client, LocalCluster
 
     if workers.scheduler:
-        with _remote(workers.scheduler) as client:
-            yield client, lambda: _fit_workers(client, workers.scheduler)
+        with _remote(workers.scheduler) as (client, workers_there):
+            yield client, workers_there
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
@@ -202,8 +213,8 @@ def _abandon(cluster: LocalCluster) -> None:
 
 
 @contextmanager
-def _remote(address: str) -> Iterator[Client]:
-    """Yield a client of a running scheduler, which has a worker."""
+def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
+    """Yield a client of a running scheduler, which has a worker, and what tells the number of its workers."""
     from distributed import Client
     from distributed.client import FuturesCancelledError
     from distributed.comm.core import CommClosedError
@@ -215,26 +226,42 @@ def _remote(address: str) -> Iterator[Client]:
         raise InputError(f"--scheduler {address}: cannot be reached ({' '.join(str(error).split())})") from None
     # Of a lost connection Dask logs much; what is raised says it in one line.
     with silence_logging_cmgr(logging.CRITICAL), client:
-        if not _fit_workers(client, address):
+        fit = _FitWorkers(address, lambda: client.nthreads().values())
+        if not fit.count():
             raise InputError(f"--scheduler {address}: found no worker, allowed: {FIT}")
         try:
-            yield client
+            yield client, fit.count
         except (CommClosedError, FuturesCancelledError):
-            raise InputError(
-                f"--scheduler {address}: the connection was lost; what was finished is in the store, "
-                "and the same command goes on from there"
-            ) from None
+            raise InputError(f"--scheduler {address}: the connection was lost; {RESUMED}") from None
 
 
-def _fit_workers(client: Client, address: str) -> int:
-    """Return how many workers a scheduler has.
+class _FitWorkers:
+    """Counts the workers of a scheduler, and sees that they are fit.
 
-    Raises:
-        InputError: if one has several threads. Training and some measures draw from global generators, which jobs in
-            one process would share.
+    Args:
+        address: the scheduler's.
+        threads: tells the number of threads of each worker.
     """
-    threads = client.nthreads().values()
-    if unfit := sorted({count for count in threads if count != 1}):
-        found = f"workers with {', '.join(map(str, unfit))} threads"
-        raise InputError(f"--scheduler {address}: found {found}, allowed: {FIT}")
-    return len(threads)
+
+    def __init__(self, address: str, threads: Callable[[], Iterable[int]]) -> None:
+        self._address = address
+        self._threads = threads
+        self._seen = time.monotonic()
+
+    def count(self) -> int:
+        """Return how many there are; for a while it may be none.
+
+        Raises:
+            InputError: if there was none for `ALONE`, or one has several threads. Training and some measures draw from
+                global generators, which jobs in one process would share.
+        """
+        threads = list(self._threads())
+        if unfit := sorted({count for count in threads if count != 1}):
+            found = f"workers with {', '.join(map(str, unfit))} threads"
+            raise InputError(f"--scheduler {self._address}: found {found}, allowed: {FIT}")
+        now = time.monotonic()
+        if threads:
+            self._seen = now
+        elif now - self._seen > ALONE:
+            raise InputError(f"--scheduler {self._address}: no worker for {ALONE:.0f} s; {RESUMED}")
+        return len(threads)

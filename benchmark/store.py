@@ -2,9 +2,9 @@
 
 Layout: ``<root>/<first two characters of the key>/<key>/`` with the job's files and ``manifest.json`` (the job, its
 seconds, and the SHA-256, size and time of every file). A folder is written beside and renamed, so that it is whole or
-absent, also after a kill. A damaged artefact counts as absent and is made anew: one with a file whose size or time is
-not that which it was left with, and whose checksum is not either. What a disk changes by itself is not seen; who doubts
-a store takes a fresh one.
+absent, also after a kill. A damaged artefact counts as absent and is made anew: one without a manifest, or with a file
+whose size or time is not that which it was left with, and whose checksum is not either. What a disk changes by itself
+is not seen; who doubts a store takes a fresh one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from platformdirs import user_cache_path
 
 MANIFEST = "manifest.json"
+
+UNFINISHED: Final = 7 * 86_400.0
+"""Seconds, a week: no job takes longer, and a folder that is being written to may look untouched all the while."""
 
 
 def canonical(value: Any) -> str:
@@ -108,11 +111,10 @@ class Store:
 
     def discard_if_damaged(self, key: str) -> bool:
         """Remove the artefact of ``key`` if it is not intact; return whether an intact one is there."""
-        if key not in self:
-            return False
-        if self.get(key).intact():
+        if key in self and self.get(key).intact():
             return True
-        self._remove(key)
+        if self.folder(key).exists():
+            self._remove(key)
         return False
 
     def _remove(self, key: str) -> None:
@@ -148,11 +150,13 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def sweep(self, older_than: float = 86_400.0) -> None:
+    def sweep(self, older_than: float = UNFINISHED) -> None:
         """Remove what killed processes left behind more than ``older_than`` seconds ago."""
         for left in [*self.root.glob("unfinished-*"), *self.root.glob("damaged-*")]:
-            if time.time() - left.stat().st_mtime > older_than:
-                shutil.rmtree(left, ignore_errors=True)
+            # Another run may sweep at the same time.
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > older_than:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

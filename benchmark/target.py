@@ -145,14 +145,16 @@ class Target:
     def __enter__(self) -> Self:
         if self._model is None:
             return self
-        for module in self._model.modules():
-            self._restore.callback(setattr, module, "training", module.training)
-        for weight in self._model.parameters():
-            self._restore.callback(weight.requires_grad_, weight.requires_grad)
-        self._model.eval().requires_grad_(requires_grad=False)
-        if all(module.folds for module in self._model.modules() if isinstance(module, EmotionModel)):
-            self._restore.enter_context(folded(self._model))
-        self._restore.enter_context(by_blocks(self._model))
+        with ExitStack() as undo:
+            for module in self._model.modules():
+                undo.callback(setattr, module, "training", module.training)
+            for weight in self._model.parameters():
+                undo.callback(weight.requires_grad_, weight.requires_grad)
+            self._model.eval().requires_grad_(requires_grad=False)
+            if all(module.folds for module in self._model.modules() if isinstance(module, EmotionModel)):
+                undo.enter_context(folded(self._model))
+            undo.enter_context(by_blocks(self._model))
+            self._restore = undo.pop_all()
         return self
 
     def __exit__(
@@ -162,10 +164,13 @@ class Target:
         self._restore.close()
 
     def at(self, rows: Tensor) -> Target:
-        """Return the target of some clips of the batch (indices (b,)); it counts on this target's counters.
+        """Return the target of some clips of the batch; it counts on this target's counters.
 
-        A clip may occur more than once, as for an average over random transformations.
+        Args:
+            rows: indices (b,), of which a clip may have several, as for an average over random transformations; or true
+                where a clip is meant (B,).
         """
+        rows = torch.arange(len(self.lengths), device=rows.device)[rows]
         part = copy(self)
         part._ahead = None
         part.lengths = self.lengths[rows]

@@ -28,7 +28,7 @@ def execute(job: Job, store: Path, plugins: Sequence[Path], device: str) -> Outc
     start = time.perf_counter()
     try:
         reason = _do(job, Store(store), plugins, device)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
         text = " ".join(str(error).split())
         reason = text if isinstance(error, AdvserError) else f"{type(error).__name__}: {text}"

@@ -84,8 +84,7 @@ def performance() -> str:
     peers = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "pesq", "pystoi", "faster-whisper")
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
-    commit = about["git"]["commit"][:7]
-    told = f"{machine}; {versions}; AdvSER at commit {commit}, or before where lines were kept."
+    told = f"{machine}; {versions}; AdvSER at the commits {found.commits}."
     return "\n\n".join([told, found.standing, found.text("github"), found.growth_text("github")])
 
 

@@ -53,8 +53,9 @@ def _margin(convolution: nn.Conv2d) -> tuple[int, int]:
 
 def _convolved(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     weight, bias = convolution.weight, convolution.bias
+    frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
     y: Tensor
-    if torch.is_grad_enabled() and x.requires_grad and x.ndim == 4 and not weight.requires_grad:
+    if torch.is_grad_enabled() and x.requires_grad and x.ndim == 4 and frozen:
         y = _ByBlocks.apply(x, weight, bias, convolution)  # type: ignore[no-untyped-call]
     else:
         y = convolution._conv_forward(x, weight, bias)
@@ -62,7 +63,7 @@ def _convolved(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class _ByBlocks(torch.autograd.Function):
-    """A convolution from one channel, with frozen weights."""
+    """A convolution from one channel, whose weight and bias are frozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: nn.Conv2d) -> Tensor:

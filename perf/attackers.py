@@ -22,6 +22,7 @@ from advser.training import Precision, WantedPrecision
 STEPS, CLASSES, SECONDS = 10, 7, 3
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}
 PEERS = ("Foolbox", "torchattacks", "ART")
+FROZEN = ", weights frozen"
 
 
 class Linear(EmotionModel):
@@ -59,7 +60,7 @@ def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto") -> Mapping[str, Callable[[], Any]]:
-    """Return the attack as the harness runs it, as anyone would write it, and its passes forward and backward alone.
+    """Return the attack as the harness runs it, written out in place, and its passes forward and backward alone.
 
     All have the model as the store gives it to an attack (`advser.stages.train.load_model`), and compute in the same
     precision.
@@ -80,7 +81,7 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
             attack.perturb(target, x, given, torch.Generator())
 
     def gradient(at: Tensor) -> Tensor:
-        variable = at.clone().requires_grad_()
+        variable = at.detach().requires_grad_()
         with computing(target.precision, x.device):
             logits = model.outputs(variable, lengths, domain).logits
         loss = cross_entropy(logits.float(), labels, reduction="sum")
@@ -94,7 +95,8 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
         low, high = x - epsilon, x + epsilon
         perturbed = x
         for _ in range(STEPS):
-            perturbed = (perturbed + epsilon / 4 * gradient(perturbed).sign()).clamp(low, high)
+            step = gradient(perturbed).sign_()
+            perturbed = step.mul_(epsilon / 4).add_(perturbed).clamp_(low, high)
 
     return {"ours": attacked, "bare loop": bare, "its steps written out": written_out}
 
@@ -124,21 +126,29 @@ class Rescaled(nn.Module):
         return logits
 
 
-def theirs(name: str, domain: Domain, batch: int) -> Mapping[str, Callable[[], Any]]:
-    """Return the same attack by other libraries, on the same model as PyTorch makes it."""
+def theirs(name: str, domain: Domain, batch: int, *, frozen: bool = False) -> Mapping[str, Callable[[], Any]]:
+    """Return the same attack by other libraries, on the same model as PyTorch makes it.
+
+    Args:
+        name: of the model.
+        domain: where the attack works.
+        batch: clips.
+        frozen: whether its weights take no gradient, as their documentation does not do; their names then say so.
+    """
     torch.manual_seed(0)
     waveform, lengths, labels = sounds(batch)
-    made = MODELS[name]().eval()
+    made = MODELS[name]().eval().requires_grad_(requires_grad=not frozen)
     with torch.no_grad():
         x = made.inputs(waveform, lengths, domain)
     reach = 2 * float(x.abs().max())
     model, epsilon = Logits(made, domain, lengths).eval(), EPSILON[domain]
     scaled = Rescaled(model, reach).eval(), x / (2 * reach) + 0.5, labels, epsilon / (2 * reach)
-    return {
-        "Foolbox": of_foolbox(model, x, labels, epsilon, reach),
-        "torchattacks": of_torchattacks(*scaled),
-        "ART": of_art(model, x, labels, epsilon, reach),
-    }
+    made_by = (
+        of_foolbox(model, x, labels, epsilon, reach),
+        of_torchattacks(*scaled),
+        of_art(model, x, labels, epsilon, reach),
+    )
+    return {f"{peer}{FROZEN if frozen else ''}": attack for peer, attack in zip(PEERS, made_by, strict=True)}
 
 
 def of_foolbox(model: nn.Module, x: Tensor, labels: Tensor, epsilon: float, reach: float) -> Callable[[], Any]:

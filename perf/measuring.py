@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class Figure:
         unit: of both.
         goal: of ``ours / reference``.
         at_least: whether the ratio is to be at least the goal; else at most.
+        detail: what is told beside the reference.
+        commit: of AdvSER, with a ``+`` if there were changes to it.
     """
 
     part: str
@@ -40,6 +43,8 @@ class Figure:
     unit: str
     goal: float
     at_least: bool = False
+    detail: str = ""
+    commit: str = ""
 
     @property
     def ratio(self) -> float:
@@ -88,9 +93,21 @@ class Table:
     growths: list[Growth] = field(default_factory=list)
     circumstances: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def commit(self) -> str:
+        """AdvSER's commit, with a ``+`` if there were changes to it; empty if it is not known."""
+        git = self.circumstances.get("git")
+        return f"{git['commit'][:7]}{'+' if git['dirty'] else ''}" if git else ""
+
     def add(self, figure: Figure) -> None:
         """Add a line."""
-        self.figures.append(figure)
+        self.figures.append(replace(figure, commit=self.commit))
+
+    @property
+    def commits(self) -> str:
+        """How many of the lines are of which commit."""
+        counts = Counter(one.commit for one in self.figures)
+        return ", ".join(f"{commit} ({count} lines)" for commit, count in counts.most_common())
 
     def save(self, path: Path) -> None:
         """Write the table as JSON."""
@@ -149,7 +166,7 @@ class Table:
                 one.part,
                 one.what,
                 f"{_short(one.ours)} {one.unit}",
-                f"{_short(one.reference)} {one.unit}, {one.against}" if one.against else "",
+                f"{_short(one.reference)} {one.unit}, {one.against}{one.detail}" if one.against else "",
                 f"{one.ratio:.2f}" if one.against else "",
                 f"{'≥' if one.at_least else '≤'} {one.goal:g}{'' if one.against else f' {one.unit}'}",
                 "met" if one.met else "not met",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from attackers import PEERS, ours, precision, theirs
+from attackers import FROZEN, PEERS, ours, precision, theirs
 from contest import as_script, as_workers, contest
 from measuring import Figure, Table
 
@@ -23,18 +25,21 @@ def test_attack_loop(name: str, goal: float, domain: Domain, batch: int, table: 
 @pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
 @pytest.mark.parametrize("name", ["cnn4"])
 def test_attack_loop_in_float32(name: str, domain: Domain, table: Table) -> None:
-    """Add lines in the precision that the libraries compute in."""
-    if precision(name) != "fp32":  # else the lines above are these
-        compare(name, 1.05, domain, 8, "fp32", 5, table)
+    """Add lines in the precision that the libraries compute in, also for models whose weights take no gradient."""
+    compare(name, 1.05, domain, 8, "fp32", 5, table, frozen=True)
 
 
 def compare(
-    name: str, goal: float, domain: Domain, batch: int, wanted: WantedPrecision, rounds: int, table: Table
-) -> None:
+    name: str, goal: float, domain: Domain, batch: int, wanted: WantedPrecision, rounds: int, table: Table,
+    *, frozen: bool = False,
+) -> None:  # fmt: skip
     """Add a line for each bare loop and for each library: milliseconds for a batch, the machine's cores in use."""
-    mine, others = as_workers(ours, name, domain, batch, wanted), as_script(theirs, name, domain, batch)
-    taken = contest([mine, others], rounds)
-    what = f"{name}, {domain}, batch {batch}, {precision(name, wanted)}"
+    teams = [as_workers(ours, name, domain, batch, wanted), as_script(theirs, name, domain, batch)]
     goals = {"bare loop": goal, "its steps written out": 1.05, **dict.fromkeys(PEERS, 0.5)}
+    if frozen:
+        teams.append(as_script(partial(theirs, frozen=True), name, domain, batch))
+        goals |= {f"{peer}{FROZEN}": 0.5 for peer in PEERS}
+    taken = contest(teams, rounds)
+    what = f"{name}, {domain}, batch {batch}, {precision(name, wanted)}"
     for against, most in goals.items():
         table.add(Figure("attack loop", what, taken["ours"] * 1e3, taken[against] * 1e3, against, "ms", most))

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-import pytest
 from contest import as_workers, contest
-from crafters import BATCH, CLIPS, STEPS, by_clips, by_steps
+from crafters import COPIES, STEPS, by_clips, by_steps, stored
 from measuring import Growth, Table
 from planner import planning_seconds
 
 CELLS = (1_000, 2_500, 5_000, 10_000)
 
 
-@pytest.mark.parametrize(
-    ("make", "what", "with_", "counts"),
-    [
-        (by_clips, "iterative FGSM of 2 steps on cnn4", "clips", CLIPS),
-        (by_steps, f"iterative FGSM on cnn4, {BATCH} clips", "steps", STEPS),
-    ],
-)
-def test_crafting(make: Callable[[], Any], what: str, with_: str, counts: tuple[int, ...], table: Table) -> None:
-    """Add how crafting grows."""
-    taken = contest([as_workers(make)], 3)
-    table.growths.append(Growth(what, with_, counts, [taken[str(count)] for count in counts]))
+def test_crafting(tmp_path: Path, table: Table) -> None:
+    """Add how crafting grows with clips, and with steps."""
+    clips = stored(tmp_path / "store")
+    by_count = contest([as_workers(by_clips, tmp_path / "store")], 3)
+    seconds = [by_count[str(copies)] for copies in COPIES]
+    table.growths.append(Growth("crafting, 2 steps on cnn4", "clips", [clips[copies] for copies in COPIES], seconds))
+    by_step = contest([as_workers(by_steps, tmp_path / "store")], 3)
+    seconds = [by_step[str(steps)] for steps in STEPS]
+    table.growths.append(Growth(f"crafting on cnn4, {clips[1]} clips", "steps", STEPS, seconds))
 
 
 def test_planning(table: Table) -> None:

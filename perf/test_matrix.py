@@ -74,9 +74,9 @@ def full_use(folder: Path, part: str, what: str, name: str, options: Sequence[st
     """Add the wall time of a run on an empty store against that of its jobs, if they kept all cores busy."""
     seconds, jobs = run(folder, name, *options)
     taken = of_jobs(folder / "store")
-    assert len(taken) >= jobs > 0
-    against = f"its {len(taken)} jobs on {CORES} cores in full use"
-    table.add(Figure(part, what, seconds, sum(taken) / CORES, against, "s", 1.1))
+    assert len(taken) == jobs > 0
+    against, count = f"its jobs on {CORES} cores in full use", f", {jobs} jobs"
+    table.add(Figure(part, what, seconds, sum(taken) / CORES, against, "s", 1.1, detail=count))
 
 
 def test_jobs_keep_all_cores_busy(tmp_path: Path, table: Table) -> None:
@@ -86,12 +86,12 @@ def test_jobs_keep_all_cores_busy(tmp_path: Path, table: Table) -> None:
     seconds = {CORES: _alone(tmp_path, CORES), 1: _alone(tmp_path, 1)}
     counts = sorted(seconds)
     table.growths.append(
-        Growth("jobs of a suite of a minute or two", "workers", counts, [seconds[count] for count in counts])
+        Growth("a planned suite of a minute or two", "workers", counts, [seconds[count] for count in counts])
     )
 
 
 def _alone(folder: Path, workers: int) -> float:
-    """Return the seconds that a run takes for its jobs with so many workers."""
+    """Return the seconds that a planned run takes with so many workers, from their start to its scores."""
     store = f"store-of-{workers}"
     run(folder, "work.yaml", "--workers", str(workers), store=store)
     told: dict[str, Any] = json.loads((folder / f"{store}-work" / "run.json").read_text(encoding="utf-8"))

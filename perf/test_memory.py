@@ -6,20 +6,18 @@ import shutil
 import subprocess
 import time
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import psutil
 import pytest
-import soundfile
 import yaml
 from commands import ADVSER
+from corpora import corpus
 from measuring import Figure, Table
 
-TIMES = 10
+COPIES, TIMES = 5, 10
+"""Of the embedded corpus; ten times as many are two hours and a half, 550 MiB in float32: who held them would show."""
 
 SUITE: dict[str, Any] = {
     "name": "memory", "corpus": "folder", "protocol": "3pair", "folds": ["fold1"],
@@ -32,22 +30,6 @@ SUITE: dict[str, Any] = {
          "params": {"epsilon": 0.06, "steps": 3}},
     ],
 }  # fmt: skip
-
-
-def corpus(folder: Path, times: int) -> None:
-    """Write the embedded corpus so many times over, each copy with a little noise of its own."""
-    source = Path(str(files("advser.corpora") / "demo_data"))
-    rows = pd.read_csv(source / "metadata.csv", keep_default_na=False)
-    noise = np.random.default_rng(0)
-    copies = []
-    folder.mkdir(parents=True)
-    for number in range(times):
-        for file in rows["file"]:
-            samples, rate = soundfile.read(source / file, dtype="int16")
-            heard = samples.astype(np.int32) + noise.integers(-2, 3, samples.shape)
-            soundfile.write(folder / f"{number}_{file}", heard.clip(-32768, 32767).astype(np.int16), rate)
-        copies.append(rows.assign(file=f"{number}_" + rows["file"]))
-    pd.concat(copies).to_csv(folder / "metadata.csv", index=False)
 
 
 def peaks(command: list[str], folder: Path) -> tuple[float, float]:
@@ -83,7 +65,7 @@ def test_memory(table: Table, tmp_path: Path) -> None:
     (tmp_path / "memory.yaml").write_text(yaml.safe_dump(SUITE), encoding="utf-8")
     found = {}
     for times in (1, TIMES):
-        corpus(tmp_path / f"x{times}", times)
+        corpus(tmp_path / f"x{times}", times * COPIES)
         command = [ADVSER, "run", "memory.yaml", "--data", f"folder=x{times}", "--workers", "2"]
         found[times] = peaks([*command, "--store", f"store{times}", "--out", f"out{times}"], tmp_path)
         shutil.rmtree(tmp_path / f"store{times}")

@@ -28,15 +28,18 @@ audit: false
 """
 
 
-def until(words: str, command: Sequence[str | Path], cwd: Path) -> float:
-    """Return the seconds until a command writes a line with ``words``; then end it."""
+def until_a_job(words: str, command: Sequence[str | Path], store: Path) -> float:
+    """Return the seconds until a command has written a line with ``words`` and a worker a folder; then end it."""
     start = time.perf_counter()
     with subprocess.Popen(
-        [*map(str, command)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*map(str, command)], cwd=store.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as run:
         assert run.stdout is not None
         for line in run.stdout:
             if words in line:
+                while not [*store.glob("unfinished-*")] and len([*store.glob("*/*")]) < 2:
+                    assert run.poll() is None
+                    time.sleep(0.002)
                 found = time.perf_counter() - start
                 run.terminate()
                 return found
@@ -55,10 +58,10 @@ def test_help(table: Table) -> None:
 
 
 def test_first_job(table: Table, tmp_path: Path) -> None:
-    """Time a run, on an empty store, until its workers take jobs."""
+    """Time a run, on an empty store, until a worker is at its first job."""
     (tmp_path / "quick.yaml").write_text(SUITE, encoding="utf-8")
     seconds = sorted(
-        until(" workers, ", [ADVSER, "run", "quick.yaml", "--store", f"store-{number}"], tmp_path)
-        for number in range(3)
+        until_a_job(" workers, ", [ADVSER, "run", "quick.yaml", "--store", store], store)
+        for store in (tmp_path / f"store-{number}" for number in range(3))
     )
     table.add(Figure("start-up", "advser run, until the first job starts", seconds[1], 1, "", "s", 4))

@@ -38,6 +38,7 @@ def test_bfloat16_is_as_strong(tmp_path: Path, table: Table) -> None:
         found = Results.load(tmp_path / f"store-{precision}").table
         found = found[(found["metric"] == "loss") & (found["attack"] != "none") & found["n"].gt(0)]
         reached[precision] = found.set_index(["attack", "domain", "defense"])["value"]
+    assert len(reached["bf16"]) == len(SUITE["defenses"]) * len(SUITE["attacks"])
     for place, loss in reached["bf16"].items():
         attack, domain, defense = place
         what = f"loss after {attack}, {domain}, cnn4 / {defense} on EmoDB, bf16"

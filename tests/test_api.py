@@ -156,6 +156,11 @@ def test_a_function_of_another_form_is_refused(function: Any, message: str) -> N
         attack_of(function, "white-box", ("waveform",))
 
 
+def test_a_function_may_say_that_it_takes_one_step() -> None:
+    made = [attack_of(backwards_mended, "blind", ("waveform",), single_step=says) for says in (False, True)]
+    assert [attack.single_step for attack in made] == [False, True]
+
+
 def test_a_name_that_is_no_name_an_access_and_a_domain_that_are_none_are_refused() -> None:
     with pytest.raises(InputError, match=r"attack '\.\./mine': found this name, allowed: small letters"):
         advser.attack("../mine")(many)

@@ -78,12 +78,14 @@ def test_what_is_more_than_a_plain_convolution_of_one_channel_stays_as_it_is(mod
         assert replaced(model) == []
 
 
-def test_weights_that_learn_get_their_gradients() -> None:
-    model = nn.Conv2d(1, 2, 3)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weights_that_learn_get_their_gradients(name: str) -> None:
+    model = nn.Conv2d(1, 2, 3).requires_grad_(requires_grad=False)
+    learns = model.get_parameter(name).requires_grad_()
     x = torch.randn(1, 1, 8, 8).requires_grad_()
-    (expected,) = grad(model(x).square().sum(), model.weight)
+    (expected,) = grad(model(x).square().sum(), learns)
     with by_blocks(model):
-        assert torch.equal(grad(model(x).square().sum(), model.weight)[0], expected)
+        assert torch.equal(grad(model(x).square().sum(), learns)[0], expected)
 
 
 @pytest.mark.parametrize(("precision", "along"), [("fp32", 0.99999), ("bf16", 0.9)])

@@ -20,6 +20,7 @@ from advser.contract import Finding
 from advser.defenses.base import Defense
 from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
+from advser.models.tiny import Tiny
 from advser.objectives import cross_entropy
 from advser.parameters import parameter
 from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
@@ -70,6 +71,14 @@ class Padded(toys.Waveform):
 
     def __init__(self, classes: int, *, further: int = 0) -> None:
         super().__init__(classes)
+
+
+class Apart(Tiny):
+    """Goes on from the middle of a sequence, and does not say so."""
+
+    def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
+        first = self.body[0][:1](features.unsqueeze(1))
+        return super().embed(features, lengths) + first.mean((1, 2, 3), keepdim=True).flatten(1)
 
 
 class Cumulative(Metric):
@@ -236,6 +245,7 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.defense, PerClip, "the objective is a finite scalar"),
     (contract.defense, Moody, "the same generator gives the same"),
     (contract.model, Padded, "padding makes no difference"),
+    (contract.model, Apart, "attacks ask the same model"),
     (contract.metric, Cumulative, "the order of the clips makes no difference"),
     (contract.metric, Louder, "clips stay as they are"),
     (contract.metric, Deaf, "it tells clips apart"),

@@ -6,16 +6,23 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from commandline import ADVSER, advser, jobs_done
-from distributed import Client
+from distributed import Client, LocalCluster
 
+from advser.errors import InputError
+from advser.job import Job, Outcome
+from advser.jobs import prepare_job
 from advser.results import Results
+from advser.runner import Workers, _FitWorkers, run_jobs
+from advser.store import Store
+from advser.suite import Suite
 
 CUT = [
     "--set",
@@ -201,8 +208,49 @@ def test_what_has_no_meaning_is_told_and_not_tried_again(place: Path) -> None:
     pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, found)
 
 
+class Quiet:
+    """Tells nothing of a run."""
+
+    def start(self, waiting: Sequence[Job], cached: int, workers: int) -> None: ...
+
+    def done(self, job: Job, outcome: Outcome) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def test_two_runs_on_one_scheduler_each_have_the_job_in_their_own_store(tmp_path: Path) -> None:
+    suite = {
+        "name": "two",
+        "corpus": "demo",
+        "protocol": "3pair",
+        "models": ["tiny"],
+        "defenses": ["none"],
+        "metrics": ["uar"],
+    }
+    job = prepare_job(Suite.model_validate(suite), 0, None)
+    stores = [Store(tmp_path / name) for name in ("one", "other")]
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="localhost:0") as cluster:
+        workers = Workers(scheduler=cluster.scheduler_address)
+        with ThreadPoolExecutor() as pool:
+            runs = [pool.submit(run_jobs, [job], 0, store, workers, Quiet()) for store in stores]
+        assert [[outcome.status for outcome in run.result()] for run in runs] == [["ok"], ["ok"]]
+    assert all(job.key in store for store in stores)
+
+
+def test_a_scheduler_may_be_without_workers_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [1]
+    fit = _FitWorkers("tcp://host:1", lambda: there)
+    assert fit.count() == 1
+    there.clear()
+    assert fit.count() == 0
+    monkeypatch.setattr("advser.runner.ALONE", -1.0)
+    with pytest.raises(InputError, match=r"--scheduler tcp://host:1: no worker for .* s; what was finished"):
+        fit.count()
+
+
 KILLER = '''
 import os
+import sys
 
 import advser
 
@@ -210,18 +258,21 @@ import advser
 @advser.attack("killer", domains=("waveform",))
 def killer(target, x, labels, generator, *, epsilon: float):
     """Ends the process that it runs in."""
-    os._exit(1)
+    WAY(1)
 '''
 
 
-def test_a_job_that_ends_its_worker_fails_by_its_name_and_the_others_are_done(place: Path) -> None:
-    (place / "killer.py").write_text(KILLER)
-    command = ["run", *CUT, "--store", "killer", "--out", "killer", "--plugin", "killer.py"]
+@pytest.mark.parametrize(
+    ("way", "told"), [("os._exit", "each of 4 workers died under it"), ("sys.exit", "SystemExit: 1 (killer.py:11)")]
+)
+def test_a_job_that_ends_its_worker_fails_by_its_name_and_the_others_are_done(way: str, told: str, place: Path) -> None:
+    (place / "killer.py").write_text(KILLER.replace("WAY", way))
+    command = ["run", *CUT, "--store", way, "--out", way, "--plugin", "killer.py"]
     done = advser(*command, "--only", "attack=killer|noise", cwd=place)
     assert done.returncode == 3, done.stdout + done.stderr
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert failed
-    assert all(line.startswith("failed: craft killer") for line in failed)
-    found = Results.load(place / "killer").table
+    assert all(line.startswith("failed: craft killer") and told in line for line in failed), failed
+    found = Results.load(place / way).table
     of = found.groupby("attack")["status"].agg(set).to_dict()
     assert of == {"none": {"ok"}, "noise": {"ok"}, "killer": {"failed"}}

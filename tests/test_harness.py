@@ -83,6 +83,30 @@ class NumpyRandom(Returns):
         return x + self.epsilon * float(np.random.rand())
 
 
+class OtherType(Returns):
+    """Has torch compute in other numbers from now on."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        torch.set_default_dtype(torch.float64)
+        return x
+
+
+class NoGradients(Returns):
+    """Has torch take no more gradients, and fails."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        torch.set_grad_enabled(False)
+        raise ContractError("it broke")
+
+
+class Shortens(Returns):
+    """Writes to the lengths that it is to read."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        target.lengths[:] = 10
+        return x + self.epsilon
+
+
 class InPlace(Returns):
     """Overwrites its input."""
 
@@ -115,6 +139,9 @@ CULPRITS = {
     "test-array": NoTensor,
     "test-global-random": GlobalRandom,
     "test-numpy-random": NumpyRandom,
+    "test-type": OtherType,
+    "test-no-gradients": NoGradients,
+    "test-shortens": Shortens,
     "test-in-place": InPlace,
     "test-own-budget": OwnBudget,
     "test-raises-budget": RaisesBudget,
@@ -188,7 +215,9 @@ def clean_clips(prepared: Artefact):
     return loaded.clips.select(loaded.folds["fold1"].test)
 
 
-@pytest.mark.parametrize("name", ["test-too-large", "test-in-place", "test-own-budget", "test-raises-budget"])
+@pytest.mark.parametrize(
+    "name", ["test-too-large", "test-in-place", "test-own-budget", "test-raises-budget", "test-shortens"]
+)
 def test_a_budget_holds_on_the_stored_sound_whatever_the_attack_returns(name, store, prepared, trained) -> None:
     stored = load_clips(crafted(store, prepared, trained, name).path(AUDIO))
     clean = clean_clips(prepared)
@@ -213,6 +242,8 @@ def test_a_budget_holds_on_the_stored_features_too(name, store, prepared, traine
         ("test-array", "returned ndarray"),
         ("test-global-random", "global generator"),
         ("test-numpy-random", "global generator"),
+        ("test-type", "changed torch's default dtype"),
+        ("test-no-gradients", "it broke"),
     ],
 )
 def test_a_broken_contract_is_told_and_leaves_no_artefact(name, message, store, prepared, trained) -> None:
@@ -221,6 +252,7 @@ def test_a_broken_contract_is_told_and_leaves_no_artefact(name, message, store, 
         crafted(store, prepared, trained, name)
     assert len(list(store.root.glob("*/*"))) == before
     assert not list(store.root.glob("unfinished-*"))
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (torch.float32, True)
 
 
 def test_a_clean_cell_is_the_clean_sound(store: Store, prepared: Artefact) -> None:

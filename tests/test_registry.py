@@ -272,6 +272,21 @@ def test_a_plugin_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
         load_plugin_file(text)
 
 
+@pytest.mark.parametrize(("method", "found"), [("pertrub", "'pertrub'"), ("attack", "none")])
+def test_a_class_without_its_method_is_refused(method: str, found: str, plugin_file: Callable[..., Path]) -> None:
+    text = f"""
+import advser
+from advser.attacks.base import Attack
+
+@advser.attack("misspelt")
+class Misspelt(Attack):
+    def {method}(self, target, x, labels, generator):
+        return x
+"""
+    with pytest.raises(InputError, match=f"attack 'misspelt': found {found}, allowed: a method 'perturb'"):
+        load_plugin_file(plugin_file(text))
+
+
 def test_a_plugin_file_that_registers_nothing_is_refused(plugin_file: Callable[..., Path]) -> None:
     empty = plugin_file("NOTHING = 1\n")
     with pytest.raises(

@@ -63,8 +63,9 @@ def test_an_error_leaves_nothing_behind(store: Store) -> None:
         lambda folder: (folder / "data.bin").unlink(),
         lambda folder: (folder / MANIFEST).write_text("{"),
         lambda folder: (folder / MANIFEST).write_text("{}"),
+        lambda folder: (folder / MANIFEST).unlink(),
     ],
-    ids=["longer", "as long, later", "removed", "manifest cut", "manifest empty"],
+    ids=["longer", "as long, later", "removed", "manifest cut", "manifest empty", "manifest removed"],
 )
 def test_a_damaged_artefact_counts_as_absent_and_can_be_made_again(store: Store, damage) -> None:
     make(store)

@@ -131,6 +131,28 @@ def test_a_clip_that_is_asked_for_twice_at_once_costs_two_passes() -> None:
     assert target.forwards.tolist() == target.backwards.tolist() == [1, 0, 3, 0, 0, 0]
 
 
+def test_rows_may_be_a_mask_or_counted_from_the_end() -> None:
+    made = toys.model(toys.Waveform)
+    x, lengths, _ = toys.sounds()
+    with Target(made, lengths, "waveform") as target:
+        target.at(torch.arange(len(x)) == 1).logits(x[[1]])
+        target.at(torch.tensor([-1])).logits(x[[-1]])
+    assert target.forwards.tolist() == [0, 1, 0, 0, 0, 1]
+
+
+def test_a_model_that_cannot_be_entered_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = toys.model(toys.Convolutional).train()
+    before = toys.state(made)
+
+    def fail(model: object) -> None:
+        raise RuntimeError("no blocks")
+
+    monkeypatch.setattr("advser.target.by_blocks", fail)
+    with pytest.raises(RuntimeError, match="no blocks"), Target(made, toys.sounds()[1], "waveform"):
+        pass
+    toys.assert_same_state(made, before)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_and_random_states_are_left_as_they_were(fails: bool) -> None:
     made = toys.model(toys.Convolutional).train()

@@ -8,10 +8,11 @@ what was stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,15 +105,10 @@ class Harness:
             x, mask = self.inputs(waveform, lengths)
             labels = self._labels(x, lengths, targets)
             target = self._target(x, lengths, mask, names)
-        state = _random_states()
-        with target:
+        with _as_found(x), target:
             start = _now(x)
             perturbed = self._perturb(target, x.clone(), labels, generator)
             seconds = (_now(x) - start) / len(lengths)
-        if _random_states() != state:
-            raise ContractError(
-                "perturb drew from a global generator of torch or numpy, allowed: the generator that it is given"
-            )
         with torch.no_grad():
             perturbed = self._admissible(perturbed, x, mask)
             in_sound = self.domain == "waveform"
@@ -132,7 +128,8 @@ class Harness:
             reference = self._clean(x, lengths).embedding
         return Target(
             self.model,
-            lengths,
+            # The attack's to read; what it writes there must not decide where clips are cut.
+            lengths.clone(),
             self.domain,
             self.attack.access,
             objective=self.objective,
@@ -190,12 +187,43 @@ def _now(x: Tensor) -> float:
     return time.perf_counter()
 
 
-def _random_states() -> list[bytes]:
-    """Return the states of torch's and numpy's global generators.
+@contextmanager
+def _as_found(x: Tensor) -> Iterator[None]:
+    """Refuse a plugin that draws from global generators or leaves torch otherwise than it was, which is set back.
+
+    Args:
+        x: a tensor on the device that the plugin works on.
+    """
+    states, settings = _random_states(x), _settings()
+    try:
+        yield
+    finally:
+        left = _settings()
+        torch.set_default_dtype(settings["default dtype"])
+        torch.set_grad_enabled(settings["gradient mode"])
+        torch.set_num_threads(settings["number of threads"])
+    if changed := [name for name in settings if left[name] != settings[name]]:
+        raise ContractError(f"perturb changed torch's {' and '.join(changed)}, allowed: inside a context manager")
+    if _random_states(x) != states:
+        raise ContractError(
+            "perturb drew from a global generator of torch or numpy, allowed: the generator that it is given"
+        )
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "gradient mode": torch.is_grad_enabled(),
+        "number of threads": torch.get_num_threads(),
+    }
+
+
+def _random_states(x: Tensor) -> list[bytes]:
+    """Return the states of torch's and numpy's global generators, of GPUs only if ``x`` is on one.
 
     Python's own is left out: the threads of a worker that keep in touch with the scheduler draw from it too.
     """
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if x.is_cuda else [])]
     return [*(state.numpy().tobytes() for state in states), _numpy_state()]
 
 
