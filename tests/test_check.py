@@ -354,6 +354,14 @@ class Crashing(Attack):
 """
 
 
+def test_an_attack_that_breaks_its_contract_is_told_once_and_not_run(tmp_path: Path) -> None:
+    code, text = told(tmp_path, "attack", "weak", WEAK.replace("return x + ", "return x[:1]  # "))
+    assert code == 1
+    assert "MEND   waveform: numbers in the shape of the clips" in text
+    assert "note   suite 'mock': not run" in text
+    assert "audit" not in text
+
+
 def test_an_attack_that_does_nothing_is_told_and_no_other_of_its_file(tmp_path: Path) -> None:
     code, text = told(tmp_path, "attack", "weak", WEAK + CRASHING)
     assert "not the one that is asked about" not in text
