@@ -153,11 +153,11 @@ class Table:
 
     @property
     def standing(self) -> str:
-        """How many goals are met, and which are not, in a sentence."""
-        missed = [one for one in self.figures if not one.met]
-        names = [", against ".join(filter(None, (f"{one.part}: {one.what}", one.against))) for one in missed]
-        told = f" Not met: {'; '.join(names)}." if missed else ""
-        return f"{len(self.figures) - len(missed)} of {len(self.figures)} goals are met.{told}"
+        """How many goals are met, in all and of each part, in a sentence."""
+        lines = Counter(one.part for one in self.figures)
+        met = Counter(one.part for one in self.figures if one.met)
+        told = ", ".join(f"{part} {met[part]} of {count}" for part, count in lines.items())
+        return f"{met.total()} of {len(self.figures)} goals are met: {told}."
 
     def text(self, form: str = "simple") -> str:
         """Return the table in a format of tabulate's."""
