@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
@@ -22,6 +22,7 @@ from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.base import EmotionModel
+from advser.models.folding import normalise_as_trained
 from advser.parameters import arguments, build, describe
 from advser.plugins import BY_KIND, CORPORA, MODELS
 from advser.probes import Batch, without_gradient
@@ -213,7 +214,7 @@ def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Fin
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = plugin(some.classes, **arguments(plugin, dict(params), plugin.__name__)).eval()
-        _normalise_otherwise(made)
+        normalise_as_trained(made)
     made.frontend.fit(iter([(some.waveform, some.lengths)]))
     with torch.no_grad():
         outputs = made.outputs(some.waveform, some.lengths, "waveform")
@@ -235,18 +236,6 @@ def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Fin
             "attacks ask the same model",
             f"logits differ by {asked:.2g}: it takes layers apart (folds = False)" if asked > 1e-3 * span else "",
         )
-
-
-def _normalise_otherwise(model: nn.Module) -> None:
-    """Give batch normalisations statistics and weights as after training; untrained, they leave things as they are."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            if module.affine:
-                nn.init.normal_(module.weight, 1, 0.3)
-                nn.init.normal_(module.bias, 0, 0.3)
-            if module.running_mean is not None and module.running_var is not None:
-                nn.init.normal_(module.running_mean, 0, 0.3)
-                nn.init.uniform_(module.running_var, 0.5, 2)
 
 
 def metric(plugin: type[Metric], params: Mapping[str, Any]) -> Iterator[Finding]:

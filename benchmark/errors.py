@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -38,7 +38,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def nearest(found: str, allowed: Iterable[str]) -> str:
+    """Return which of ``allowed`` is spelt most like ``found``; empty if none is near."""
+    return next(iter(get_close_matches(found, list(allowed), n=1)), "")
+
+
 def did_you_mean(found: str, allowed: Sequence[str]) -> str:
     """Return the end of a message that names what is nearest to ``found``; empty if nothing is near."""
-    near = get_close_matches(found, allowed, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    near = nearest(found, allowed)
+    return f"; did you mean '{near}'?" if near else ""

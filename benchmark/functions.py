@@ -58,14 +58,12 @@ def attack(
     Raises:
         InputError: if the name is taken, or what is registered is no attack.
     """
-    if callable(name):
-        return attack(None, access=access, domains=domains, citation=citation, single_step=single_step)(name)
 
     def add(plugin: Any) -> Any:
         # Such a process may be a worker of the script's own scheduler, which has the file from the run.
         if plugin.__module__ == WORKERS_MAIN:
             return plugin
-        title = name or plugin.__name__.replace("_", "-")
+        title = name if name and isinstance(name, str) else plugin.__name__.replace("_", "-")
         ATTACKS.refuse_name(title)
         if plugin.__module__ == MAIN:
             _withdraw(title)
@@ -79,7 +77,7 @@ def attack(
             ATTACKS.register(title)(made)
         return plugin
 
-    return add
+    return add(name) if callable(name) else add
 
 
 def _cells() -> Path:

@@ -14,13 +14,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from advser.errors import InputError, did_you_mean, one_line
+from advser.errors import InputError, did_you_mean, nearest, one_line
 from advser.sources import PLUGIN_PREFIX, closure, code_fingerprint, imported_distributions, parse, source_file
 
 if TYPE_CHECKING:
@@ -94,10 +93,10 @@ class Registry(Generic[T]):
 
     def _refuse_incomplete(self, name: str, plugin: type[Any]) -> None:
         """Refuse a class without a method that it must have, or a class variable that a base gives no value."""
-        for method in sorted(getattr(plugin, "__abstractmethods__", ())):
-            near = get_close_matches(method, vars(plugin), n=1)
-            found = f"'{near[0]}'" if near else "none"
-            raise InputError(f"{self.kind} '{name}': found {found}, allowed: a method '{method}'")
+        if lacking := sorted(getattr(plugin, "__abstractmethods__", ())):
+            near = nearest(lacking[0], vars(plugin))
+            found = f"'{near}'" if near else "none"
+            raise InputError(f"{self.kind} '{name}': found {found}, allowed: a method '{lacking[0]}'")
         for base in plugin.__mro__:
             for variable, hint in inspect.get_annotations(base).items():
                 if "ClassVar" in str(hint) and not hasattr(plugin, variable):

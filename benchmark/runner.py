@@ -166,8 +166,8 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
     from distributed import Client, LocalCluster
 
     if workers.scheduler:
-        with _remote(workers.scheduler) as (client, workers_there):
-            yield client, workers_there
+        with _remote(workers.scheduler) as found:
+            yield found
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)

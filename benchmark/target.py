@@ -127,7 +127,8 @@ class Target:
         reference: Tensor | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        self.lengths = lengths
+        # The attack's to read: what it writes there must not decide where its caller cuts clips.
+        self.lengths = lengths.clone()
         self.domain = domain
         self.access = access
         self.objective = objective

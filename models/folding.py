@@ -66,6 +66,21 @@ def _plain(convolution: Convolution, normalisation: Normalisation) -> bool:
     return known and not normalisation.training and normalisation.running_mean is not None
 
 
+def normalise_as_trained(model: nn.Module) -> None:
+    """Give batch normalisations weights and statistics as after training, drawn from torch's global generator.
+
+    Those of an untrained model leave things as they are, so that nobody sees whether they are folded.
+    """
+    for module in model.modules():
+        if isinstance(module, Normalisation):
+            if module.affine:
+                nn.init.normal_(module.weight, 1, 0.3)
+                nn.init.normal_(module.bias, 0, 0.3)
+            if module.running_mean is not None and module.running_var is not None:
+                nn.init.normal_(module.running_mean, 0, 0.3)
+                nn.init.uniform_(module.running_var, 0.5, 2)
+
+
 def watched(module: nn.Module) -> bool:
     """Tell whether somebody listens to a module's passes."""
     before = module._forward_pre_hooks or module._backward_pre_hooks

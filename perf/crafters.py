@@ -8,21 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from attackers import EPSILON, precision
+from attackers import EPSILON
 from corpora import corpus
-from judges import FOLD, SUITE
+from judges import FOLD, in_sound, prepared
+from trainers import PRECISION, told
 
 from advser.job import Task
-from advser.jobs import prepare_job
 from advser.stages.craft import craft
-from advser.stages.prepare import load_prepared, prepare
+from advser.stages.prepare import load_prepared
 from advser.stages.train import train
 from advser.store import Artefact, Store
-from advser.suite import Suite
-from advser.training import Training
 
 COPIES, STEPS = (1, 2, 4, 8), (2, 5, 10, 20)
-MODEL: dict[str, Any] = {"name": "cnn4", "params": {"width": 0.25}}
 
 
 def stored(root: Path) -> dict[int, int]:
@@ -31,18 +28,11 @@ def stored(root: Path) -> dict[int, int]:
     for copies in COPIES:
         folder = root.parent / f"x{copies}"
         corpus(folder, copies)
-        job = prepare_job(Suite.model_validate({**SUITE, "corpus": "folder"}), 0, folder)
-        with store.create(job.key, job.record()) as into:
-            prepare(Task(job.spec, {}, into, local=job.local))
-        keys[str(copies)] = job.key
-        clips[copies] = len(load_prepared(store.get(job.key)).folds[FOLD].test)
-    training = Training.model_validate({"iterations": 1, "precision": precision("cnn4")})
-    spec = {
-        "model": MODEL, "defense": {"name": "none", "params": {}}, "training": training.model_dump(mode="json"),
-        "fold": FOLD, "seed": 0,
-    }  # fmt: skip
+        artefact = prepared(store, folder)
+        keys[str(copies)] = artefact.folder.name
+        clips[copies] = len(load_prepared(artefact).folds[FOLD].test)
     with store.create("model", {}) as into:
-        train(Task(spec, {"prepared": store.get(keys["1"])}, into))
+        train(Task(told("clean", 1), {"prepared": store.get(keys["1"])}, into))
     (root / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
     return clips
 
@@ -52,11 +42,7 @@ def crafting(root: Path, copies: int, steps: int) -> Callable[[], None]:
     store = Store(root)
     key = json.loads((root / "keys.json").read_text(encoding="utf-8"))[str(copies)]
     inputs: dict[str, Artefact] = {"prepared": store.get(key), "source": store.get("model")}
-    spec = {
-        "attack": {"name": "ifgsm", "params": {"epsilon": EPSILON["waveform"], "steps": steps}}, "domain": "waveform",
-        "labels": "true", "objective": "cross-entropy", "precision": precision("cnn4"), "batch_size": 16, "fold": FOLD,
-        "seed": 0,
-    }  # fmt: skip
+    spec = in_sound("ifgsm", "true", PRECISION, epsilon=EPSILON["waveform"], steps=steps)
 
     def run() -> None:
         with TemporaryDirectory() as into:

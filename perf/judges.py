@@ -18,29 +18,37 @@ from advser.stages.judge import clean_clips, judged_clips, measure, transcribe
 from advser.stages.prepare import prepare
 from advser.store import Artefact, Store
 from advser.suite import Suite
+from advser.threat import Labels
+from advser.training import Precision
 
 METRICS = ("pesq", "stoi")
 FOLD = "fold1"
 SUITE: dict[str, Any] = {
-    "name": "perf", "corpus": "demo", "protocol": "3pair", "models": ["tiny"], "defenses": ["none"], "metrics": ["uar"],
+    "name": "perf", "protocol": "3pair", "models": ["tiny"], "defenses": ["none"], "metrics": ["uar"],
 }  # fmt: skip
 
 
-def prepared(store: Store) -> Artefact:
-    """Return the demo corpus, prepared."""
-    job = prepare_job(Suite.model_validate(SUITE), 0, None)
+def prepared(store: Store, directory: Path | None = None) -> Artefact:
+    """Return the demo corpus, or one in the folder ``directory``, prepared."""
+    corpus = "folder" if directory else "demo"
+    job = prepare_job(Suite.model_validate({**SUITE, "corpus": corpus}), 0, directory)
     with store.create(job.key, job.record()) as folder:
         prepare(Task(job.spec, {}, folder, local=job.local))
     return store.get(job.key)
 
 
+def in_sound(attack: str, labels: Labels, precision: Precision, **params: object) -> dict[str, Any]:
+    """Return what the stage that crafts is told of an attack on waveforms."""
+    return {
+        "attack": {"name": attack, "params": params}, "domain": "waveform", "labels": labels,
+        "objective": "cross-entropy", "precision": precision, "batch_size": 16, "fold": FOLD, "seed": 0,
+    }  # fmt: skip
+
+
 def stored(store: Store) -> dict[str, Artefact]:
     """Return the demo corpus, prepared, and its test clips in noise."""
     inputs = {"prepared": prepared(store)}
-    spec = {
-        "attack": {"name": "noise", "params": {"epsilon": 0.002, "kind": "sign"}}, "domain": "waveform",
-        "labels": "none", "objective": "cross-entropy", "precision": "fp32", "batch_size": 16, "fold": FOLD, "seed": 0,
-    }  # fmt: skip
+    spec = in_sound("noise", "none", "fp32", epsilon=0.002, kind="sign")
     with store.create("crafted", {}) as folder:
         craft(Task(spec, inputs, folder))
     return {**inputs, "crafted": store.get("crafted")}

@@ -32,15 +32,20 @@ DEFENSES: dict[str, dict[str, Any]] = {
 PRECISION = settled("auto", "cpu")
 
 
+def told(defense: str, steps: int) -> dict[str, Any]:
+    """Return what the stage that trains is told."""
+    training = Training.model_validate({"iterations": steps, "batch_size": BATCH, "precision": PRECISION})
+    return {
+        "model": {"name": "cnn4", "params": MODEL}, "defense": DEFENSES[defense],
+        "training": training.model_dump(mode="json"), "fold": "fold1", "seed": 0,
+    }  # fmt: skip
+
+
 def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
     """Return trainings by the stage that a run trains by, from a prepared corpus to stored weights."""
 
     def trained(defense: str, steps: int) -> Callable[[], None]:
-        training = Training.model_validate({"iterations": steps, "batch_size": BATCH, "precision": PRECISION})
-        spec = {
-            "model": {"name": "cnn4", "params": MODEL}, "defense": DEFENSES[defense],
-            "training": training.model_dump(mode="json"), "fold": "fold1", "seed": 0,
-        }  # fmt: skip
+        spec = told(defense, steps)
 
         def run() -> None:
             with TemporaryDirectory() as into:

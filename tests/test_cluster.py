@@ -95,12 +95,19 @@ def scheduler_address(file: Path) -> str:
     raise TimeoutError(f"no scheduler wrote {file}")
 
 
+@contextmanager
+def running_scheduler(file: Path) -> Iterator[str]:
+    """A Dask scheduler as a cluster has it, which writes that file: its address."""
+    with background(DASK, "scheduler", "--port", "0", "--dashboard-address", "localhost:0", "--scheduler-file", file):
+        yield scheduler_address(file)
+
+
 @pytest.fixture(scope="module")
 def scheduler(place: Path) -> Iterator[tuple[str, Path]]:
-    """A Dask scheduler as a cluster has it: its address and its file."""
+    """A scheduler's address and its file."""
     file = place / "scheduler.json"
-    with background(DASK, "scheduler", "--port", "0", "--dashboard-address", "localhost:0", "--scheduler-file", file):
-        yield scheduler_address(file), file
+    with running_scheduler(file) as address:
+        yield address, file
 
 
 def worker(file: Path, threads: int) -> list[str | Path]:
@@ -152,10 +159,7 @@ def test_a_scheduler_that_is_lost_or_joined_by_an_unfit_worker_ends_the_run_in_o
 ) -> None:
     file = place / f"{event}.json"
     with ExitStack() as workers, ExitStack() as schedulers:
-        schedulers.enter_context(
-            background(DASK, "scheduler", "--port", "0", "--dashboard-address", "localhost:0", "--scheduler-file", file)
-        )
-        address = scheduler_address(file)
+        address = schedulers.enter_context(running_scheduler(file))
         workers.enter_context(background(*worker(file, 1)))
         with Client(address) as client:
             client.wait_for_workers(1, timeout=60)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advser.models.cnn4 import CNN4
-from advser.models.folding import folded
+from advser.models.folding import folded, normalise_as_trained
 from advser.models.resnet50 import ResNet50
 from advser.models.tiny import Tiny
 from advser.models.vgg16 import VGG16
@@ -42,13 +42,7 @@ def trained(make: Callable[[], nn.Module]) -> nn.Module:
     """Return a model in evaluation mode whose normalisations do something."""
     torch.manual_seed(0)
     made = make()
-    for module in made.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1, 0.3)
-            nn.init.normal_(module.bias, 0, 0.3)
-            if module.running_mean is not None and module.running_var is not None:
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2)
+    normalise_as_trained(made)
     return made.eval()
 
 

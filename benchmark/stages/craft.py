@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +128,7 @@ class Harness:
             reference = self._clean(x, lengths).embedding
         return Target(
             self.model,
-            # The attack's to read; what it writes there must not decide where clips are cut.
-            lengths.clone(),
+            lengths,
             self.domain,
             self.attack.access,
             objective=self.objective,
@@ -199,10 +198,10 @@ def _as_found(x: Tensor) -> Iterator[None]:
         yield
     finally:
         left = _settings()
-        torch.set_default_dtype(settings["default dtype"])
-        torch.set_grad_enabled(settings["gradient mode"])
-        torch.set_num_threads(settings["number of threads"])
-    if changed := [name for name in settings if left[name] != settings[name]]:
+        changed = [name for name in settings if left[name] != settings[name]]
+        for name in changed:
+            _SETTINGS[name][1](settings[name])
+    if changed:
         raise ContractError(f"perturb changed torch's {' and '.join(changed)}, allowed: inside a context manager")
     if _random_states(x) != states:
         raise ContractError(
@@ -210,12 +209,16 @@ def _as_found(x: Tensor) -> Iterator[None]:
         )
 
 
+_SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]] = {
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "number of threads": (torch.get_num_threads, torch.set_num_threads),
+}
+"""What a plugin could leave otherwise for the jobs after it: how to ask for it, and how to set it."""
+
+
 def _settings() -> dict[str, Any]:
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "gradient mode": torch.is_grad_enabled(),
-        "number of threads": torch.get_num_threads(),
-    }
+    return {name: ask() for name, (ask, _) in _SETTINGS.items()}
 
 
 def _random_states(x: Tensor) -> list[bytes]:
