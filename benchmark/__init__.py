@@ -7,6 +7,8 @@ moved. ``@advser.attack(name)``, ``@advser.defense(name)``, ``@advser.model(name
 
 from typing import TYPE_CHECKING, Any
 
+__affects_results__ = False
+
 if TYPE_CHECKING:
     from advser.api import Run, compare, load, run
     from advser.functions import attack
@@ -22,10 +24,7 @@ __all__ = ["Run", "attack", "compare", "corpus", "defense", "load", "metric", "m
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: whoever wants the command line's help, or a submodule, need not wait for the rest.
-
-    By statements, which fingerprints of plugin files see: what makes an attack of a function decides its results.
-    """
+    """Import a public name when it is first used, so that the command line's help waits for nothing else."""
     if name not in __all__:
         raise AttributeError(f"module 'advser' has no attribute '{name}'")
     if name == "attack":

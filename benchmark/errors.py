@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+__affects_results__ = False
+
 
 class AdvserError(Exception):
     """Base of every error that AdvSER raises on purpose."""

@@ -7,6 +7,8 @@ from importlib.metadata import requires
 
 from advser.errors import InputError
 
+__affects_results__ = False
+
 
 def extra_of(distribution: str) -> str:
     """Return the first of AdvSER's extras that installs a distribution; empty if none does."""

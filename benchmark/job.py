@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from advser.store import Artefact, digest
 
+__affects_results__ = False
+
 
 @dataclass(frozen=True)
 class Job:

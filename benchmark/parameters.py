@@ -18,6 +18,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from advser.errors import InputError, did_you_mean
 
+__affects_results__ = False
+
 P = TypeVar("P", bound="Parameters")
 M = TypeVar("M", bound=BaseModel)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from advser.models.base import EmotionModel
     from advser.transcribers.base import Transcriber
 
+__affects_results__ = False
+
 MODELS: Final[Registry[EmotionModel]] = Registry("model", "advser.models", "advser.models.base:EmotionModel")
 ATTACKS: Final[Registry[Attack]] = Registry("attack", "advser.attacks", "advser.attacks.base:Attack")
 DEFENSES: Final[Registry[Defense]] = Registry("defense", "advser.defenses", "advser.defenses.base:Defense")

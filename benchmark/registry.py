@@ -20,10 +20,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from advser.errors import InputError, did_you_mean, nearest, one_line
-from advser.sources import PLUGIN_PREFIX, closure, code_fingerprint, imported_distributions, parse, source_file
+from advser.outlines import parse
+from advser.sources import PLUGIN_PREFIX, closure, code_fingerprint, imported_distributions, source_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+__affects_results__ = False
 
 T = TypeVar("T")
 
@@ -255,7 +258,7 @@ def plugin_files(path: Path) -> dict[str, Path]:
     """
     behind = closure(load_plugin_file(path).__name__)
     folder = path.resolve().parent
-    files = sorted(file for name, file in behind.items() if name.partition(".")[0] != "advser")
+    files = sorted(part.file for name, part in behind.items() if name.partition(".")[0] != "advser")
     for file in files:
         if not file.is_relative_to(folder):
             raise InputError(f"plugin file {path}: imports {file}, allowed beside it: files in its own folder")

@@ -24,6 +24,8 @@ from typing import Any, Final
 
 from platformdirs import user_cache_path
 
+__affects_results__ = False
+
 MANIFEST = "manifest.json"
 
 UNFINISHED: Final = 7 * 86_400.0

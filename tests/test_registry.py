@@ -174,7 +174,7 @@ def test_a_missing_package_is_listed_and_refused_when_asked_for(
     assert str(registry.origin("gone")) == "?:0"
     with pytest.raises(InputError, match=r"toy 'gone' .* cannot be imported: ModuleNotFoundError"):
         registry.get("gone")
-    with pytest.raises(InputError, match="its Python source is not found"):
+    with pytest.raises(InputError, match="no Python source"):
         registry.fingerprint("gone")
 
 
@@ -222,7 +222,7 @@ print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datas
             env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         )  # fmt: skip
         found.append(ast.literal_eval(done.stdout))
-    needed = ["advser.errors", "advser.plugins", "advser.registry", "advser.sources"]
+    needed = ["advser.errors", "advser.outlines", "advser.plugins", "advser.registry", "advser.sources"]
     # What source files consist of is written by the first process, and read by the next.
     assert found == [[*needed, "advser.store"], needed]
 
@@ -364,6 +364,63 @@ def test_a_fingerprint_changes_with_the_code_that_runs(
     assert package not in sys.modules
 
 
+RENAMED = {
+    "attack": "from . import {part}\nfrom {{package}}.{other} import more, VALUE as value\nX = {part}.VALUE + value\n",
+    "part": "VALUE = 1\n",
+    "other": "VALUE = 2\ndef more(): return 1\n",
+}
+
+
+def test_a_fingerprint_does_not_depend_on_names_of_modules(
+    distribution: Callable[..., str], fingerprint: Callable[[str], str]
+) -> None:
+    found = []
+    for names in ({"part": "part", "other": "other"}, {"part": "part", "other": "another"}):
+        modules = {names.get(name, name): text for name, text in RENAMED.items()}
+        package = distribution("unused", {}, **modules)
+        attack = source_file(f"{package}.attack")
+        attack.write_text(attack.read_text().format(**names).format(package=package))
+        found.append(fingerprint(f"{package}.attack"))
+    assert found[0] == found[1]
+
+
+def test_a_fingerprint_depends_on_where_a_name_comes_from(
+    distribution: Callable[..., str], fingerprint: Callable[[str], str]
+) -> None:
+    found = set()
+    for source in ("part", "other"):
+        text = f"from . import other, part\nfrom .{source} import VALUE\n"
+        package = distribution("unused", {}, attack=text, part=RENAMED["part"], other=RENAMED["other"])
+        found.add(fingerprint(f"{package}.attack"))
+    assert len(found) == 2
+
+
+LAZY = """
+from typing import TYPE_CHECKING
+__affects_results__ = False
+if TYPE_CHECKING:
+    from {package}.other import more
+    from {package}.part import VALUE
+def __getattr__(name):
+    raise AttributeError(name)
+"""
+
+
+@pytest.mark.parametrize("text", ["from {package} import VALUE\n", "import {package} as p\nX = p.VALUE\n"])
+@pytest.mark.parametrize(("module", "changes"), [("part", True), ("other", False)])
+def test_a_lazily_loaded_name_counts_as_the_module_where_it_lives(
+    distribution: Callable[..., str], fingerprint: Callable[[str], str], text: str, module: str, changes: bool
+) -> None:
+    package = distribution("unused", {}, __init__=LAZY, attack=text, part=RENAMED["part"], other=RENAMED["other"])
+    for name in ("__init__", "attack"):
+        file = source_file(f"{package}.part").parent / f"{name}.py"
+        file.write_text(file.read_text().format(package=package))
+    before = fingerprint(f"{package}.attack")
+    file = source_file(f"{package}.{module}")
+    file.write_text(file.read_text() + "CHANGED = True\n")
+    assert (fingerprint(f"{package}.attack") != before) is changes
+
+
 def test_the_contracts_count_into_the_fingerprint_of_a_shipped_plugin(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fingerprint: Callable[[str], str]
 ) -> None:
@@ -388,7 +445,7 @@ def test_code_without_a_file_has_no_fingerprint(registry: Registry[object]) -> N
     typed = type("Typed", (), {"__module__": "typed_into_a_notebook"})
     registry.register("typed")(typed)
     assert str(registry.origin("typed")) == "?:0"
-    with pytest.raises(InputError, match="module typed_into_a_notebook: its Python source is not found"):
+    with pytest.raises(InputError, match="module typed_into_a_notebook: no Python source"):
         registry.fingerprint("typed")
 
 
@@ -416,9 +473,9 @@ def test_outlines_are_kept_for_other_processes_and_made_anew_if_damaged(
     assert fingerprint() == first
     assert [path.stat().st_mtime_ns for path in kept] == times
     for number, path in enumerate(kept):
-        path.write_text(("", "{}", '{"imports": [[0]], "essence": ""}')[number % 3])
+        path.write_text(("", "{}", '{"imports": [[0]], "body": ""}')[number % 3])
     assert fingerprint() == first
-    assert all("essence" in json.loads(path.read_text()) for path in kept)
+    assert all("body" in json.loads(path.read_text()) for path in kept)
 
 
 def test_what_makes_an_attack_of_a_function_counts_to_its_fingerprint(plugin_file: Callable[..., Path]) -> None:

@@ -1,5 +1,7 @@
 """The stages of a run: each a pure function from a task to a stored artefact."""
 
+__affects_results__ = False
+
 STAGES = {
     "prepare": "advser.stages.prepare:prepare",
     "train": "advser.stages.train:train",
