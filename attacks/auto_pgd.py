@@ -15,12 +15,12 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import ascended, random_start
-from advser.budget import per_clip, scale
 from advser.models.base import Outputs
-from advser.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin
-from advser.parameters import parameter
-from advser.target import Ascent, Target
-from advser.threat import Norm
+from advser.plugins.parameters import parameter
+from advser.threat.budget import per_clip, scale
+from advser.threat.model import Norm
+from advser.threat.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin
+from advser.threat.target import Ascent, Target
 
 SOURCE: Final = (
     "Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks, "

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from advser.audio import admissible
-from advser.budget import Budget, Projection, admit, unbounded
-from advser.parameters import Parameters
-from advser.target import Target
-from advser.threat import DOMAINS, Access, Domain, Norm, unit_of
+from advser.audio.clips import admissible
+from advser.plugins.parameters import Parameters
+from advser.threat.budget import Budget, Projection, admit, unbounded
+from advser.threat.model import DOMAINS, Access, Domain, Norm, unit_of
+from advser.threat.target import Target
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,15 @@ class Attack(Parameters, ABC):
         """Return `project` around ``x``, for attacks of many steps: its bounds are computed once.
 
         An attack that projects otherwise overrides this, not `project`. What it returns is a
-        `advser.budget.Projection`: it takes, beside the point, memory to write ``into``.
+        `advser.threat.budget.Projection`: it takes, beside the point, memory to write ``into``.
         """
         budget = self.budget(domain)
         return unbounded if budget is None else budget.projection(x)
 
     def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what the harness admits of ``perturbed`` before it rounds: `advser.budget.admit`."""
+        """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.budget.admit`."""
         return admit(perturbed, x, target.mask, target.domain, self.budget(target.domain))
 
     def judged(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what is judged of ``perturbed``: of sound what 16-bit PCM leaves, `advser.audio.admissible`."""
+        """Return what is judged of ``perturbed``: of sound what 16-bit PCM leaves, `advser.audio.clips.admissible`."""
         return admissible(perturbed, x, target.mask, target.domain, self.budget(target.domain))

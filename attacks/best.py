@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.budget import per_clip
 from advser.models.base import Outputs
-from advser.objectives import Loss, cross_entropy, difference_of_logits_ratio, margin
-from advser.target import Target
+from advser.threat.budget import per_clip
+from advser.threat.objectives import Loss, cross_entropy, difference_of_logits_ratio, margin
+from advser.threat.target import Target
 
 OF_READING: tuple[Loss, ...] = (cross_entropy, margin, difference_of_logits_ratio)
 """Losses that know nothing but how the clip is read."""

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from advser.attacks.base import Attack
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
 from advser.errors import AccessError
 from advser.models.mel import MelFrontEnd
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Domain
+from advser.plugins.parameters import parameter
+from advser.threat.model import Domain
+from advser.threat.target import Target
 
 DELTA = 1e-3
 """δ of the source, which keeps the slope that is divided by from being 0."""

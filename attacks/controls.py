@@ -9,10 +9,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import random_start
-from advser.budget import per_clip
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Access, Domain, Norm
+from advser.plugins.parameters import parameter
+from advser.threat.budget import per_clip
+from advser.threat.model import Access, Domain, Norm
+from advser.threat.target import Target
 
 
 def random_signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

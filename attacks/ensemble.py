@@ -13,9 +13,9 @@ from advser.attacks.auto_pgd import APGD, LOSSES, OBJECTIVE
 from advser.attacks.base import Attack
 from advser.attacks.best import Best
 from advser.attacks.reference import AttackReference, ascends, keeps_norm, with_budget
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Norm
+from advser.plugins.parameters import parameter
+from advser.threat.model import Norm
+from advser.threat.target import Target
 
 USUAL: Final[tuple[dict[str, Any], ...]] = (
     {"name": "apgd", "params": {"loss": "objective"}},

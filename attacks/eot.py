@@ -11,10 +11,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.reference import AttackReference, ascends, with_budget
-from advser.objectives import Loss
-from advser.parameters import parameter
-from advser.target import Ascent, Target
-from advser.threat import Norm
+from advser.plugins.parameters import parameter
+from advser.threat.model import Norm
+from advser.threat.objectives import Loss
+from advser.threat.target import Ascent, Target
 
 
 class Averaged(Target):

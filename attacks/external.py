@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack, Reading
-from advser.audio import SAMPLE_RATE, from_pcm, read, to_pcm
-from advser.budget import per_clip
-from advser.contents import contents_digest
+from advser.audio.clips import SAMPLE_RATE, from_pcm, read, to_pcm
 from advser.errors import InputError
-from advser.objectives import classes
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Access, Domain, Norm
+from advser.plugins.parameters import parameter
+from advser.store.digests import contents_digest
+from advser.threat.budget import per_clip
+from advser.threat.model import Access, Domain, Norm
+from advser.threat.objectives import classes
+from advser.threat.target import Target
 
 SUFFIXES: Final = (".wav", ".flac")
 """The lossless formats that are read."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.errors import InputError
-from advser.target import Target
-from advser.threat import Access, Domain
+from advser.threat.model import Access, Domain
+from advser.threat.target import Target
 
 FIRST: Final = ("target", "x", "labels", "generator")
 """The arguments that every such function begins with: those of `Attack.perturb`."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from advser.attacks.learned import LearnedAttack
-from advser.budget import per_clip
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Domain
+from advser.plugins.parameters import parameter
+from advser.threat.budget import per_clip
+from advser.threat.model import Domain
+from advser.threat.target import Target
 
 QUIETEST = 1e-4
 """Peak below which a clip is not made louder for the network, full scale."""

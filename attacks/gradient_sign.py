@@ -10,10 +10,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, random_start
-from advser.budget import per_clip, scale
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Norm
+from advser.plugins.parameters import parameter
+from advser.threat.budget import per_clip, scale
+from advser.threat.model import Norm
+from advser.threat.target import Target
 
 
 class FGSM(Attack):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from advser.attacks.base import Attack
 from advser.errors import ContractError
-from advser.target import Target
+from advser.threat.target import Target
 
 
 class LearnedAttack(Attack, ABC):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, of_length_1
-from advser.audio import SAMPLE_RATE
-from advser.budget import per_clip, scale
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Norm
+from advser.audio.clips import SAMPLE_RATE
+from advser.plugins.parameters import parameter
+from advser.threat.budget import per_clip, scale
+from advser.threat.model import Norm
+from advser.threat.target import Target
 
 
 class MomentumIterativeFGSM(Attack):

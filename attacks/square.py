@@ -9,11 +9,11 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import random_signs
-from advser.budget import admit, per_clip
-from advser.objectives import classes, margin
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Access, Domain
+from advser.plugins.parameters import parameter
+from advser.threat.budget import admit, per_clip
+from advser.threat.model import Access, Domain
+from advser.threat.objectives import classes, margin
+from advser.threat.target import Target
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Parts of the queries after which the squares' area is halved: 10, 50, 200, … of 10,000 in the source."""

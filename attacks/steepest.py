@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advser.budget import per_clip, scale
-from advser.target import Target
-from advser.threat import Norm
+from advser.threat.budget import per_clip, scale
+from advser.threat.model import Norm
+from advser.threat.target import Target
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:

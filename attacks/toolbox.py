@@ -17,11 +17,11 @@ from torch.nn.functional import one_hot
 
 from advser.attacks.base import Attack
 from advser.errors import InputError
-from advser.extras import not_installed
-from advser.objectives import classes
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import PCM_STEP, Access, Norm
+from advser.plugins.extras import not_installed
+from advser.plugins.parameters import parameter
+from advser.threat.model import PCM_STEP, Access, Norm
+from advser.threat.objectives import classes
+from advser.threat.target import Target
 
 if TYPE_CHECKING:
     from advser.attacks.toolbox_classifier import Array, ClipClassifier

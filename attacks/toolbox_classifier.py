@@ -16,9 +16,9 @@ from art.estimators.classification.classifier import ClassifierMixin
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advser.budget import Budget
 from advser.models.base import Outputs
-from advser.target import Target
+from advser.threat.budget import Budget
+from advser.threat.target import Target
 
 Array = NDArray[np.float32]
 Answer = Callable[[Target, Tensor], Tensor]

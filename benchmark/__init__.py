@@ -11,8 +11,8 @@ __affects_results__ = False
 
 if TYPE_CHECKING:
     from advser.api import Run, compare, load, run
-    from advser.functions import attack
-    from advser.plugins import CORPORA, DEFENSES, METRICS, MODELS, TRANSCRIBERS
+    from advser.attacks.notebook import attack
+    from advser.plugins.registries import CORPORA, DEFENSES, METRICS, MODELS, TRANSCRIBERS
 
     corpus = CORPORA.register
     defense = DEFENSES.register
@@ -28,10 +28,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'advser' has no attribute '{name}'")
     if name == "attack":
-        from advser.functions import attack
+        from advser.attacks.notebook import attack
 
         return attack
-    from advser.plugins import BY_KIND
+    from advser.plugins.registries import BY_KIND
 
     if name in BY_KIND:
         return BY_KIND[name].register

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from advser.leaderboards.board import Board
-    from advser.moves import Comparison
-    from advser.results import Results
+    from advser.leaderboards.boards.board import Board
+    from advser.results.folder import Results
+    from advser.scoring.differences import Comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +82,8 @@ class Run:
             ValueError: if several rows match, or the figure was not measured.
         """
         from advser.errors import InputError, did_you_mean
-        from advser.reserved import ANCHORS
-        from advser.selection import select
+        from advser.results.selection import select
+        from advser.suite.reserved import ANCHORS
 
         known = list(dict.fromkeys(self.table["metric"]))
         if metric not in known:
@@ -127,7 +127,7 @@ class Run:
         return compare(base, self, fail_on)
 
     def _repr_html_(self) -> str:
-        from advser.leaderboards.site import board_html
+        from advser.leaderboards.page.site import board_html
 
         return board_html(built_board(self.results, "attacks", {}, ()))
 
@@ -168,13 +168,13 @@ def run(
     """
     from rich.console import Console
 
-    from advser.functions import cells
+    from advser.attacks.notebook import cells
+    from advser.execution.cluster import Workers, device_named
+    from advser.execution.execute import carry_out
+    from advser.execution.prepare import prepare
+    from advser.execution.request import Request
     from advser.leaderboards.write import write_all
-    from advser.preparation import prepare
-    from advser.request import Request
-    from advser.runner import Workers, device_named
-    from advser.runs import carry_out
-    from advser.store import default_store
+    from advser.store.artefacts import default_store
 
     _refuse_texts("a mapping, as {'key': 'value'}", data=data, changes=changes, only=only)
     _refuse_texts("a list, as ['one', 'other']", plugins=plugins, external=external)
@@ -201,7 +201,7 @@ def load(directory: str | Path) -> Run:
     Raises:
         InputError: if it is none, or is of a newer version.
     """
-    from advser.results import Results
+    from advser.results.folder import Results
 
     return Run(Path(directory), Results.load(directory))
 
@@ -218,8 +218,8 @@ def compare(base: Run | Path | str, new: Run | Path | str, fail_on: Mapping[str,
     Raises:
         InputError: if the two cannot be compared.
     """
-    from advser.regression import compare as compared
-    from advser.regression import gates_of
+    from advser.scoring.regression import compare as compared
+    from advser.scoring.regression import gates_of
 
     _refuse_texts("a mapping, as {'uar': -0.02}", fail_on=fail_on)
     before, after = (one if isinstance(one, Run) else load(one) for one in (base, new))
@@ -234,9 +234,9 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
         InputError: if there is no such board, key or metric, or nothing matches.
     """
     from advser.errors import InputError, did_you_mean
-    from advser.leaderboards.boards import BOARDS
-    from advser.leaderboards.exhibits import tables
-    from advser.selection import select, with_metrics
+    from advser.leaderboards.boards.catalogue import BOARDS
+    from advser.leaderboards.boards.exhibits import tables
+    from advser.results.selection import select, with_metrics
 
     _refuse_texts("a mapping, as {'attack': 'fgsm'}", where=where)
     _refuse_texts("a list, as ['uar', 'wer']", metrics=metrics)
@@ -281,10 +281,10 @@ def built_figure(
             another suffix than figures have.
     """
     from advser.errors import InputError, did_you_mean
-    from advser.leaderboards.drawing import FORMATS, HIGHEST, Paper, save
-    from advser.leaderboards.pictures import read_samples
+    from advser.leaderboards.figures.drawing import FORMATS, HIGHEST, Paper, save
+    from advser.leaderboards.figures.spectrograms import read_samples
     from advser.leaderboards.write import drawings
-    from advser.selection import select
+    from advser.results.selection import select
 
     _refuse_texts("a mapping, as {'defense': 'none'}", where=where)
     suffix = out.suffix.removeprefix(".") if out else ""

@@ -13,9 +13,9 @@ from advser.attacks.reference import AttackReference
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
-from advser.objectives import cross_entropy
-from advser.parameters import Fraction, parameter
-from advser.threat import Domain
+from advser.plugins.parameters import Fraction, parameter
+from advser.threat.model import Domain
+from advser.threat.objectives import cross_entropy
 
 CITATION = (
     "Ren, Baird, Han, Zhang, Schuller: Generating and protecting against adversarial attacks for deep speech-based "

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from advser.budget import admit
 from advser.defenses.base import Defense, TrainingBatch
 from advser.models.base import EmotionModel
-from advser.parameters import parameter
-from advser.threat import Domain
+from advser.plugins.parameters import parameter
+from advser.threat.budget import admit
+from advser.threat.model import Domain
 
 
 class NoiseAugmentation(Defense):

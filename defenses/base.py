@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.audio import sound_mask
-from advser.budget import admit
+from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel, Outputs
-from advser.objectives import Loss, cross_entropy
-from advser.parameters import Parameters
-from advser.target import Target
-from advser.threat import Domain
+from advser.plugins.parameters import Parameters
+from advser.threat.budget import admit
+from advser.threat.model import Domain
+from advser.threat.objectives import Loss, cross_entropy
+from advser.threat.target import Target
 
 
 @dataclass(frozen=True)

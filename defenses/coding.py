@@ -12,9 +12,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from advser.audio import SAMPLE_RATE, Samples
+from advser.audio.clips import SAMPLE_RATE, Samples
 from advser.defenses.processing import BPDA, Processing, straight_through
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 Codec = Literal["mp3", "opus"]
 

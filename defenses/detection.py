@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advser.attacks.reference import AttackReference
-from advser.audio import sound_mask
+from advser.audio.clips import sound_mask
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.models.base import EmotionModel, Outputs
 from advser.models.strided import block
-from advser.objectives import evasion
-from advser.parameters import parameter
-from advser.target import Target
-from advser.threat import Domain
+from advser.plugins.parameters import parameter
+from advser.threat.model import Domain
+from advser.threat.objectives import evasion
+from advser.threat.target import Target
 
 
 class Detector(Defense):
@@ -25,7 +25,7 @@ class Detector(Defense):
     The classifier's loss is the cross-entropy on x alone. The detector's is the mean binary cross-entropy over x
     (clean) and x′ (adversarial), and moves none of the classifier's weights. The detector reads the spectrogram, or the
     sound itself if the model has no spectrogram (`DetectorNetwork`). An attack that knows it is to be tried too: one
-    with the objective ``adaptive``, which is here ``evasion`` (`advser.objectives.evasion`).
+    with the objective ``adaptive``, which is here ``evasion`` (`advser.threat.objectives.evasion`).
 
     A checkpoint that is chosen by validation may date from the warm-up, in which the detector learns nothing.
     """

@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from advser.attacks.base import Attack
 from advser.attacks.gradient_sign import PGD, IterativeFGSM
-from advser.budget import admit
 from advser.defenses.adversarial_training import AdversarialTraining
 from advser.defenses.base import TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel
-from advser.parameters import parameter
-from advser.target import Target
+from advser.plugins.parameters import parameter
+from advser.threat.budget import admit
+from advser.threat.target import Target
 
 LOST: Final = "fast: FGSM has lost touch"
 PERTURBATION: Final = "free: perturbation"

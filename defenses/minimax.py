@@ -12,7 +12,7 @@ from advser.attacks.reference import AttackReference
 from advser.defenses.adversarial_training import AdversarialTraining, TrainingOnPairs
 from advser.defenses.base import TrainingBatch, craft
 from advser.models.base import EmotionModel, Outputs
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 
 class Madry(AdversarialTraining):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from advser.defenses.base import Defense, TrainingBatch
 from advser.models.base import EmotionModel
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 
 class Mixup(Defense):

@@ -9,12 +9,12 @@ import torch
 from scipy.signal import firwin
 from torch import Tensor
 
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.torchaudio import functional
 from advser.defenses.undefended import Undefended
 from advser.models.base import EmotionModel
 from advser.models.processed import Processed
-from advser.parameters import parameter
-from advser.torchaudio import functional
+from advser.plugins.parameters import parameter
 
 AUDIO_MODIFICATION = (
     "Kwon, Yoon, Park: POSTER: Detecting audio adversarial example through audio modification, CCS 2019"

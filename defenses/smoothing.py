@@ -11,7 +11,7 @@ from torch.nn import functional
 from advser.defenses.base import Defense, TrainingBatch
 from advser.models.base import EmotionModel
 from advser.models.smoothed import Smoothed
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 
 class Smoothing(Defense):

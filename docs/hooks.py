@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PLACES = {"leaderboards/published": "published", "benchmark/suites": "suites"}
+PLACES = {"leaderboards/published": "published", "benchmark/suite/shipped": "suites"}
 """Folder of the repository → folder of the site."""
 
 TAKEN = (".html", ".css", ".js", ".png", ".svg", ".flac", ".json", ".txt", ".csv", ".tex", ".yaml")

@@ -22,16 +22,17 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from advser import suite, training
-from advser.audit import CHECKS
-from advser.leaderboards.exhibits import picked
-from advser.leaderboards.flags import Flags
-from advser.leaderboards.layout import metric_column
-from advser.leaderboards.rows import Row, rows
-from advser.leaderboards.sheet import figure_text
-from advser.parameters import describe
-from advser.plugins import REGISTRIES
-from advser.results import Results
+from advser.audit.audit import CHECKS
+from advser.leaderboards.boards.exhibits import picked
+from advser.leaderboards.boards.flags import Flags
+from advser.leaderboards.boards.layout import metric_column
+from advser.leaderboards.boards.rows import Row, rows
+from advser.leaderboards.boards.sheet import figure_text
+from advser.plugins.parameters import describe
+from advser.plugins.registries import REGISTRIES
+from advser.results.folder import Results
+from advser.suite import schema as suite
+from advser.suite import training
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = "leaderboards/published"

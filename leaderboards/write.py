@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from advser.leaderboards.boards import BOARDS
-from advser.leaderboards.drawing import SCREEN, Drawing, Paper, save
-from advser.leaderboards.exhibit_figures import declared_figures
-from advser.leaderboards.exhibits import tables
-from advser.leaderboards.figures import budget_figures
-from advser.leaderboards.pictures import declared_pictures, read_samples, write_thumbnails
-from advser.leaderboards.render import render
-from advser.leaderboards.site import page, write_assets
-from advser.results import Results
-from advser.schema import SAMPLES_FOLDER
-from advser.store import replacing
+from advser.leaderboards.boards.catalogue import BOARDS
+from advser.leaderboards.boards.exhibits import tables
+from advser.leaderboards.figures.budget_curves import budget_figures
+from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, save
+from advser.leaderboards.figures.exhibits import declared_figures
+from advser.leaderboards.figures.spectrograms import declared_pictures, read_samples, write_thumbnails
+from advser.leaderboards.formats.render import render
+from advser.leaderboards.page.site import page, write_assets
+from advser.results.folder import Results
+from advser.results.schema import SAMPLES_FOLDER
+from advser.store.artefacts import replacing
 
 SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"}
 """Format → suffix of the board's file."""

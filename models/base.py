@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from advser.threat import Domain
+from advser.threat.model import Domain
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Outputs:
         embedding: (B, D), the input of the last layer.
         detection: (B,), logits of the input's being adversarial; None of a model without a detector, or if features
             are given that are no spectrogram.
-        reference: (B, D), embeddings of the clean clips, where an attacker knows them (`advser.target.Target`); no
-            model sets it.
+        reference: (B, D), embeddings of the clean clips, where an attacker knows them
+            (`advser.threat.target.Target`); no model sets it.
     """
 
     logits: Tensor

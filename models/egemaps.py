@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.audio import SAMPLE_RATE, from_pcm, to_pcm
-from advser.extras import not_installed
+from advser.audio.clips import SAMPLE_RATE, from_pcm, to_pcm
 from advser.models.base import EmotionModel, FrontEnd
+from advser.plugins.extras import not_installed
 
 FUNCTIONALS: Final = 88
 """Statistics that eGeMAPS v02 takes of a clip's pitch, loudness, voice quality and spectrum."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel, FrontEnd, Outputs
-from advser.threat import Domain
+from advser.threat.model import Domain
 
 
 class _Waveform(FrontEnd):

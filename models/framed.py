@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad
 
-from advser.audio import sound_mask
+from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel
 from advser.models.raw import STEP, RawSound, Scale
 

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.torchaudio import transforms
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd, Pick, Sound
 from advser.models.spectrum import magnitude
-from advser.torchaudio import transforms
 
 FrameCount = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
 """The length of a model's input, as its parameter ``frames``."""

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.torchaudio import functional
 from advser.errors import InputError
 from advser.models.base import FrontEnd
 from advser.models.spectrum import short_time_spectrum
-from advser.torchaudio import functional
 
 NEPERS_PER_DB = math.log(10) / 20
 MOST_GAIN = 40 * NEPERS_PER_DB

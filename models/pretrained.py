@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from advser.audio import SAMPLE_RATE, sound_mask
-from advser.contents import contents_digest
+from advser.audio.clips import SAMPLE_RATE, sound_mask
 from advser.errors import InputError
-from advser.extras import not_installed
 from advser.models.base import EmotionModel, FrontEnd
+from advser.plugins.extras import not_installed
+from advser.store.digests import contents_digest
 
 FAMILIES: Final = ("data2vec-audio", "hubert", "wav2vec2", "wavlm")
 """The ``model_type`` of the encoders that can be used."""
@@ -213,7 +213,7 @@ def _snapshot(name: str, revision: str) -> Path:
 
 def _transformers() -> ModuleType:
     # transformers imports torchaudio, which beside a CPU build of torch must be repaired first.
-    import advser.torchaudio  # noqa: F401
+    import advser.audio.torchaudio  # noqa: F401
 
     try:
         import transformers

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
-from advser.audio import sound_mask
+from advser.audio.clips import sound_mask
 from advser.models.base import FrontEnd
 
 Process = Callable[[Tensor, Tensor], Tensor]

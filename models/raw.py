@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
 from advser.models.base import FrontEnd
 
 Scale = Annotated[

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from advser.audio import sound_mask
+from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel, Outputs
-from advser.threat import Domain
+from advser.threat.model import Domain
 
 
 class Smoothed(EmotionModel):

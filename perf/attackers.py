@@ -14,10 +14,10 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.models.base import EmotionModel
 from advser.models.cnn4 import CNN4
 from advser.models.frontends import LogMel
-from advser.precision import computing, pays, settled
+from advser.models.precision import computing, pays, settled
 from advser.stages.craft import Harness
-from advser.threat import Domain
-from advser.training import Precision, WantedPrecision
+from advser.suite.training import Precision, WantedPrecision
+from advser.threat.model import Domain
 
 STEPS, CLASSES, SECONDS = 10, 7, 3
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}

@@ -19,7 +19,7 @@ sys.path += [str(HERE), str(HERE.parent / "tests")]
 from growth import draw  # noqa: E402
 from measuring import WHOLE, Table  # noqa: E402
 
-from advser.provenance import provenance  # noqa: E402
+from advser.store.provenance import provenance  # noqa: E402
 
 TABLE = pytest.StashKey[Table]()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from advser.forking import KEEP_MEMORY, ONE_THREAD
+from advser.execution.forkserver import KEEP_MEMORY, ONE_THREAD
 
 Candidates = Mapping[str, Callable[[], object]]
 SHORTEST = 0.1

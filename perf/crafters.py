@@ -13,11 +13,11 @@ from corpora import corpus
 from judges import FOLD, in_sound, prepared
 from trainers import PRECISION, told
 
-from advser.job import Task
 from advser.stages.craft import craft
+from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
 from advser.stages.train import train
-from advser.store import Artefact, Store
+from advser.store.artefacts import Artefact, Store
 
 COPIES, STEPS = (1, 2, 4, 8), (2, 5, 10, 20)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from measuring import Growth
 
-from advser.leaderboards.drawing import SCREEN, look, save
+from advser.leaderboards.figures.drawing import SCREEN, look, save
 
 
 def draw(growths: Sequence[Growth], directory: Path) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from advser.audio import SAMPLE_RATE, Clips, from_pcm
-from advser.job import Task
-from advser.jobs import prepare_job
+from advser.audio.clips import SAMPLE_RATE, Clips, from_pcm
+from advser.plan.jobs import prepare_job
 from advser.stages.craft import craft
+from advser.stages.job import Task
 from advser.stages.judge import clean_clips, judged_clips, measure, transcribe
 from advser.stages.prepare import prepare
-from advser.store import Artefact, Store
-from advser.suite import Suite
-from advser.threat import Labels
-from advser.training import Precision
+from advser.store.artefacts import Artefact, Store
+from advser.suite.schema import Suite
+from advser.suite.training import Precision
+from advser.threat.model import Labels
 
 METRICS = ("pesq", "stoi")
 FOLD = "fold1"
@@ -66,7 +66,7 @@ def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
             measure(Task(spec, inputs, Path(into)))
 
     def transcribed() -> None:
-        from advser.transcribers.whisper import FasterWhisper
+        from advser.metrics.transcribers.whisper import FasterWhisper
 
         params = {"model": str(whisper), "device": "cpu", "beam": 1}
         model = FasterWhisper(**params).fingerprint("en")

@@ -6,9 +6,9 @@ import multiprocessing
 import time
 from typing import Any
 
-from advser.configurations import Corpus, Speech
-from advser.plan import make_plan
-from advser.suite import Suite
+from advser.plan.cells import Corpus, Speech
+from advser.plan.planner import make_plan
+from advser.suite.schema import Suite
 
 
 def suite(name: str, budgets: int, more: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from attackers import FROZEN, PEERS, ours, precision, theirs
 from contest import as_script, as_workers, contest
 from measuring import Figure, Table
 
-from advser.threat import Domain
-from advser.training import WantedPrecision
+from advser.suite.training import WantedPrecision
+from advser.threat.model import Domain
 
 
 @pytest.mark.parametrize("batch", [1, 8, 32])

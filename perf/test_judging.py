@@ -11,7 +11,7 @@ from measuring import Figure, Table
 from recognisers import save_whisper
 
 from advser.stages.prepare import load_prepared
-from advser.store import Store
+from advser.store.artefacts import Store
 
 
 def test_judging(tmp_path: Path, table: Table) -> None:

@@ -9,7 +9,7 @@ import yaml
 from commands import EMODB, needs_emodb, run
 from measuring import Figure, Table
 
-from advser.results import Results
+from advser.results.folder import Results
 
 SUITE: dict[str, Any] = {
     "name": "strength", "corpus": "emodb", "protocol": "5pair", "folds": ["fold1"], "transcriber": "none",

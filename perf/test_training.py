@@ -9,7 +9,7 @@ from judges import prepared
 from measuring import Figure, Table
 from trainers import BATCH, DEFENSES, FEW, MANY, PRECISION, ours, theirs
 
-from advser.store import Store
+from advser.store.artefacts import Store
 
 
 def test_training_step(table: Table, tmp_path: Path) -> None:

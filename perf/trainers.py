@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from advser.audio import Clips
-from advser.job import Task
+from advser.audio.clips import Clips
 from advser.models.cnn4 import CNN4
-from advser.precision import settled
+from advser.models.precision import settled
+from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
 from advser.stages.train import train
-from advser.store import Artefact
-from advser.training import Training
+from advser.store.artefacts import Artefact
+from advser.suite.training import Training
 
 FEW, MANY = 10, 40
 """Steps of two trainings: what one takes longer than the other is that of steps alone."""

@@ -10,8 +10,8 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
-from advser.cli import main
-from advser.plugins import BY_KIND
+from advser.commands.cli import main
+from advser.plugins.registries import BY_KIND
 
 ADVSER = Path(sys.executable).parent / "advser"
 

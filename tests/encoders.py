@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-import advser.torchaudio  # noqa: F401 (before transformers, which imports torchaudio)
+import advser.audio.torchaudio  # noqa: F401 (before transformers, which imports torchaudio)
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-import advser.torchaudio  # noqa: F401 (before transformers, which imports torchaudio)
+import advser.audio.torchaudio  # noqa: F401 (before transformers, which imports torchaudio)
 
 SMALL: dict[str, Any] = {
     "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,

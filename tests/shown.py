@@ -25,7 +25,7 @@ def unknown_options(command: str) -> set[str]:
     """
     from typer.main import get_command
 
-    from advser.cli import app
+    from advser.commands.cli import app
 
     words = shlex.split(command)
     parameters = get_command(app).commands[words[1]].params  # type: ignore[attr-defined]

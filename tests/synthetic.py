@@ -10,11 +10,11 @@ import pandas as pd
 
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
-from advser.ranking import Judged, ranks
-from advser.reserved import ANCHORS
-from advser.results import Results
-from advser.schema import KEYS, no_examples
-from advser.suite import Suite
+from advser.results.folder import Results
+from advser.results.schema import KEYS, no_examples
+from advser.scoring.ranks import Judged, ranks
+from advser.suite.reserved import ANCHORS
+from advser.suite.schema import Suite
 
 METRICS = {
     "uar": ("UAR", "", 3, True),

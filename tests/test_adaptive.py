@@ -13,19 +13,19 @@ from commandline import advser
 from torch.nn import functional
 
 from advser.attacks.reference import AttackReference
-from advser.configurations import Corpus, Speech
 from advser.defenses.adversarial_training import Similarity
 from advser.defenses.base import Defense
 from advser.defenses.detection import Detector
-from advser.jobs import prepare_job
 from advser.models.base import Outputs
-from advser.objectives import cross_entropy, evasion
-from advser.plan import Plan, make_plan
-from advser.plugins import DEFENSES
-from advser.results import Results
-from advser.suite import Suite
-from advser.target import Target
-from advser.threat import Access
+from advser.plan.cells import Corpus, Speech
+from advser.plan.jobs import prepare_job
+from advser.plan.planner import Plan, make_plan
+from advser.plugins.registries import DEFENSES
+from advser.results.folder import Results
+from advser.suite.schema import Suite
+from advser.threat.model import Access
+from advser.threat.objectives import cross_entropy, evasion
+from advser.threat.target import Target
 
 FGSM = AttackReference(name="fgsm", params={"epsilon": 0.05})
 WITH_OWN_LOSS = {"similarity", "detector"}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advser.agenda import LONG, Agenda
-from advser.job import Job, Outcome
+from advser.execution.schedule import LONG, Agenda
 from advser.stages import STAGES
+from advser.stages.job import Job, Outcome
 
 
 def job(number: int, stage: str = "craft", inputs: Sequence[Job] = ()) -> Job:

@@ -18,10 +18,10 @@ from torch import Tensor
 import advser
 from advser.attacks.function import attack_of
 from advser.errors import InputError
-from advser.parameters import build
-from advser.plugins import ATTACKS
-from advser.registry import load_plugin_file
-from advser.target import Target
+from advser.plugins.parameters import build
+from advser.plugins.registries import ATTACKS
+from advser.plugins.registry import load_plugin_file
+from advser.threat.target import Target
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
 
@@ -251,9 +251,9 @@ def test_a_process_that_a_script_starts_by_itself_loads_the_attack_from_its_file
     (tmp_path / "script.py").write_text("""
 import multiprocessing
 import advser
-from advser.functions import cells
-from advser.plugins import ATTACKS
-from advser.registry import load_plugin_file
+from advser.attacks.notebook import cells
+from advser.plugins.registries import ATTACKS
+from advser.plugins.registry import load_plugin_file
 
 
 @advser.attack

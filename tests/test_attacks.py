@@ -16,12 +16,12 @@ from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.base import EmotionModel
-from advser.objectives import margin
-from advser.parameters import build, validated
-from advser.plugins import ATTACKS
-from advser.target import Target
-from advser.threat import DOMAINS, Domain, Norm
-from advser.training import Precision
+from advser.plugins.parameters import build, validated
+from advser.plugins.registries import ATTACKS
+from advser.suite.training import Precision
+from advser.threat.model import DOMAINS, Domain, Norm
+from advser.threat.objectives import margin
+from advser.threat.target import Target
 
 LABELS = ("true", "predicted", "soft")
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save_file
 
-from advser.audio import (
+from advser.audio.clips import (
     PCM_HIGHEST,
     PCM_LOWEST,
     SAMPLE_RATE,
@@ -29,10 +29,10 @@ from advser.audio import (
     to_pcm,
     write,
 )
-from advser.budget import Budget
 from advser.errors import InputError
 from advser.stages.prepare import load_clips
-from advser.threat import PCM_STEP
+from advser.threat.budget import Budget
+from advser.threat.model import PCM_STEP
 
 SUFFIXES = (".wav", ".flac")
 pcm_arrays = arrays(np.int16, st.integers(1, 50), elements=st.integers(PCM_LOWEST, PCM_HIGHEST))

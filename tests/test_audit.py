@@ -16,16 +16,16 @@ import toys
 from commandline import advser, advser_here
 from torch import Tensor
 
-from advser import probes
-from advser.audit import CHECKS, Flag, audit
-from advser.evidence import VICTIM, Cell, Evidence, cells_of
+from advser.audit.audit import CHECKS, Flag, audit
+from advser.audit.evidence import VICTIM, Cell, Evidence, cells_of
 from advser.models.base import EmotionModel
 from advser.models.smoothed import Smoothed
-from advser.objectives import Loss, cross_entropy, evasion
-from advser.plugins import ATTACKS
-from advser.probes import Batch
-from advser.results import Results
-from advser.schema import KEYS
+from advser.plugins.registries import ATTACKS
+from advser.results.folder import Results
+from advser.results.schema import KEYS
+from advser.stages import gradient_probes as probes
+from advser.stages.gradient_probes import Batch
+from advser.threat.objectives import Loss, cross_entropy, evasion
 
 CLIPS = 100
 NAMES = [check.name for check in CHECKS]

@@ -17,10 +17,10 @@ from advser.defenses.augmentation import NoiseAugmentation
 from advser.defenses.base import TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
-from advser.jobs import inner_attacks
 from advser.models.base import EmotionModel, Outputs
-from advser.parameters import build
-from advser.threat import Domain
+from advser.plan.jobs import inner_attacks
+from advser.plugins.parameters import build
+from advser.threat.model import Domain
 
 places = pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
 

@@ -16,12 +16,12 @@ from advser.attacks.best import Best
 from advser.attacks.ensemble import Ensemble
 from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.square import Square
-from advser.audio import round_within
-from advser.budget import Budget, per_clip
+from advser.audio.clips import round_within
 from advser.models.base import EmotionModel, Outputs
-from advser.objectives import Loss, cross_entropy, difference_of_logits_ratio, evasion, margin
-from advser.target import Ascent, Target
-from advser.threat import Domain, Norm
+from advser.threat.budget import Budget, per_clip
+from advser.threat.model import Domain, Norm
+from advser.threat.objectives import Loss, cross_entropy, difference_of_logits_ratio, evasion, margin
+from advser.threat.target import Ascent, Target
 
 CLASSES = (2, 3, 4, 7)
 

@@ -7,14 +7,14 @@ import pytest
 import synthetic
 
 from advser.errors import InputError
-from advser.leaderboards.board import Board, Cell, Column, best_rows
-from advser.leaderboards.boards import BOARDS, attacks, defenses, models, transfer
-from advser.leaderboards.leaderboard import UNEQUAL
-from advser.leaderboards.rows import epsilon_text, rows
-from advser.leaderboards.sheet import panels, sheet
-from advser.results import Results
-from advser.schema import no_examples
-from advser.selection import select
+from advser.leaderboards.boards.board import Board, Cell, Column, best_rows
+from advser.leaderboards.boards.catalogue import BOARDS, attacks, defenses, models, transfer
+from advser.leaderboards.boards.leaderboard import UNEQUAL
+from advser.leaderboards.boards.rows import epsilon_text, rows
+from advser.leaderboards.boards.sheet import panels, sheet
+from advser.results.folder import Results
+from advser.results.schema import no_examples
+from advser.results.selection import select
 
 
 @pytest.fixture(scope="module")

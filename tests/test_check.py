@@ -14,16 +14,16 @@ import toys
 from commandline import advser_here
 from torch import Tensor
 
-from advser import contract
 from advser.attacks.base import Attack
-from advser.contract import Finding
+from advser.audit import plugin_contract as contract
+from advser.audit.plugin_contract import Finding
 from advser.defenses.base import Defense
 from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.tiny import Tiny
-from advser.objectives import cross_entropy
-from advser.parameters import parameter
-from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.plugins.parameters import parameter
+from advser.plugins.registries import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.threat.objectives import cross_entropy
 
 
 class Forgetful(Attack):
@@ -314,7 +314,7 @@ class Masked(Tiny):
 WEAK = '''
 import advser
 from advser.attacks.base import Attack
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 
 @advser.attack("weak")

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from commandline import ADVSER, advser, advser_here
 
-from advser.plugins import REGISTRIES
+from advser.plugins.registries import REGISTRIES
 
 PARTS = """
 name: parts
@@ -72,7 +72,7 @@ def test_the_version_is_told() -> None:
 
 def test_help_and_lists_import_no_torch() -> None:
     script = (
-        "import sys; from advser.cli import app; "
+        "import sys; from advser.commands.cli import app; "
         "from typer.testing import CliRunner; "
         "runs = [CliRunner().invoke(app, a) for a in (['--help'], ['list', 'attacks'], ['list', 'models'])]; "
         "assert all(run.exit_code == 0 and run.output for run in runs); "
@@ -84,7 +84,8 @@ def test_help_and_lists_import_no_torch() -> None:
 def test_help_waits_for_no_library_but_the_command_lines() -> None:
     # What the interpreter itself has imported by then (an editable installation needs some of it) does not count.
     script = (
-        "import sys; before = {*sys.modules}; from advser.cli import app; app(['--help'], standalone_mode=False); "
+        "import sys; before = {*sys.modules}; from advser.commands.cli import app; "
+        "app(['--help'], standalone_mode=False); "
         "found = {name.partition('.')[0] for name in {*sys.modules} - before}; "
         "sys.stderr.write(str(sorted(found & {'rich', 'pydantic', 'numpy', 'yaml', 'platformdirs', 'torch'})))"
     )
@@ -182,7 +183,7 @@ def test_what_is_wrong_is_told_by_the_installed_command_before_torch_is_imported
     command = [sys.executable, "-X", "importtime", ADVSER, "run", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
-    assert [line for line in imported if line.split()[-1] == "advser.request"]
+    assert [line for line in imported if line.split()[-1] == "advser.execution.request"]
     assert not [line for line in imported if line.split()[-1] in ("torch", "pandas", "distributed")]
     told = [line for line in done.stderr.splitlines() if line not in imported]
     assert (done.returncode, told) == (2, [line])

@@ -17,12 +17,12 @@ from commandline import ADVSER, advser, jobs_done
 from distributed import Client, LocalCluster
 
 from advser.errors import InputError
-from advser.job import Job, Outcome
-from advser.jobs import prepare_job
-from advser.results import Results
-from advser.runner import Workers, _FitWorkers, run_jobs
-from advser.store import Store
-from advser.suite import Suite
+from advser.execution.cluster import Workers, _FitWorkers, run_jobs
+from advser.plan.jobs import prepare_job
+from advser.results.folder import Results
+from advser.stages.job import Job, Outcome
+from advser.store.artefacts import Store
+from advser.suite.schema import Suite
 
 CUT = [
     "--set",
@@ -247,7 +247,7 @@ def test_a_scheduler_may_be_without_workers_for_a_while(monkeypatch: pytest.Monk
     assert fit.count() == 1
     there.clear()
     assert fit.count() == 0
-    monkeypatch.setattr("advser.runner.ALONE", -1.0)
+    monkeypatch.setattr("advser.execution.cluster.ALONE", -1.0)
     with pytest.raises(InputError, match=r"--scheduler tcp://host:1: no worker for .* s; what was finished"):
         fit.count()
 

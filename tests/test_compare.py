@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from advser.comparison import EXACT, sign_flips
 from advser.errors import InputError
 from advser.metrics.base import Array
 from advser.metrics.recognition import UAR, Accuracy
-from advser.moves import Gate
-from advser.paired import _chernoff, corrected, detectable, power, worsening
-from advser.regression import compare, gates_of
-from advser.results import Results
-from advser.schema import KEYS
+from advser.results.folder import Results
+from advser.results.schema import KEYS
+from advser.scoring.differences import Gate
+from advser.scoring.paired_test import _chernoff, corrected, detectable, power, worsening
+from advser.scoring.regression import compare, gates_of
+from advser.scoring.significance import EXACT, sign_flips
 
 CLIPS, CLASSES = 107, 4
 SUITE: dict[str, Any] = {
@@ -53,7 +53,7 @@ def results(right: np.ndarray, seed: int = 0, **run: Any) -> Results:
         {**CELL, "seed": seed, "metric": name, "value": value, **shared, "higher_is_better": name != "seconds"}
         for name, value in figures.items()
     ]
-    from advser.schema import EXAMPLES_SCHEMA
+    from advser.results.schema import EXAMPLES_SCHEMA
 
     blank = {
         column.name: "" if column.type == "string" else np.nan

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from advser.comparison import EXACT, Standing, adjusted, pooled, sign_flips, standings, swapped_differences
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
-from advser.schema import FEWEST
+from advser.results.schema import FEWEST
+from advser.scoring.significance import EXACT, Standing, adjusted, pooled, sign_flips, standings, swapped_differences
 
 DRAWS = 200
 CLIPS = 20

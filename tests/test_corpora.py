@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from advser.audio import SAMPLE_RATE, Clips, from_pcm
+from advser.audio.clips import SAMPLE_RATE, Clips, from_pcm
 from advser.corpora import decode as decoding
 from advser.corpora.base import COLUMNS, Corpus
 from advser.corpora.decode import task_labels
@@ -15,8 +15,8 @@ from advser.corpora.emodb import CLIPS, TEXTS, EmoDB
 from advser.corpora.folder import Folder
 from advser.corpora.protocols import folds
 from advser.errors import InputError
-from advser.parameters import build
-from advser.plugins import CORPORA
+from advser.plugins.parameters import build
+from advser.plugins.registries import CORPORA
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / SAMPLE_RATE)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from advser.contents import contents_digest
 from advser.corpora import emodb, fetch
 from advser.corpora.emodb import EmoDB
 from advser.errors import InputError
+from advser.store.digests import contents_digest
 
 OFFICIAL = emodb.DIGEST
 SOUNDS = {"wav/03a01Fa.wav": b"first", "wav/08a01Na.wav": b"second"}

@@ -15,7 +15,7 @@ from advser.corpora.decode import decode
 from advser.corpora.hub import Hub
 from advser.corpora.protocols import folds
 from advser.errors import InputError
-from advser.parameters import build
+from advser.plugins.parameters import build
 
 MAPPING = {"label": "emotion", "speaker": "who", "gender": "sex", "text": "words"}
 

@@ -11,8 +11,8 @@ from advser.corpora import cremad, demos, emovo, iemocap, ravdess
 from advser.corpora.decode import decode
 from advser.corpora.protocols import folds
 from advser.errors import InputError
-from advser.parameters import build
-from advser.plugins import CORPORA
+from advser.plugins.parameters import build
+from advser.plugins.registries import CORPORA
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2000) / 16000)
 

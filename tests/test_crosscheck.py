@@ -22,16 +22,16 @@ from advser.attacks.auto_pgd import APGD
 from advser.attacks.base import Attack
 from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.square import Square
-from advser.job import Job, Task
-from advser.jobs import prepare_job
 from advser.models.base import EmotionModel
+from advser.plan.jobs import prepare_job
+from advser.stages.job import Job, Task
 from advser.stages.prepare import load_prepared, prepare
 from advser.stages.train import load_model, train
-from advser.store import Artefact, Store
-from advser.suite import Suite
-from advser.target import Target
-from advser.threat import Norm
-from advser.training import Training
+from advser.store.artefacts import Artefact, Store
+from advser.suite.schema import Suite
+from advser.suite.training import Training
+from advser.threat.model import Norm
+from advser.threat.target import Target
 
 
 @dataclass(frozen=True)

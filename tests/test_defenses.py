@@ -17,11 +17,11 @@ from advser.defenses.adversarial_training import Similarity, Vanilla
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
-from advser.jobs import inner_attacks
 from advser.models.base import EmotionModel
-from advser.parameters import build, validated
-from advser.plugins import ATTACKS, DEFENSES
-from advser.threat import Domain
+from advser.plan.jobs import inner_attacks
+from advser.plugins.parameters import build, validated
+from advser.plugins.registries import ATTACKS, DEFENSES
+from advser.threat.model import Domain
 
 ADVERSARIAL = (Vanilla, Similarity)
 EVERYWHERE = [

@@ -25,11 +25,11 @@ from advser.defenses.base import Defense, TrainingBatch
 from advser.defenses.detection import Detector, DetectorNetwork
 from advser.defenses.undefended import Undefended
 from advser.metrics.detection import BINS, Detection, DetectorAUC, DetectorEER
-from advser.metrics.statistics import bootstrap
 from advser.models.base import EmotionModel, Outputs
-from advser.objectives import OBJECTIVES, Loss, cross_entropy, evasion
-from advser.target import Target
-from advser.threat import Domain
+from advser.scoring.bootstrap import bootstrap
+from advser.threat.model import Domain
+from advser.threat.objectives import OBJECTIVES, Loss, cross_entropy, evasion
+from advser.threat.target import Target
 
 places = pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
 scores = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=30)

@@ -14,10 +14,10 @@ import synthetic
 import yaml
 from shown import blocks, commands, unknown_options
 
-from advser import contract
-from advser.plugins import BY_KIND, REGISTRIES
-from advser.registry import load_plugin_file, plugin_names
-from advser.suite import Suite, load
+from advser.audit import plugin_contract as contract
+from advser.plugins.registries import BY_KIND, REGISTRIES
+from advser.plugins.registry import load_plugin_file, plugin_names
+from advser.suite.schema import Suite, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -94,8 +94,8 @@ sys.path.append({tests!r})
 def advser_result(tmp_path):
     import synthetic
     from advser.api import Run, run
-    from advser.pytest_plugin import Checked
-    from advser.selection import select
+    from advser.commands.pytest_plugin import Checked
+    from advser.results.selection import select
 
     def given(*suite, **options):
         signature(run).bind(*suite, **options)

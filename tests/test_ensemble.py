@@ -16,12 +16,12 @@ from advser.attacks.ensemble import Ensemble
 from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.defenses.smoothing import Smoothing
 from advser.errors import InputError
-from advser.jobs import inner_attacks
-from advser.objectives import cross_entropy, evasion, margin
-from advser.parameters import build, parameter, validated
-from advser.plugins import ATTACKS
-from advser.target import Target
-from advser.threat import Access
+from advser.plan.jobs import inner_attacks
+from advser.plugins.parameters import build, parameter, validated
+from advser.plugins.registries import ATTACKS
+from advser.threat.model import Access
+from advser.threat.objectives import cross_entropy, evasion, margin
+from advser.threat.target import Target
 
 QUICK: list[dict[str, Any]] = [
     {"name": "fgsm"},

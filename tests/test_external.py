@@ -17,13 +17,13 @@ from torch import Tensor
 
 from advser.attacks.ensemble import Ensemble
 from advser.attacks.external import External
-from advser.audio import SAMPLE_RATE, to_pcm, write
+from advser.audio.clips import SAMPLE_RATE, to_pcm, write
 from advser.errors import InputError
-from advser.parameters import build
-from advser.results import Results
-from advser.schema import EXAMPLES_FILE
-from advser.submission import submit
-from advser.target import Target
+from advser.execution.submission import submit
+from advser.plugins.parameters import build
+from advser.results.folder import Results
+from advser.results.schema import EXAMPLES_FILE
+from advser.threat.target import Target
 
 NAMES = tuple(f"clip{number}" for number in range(12))
 CLIPS = dict.fromkeys(NAMES, toys.SAMPLES)

@@ -16,15 +16,15 @@ from commandline import advser, advser_here
 from pydantic import ValidationError
 
 from advser.api import load
-from advser.exhibits import Profile
-from advser.leaderboards.board import Cell
-from advser.leaderboards.curves import EPSILON, STEPS, Curve, Panel, panels
-from advser.leaderboards.drawing import SCREEN, Paper, look
-from advser.leaderboards.figures import budget_figures, draw
-from advser.leaderboards.rows import rows
+from advser.leaderboards.boards.board import Cell
+from advser.leaderboards.boards.rows import rows
+from advser.leaderboards.figures.budget_curves import budget_figures, draw
+from advser.leaderboards.figures.curves import EPSILON, STEPS, Curve, Panel, panels
+from advser.leaderboards.figures.drawing import SCREEN, Paper, look
 from advser.leaderboards.write import write_figures
-from advser.results import Results
-from advser.selection import select, with_metrics
+from advser.results.folder import Results
+from advser.results.selection import select, with_metrics
+from advser.suite.exhibits import Profile
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from advser.models.folding import folded, normalise_as_trained
 from advser.models.resnet50 import ResNet50
 from advser.models.tiny import Tiny
 from advser.models.vgg16 import VGG16
-from advser.target import Target
+from advser.threat.target import Target
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "cnn4": lambda: CNN4(3, width=0.05, frames=32),

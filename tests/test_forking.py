@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from commandline import ADVSER
 
-from advser import forking
+from advser.execution import forkserver as forking
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
 PROGRAM = """
 import os, signal, sys
-from advser import forking
+from advser.execution import forkserver as forking
 
 
 def told():
@@ -30,7 +30,7 @@ def told():
 
 
 if __name__ == "__main__":
-    from advser.runner import Workers, _client
+    from advser.execution.cluster import Workers, _client
     assert forking.method() == "spawn"
     forking.begin()
     assert forking.method() == "forkserver"

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from advser.audio.torchaudio import functional
 from advser.errors import InputError
 from advser.models.base import FrontEnd
 from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd
-from advser.threat import PCM_STEP
-from advser.torchaudio import functional
+from advser.threat.model import PCM_STEP
 
 SPEECH = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 Make = Callable[[], MelFrontEnd]

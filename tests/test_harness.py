@@ -14,22 +14,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.audio import PCM_STEP, SAMPLE_RATE
+from advser.audio.clips import PCM_STEP, SAMPLE_RATE
 from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
-from advser.job import Job, Task
-from advser.jobs import prepare_job
 from advser.models.frontends import LogMel
-from advser.parameters import parameter
-from advser.plugins import ATTACKS, DEFENSES
+from advser.plan.jobs import prepare_job
+from advser.plugins.parameters import parameter
+from advser.plugins.registries import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.examine import examine
+from advser.stages.job import Job, Task
 from advser.stages.judge import LOGITS, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
 from advser.stages.probe import FINDINGS, probe
 from advser.stages.train import load_model, train
-from advser.store import Artefact, Store
-from advser.suite import load
+from advser.store.artefacts import Artefact, Store
+from advser.suite.schema import load
 
 
 class Returns(Attack):
@@ -347,7 +347,7 @@ HELD = 2 * SAMPLE_RATE
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have batches hold so little sound that a few clips of the embedded corpus are too long for one."""
-    for module in ("advser.audio", "advser.stages.train", "advser.stages.probe"):
+    for module in ("advser.audio.clips", "advser.stages.train", "advser.stages.probe"):
         monkeypatch.setattr(f"{module}.MOST_SOUND", HELD)
 
 

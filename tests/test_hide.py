@@ -14,15 +14,15 @@ import pytest
 import soundfile
 from commandline import ADVSER, advser, advser_here
 
-from advser.audio import resample
+from advser.audio.clips import resample
+from advser.audio.recordings import BLOCK
 from advser.corpora import demo_data
 from advser.errors import InputError
-from advser.hearing import Protected
-from advser.hiding import hide
-from advser.listeners import Party, _refuse_tasks, party
-from advser.recordings import BLOCK
-from advser.results import Results
-from advser.store import Store
+from advser.protect.effect import Protected
+from advser.protect.hide import hide
+from advser.protect.listeners import Party, _refuse_tasks, party
+from advser.results.folder import Results
+from advser.store.artefacts import Store
 
 SUITE = """
 name: heard

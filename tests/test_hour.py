@@ -15,8 +15,8 @@ import yaml
 from commandline import ADVSER
 
 from advser.corpora import demo_data
-from advser.reserved import ANCHORS
-from advser.results import Results
+from advser.results.folder import Results
+from advser.suite.reserved import ANCHORS
 
 LONG = "long.wav"
 SUITE = {

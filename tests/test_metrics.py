@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advser.audio import SAMPLE_RATE, read
+from advser.audio.clips import SAMPLE_RATE, read
 from advser.errors import InputError, MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric, Metric
 from advser.metrics.cost import Backwards, Forwards, Seconds
@@ -22,7 +22,7 @@ from advser.metrics.quality import PESQ, SNR
 from advser.metrics.recognition import UAR, Accuracy, AttackSuccess, Loss
 from advser.metrics.transcription import CER, WER, CERChange, ErrorCounts, WERChange, count_errors
 from advser.metrics.transfer import TransferRate
-from advser.plugins import METRICS
+from advser.plugins.registries import METRICS
 
 DEMO = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 CLIP_METRICS = [SNR(), PESQ(), STOI(), ESTOI()]

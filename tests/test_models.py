@@ -20,8 +20,8 @@ from advser.models.base import EmotionModel
 from advser.models.cnn4 import CNN4
 from advser.models.emodb_cnn import EmodbCNN
 from advser.models.tiny import Tiny
-from advser.parameters import constructor_schema, describe, validated
-from advser.plugins import MODELS
+from advser.plugins.parameters import constructor_schema, describe, validated
+from advser.plugins.registries import MODELS
 
 SPEECH = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 EMOTIONS = ("anger", "happiness", "neutral", "sadness")

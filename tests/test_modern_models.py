@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, multi_margin_loss
 
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
 from advser.errors import InputError
 from advser.models import egemaps
 from advser.models.egemaps import EgemapsSVM, functionals

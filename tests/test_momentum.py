@@ -11,11 +11,11 @@ from advser.attacks.eot import EOT, Averaged
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.attacks.momentum import MomentumIterativeFGSM
 from advser.errors import InputError
-from advser.jobs import inner_attacks
-from advser.objectives import margin
-from advser.parameters import build
-from advser.target import Target
-from advser.threat import DOMAINS, Domain
+from advser.plan.jobs import inner_attacks
+from advser.plugins.parameters import build
+from advser.threat.model import DOMAINS, Domain
+from advser.threat.objectives import margin
+from advser.threat.target import Target
 
 
 def generator(seed: int = 0) -> torch.Generator:

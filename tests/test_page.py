@@ -272,7 +272,7 @@ def test_tables_have_a_caption_and_headings_for_screen_readers(page: Any) -> Non
 
 
 def test_what_is_not_ours_is_as_its_licence_says() -> None:
-    folder = resources.files("advser.leaderboards").joinpath("assets")
+    folder = resources.files("advser.leaderboards.page").joinpath("assets")
     told = (folder / "LICENSES.txt").read_text(encoding="utf-8")
     for name in ("d3.min.js", "plot.umd.min.js"):
         digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()

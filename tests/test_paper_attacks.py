@@ -23,26 +23,26 @@ from advser.attacks.controls import FrameNoise, Noise, Offset
 from advser.attacks.generator import AtrousCNN, Generator
 from advser.attacks.gradient_sign import FGSM
 from advser.attacks.square import Square
-from advser.audio import sound_mask
-from advser.configurations import Corpus, Speech
+from advser.audio.clips import sound_mask
 from advser.errors import AccessError, ContractError
-from advser.job import Job, Task
-from advser.jobs import prepare_job
+from advser.execution.worker import execute
 from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import MelFrontEnd
 from advser.models.tiny import Tiny
-from advser.objectives import margin
-from advser.plan import Plan, make_plan
+from advser.plan.cells import Corpus, Speech
+from advser.plan.jobs import prepare_job
+from advser.plan.planner import Plan, make_plan
 from advser.stages.craft import COSTS, NETWORK
+from advser.stages.job import Job, Task
 from advser.stages.judge import LOGITS
 from advser.stages.learn import learn
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
-from advser.store import Store
-from advser.suite import Suite
-from advser.target import Target
-from advser.threat import PCM_STEP, Access, Domain
-from advser.worker import execute
+from advser.store.artefacts import Store
+from advser.suite.schema import Suite
+from advser.threat.model import PCM_STEP, Access, Domain
+from advser.threat.objectives import margin
+from advser.threat.target import Target
 
 
 def generator(seed: int = 0) -> torch.Generator:

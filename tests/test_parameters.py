@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from advser.errors import InputError
-from advser.parameters import (
+from advser.plugins.parameters import (
     Fraction,
     ParameterInfo,
     Parameters,
@@ -22,7 +22,7 @@ from advser.parameters import (
     parameter,
     validated,
 )
-from advser.plugins import REGISTRIES
+from advser.plugins.registries import REGISTRIES
 
 
 class Inner(BaseModel):

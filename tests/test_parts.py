@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from commandline import advser, advser_here, jobs_done
 
-from advser.results import Results
+from advser.results.folder import Results
 
 SUITE = """
 name: parted

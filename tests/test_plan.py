@@ -15,20 +15,20 @@ from toys import Waveform
 from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.attacks.reference import AttackReference
-from advser.budget import Budget
-from advser.configurations import Corpus, Speech
 from advser.errors import InputError
-from advser.fingerprints import fingerprints
-from advser.jobs import prepare_job
 from advser.metrics.base import ClipMetric
-from advser.newcomers import with_newcomers
-from advser.parameters import parameter
-from advser.plan import NothingSelectedError, Plan, make_plan
-from advser.plugins import ATTACKS, DEFENSES, METRICS, MODELS
-from advser.sources import code_fingerprint
-from advser.suite import Suite, WorstCase
-from advser.transcribers.sphinx import PocketSphinx
-from advser.worst import columns_of, members
+from advser.metrics.transcribers.sphinx import PocketSphinx
+from advser.plan.added_plugins import with_newcomers
+from advser.plan.cells import Corpus, Speech
+from advser.plan.jobs import prepare_job
+from advser.plan.planner import NothingSelectedError, Plan, make_plan
+from advser.plan.worst_case import columns_of, members
+from advser.plugins.fingerprint import code_fingerprint
+from advser.plugins.parameters import parameter
+from advser.plugins.registries import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.stages.fingerprints import fingerprints
+from advser.suite.schema import Suite, WorstCase
+from advser.threat.budget import Budget
 
 FGSM = {"name": "fgsm", "params": {"epsilon": 0.06}}
 NOISE = {"name": "noise", "params": {"epsilon": 0.001}}
@@ -213,7 +213,7 @@ def test_each_fingerprint_is_asked_for_once_however_many_jobs(count: int, monkey
         asked[stage, *uses] += 1
         return fingerprints(stage, uses)
 
-    monkeypatch.setattr("advser.jobs.fingerprints", counting)
+    monkeypatch.setattr("advser.plan.jobs.fingerprints", counting)
     plan(attacks=[{**NOISE, "params": {"epsilon": [0.001 * (1 + number) for number in range(count)]}}])
     asked.pop(("prepare", "corpora:demo"))
     assert len(asked) > 3
@@ -567,7 +567,7 @@ def test_keys_change_when_results_would_and_not_with_names(changes: dict[str, An
 def test_gradients_are_in_bfloat16_where_the_suite_the_attack_and_the_processor_allow_it(
     wanted: str, attack: str, native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("advser.precision.computes_in_bf16", lambda device: native)
+    monkeypatch.setattr("advser.models.precision.computes_in_bf16", lambda device: native)
     made = plan(attack_precision=wanted, attacks=[{**FGSM, "name": attack}], folds=["fold1"])
     found = {job.spec["attack"]["name"]: job.spec["precision"] for job in made.jobs.values() if job.stage == "craft"}
     assert found == {"none": "fp32", attack: precision}
@@ -632,9 +632,9 @@ def test_what_is_not_installed_is_told_with_its_extra_before_anything_is_fetched
 ) -> None:
     monkeypatch.setitem(MODELS._decorated, "lacking", Lacking)
     listed = ["not-there-at-all>=1; extra == 'other'", 'not-there[all]>=2.6; extra == "encoders"']
-    monkeypatch.setattr("advser.extras.requires", lambda _: listed)
+    monkeypatch.setattr("advser.plugins.extras.requires", lambda _: listed)
     with pytest.raises(InputError, match=r"^model 'lacking': not-there is not installed; .* '\.\[encoders\]' "):
         plan(models=["lacking"])
-    monkeypatch.setattr("advser.extras.requires", lambda _: [])
+    monkeypatch.setattr("advser.plugins.extras.requires", lambda _: [])
     with pytest.raises(InputError, match=r"pip install 'not-there'$"):
         plan(models=["lacking"])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advser.attacks.chain_rule import ChainRule
 from advser.attacks.gradient_sign import FGSM
-from advser.audio import SAMPLE_RATE
+from advser.audio.clips import SAMPLE_RATE
 from advser.defenses.coding import Coding
 from advser.defenses.processing import LowPass, Processing, Quantisation, Resampling
 from advser.defenses.undefended import Undefended
@@ -22,8 +22,8 @@ from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel
 from advser.models.tiny import Tiny
-from advser.parameters import build
-from advser.target import Target
+from advser.plugins.parameters import build
+from advser.threat.target import Target
 
 ALL: list[Processing] = [
     Resampling(rate=6000),

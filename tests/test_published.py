@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from advser.results import Results
-from advser.schema import EXAMPLES_FILE
-from advser.suite import Suite, load
+from advser.results.folder import Results
+from advser.results.schema import EXAMPLES_FILE
+from advser.suite.schema import Suite, load
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))

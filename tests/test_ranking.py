@@ -11,10 +11,10 @@ import synthetic
 
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy, Loss
-from advser.ranking import Judged, ranks
-from advser.results import Results
-from advser.schema import no_examples
-from advser.suite import Suite, WorstCase
+from advser.results.folder import Results
+from advser.results.schema import no_examples
+from advser.scoring.ranks import Judged, ranks
+from advser.suite.schema import Suite, WorstCase
 
 METRICS: dict[str, Metric] = {"uar": UAR(), "share": Accuracy(), "loss": Loss()}
 FGSM, IFGSM = (synthetic.attack(name, "waveform", 0.001) for name in ("fgsm", "ifgsm"))

@@ -12,11 +12,11 @@ from commandline import advser
 from shown import blocks, commands
 from toys import Convolutional, model, sounds, training_batch
 
-from advser.parameters import build
-from advser.plugins import ATTACKS, DEFENSES
-from advser.registry import load_plugin_file
-from advser.target import Target
-from advser.threat import Domain
+from advser.plugins.parameters import build
+from advser.plugins.registries import ATTACKS, DEFENSES
+from advser.plugins.registry import load_plugin_file
+from advser.threat.model import Domain
+from advser.threat.target import Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from advser.errors import InputError
-from advser.plugins import ATTACKS, REGISTRIES, load_plugin_files
-from advser.registry import Registry, load_plugin_file
-from advser.sources import closure, code_fingerprint, source_file
+from advser.plugins.fingerprint import closure, code_fingerprint, source_file
+from advser.plugins.registries import ATTACKS, REGISTRIES, load_plugin_files
+from advser.plugins.registry import Registry, load_plugin_file
 
 PLUGIN = '''
 import advser
@@ -209,7 +209,7 @@ def test_the_origin_of_a_decorated_class_is_its_line(registry: Registry[object])
 def test_listing_and_fingerprints_import_neither_torch_nor_plugins(tmp_path: Path) -> None:
     program = """
 import sys
-from advser.plugins import REGISTRIES
+from advser.plugins.registries import REGISTRIES
 for registry in REGISTRIES.values():
     for name in registry:
         registry.origin(name), registry.fingerprint(name)
@@ -222,9 +222,16 @@ print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datas
             env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         )  # fmt: skip
         found.append(ast.literal_eval(done.stdout))
-    needed = ["advser.errors", "advser.outlines", "advser.plugins", "advser.registry", "advser.sources"]
+    needed = [
+        "advser.errors",
+        "advser.plugins",
+        "advser.plugins.fingerprint",
+        "advser.plugins.outline",
+        "advser.plugins.registries",
+        "advser.plugins.registry",
+    ]
     # What source files consist of is written by the first process, and read by the next.
-    assert found == [[*needed, "advser.store"], needed]
+    assert found == [[*needed, "advser.store", "advser.store.artefacts"], needed]
 
 
 def test_a_plugin_file_registers_what_it_defines(plugin_file: Callable[..., Path]) -> None:
@@ -428,9 +435,9 @@ def test_the_contracts_count_into_the_fingerprint_of_a_shipped_plugin(
     before = fingerprint(attack)
     for contract in (
         "advser.attacks.base",
-        "advser.target",
-        "advser.budget",
-        "advser.threat",
+        "advser.threat.target",
+        "advser.threat.budget",
+        "advser.threat.model",
         "advser.models.base",
     ):
         changed = tmp_path / f"{contract}.py"
@@ -461,7 +468,9 @@ def test_outlines_are_kept_for_other_processes_and_made_anew_if_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    script = "from advser.sources import code_fingerprint; print(code_fingerprint('advser.attacks.controls'))"
+    script = (
+        "from advser.plugins.fingerprint import code_fingerprint; print(code_fingerprint('advser.attacks.controls'))"
+    )
 
     def fingerprint() -> str:
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -487,6 +496,8 @@ def test_what_makes_an_attack_of_a_function_counts_to_its_fingerprint(plugin_fil
 def test_fingerprints_need_no_place_to_keep_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    script = "from advser.sources import code_fingerprint; print(code_fingerprint('advser.attacks.controls'))"
+    script = (
+        "from advser.plugins.fingerprint import code_fingerprint; print(code_fingerprint('advser.attacks.controls'))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == code_fingerprint("advser.attacks.controls")

@@ -16,13 +16,13 @@ import pytest
 import synthetic
 
 from advser.errors import InputError
-from advser.leaderboards.board import Board, Cell
-from advser.leaderboards.boards import BOARDS
-from advser.leaderboards.latex import escape
-from advser.leaderboards.render import FORMATS, render
+from advser.leaderboards.boards.board import Board, Cell
+from advser.leaderboards.boards.catalogue import BOARDS
+from advser.leaderboards.formats.latex import escape
+from advser.leaderboards.formats.render import FORMATS, render
 from advser.leaderboards.write import write_all
-from advser.results import Results
-from advser.selection import select
+from advser.results.folder import Results
+from advser.results.selection import select
 
 MADE = synthetic.results()
 CASES = {name: build(MADE) for name, build in BOARDS.items()}

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from advser.errors import InputError
-from advser.provenance import provenance
-from advser.results import Results
-from advser.schema import EXAMPLES_SCHEMA, KEYS, RANKS_SCHEMA, SCHEMA_VERSION, TABLE_SCHEMA, no_examples
-from advser.selection import select, with_metrics
+from advser.results.folder import Results
+from advser.results.schema import EXAMPLES_SCHEMA, KEYS, RANKS_SCHEMA, SCHEMA_VERSION, TABLE_SCHEMA, no_examples
+from advser.results.selection import select, with_metrics
+from advser.store.provenance import provenance
 
 RUN = {"notes": ["a note"], "failures": []}
 PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"

@@ -20,9 +20,9 @@ from advser.defenses.mixup import Mixup
 from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.models.base import EmotionModel
-from advser.parameters import build
-from advser.plugins import DEFENSES
-from advser.target import Target
+from advser.plugins.parameters import build
+from advser.plugins.registries import DEFENSES
+from advser.threat.target import Target
 
 FGSM = {"name": "fgsm", "params": {"epsilon": 0.05}}
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from commandline import ADVSER, advser, advser_here, jobs_done
 
-from advser.leaderboards.boards import BOARDS
-from advser.precision import settled
-from advser.reserved import ANCHORS
-from advser.results import Results
+from advser.leaderboards.boards.catalogue import BOARDS
+from advser.models.precision import settled
+from advser.results.folder import Results
+from advser.suite.reserved import ANCHORS
 
 CUT = [
     "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"
@@ -24,7 +24,7 @@ CUT = [
 PLUGIN = '''
 import advser
 from advser.attacks.base import Attack
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 
 @advser.attack("shift")

@@ -13,9 +13,9 @@ import soundfile
 from commandline import advser_here
 from matplotlib.image import imread
 
-from advser.leaderboards.pictures import WIDTH
-from advser.results import Results
-from advser.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
+from advser.leaderboards.figures.spectrograms import WIDTH
+from advser.results.folder import Results
+from advser.results.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 
 SUITE = """
 name: heard

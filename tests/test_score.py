@@ -15,23 +15,23 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from advser.configurations import Corpus, Speech
 from advser.errors import MeasurementError
-from advser.job import Outcome
-from advser.jobs import prepare_job
+from advser.execution.worker import execute
 from advser.metrics.base import Array, ClipMetric, Metric, Need
-from advser.parameters import parameter
-from advser.plan import Cell, Plan, make_plan
-from advser.plugins import METRICS, TRANSCRIBERS
-from advser.reserved import ANCHORS
-from advser.results import Results
-from advser.score import Scored, Scorer
+from advser.metrics.transcribers.base import Transcriber
+from advser.plan.cells import Corpus, Speech
+from advser.plan.jobs import prepare_job
+from advser.plan.planner import Cell, Plan, make_plan
+from advser.plugins.parameters import parameter
+from advser.plugins.registries import METRICS, TRANSCRIBERS
+from advser.results.folder import Results
+from advser.scoring.score import Scored, Scorer
+from advser.stages.job import Outcome
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import load_prepared
-from advser.store import Store
-from advser.suite import Suite, WorstCase
-from advser.transcribers.base import Transcriber
-from advser.worker import execute
+from advser.store.artefacts import Store
+from advser.suite.reserved import ANCHORS
+from advser.suite.schema import Suite, WorstCase
 
 
 class Raises(Metric):

@@ -16,14 +16,14 @@ import synthetic
 from commandline import advser
 
 from advser.errors import InputError
-from advser.leaderboards.board import MISSING, Board, Cell
-from advser.leaderboards.boards import BOARDS
-from advser.leaderboards.flags import COLUMN as FLAGS
-from advser.leaderboards.latex import latex
-from advser.leaderboards.render import render
-from advser.leaderboards.shape import Shape, pivoted, shaped, with_columns
-from advser.results import Results
-from advser.selection import select
+from advser.leaderboards.boards.board import MISSING, Board, Cell
+from advser.leaderboards.boards.catalogue import BOARDS
+from advser.leaderboards.boards.flags import COLUMN as FLAGS
+from advser.leaderboards.boards.shape import Shape, pivoted, shaped, with_columns
+from advser.leaderboards.formats.latex import latex
+from advser.leaderboards.formats.render import render
+from advser.results.folder import Results
+from advser.results.selection import select
 
 
 @pytest.fixture(scope="module")

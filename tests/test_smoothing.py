@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from advser.attacks.gradient_sign import IterativeFGSM
-from advser.audio import sound_mask
+from advser.audio.clips import sound_mask
 from advser.defenses.smoothing import Smoothing
 from advser.errors import NotApplicableError
 from advser.metrics import certificates
@@ -22,7 +22,7 @@ from advser.metrics.certificates import CertifiedAccuracy, CertifiedRadius, lowe
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.models.smoothed import Smoothed
-from advser.target import Target
+from advser.threat.target import Target
 
 SIGMA = 0.1
 

@@ -13,8 +13,8 @@ from sklearn.metrics import accuracy_score, recall_score
 from advser.errors import ContractError
 from advser.metrics.normalisation import normalise
 from advser.metrics.recognition import UAR, Accuracy
-from advser.metrics.statistics import Interval, bootstrap, speaker_draws
 from advser.metrics.transcription import CER, WER, count_errors
+from advser.scoring.bootstrap import Interval, bootstrap, speaker_draws
 
 CLASSES = 4
 clips = st.lists(

@@ -11,10 +11,10 @@ from advser.attacks.base import Attack
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.attacks.steepest import of_length_1, steepest
 from advser.models.base import Outputs
-from advser.objectives import margin
-from advser.parameters import build
-from advser.plugins import ATTACKS
-from advser.target import Target
+from advser.plugins.parameters import build
+from advser.plugins.registries import ATTACKS
+from advser.threat.objectives import margin
+from advser.threat.target import Target
 
 SIZES = (1e30, 1.0, 1e-6, 1e-12, 1e-20, 1e-30)
 

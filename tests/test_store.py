@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advser import store as store_module
-from advser.store import MANIFEST, Store, canonical, digest, replacing
+from advser.store import artefacts as store_module
+from advser.store.artefacts import MANIFEST, Store, canonical, digest, replacing
 
 KEY = "ab" + "0" * 62
 JSON = st.recursive(

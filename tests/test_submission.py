@@ -15,11 +15,11 @@ import synthetic
 from commandline import advser, advser_here
 
 from advser.errors import InputError
-from advser.preparation import joined
-from advser.results import Results
-from advser.schema import TABLE_FILE
-from advser.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, suite_told, unpack
-from advser.suite import Suite
+from advser.execution.prepare import joined
+from advser.execution.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, suite_told, unpack
+from advser.results.folder import Results
+from advser.results.schema import TABLE_FILE
+from advser.suite.schema import Suite
 
 SUITE = """
 name: submitted

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from advser.declarations import check
 from advser.errors import InputError
-from advser.suite import PluginEntry, Suite, load, shipped
+from advser.plan.exhibit_checks import check
+from advser.suite.schema import PluginEntry, Suite, load, shipped
 
 SMALL = """
 name: small

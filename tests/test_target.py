@@ -15,9 +15,9 @@ from advser.attacks.eot import Averaged
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs
-from advser.objectives import OBJECTIVES, margin
-from advser.target import Target
-from advser.threat import Access, Domain
+from advser.threat.model import Access, Domain
+from advser.threat.objectives import OBJECTIVES, margin
+from advser.threat.target import Target
 
 QUESTIONS = {
     "logits": {"white-box", "scores"},
@@ -147,7 +147,7 @@ def test_a_model_that_cannot_be_entered_is_left_as_it_was(monkeypatch: pytest.Mo
     def fail(model: object) -> None:
         raise RuntimeError("no blocks")
 
-    monkeypatch.setattr("advser.target.by_blocks", fail)
+    monkeypatch.setattr("advser.threat.target.by_blocks", fail)
     with pytest.raises(RuntimeError, match="no blocks"), Target(made, toys.sounds()[1], "waveform"):
         pass
     toys.assert_same_state(made, before)

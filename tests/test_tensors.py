@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from advser.errors import ContractError
 from advser.stages.prepare import writing_clips
-from advser.tensors import DTYPES, StoredTensor, scratch, writing
+from advser.store.tensors import DTYPES, StoredTensor, scratch, writing
 
 
 def tensors(dtype: torch.dtype) -> dict[str, torch.Tensor]:

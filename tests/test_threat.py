@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advser.audio import admissible
-from advser.budget import Budget, admit, per_clip
+from advser.audio.clips import admissible
 from advser.errors import InputError
-from advser.threat import DOMAINS, PCM_STEP, Norm, unit_of
+from advser.threat.budget import Budget, admit, per_clip
+from advser.threat.model import DOMAINS, PCM_STEP, Norm, unit_of
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.attacks.toolbox import ART, HopSkipJump
-from advser.audio import round_within, sound_mask
-from advser.budget import admit
+from advser.audio.clips import round_within, sound_mask
 from advser.errors import AccessError, InputError
 from advser.models.base import EmotionModel
-from advser.parameters import build
-from advser.target import Target
-from advser.threat import DOMAINS, Access, Domain, Norm
+from advser.plugins.parameters import build
+from advser.threat.budget import admit
+from advser.threat.model import DOMAINS, Access, Domain, Norm
+from advser.threat.target import Target
 
 pytest.importorskip("art")
 

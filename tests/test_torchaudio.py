@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import torch
-from advser.torchaudio import functional, transforms
+from advser.audio.torchaudio import functional, transforms
 
 x = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)).requires_grad_()
 mel = transforms.MelSpectrogram(16000, n_fft=400, hop_length=160, n_mels=20)(x)

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recognisers import save_whisper
 
-from advser.audio import Pcm, read, to_pcm
+from advser.audio.clips import Pcm, read, to_pcm
 from advser.errors import InputError, NotApplicableError
+from advser.metrics.transcribers.bigram import arpa, draw_distractors
+from advser.metrics.transcribers.choice import choose
+from advser.metrics.transcribers.sphinx import DIRECTORY_VARIABLE, PocketSphinx
+from advser.metrics.transcribers.whisper import FasterWhisper
 from advser.metrics.transcription import count_errors
-from advser.parameters import build, validated
-from advser.transcribers.bigram import arpa, draw_distractors
-from advser.transcribers.choice import choose
-from advser.transcribers.sphinx import DIRECTORY_VARIABLE, PocketSphinx
-from advser.transcribers.whisper import FasterWhisper
+from advser.plugins.parameters import build, validated
 
 DEMO = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 GERMAN = {
@@ -293,7 +293,8 @@ def test_cached_weights_are_preferred(random_whisper, tmp_path):
 
 
 def test_importing_the_plugins_imports_no_engine():
-    code = "import sys, advser.transcribers.choice, advser.transcribers.sphinx, advser.transcribers.whisper; " \
+    code = "import sys, advser.metrics.transcribers.choice, advser.metrics.transcribers.sphinx; " \
+           "import advser.metrics.transcribers.whisper; " \
            "print({'faster_whisper', 'pocketsphinx', 'ctranslate2'} & set(sys.modules))"  # fmt: skip
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from advser.plan import Cell
-from advser.suite import WorstCase
-from advser.worst import PLACE, choices, columns_of, members, taken
+from advser.plan.planner import Cell
+from advser.plan.worst_case import PLACE, choices, columns_of, members, taken
+from advser.suite.schema import WorstCase
 
 
 def cell(**changes: Any) -> Cell:

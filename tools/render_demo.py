@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advser.audio import SAMPLE_RATE, Samples, read, resample, to_pcm, write
+from advser.audio.clips import SAMPLE_RATE, Samples, read, resample, to_pcm, write
 
 DEMO_DATA = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 SEED = 2021

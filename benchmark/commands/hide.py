@@ -12,8 +12,8 @@ import typer
 from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
-    from advser.hearing import Protected
-    from advser.listeners import Party
+    from advser.protect.effect import Protected
+    from advser.protect.listeners import Party
 
 
 def hide(
@@ -39,12 +39,12 @@ def hide(
     """
     from rich.progress import Progress, TimeRemainingColumn
 
-    from advser.hiding import hide as hidden
-    from advser.listeners import party
-    from advser.plugins import load_plugin_files
-    from advser.results import Results
-    from advser.selection import select
-    from advser.store import Store, default_store
+    from advser.plugins.registries import load_plugin_files
+    from advser.protect.hide import hide as hidden
+    from advser.protect.listeners import party
+    from advser.results.folder import Results
+    from advser.results.selection import select
+    from advser.store.artefacts import Store, default_store
 
     load_plugin_files(plugin)
     given = parameters(params)

@@ -10,7 +10,7 @@ import typer
 
 from advser.commands.usage import EXIT_FOUND, Plugins, console, parameters
 from advser.errors import InputError, did_you_mean
-from advser.plugins import BY_KIND, REGISTRIES
+from advser.plugins.registries import BY_KIND, REGISTRIES
 
 
 def list_plugins(
@@ -18,11 +18,11 @@ def list_plugins(
     plugin: Plugins = [],
 ) -> None:
     """List the plugins of one kind, or the shipped suites."""
-    from advser.plugins import load_plugin_files
+    from advser.plugins.registries import load_plugin_files
 
     load_plugin_files(plugin)
     if kind == "suites":
-        from advser.suite import load, shipped
+        from advser.suite.schema import load, shipped
 
         rows = [(name, load(name).title) for name in shipped()]
     elif kind in REGISTRIES:
@@ -46,13 +46,13 @@ def show(
 
     from tabulate import tabulate
 
-    from advser.facts import facts
-    from advser.parameters import describe
-    from advser.plugins import load_plugin_files
+    from advser.plugins.parameters import describe
+    from advser.plugins.registries import load_plugin_files
+    from advser.plugins.summary import facts
 
     load_plugin_files(plugin)
     if kind == "suite":
-        from advser.suite import source
+        from advser.suite.schema import source
 
         sys.stdout.write(source(name))
         return
@@ -82,9 +82,9 @@ def check(
 
     Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
     """
-    from advser.check import check as found
-    from advser.plugins import load_plugin_files
-    from advser.store import default_store
+    from advser.execution.check import check as found
+    from advser.plugins.registries import load_plugin_files
+    from advser.store.artefacts import default_store
 
     load_plugin_files(plugin)
     given = parameters(params)

@@ -59,9 +59,9 @@ def board(
 ) -> None:
     """Print one board of a results folder."""
     from advser.api import built_board
-    from advser.leaderboards.render import render
-    from advser.leaderboards.shape import Shape, shaped
-    from advser.results import Results
+    from advser.leaderboards.boards.shape import Shape, shaped
+    from advser.leaderboards.formats.render import render
+    from advser.results.folder import Results
 
     kept = pairs("--where", where, "KEY=GLOB")
     built = built_board(Results.load(results), by, kept, metrics.split(",") if metrics else ())
@@ -102,12 +102,12 @@ def compare(
     Exit code: 0 same, better, or told from chance by no test; 1 a regression, or a gated figure is lost; 2 unusable
     input, such as two protocols.
     """
-    from advser.leaderboards.changes import board, junit, lines, workflow_commands
-    from advser.leaderboards.render import render
-    from advser.regression import compare as compared
-    from advser.regression import gates_of
-    from advser.results import Results
-    from advser.selection import select
+    from advser.leaderboards.boards.comparison import board, junit, lines, workflow_commands
+    from advser.leaderboards.formats.render import render
+    from advser.results.folder import Results
+    from advser.results.selection import select
+    from advser.scoring.regression import compare as compared
+    from advser.scoring.regression import gates_of
 
     kept = pairs("--where", where, "KEY=GLOB")
     before, after = (select(Results.load(folder), kept) for folder in (base, new))
@@ -147,7 +147,7 @@ def figure(
 ) -> None:
     """Write one figure of a results folder for a paper, in the width of its column."""
     from advser.api import built_figure
-    from advser.results import Results
+    from advser.results.folder import Results
 
     kept = pairs("--where", where, "KEY=GLOB")
     built = built_figure(Results.load(results), results, name, kept, width, heading, out)
@@ -158,7 +158,7 @@ def figure(
 def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Write the boards, figures and page of a results folder again, from its tables."""
     from advser.leaderboards.write import write_all
-    from advser.results import Results
+    from advser.results.folder import Results
 
     written = write_all(Results.load(results), results)
     console().print(f"{len(written)} files written in {results}", markup=False, soft_wrap=True)

@@ -14,8 +14,8 @@ from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, c
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from advser.preparation import Prepared
-    from advser.runs import Report
+    from advser.execution.execute import Report
+    from advser.execution.prepare import Prepared
 
 
 def run(
@@ -47,10 +47,10 @@ def run(
 
     Exit code: 0 all cells scored, 3 some jobs failed, also of the audit, 2 unusable input, 130 interrupted.
     """
-    from advser.request import Request
-    from advser.runner import Workers, device_named
-    from advser.store import default_store
-    from advser.suite import load
+    from advser.execution.cluster import Workers, device_named
+    from advser.execution.request import Request
+    from advser.store.artefacts import default_store
+    from advser.suite.schema import load
 
     output = console()
     where = corpora(data)
@@ -62,8 +62,8 @@ def run(
     read = load(suite, changes)
     if not dry_run and not request.looks_finished(read):
         request.ready_workers()
-    from advser.preparation import prepare
-    from advser.runs import carry_out
+    from advser.execution.execute import carry_out
+    from advser.execution.prepare import prepare
 
     request = replace(request, workers=replace(pool, device=device_named(device)))
     prepared = prepare(request)
@@ -98,10 +98,10 @@ def _list_jobs(prepared: Prepared, output: Console) -> None:
 
 
 def _report(report: Report, output: Console) -> None:
-    from advser.leaderboards.boards import BOARDS
-    from advser.leaderboards.exhibits import tables
-    from advser.leaderboards.render import render
-    from advser.request import PAGE
+    from advser.execution.request import PAGE
+    from advser.leaderboards.boards.catalogue import BOARDS
+    from advser.leaderboards.boards.exhibits import tables
+    from advser.leaderboards.formats.render import render
 
     if report.written:
         from advser.leaderboards.write import write_all

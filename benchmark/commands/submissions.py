@@ -10,7 +10,7 @@ import typer
 from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, corpora
 
 if TYPE_CHECKING:
-    from advser.submission import Verified
+    from advser.execution.submission import Verified
 
 
 def submit(
@@ -19,9 +19,9 @@ def submit(
     out: Annotated[Path | None, typer.Option(help="File to write.  [default: the folder's name and .zip]")] = None,
 ) -> None:
     """Pack the results, suite and plugin files of a run into one file that `verify` can run again."""
-    from advser.results import Results
-    from advser.submission import submit as packed
-    from advser.submission import suite_told
+    from advser.execution.submission import submit as packed
+    from advser.execution.submission import suite_told
+    from advser.results.folder import Results
 
     file = packed(results, plugin, out or Path(f"{results.resolve().name}.zip"))
     files = f"plugin files: {', '.join(path.name for path in plugin) or 'none'}"
@@ -45,9 +45,9 @@ def verify(
     """
     from tempfile import TemporaryDirectory
 
-    from advser.runner import Workers, device_named
-    from advser.submission import unpack
-    from advser.submission import verify as again
+    from advser.execution.cluster import Workers, device_named
+    from advser.execution.submission import unpack
+    from advser.execution.submission import verify as again
 
     where = corpora(data)
     pool = Workers(workers, scheduler, device_named(device))

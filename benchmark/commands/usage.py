@@ -59,7 +59,7 @@ def parameters(params: list[str]) -> dict[str, Any]:
     Raises:
         InputError: if a text has no value, or one that is no YAML.
     """
-    from advser.changes import parsed
+    from advser.suite.overrides import parsed
 
     texts = pairs("--param", params, "KEY=VALUE")
     return {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from advser.contents import contents_digest
 from advser.errors import InputError
-from advser.parameters import Parameters
+from advser.plugins.parameters import Parameters
+from advser.store.digests import contents_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.audio import SAMPLE_RATE
+from advser.audio.clips import SAMPLE_RATE
 from advser.corpora.base import existing
 from advser.corpora.filenames import FileNameCorpus, first_with
 from advser.corpora.rows import Row
 from advser.errors import InputError
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 LABELS: Final = {
     "ANG": "anger",

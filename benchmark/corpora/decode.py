@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advser.audio import Pcm, read, resample, to_pcm
+from advser.audio.clips import Pcm, read, resample, to_pcm
 from advser.corpora.base import shortlist
 from advser.errors import InputError
 

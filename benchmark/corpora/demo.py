@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from advser.corpora.base import Corpus
 from advser.corpora.rows import METADATA, read_metadata, to_dataset
 from advser.errors import InputError
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 if TYPE_CHECKING:
     from datasets import Dataset

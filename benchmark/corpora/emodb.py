@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.audio import SAMPLE_RATE
+from advser.audio.clips import SAMPLE_RATE
 from advser.corpora.fetch import fetched
 from advser.corpora.filenames import FileNameCorpus
 from advser.corpora.rows import Row
 from advser.errors import InputError
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 LABELS: Final = {
     "W": "anger",
@@ -58,7 +58,7 @@ MEMBER: Final = re.compile(rf"(?:[^/]+/)*wav/{NAME.pattern}")
 """What of the archive is unpacked: the sound, without label files and listening-test scores."""
 
 DIGEST: Final = "2b7bbf812d2fd75e9440d60b31f73c45f2950d15dd6b3c7c4fa100b39c1fe640"
-"""Of the 535 official sound files in ``wav``: `advser.contents.contents_digest` of the folder that holds it."""
+"""Of the 535 official sound files in ``wav``: `advser.store.digests.contents_digest` of the folder that holds it."""
 
 
 class EmoDB(FileNameCorpus):

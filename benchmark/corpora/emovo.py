@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Literal
 
 from advser.corpora.filenames import FileNameCorpus, first_with
 from advser.corpora.rows import Row
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 LABELS: Final = {
     "dis": "disgust",

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
-from advser.contents import contents_digest
 from advser.errors import InputError
+from advser.store.digests import contents_digest
 
 LARGEST = 2**30
 """Bytes that an archive may unpack to."""
@@ -27,7 +27,7 @@ def fetched(corpus: str, address: str, wanted: re.Pattern[str], digest: str) -> 
         corpus: the name in the registry.
         address: of a zip archive.
         wanted: the members that are unpacked, by their whole names; any other is left out.
-        digest: of the unpacked files, as `advser.contents.contents_digest` makes it.
+        digest: of the unpacked files, as `advser.store.digests.contents_digest` makes it.
 
     Raises:
         InputError: if it cannot be downloaded or unpacked, or if its contents have another digest.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from advser.corpora.base import Corpus, existing
 from advser.corpora.rows import METADATA, read_metadata, to_dataset
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from advser.corpora.base import COLUMNS, Corpus, existing
 from advser.errors import InputError
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 if TYPE_CHECKING:
     from datasets import Dataset

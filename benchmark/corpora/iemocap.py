@@ -15,7 +15,7 @@ from advser.corpora.base import Corpus, existing, shortlist
 from advser.corpora.filenames import first_with
 from advser.corpora.rows import Row, to_dataset
 from advser.errors import InputError
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 if TYPE_CHECKING:
     from datasets import Dataset

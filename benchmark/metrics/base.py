@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
-from advser.audio import Samples
+from advser.audio.clips import Samples
 from advser.models.base import EmotionModel
-from advser.parameters import Parameters
+from advser.plugins.parameters import Parameters
 
 Array = npt.NDArray[np.float64]
 Need = Literal["predictions", "audio", "transcripts", "costs", "source", "attack", "clean", "detections"]

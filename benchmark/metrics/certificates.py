@@ -10,12 +10,12 @@ from scipy.stats import beta, norm
 from torch import Tensor
 from torch.nn import functional
 
-from advser.audio import sound_mask
+from advser.audio.clips import sound_mask
 from advser.errors import NotApplicableError
 from advser.metrics.base import Array, ModelMetric, Need
 from advser.models.base import EmotionModel
 from advser.models.smoothed import Smoothed
-from advser.parameters import parameter
+from advser.plugins.parameters import parameter
 
 
 class CertifiedRadius(ModelMetric):

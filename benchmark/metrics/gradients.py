@@ -9,11 +9,11 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
-from advser.audio import SAMPLE_RATE, sound_mask
+from advser.audio.clips import SAMPLE_RATE, sound_mask
 from advser.metrics.base import ModelMetric, Need
 from advser.models.base import EmotionModel
-from advser.parameters import Fraction, parameter
-from advser.target import Target
+from advser.plugins.parameters import Fraction, parameter
+from advser.threat.target import Target
 
 
 class Alignment(ModelMetric):

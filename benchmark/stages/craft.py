@@ -22,21 +22,21 @@ from torch import Tensor, nn
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
-from advser.audio import Clips, Pcm, admissible, batches_by_length, sound_mask, to_pcm
-from advser.budget import Budget
+from advser.audio.clips import Clips, Pcm, admissible, batches_by_length, sound_mask, to_pcm
 from advser.errors import ContractError
-from advser.job import Task
 from advser.models.base import EmotionModel, Outputs
-from advser.objectives import ADAPTIVE, OBJECTIVES, Loss, cross_entropy
-from advser.parameters import build
-from advser.plugins import ATTACKS
-from advser.seeds import seed_from
+from advser.plugins.parameters import build
+from advser.plugins.registries import ATTACKS
+from advser.stages.job import Task
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
 from advser.stages.train import load_defense, load_models
-from advser.target import Target, drawing
-from advser.tensors import StoredTensor, Writing, writing
-from advser.threat import Domain, Labels
-from advser.training import Precision
+from advser.store.seeds import seed_from
+from advser.store.tensors import StoredTensor, Writing, writing
+from advser.suite.training import Precision
+from advser.threat.budget import Budget
+from advser.threat.model import Domain, Labels
+from advser.threat.objectives import ADAPTIVE, OBJECTIVES, Loss, cross_entropy
+from advser.threat.target import Target, drawing
 
 FEATURES = "features.safetensors"
 COSTS = "costs.safetensors"

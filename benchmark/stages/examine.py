@@ -6,16 +6,16 @@ import json
 
 import torch
 
-from advser.audio import batches_by_length
+from advser.audio.clips import batches_by_length
 from advser.errors import ContractError
-from advser.job import Task
 from advser.metrics.base import ModelMetric
-from advser.parameters import build
-from advser.plugins import METRICS
-from advser.seeds import seed_from
+from advser.plugins.parameters import build
+from advser.plugins.registries import METRICS
+from advser.stages.job import Task
 from advser.stages.judge import clean_clips, judged_clips
 from advser.stages.prepare import load_prepared
 from advser.stages.train import load_model
+from advser.store.seeds import seed_from
 
 
 def examine(task: Task) -> None:

@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advser.audio import SAMPLE_RATE, Clips, Pcm, batches_by_length, from_pcm
+from advser.audio.clips import SAMPLE_RATE, Clips, Pcm, batches_by_length, from_pcm
 from advser.errors import ContractError, MeasurementError, NotApplicableError
-from advser.job import Task
 from advser.metrics.base import ClipMetric
 from advser.metrics.transcription import count_errors
-from advser.parameters import build
-from advser.plugins import METRICS, TRANSCRIBERS
-from advser.seeds import seed_from
+from advser.plugins.parameters import build
+from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.stages.craft import FEATURES
+from advser.stages.job import Task
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.stages.train import load_models
-from advser.tensors import StoredTensor
-from advser.threat import Domain
+from advser.store.seeds import seed_from
+from advser.store.tensors import StoredTensor
+from advser.threat.model import Domain
 
 LOGITS = "logits.safetensors"
 

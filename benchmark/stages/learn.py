@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advser.attacks.learned import LearnedAttack
-from advser.job import Task
-from advser.seeds import seed_from
 from advser.stages.craft import NETWORK, Harness, harness_of
+from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
-from advser.target import Target
+from advser.store.seeds import seed_from
+from advser.threat.target import Target
 
 
 def learn(task: Task) -> None:

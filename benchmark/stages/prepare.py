@@ -15,15 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from advser.audio import Clips, Pcm
+from advser.audio.clips import Clips, Pcm
 from advser.corpora.decode import decode
 from advser.corpora.protocols import Fold, folds
 from advser.errors import ContractError
-from advser.job import Task
-from advser.parameters import build
-from advser.plugins import CORPORA
-from advser.store import Artefact
-from advser.tensors import StoredTensor, scratch, writing
+from advser.plugins.parameters import build
+from advser.plugins.registries import CORPORA
+from advser.stages.job import Task
+from advser.store.artefacts import Artefact
+from advser.store.tensors import StoredTensor, scratch, writing
 
 AUDIO = "audio.safetensors"
 

@@ -1,4 +1,7 @@
-"""What a trained model tells of itself when an audit asks (`advser.probes`), on a few clips of one fold."""
+"""What a trained model tells of itself when an audit asks, on a few clips of one fold.
+
+The questions are those of `advser.stages.gradient_probes`.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from advser import probes
-from advser.audio import MOST_SOUND, batches_by_length
+from advser.audio.clips import MOST_SOUND, batches_by_length
 from advser.defenses.base import Defense
-from advser.job import Task
 from advser.models.base import EmotionModel
-from advser.objectives import cross_entropy
-from advser.probes import Batch
+from advser.stages import gradient_probes as probes
+from advser.stages.gradient_probes import Batch
+from advser.stages.job import Task
 from advser.stages.prepare import Prepared, load_prepared
 from advser.stages.train import EVALUATION_BATCH, WEIGHTS, build_model, fitted_on, load_defense, load_model
+from advser.threat.objectives import cross_entropy
 
 FINDINGS = "findings.json"
 

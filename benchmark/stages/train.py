@@ -14,20 +14,20 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
-from advser.audio import MOST_SOUND, Clips, batches_by_length
+from advser.audio.clips import MOST_SOUND, Clips, batches_by_length
 from advser.corpora.protocols import Fold
 from advser.defenses.base import Defense, TrainingBatch
 from advser.errors import ContractError
-from advser.job import Task
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
-from advser.parameters import arguments, build
-from advser.plugins import DEFENSES, MODELS
-from advser.precision import computing
+from advser.models.precision import computing
+from advser.plugins.parameters import arguments, build
+from advser.plugins.registries import DEFENSES, MODELS
+from advser.stages.job import Task
 from advser.stages.prepare import Prepared, load_prepared
-from advser.store import Artefact
-from advser.tensors import Scratch, scratch
-from advser.training import Precision, Training
+from advser.store.artefacts import Artefact
+from advser.store.tensors import Scratch, scratch
+from advser.suite.training import Precision, Training
 
 WEIGHTS = "weights.safetensors"
 EVALUATION_BATCH = 32

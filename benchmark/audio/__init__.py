@@ -1,0 +1,1 @@
+"""Sound: 16-bit PCM, files, batches of clips."""

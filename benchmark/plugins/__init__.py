@@ -1,0 +1,1 @@
+"""The face for plugin authors: contracts, parameters and registries."""

@@ -1,0 +1,214 @@
+"""Fingerprints of code: hashes of what a module and the modules that it imports contain, whatever they are called.
+
+No module that is asked about is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Final
+
+from advser.errors import InputError
+from advser.plugins.outline import EMPTY, Import, Outline, outline
+
+__affects_results__ = False
+
+PLUGIN_PREFIX: Final = "advser_plugin_"
+"""Begins the module names of plugin files."""
+
+
+def source_file(module: str) -> Path | None:
+    """Return the Python source of a module, or None if it has none. Neither it nor its packages are imported."""
+    if module in sys.modules:
+        file = getattr(sys.modules[module], "__file__", None)
+    else:
+        spec = _find_spec(module)
+        file = spec.origin if spec else None
+    return Path(file) if file and file.endswith(".py") else None
+
+
+def _find_spec(module: str) -> ModuleSpec | None:
+    # AdvSER's own modules do not change while a process runs; plugins may come later.
+    return _find_advser_spec(module) if module.startswith("advser.") else _search_spec(module)
+
+
+@cache
+def _find_advser_spec(module: str) -> ModuleSpec | None:
+    return _search_spec(module)
+
+
+def _search_spec(module: str) -> ModuleSpec | None:
+    # importlib.util.find_spec imports the packages above the module, and so whatever these import.
+    above, _, _ = module.rpartition(".")
+    path: Sequence[str] | None = None
+    if above:
+        package = _find_spec(above)
+        if package is None or package.submodule_search_locations is None:
+            return None
+        path = package.submodule_search_locations
+    specs = (finder.find_spec(module, path) for finder in sys.meta_path)
+    return next(filter(None, specs), None)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that a fingerprint counts.
+
+    Attributes:
+        file: its source.
+        body: hash of its code without imports (`Outline.body`).
+        imports: (module, name in it, bound name) of all that it imports; the name is empty for a module.
+    """
+
+    file: Path
+    body: str
+    imports: tuple[tuple[str, str, str], ...]
+
+
+@cache
+def code_fingerprint(module: str) -> str:
+    """Hash the code of a module together with the modules that it imports from AdvSER and from its own distribution.
+
+    For a plugin file, the modules that lie beside it count as its own. Names of modules and files, comments,
+    docstrings, layout and imports for type checkers do not count: the hash is over syntax trees, and an import stands
+    for the contents of the module that it names. Modules of other distributions are left out; their versions count by
+    themselves (`imported_distributions`).
+
+    Raises:
+        InputError: if the module has no Python source (a class typed into a notebook, for example).
+    """
+    modules = closure(module)
+    if module not in modules:
+        raise InputError(f"module {module}: no Python source; put the code into a file")
+    digests = {name: _digest(part, modules) for name, part in modules.items()}
+    digest = hashlib.sha256(digests[module])
+    for part in sorted(set(digests.values())):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _digest(module: Module, modules: Mapping[str, Module]) -> bytes:
+    """Hash the body of a module and its imports, each as the contents that it brings in and the name that it binds."""
+    lines = set()
+    for source, name, bound in module.imports:
+        if source in modules:
+            lines.add(f"{modules[source].body} {name} {bound}")
+        elif source.partition(".")[0] != "advser":
+            lines.add(f"{source} {name} {bound}")
+    return hashlib.sha256("\n".join([module.body, *sorted(lines)]).encode()).digest()
+
+
+def closure(module: str) -> dict[str, Module]:
+    """Return, by name, a module and those that it imports from AdvSER, from its own distribution and from beside it.
+
+    The packages that they lie in count too. Left out are modules that decide no result
+    (`advser.plugins.outline.MARK`), empty ones, and those without Python source.
+
+    Raises:
+        InputError: if a file is not Python.
+    """
+    modules: dict[str, Module] = {}
+    seen: set[str] = set()
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        if name in seen or not _is_own(name, module):
+            continue
+        seen.add(name)
+        file = source_file(name)
+        if file is None or not (described := _read(file)).affects_results:
+            continue
+        imports = tuple(target for item in described.imports for target in _targets(item, name, module))
+        if name == module or imports or described.body != EMPTY:
+            modules[name] = Module(file, described.body, imports)
+        queue += [source for source, _, _ in imports]
+        queue += [above for above, _, _ in [name.rpartition(".")] if above]
+    return modules
+
+
+def _is_own(name: str, module: str) -> bool:
+    """Return whether a module belongs to AdvSER, to the distribution of ``module``, or lies beside that plugin file."""
+    top = name.partition(".")[0]
+    if top in ("advser", module.partition(".")[0]):
+        return True
+    own = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
+    return own is not None and _beside(own.parent, top)
+
+
+def _targets(item: Import, importer: str, module: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (module, name in it, bound name) of each name that a statement of ``importer`` imports.
+
+    A name that a package loads lazily is looked up where it lives.
+    """
+    if not (item.base or item.level):
+        yield from ((name, "", bound) for name, bound in item.names)
+        return
+    base = _absolute(item, importer)
+    file = source_file(base) if _is_own(base, module) else None
+    is_package = file is not None and file.name == "__init__.py"
+    for name, bound in item.names:
+        if is_package and source_file(f"{base}.{name}") is not None:
+            yield f"{base}.{name}", "", bound
+        elif file is not None and is_package and (home := _home(base, file, name)):
+            yield *home, bound
+        else:
+            yield base, name, bound
+
+
+def _absolute(item: Import, module: str) -> str:
+    if not item.level:
+        return item.base
+    file = source_file(module)
+    package = module if file is not None and file.name == "__init__.py" else module.rpartition(".")[0]
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) + 1 - item.level], *filter(None, [item.base])])
+
+
+def _home(package: str, file: Path, name: str) -> tuple[str, str] | None:
+    """Return the module that a lazily loaded name of a package comes from, and its name there; None: not lazy."""
+    for item in _read(file).exports:
+        for original, bound in item.names:
+            if bound == name:
+                return _absolute(item, package), original
+    return None
+
+
+def _read(file: Path) -> Outline:
+    return outline(file, file.read_bytes())
+
+
+@cache
+def imported_distributions(module: str) -> tuple[str, ...]:
+    """Return the installed distributions that a module, and those of its own beside it, import, sorted.
+
+    AdvSER's own modules are left out: their stages name the distributions that decide a result.
+    """
+    outside = [part for name, part in closure(module).items() if name.partition(".")[0] != "advser"]
+    tops = {source.partition(".")[0] for part in outside for source, _, _ in part.imports} - {"advser"}
+    if not tops:
+        return ()
+    providers = _providers()
+    return tuple(sorted({distribution for top in tops for distribution in providers.get(top, ())}))
+
+
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    from importlib.metadata import packages_distributions
+
+    # It reads the list of files of every distribution.
+    return packages_distributions()
+
+
+def _beside(folder: Path, top: str) -> bool:
+    """Return whether the top-level module ``top`` is a file or package in ``folder``, not one from elsewhere."""
+    spec = _find_spec(top)
+    if spec is None or not (spec.has_location or spec.submodule_search_locations):
+        return False
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    return any(Path(place).parent.resolve() == folder for place in places)

@@ -1,0 +1,271 @@
+"""Registries of plugins: by decorator, by entry point, or from a file named on the command line.
+
+A registry knows the names of its plugins without importing them, so that listing stays quick; the class is
+imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from advser.errors import InputError, did_you_mean, nearest, one_line
+from advser.plugins.fingerprint import PLUGIN_PREFIX, closure, code_fingerprint, imported_distributions, source_file
+from advser.plugins.outline import parse
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__affects_results__ = False
+
+T = TypeVar("T")
+
+NAME = "[a-z0-9][a-z0-9._-]*"
+"""What a plugin may be called: suites, command lines and names of files hold it."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin comes from: its module and class, the source file, and the line of the class."""
+
+    module: str
+    qualname: str
+    file: str
+    line: int
+    summary: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Registry(Generic[T]):
+    """Named plugins of one kind.
+
+    Args:
+        kind: what a plugin is called in messages, in the singular (``"attack"``).
+        group: the entry-point group that installed distributions announce plugins under.
+        base: the class that every plugin derives from, as ``module:class``; None if any class will do.
+    """
+
+    def __init__(self, kind: str, group: str, base: str | None = None) -> None:
+        self.kind = kind
+        self.group = group
+        self.base = base
+        self._decorated: dict[str, type[T]] = {}
+        self._loaded: dict[EntryPoint, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a class decorator that adds the class under ``name``.
+
+        Raises:
+            InputError: if the name is taken by another class, or the class does not derive from the base or leaves out
+                what the base wants to be told.
+        """
+
+        def add(plugin: type[T]) -> type[T]:
+            self.refuse_name(name)
+            self._refuse_stranger(name, plugin)
+            self._refuse_incomplete(name, plugin)
+            self._refuse_duplicate(name, plugin)
+            self._decorated[name] = plugin
+            return plugin
+
+        return add
+
+    def refuse_name(self, name: str) -> None:
+        """Raise InputError if a plugin cannot be called so."""
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"{self.kind} '{name}': found this name, allowed: small letters, digits and . _ -")
+
+    def _refuse_stranger(self, name: str, plugin: object) -> None:
+        # By name, since importing the base would import torch.
+        bases = [_address(base) for base in plugin.__mro__] if isinstance(plugin, type) else []
+        if not bases or self.base not in (None, *bases):
+            wanted = self.base or "a class"
+            raise InputError(f"{self.kind} '{name}': found {plugin!r}, allowed: a class derived from {wanted}")
+
+    def _refuse_incomplete(self, name: str, plugin: type[Any]) -> None:
+        """Refuse a class without a method that it must have, or a class variable that a base gives no value."""
+        if lacking := sorted(getattr(plugin, "__abstractmethods__", ())):
+            near = nearest(lacking[0], vars(plugin))
+            found = f"'{near}'" if near else "none"
+            raise InputError(f"{self.kind} '{name}': found {found}, allowed: a method '{lacking[0]}'")
+        for base in plugin.__mro__:
+            for variable, hint in inspect.get_annotations(base).items():
+                if "ClassVar" in str(hint) and not hasattr(plugin, variable):
+                    raise InputError(f"{self.kind} '{name}': found no {variable}, allowed: a class variable {variable}")
+
+    def _refuse_duplicate(self, name: str, plugin: type[T]) -> None:
+        here = _address(plugin)
+        taken = {point.value for point in self._announced().get(name, ())}
+        if name in self._decorated:
+            taken.add(_address(self._decorated[name]))
+        if others := taken - {here}:
+            raise InputError(f"{self.kind} '{name}': the name is taken by {min(others)}; {here} needs another")
+
+    def _announced(self) -> Mapping[str, Sequence[EntryPoint]]:
+        return _entry_points(self.group)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._announced(), *self._decorated}))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._decorated or name in self._announced()
+
+    def withdraw(self, name: str) -> None:
+        """Forget a plugin that was added by decorator, for another one to take its name."""
+        del self._decorated[name]
+
+    def decorated(self) -> tuple[str, ...]:
+        """The names that were added by decorator in this process, in order of registration."""
+        return tuple(self._decorated)
+
+    def get(self, name: str) -> type[T]:
+        """Import and return the plugin class called ``name``.
+
+        Raises:
+            InputError: if there is no such plugin (the message suggests a near name), if two distributions announce
+                it, if it cannot be imported, or if it is not a class derived from the base, or an incomplete one.
+        """
+        if name in self._decorated:
+            return self._decorated[name]
+        point = self._find(name)
+        if point in self._loaded:
+            return self._loaded[point]
+        try:
+            plugin = point.load()
+        except Exception as error:
+            raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {one_line(error)}") from error
+        self._refuse_stranger(name, plugin)
+        self._refuse_incomplete(name, plugin)
+        self._loaded[point] = plugin
+        return plugin  # type: ignore[no-any-return]
+
+    def _find(self, name: str) -> EntryPoint:
+        announced = self._announced()
+        if name not in announced:
+            hint = did_you_mean(name, list(self))
+            raise InputError(f"unknown {self.kind} '{name}'{hint} (known: {', '.join(self)})")
+        values = sorted({point.value for point in announced[name]})
+        if len(values) > 1:
+            raise InputError(
+                f"{self.kind} '{name}' is announced as {' and as '.join(values)}: "
+                "uninstall all but one of these distributions"
+            )
+        return announced[name][0]
+
+    def origin(self, name: str) -> Origin:
+        """Tell where a plugin is defined, without importing it.
+
+        A plugin whose source cannot be found or parsed has an origin too, so that one broken plugin spoils no list.
+
+        Raises:
+            InputError: if there is no such plugin, or two distributions announce it.
+        """
+        module, _, qualname = self._module_and_class(name)
+        file = source_file(module)
+        if file is None:
+            return Origin(module, qualname, "?", 0, "")
+        try:
+            tree = parse(file, file.read_bytes())
+        except InputError:
+            return Origin(module, qualname, str(file), 1, "")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == qualname.rpartition(".")[2]:
+                summary = (ast.get_docstring(node) or "").partition("\n")[0]
+                return Origin(module, qualname, str(file), node.lineno, summary)
+        return Origin(module, qualname, str(file), 1, "")
+
+    def fingerprint(self, name: str) -> str:
+        """Hash the code that a plugin consists of; see `code_fingerprint`."""
+        return code_fingerprint(self._module_and_class(name)[0])
+
+    def packages(self, name: str) -> tuple[str, ...]:
+        """Return the distributions that a plugin's own modules import, sorted; of a plugin of AdvSER's, none."""
+        return imported_distributions(self._module_and_class(name)[0])
+
+    def _module_and_class(self, name: str) -> tuple[str, str, str]:
+        value = _address(self._decorated[name]) if name in self._decorated else self._find(name).value
+        return value.partition(":")
+
+
+def _address(plugin: type[Any]) -> str:
+    return f"{plugin.__module__}:{plugin.__qualname__}"
+
+
+@cache
+def _entry_points(group: str) -> Mapping[str, Sequence[EntryPoint]]:
+    """Return what distributions announce in a group, by name."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, list[EntryPoint]] = {}
+    # A distribution that is installed twice (a wheel beside an editable copy) announces each plugin twice.
+    for point in dict.fromkeys(entry_points(group=group)):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def load_plugin_file(path: Path) -> ModuleType:
+    """Import a Python file so that its decorators register what it defines; at a second call do nothing.
+
+    The file may import modules that lie beside it: its folder is searched last.
+
+    Raises:
+        InputError: if the file is missing or cannot be imported.
+    """
+    if not path.is_file():
+        raise InputError(f"plugin file {path}: not found")
+    path = path.resolve()
+    name = f"{PLUGIN_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    contents = hashlib.sha256(path.read_bytes()).hexdigest()
+    if name in sys.modules:
+        if sys.modules[name].__dict__["__contents__"] != contents:
+            raise InputError(f"plugin file {path}: changed since this process loaded it; start the process anew")
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"plugin file {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__contents__"] = contents
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"plugin file {path}: {one_line(error)}") from error
+    return module
+
+
+def plugin_files(path: Path) -> dict[str, Path]:
+    """Return a plugin file and the modules beside it that it imports, by their path from its folder.
+
+    Raises:
+        InputError: if it cannot be imported.
+    """
+    behind = closure(load_plugin_file(path).__name__)
+    folder = path.resolve().parent
+    files = sorted(part.file for name, part in behind.items() if name.partition(".")[0] != "advser")
+    for file in files:
+        if not file.is_relative_to(folder):
+            raise InputError(f"plugin file {path}: imports {file}, allowed beside it: files in its own folder")
+    return {file.relative_to(folder).as_posix(): file for file in files}
+
+
+def plugin_names(module: ModuleType, registries: Iterable[Registry[Any]]) -> list[str]:
+    """Return the names under which the classes of a plugin file, and of the modules beside it, were registered."""
+    beside = {name for name in closure(module.__name__) if not name.startswith("advser.")}
+    return [name for registry in registries for name in registry.decorated() if registry.get(name).__module__ in beside]

@@ -1,0 +1,171 @@
+"""The RESULTS folder: one long table, one row a clip and cell, and the circumstances of the run.
+
+``results.parquet`` has one row a cell and metric, ``examples.parquet`` one row a cell and clip, with a column a metric
+that measures clips (`advser.results.schema`), ``run.json`` what the run was (`advser.store.provenance`, the suite in
+full, notes, failures). A value is NaN exactly where the status is not ``ok``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from advser.errors import InputError
+from advser.results.schema import (
+    EXAMPLES_FILE,
+    EXAMPLES_SCHEMA,
+    POOLED_FILE,
+    POOLED_SCHEMA,
+    RANKS_FILE,
+    RANKS_SCHEMA,
+    RUN_FILE,
+    SCHEMA_VERSION,
+    TABLE_FILE,
+    TABLE_SCHEMA,
+    check_table,
+    conform,
+    no_examples,
+    no_pooled,
+    no_ranks,
+    upgraded,
+    with_further_numbers,
+)
+from advser.store.artefacts import replacing
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is shown: column heading, unit, decimals."""
+
+    title: str
+    unit: str = ""
+    decimals: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a run found.
+
+    Attributes:
+        table: columns `TABLE_SCHEMA`, one row a cell and metric, in the order of the suite.
+        examples: columns `EXAMPLES_SCHEMA` and further columns of numbers; empty in published results.
+        run: ``notes`` (texts that every board prints) and ``failures`` (a list), with anything that describes the
+            run: `advser.store.provenance`, ``suite``, ``jobs``, and ``metrics``: name → ``{title, unit, decimals}``.
+        ranks: columns `RANKS_SCHEMA`; empty in older results.
+        pooled: columns `POOLED_SCHEMA`; empty where there is one seed.
+
+    Raises:
+        InputError: if columns are missing or of the wrong type, a status is unknown, a value is not NaN exactly
+            where the status is not ``ok``, a cell and metric occur twice, or ``run`` lacks a key.
+    """
+
+    table: pd.DataFrame
+    examples: pd.DataFrame
+    run: dict[str, Any]
+    ranks: pd.DataFrame = field(default_factory=no_ranks)
+    pooled: pd.DataFrame = field(default_factory=no_pooled)
+
+    def __post_init__(self) -> None:
+        _check_run(self.run, RUN_FILE)
+        object.__setattr__(self, "table", conform(self.table, TABLE_SCHEMA, TABLE_FILE))
+        check_table(self.table, TABLE_FILE)
+        schema = with_further_numbers(self.examples, EXAMPLES_SCHEMA)
+        object.__setattr__(self, "examples", conform(self.examples, schema, EXAMPLES_FILE))
+        object.__setattr__(self, "ranks", conform(self.ranks, RANKS_SCHEMA, RANKS_FILE))
+        object.__setattr__(self, "pooled", conform(self.pooled, POOLED_SCHEMA, POOLED_FILE))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The texts that every board prints."""
+        return tuple(self.run["notes"])
+
+    def metric(self, name: str) -> MetricInfo:
+        """Return how a metric is shown; one that the run does not describe is shown under its own name."""
+        described = self.run.get("metrics", {}).get(name, {})
+        return MetricInfo(described.get("title", name), described.get("unit", ""), described.get("decimals", 3))
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Self:
+        """Read a RESULTS folder.
+
+        ``examples.parquet`` may be absent, as in published results, and so may ``ranks.parquet`` and
+        ``pooled.parquet``.
+
+        Raises:
+            InputError: if the folder or a file is missing or corrupt, has the wrong columns, or is of a newer schema.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise InputError(f"results {directory}: no such folder, allowed: a folder that `advser run` wrote")
+        run = _read_run(directory / RUN_FILE)
+        table = upgraded(_read_parquet(directory / TABLE_FILE), TABLE_SCHEMA, run)
+        examples = directory / EXAMPLES_FILE
+        try:
+            ranks = _read_or(directory / RANKS_FILE, no_ranks())
+            pooled = _read_or(directory / POOLED_FILE, no_pooled())
+            return cls(table, _read_examples(examples, run), run, ranks, pooled)
+        except InputError as error:
+            raise InputError(f"results {directory}: {error}") from None
+
+    def save(self, directory: Path) -> None:
+        """Write the files into ``directory``, each beside and renamed; ranks and pooled figures if there are any."""
+        for name, frame in ((RANKS_FILE, self.ranks), (POOLED_FILE, self.pooled)):
+            if frame.empty:
+                (directory / name).unlink(missing_ok=True)
+            else:
+                with replacing(directory / name) as path:
+                    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+        for name, frame in ((EXAMPLES_FILE, self.examples), (TABLE_FILE, self.table)):
+            with replacing(directory / name) as path:
+                pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+        with replacing(directory / RUN_FILE) as path:
+            text = json.dumps({**self.run, "schema": SCHEMA_VERSION}, indent=2, ensure_ascii=False, allow_nan=False)
+            path.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_or(path: Path, otherwise: pd.DataFrame) -> pd.DataFrame:
+    return _read_parquet(path) if path.exists() else otherwise
+
+
+def _read_examples(path: Path, run: Mapping[str, Any]) -> pd.DataFrame:
+    return upgraded(_read_parquet(path), EXAMPLES_SCHEMA, run) if path.exists() else no_examples()
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"results {path}: no such file, allowed: a folder that `advser run` wrote")
+    try:
+        # Without its metadata the file says nothing of how pandas should rebuild it: columns only.
+        return pq.read_table(path).replace_schema_metadata(None).to_pandas()  # type: ignore[no-any-return]
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"results {path}: no such file, allowed: a folder that `advser run` wrote")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
+    if not isinstance(run, dict):
+        raise InputError(f"results {path}: found {type(run).__name__}, allowed: a mapping of keys")
+    version = run.get("schema")
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise InputError(f"results {path}: schema: found {version!r}, allowed: {SCHEMA_VERSION} (is advser older?)")
+    return run
+
+
+def _check_run(run: Mapping[str, Any], file: str) -> None:
+    notes = run.get("notes")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise InputError(f"{file}: notes: found {notes!r}, allowed: a list of texts")
+    if not isinstance(run.get("failures"), list):
+        raise InputError(f"{file}: failures: found {run.get('failures')!r}, allowed: a list")

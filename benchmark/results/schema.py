@@ -1,0 +1,261 @@
+"""The tables of a RESULTS folder: their files, columns and types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from advser.errors import InputError
+
+SCHEMA_VERSION: Final = 4
+"""Version 2 added the key ``part``, and to the examples what the victim's detector says; version 3 the tables
+``ranks.parquet`` and ``pooled.parquet``, and the anchors; version 4 to the examples ``model_key``."""
+
+TABLE_FILE: Final = "results.parquet"
+RANKS_FILE: Final = "ranks.parquet"
+POOLED_FILE: Final = "pooled.parquet"
+EXAMPLES_FILE: Final = "examples.parquet"
+RUN_FILE: Final = "run.json"
+SAMPLES_FOLDER: Final = "samples"
+"""Where a few clips of every cell are, as `advser.execution.samples` writes them."""
+
+SAMPLES_INDEX: Final = "index.json"
+"""The file in it that tells what each of them is."""
+
+
+Status = Literal["ok", "failed", "not-applicable"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+
+CLEAN: Final = "none"
+"""The attack of the clean cell."""
+
+MEASURED_ANEW: Final = ("seconds",)
+"""Metrics that differ from run to run and from machine to machine."""
+
+_KEY_FIELDS: Final = [
+    pa.field("suite", pa.string()),
+    pa.field("part", pa.string()),
+    pa.field("corpus", pa.string()),
+    pa.field("task", pa.string()),
+    pa.field("protocol", pa.string()),
+    pa.field("split", pa.string()),
+    pa.field("seed", pa.int64()),
+    pa.field("model", pa.string()),
+    pa.field("defense", pa.string()),
+    pa.field("attack", pa.string()),
+    pa.field("params", pa.string()),
+    pa.field("domain", pa.string()),
+    pa.field("delivery", pa.string()),
+    pa.field("labels", pa.string()),
+    pa.field("access", pa.string()),
+    pa.field("norm", pa.string()),
+    pa.field("epsilon", pa.float64()),
+    pa.field("epsilon_unit", pa.string()),
+    pa.field("source_model", pa.string()),
+    pa.field("source_defense", pa.string()),
+]
+
+KEYS: Final[tuple[str, ...]] = tuple(field.name for field in _KEY_FIELDS)
+"""What names a cell. ``params`` is the JSON text of the attack's parameters; ``epsilon`` is NaN where there is no
+budget; ``source_model`` and ``source_defense`` name the surrogate where ``access`` is ``transfer``. A text that does
+not apply is empty."""
+
+TABLE_SCHEMA: Final = pa.schema(
+    [
+        *_KEY_FIELDS,
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("ci_low", pa.float64()),
+        pa.field("ci_high", pa.float64()),
+        pa.field("n", pa.int64()),
+        pa.field("n_failed", pa.int64()),
+        pa.field("status", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("higher_is_better", pa.bool_()),
+    ]
+)
+"""Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips count,
+``n_failed`` could not be measured; ``reason`` says why a value is missing, or why clips are."""
+
+Among = Literal["model", "defense", "attacks", "leaderboard"]
+"""With what an entry is compared: the defenses of one model, the models with one defense, the attacks on one victim in
+one place with one budget, or all victims under the worst of their attacks."""
+
+FEWEST: Final = 6
+"""Fewest speakers with whom the sign-flip test can tell two entries apart: 2 of 2^5 flips would be more than .05."""
+
+RANKS_SCHEMA: Final = pa.schema(
+    [
+        *(key for key in _KEY_FIELDS if key.name not in ("seed", "source_model", "source_defense")),
+        pa.field("among", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("ci_low", pa.float64()),
+        pa.field("ci_high", pa.float64()),
+        pa.field("spread", pa.float64()),
+        pa.field("rank", pa.int64()),
+        pa.field("rank_low", pa.int64()),
+        pa.field("rank_high", pa.int64()),
+        pa.field("tie", pa.int64()),
+        pa.field("difference", pa.float64()),
+        pa.field("difference_low", pa.float64()),
+        pa.field("difference_high", pa.float64()),
+        pa.field("p", pa.float64()),
+        pa.field("entries", pa.int64()),
+        pa.field("speakers", pa.int64()),
+        pa.field("seeds", pa.int64()),
+        pa.field("attacks", pa.int64()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Columns of the ranks, as ``docs/results.md`` describes them. ``rank``, its interval and ``tie`` are 0 exactly where
+there is a ``reason`` why an entry has no rank."""
+
+POOLED_SCHEMA: Final = pa.schema(
+    [
+        *(column for column in TABLE_SCHEMA if column.name != "seed"),
+        pa.field("spread", pa.float64()),
+        pa.field("seeds", pa.int64()),
+    ]
+)
+"""Columns of the figures over all seeds: those of the table but ``seed``, the standard deviation over seeds, and how
+many there are."""
+
+EXAMPLES_SCHEMA: Final = pa.schema(
+    [
+        *_KEY_FIELDS,
+        pa.field("fold", pa.string()),
+        pa.field("clip", pa.string()),
+        pa.field("speaker", pa.string()),
+        pa.field("label", pa.int64()),
+        pa.field("prediction", pa.int64()),
+        pa.field("clean_prediction", pa.int64()),
+        pa.field("source_prediction", pa.int64()),
+        pa.field("loss", pa.float64()),
+        pa.field("margin", pa.float64()),
+        pa.field("detection", pa.float64()),
+        pa.field("clean_detection", pa.float64()),
+        pa.field("transcript", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("word_errors", pa.float64()),
+        pa.field("clean_word_errors", pa.float64()),
+        pa.field("words", pa.float64()),
+        pa.field("char_errors", pa.float64()),
+        pa.field("clean_char_errors", pa.float64()),
+        pa.field("chars", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("forwards", pa.float64()),
+        pa.field("backwards", pa.float64()),
+        pa.field("audio_key", pa.string()),
+        pa.field("model_key", pa.string()),
+    ]
+)
+"""Columns of the examples. ``label`` and the predictions are class numbers (−1: there is none); ``seconds``,
+``forwards`` and ``backwards`` are the cost of crafting the clip; ``audio_key`` is the store's key of the sound that
+was judged, ``model_key`` that of the trained model that judged it; ``detection`` and ``clean_detection`` are the logits
+of the victim's detector (above 0: taken for adversarial). NaN: not measured, or no detector. Further columns of numbers
+hold what clip metrics measured (``snr``, ``pesq``, …)."""
+
+_NEITHER_MAY_BE_BETTER: Final = "higher_is_better"
+"""The one column beside texts and numbers that may be empty: of a metric that has no better direction."""
+
+_ADDED: Final[dict[int, dict[str, Any]]] = {
+    2: {"part": "", "detection": np.nan, "clean_detection": np.nan},
+    4: {"model_key": ""},
+}
+"""Version → the columns that it added, with what older tables have there."""
+
+
+def value_text(value: Any) -> str:
+    """Return a parameter's value as titles and boards show it: numbers in their shortest form, else JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return json.dumps(value, sort_keys=True)
+    return f"{value:g}"
+
+
+def no_examples() -> pd.DataFrame:
+    """Return an examples table without rows."""
+    return EXAMPLES_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
+def no_ranks() -> pd.DataFrame:
+    """Return a table of ranks without rows."""
+    return RANKS_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
+def no_pooled() -> pd.DataFrame:
+    """Return a table of figures over all seeds without rows."""
+    return POOLED_SCHEMA.empty_table().to_pandas()  # type: ignore[no-any-return]
+
+
+def upgraded(frame: pd.DataFrame, schema: pa.Schema, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table of an older schema with the columns that were added since."""
+    later = [columns for since, columns in _ADDED.items() if run["schema"] < since]
+    added = {name: value for columns in later for name, value in columns.items()}
+    return frame.assign(**{name: value for name, value in added.items() if name in schema.names and name not in frame})
+
+
+def conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
+    """Return ``frame`` with exactly the schema's columns, types and order; absent texts become empty.
+
+    Raises:
+        InputError: if a column is missing, unknown or of another type; ``file`` is named in it.
+    """
+    missing = [name for name in schema.names if name not in frame.columns]
+    if missing:
+        raise InputError(f"{file}: found no column {', '.join(missing)}, allowed: {', '.join(schema.names)}")
+    unknown = [str(name) for name in frame.columns if name not in schema.names]
+    if unknown:
+        raise InputError(f"{file}: found unknown column {', '.join(unknown)}, allowed: {', '.join(schema.names)}")
+    columns = {}
+    for wanted in schema:
+        column = frame[wanted.name]
+        if pa.types.is_string(wanted.type):
+            column = column.astype(object).where(column.notna(), "")
+        try:
+            array = pa.Array.from_pandas(column, type=wanted.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file}: column {wanted.name}: {reason}, allowed: {wanted.type}") from None
+        if array.null_count and not (pa.types.is_floating(wanted.type) or wanted.name == _NEITHER_MAY_BE_BETTER):
+            raise InputError(f"{file}: column {wanted.name}: found empty values, allowed: {wanted.type}")
+        columns[wanted.name] = array.to_pandas()
+    return pd.DataFrame(columns, columns=schema.names)
+
+
+def with_further_numbers(frame: pd.DataFrame, schema: pa.Schema) -> pa.Schema:
+    """Return a schema with the columns that a table has beside it, as numbers."""
+    further = [name for name in frame.columns if name not in schema.names]
+    return pa.schema([*schema, *(pa.field(str(name), pa.float64()) for name in further)])
+
+
+def check_table(table: pd.DataFrame, file: str) -> None:
+    """Refuse a table of figures that contradicts itself.
+
+    Raises:
+        InputError: if a status is unknown, a value is not NaN exactly where the status is not ``ok``, or a cell and
+            metric occur twice; ``file`` is named in it.
+    """
+    unknown = sorted(set(table["status"]) - set(STATUSES))
+    if unknown:
+        raise InputError(f"{file}: column status: found '{unknown[0]}', allowed: {', '.join(STATUSES)}")
+    wrong = table[(table["status"] == "ok") == table["value"].isna()]
+    if len(wrong):
+        row = wrong.iloc[0]
+        raise InputError(
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']}: found value {row['value']} with status "
+            f"{row['status']}, allowed: a number exactly where the status is ok"
+        )
+    twice = table[table.duplicated([*KEYS, "metric"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise InputError(
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']} is there twice, allowed: once a cell"
+        )

@@ -1,0 +1,1 @@
+"""From judged examples to figures, intervals and ranks."""

@@ -1,0 +1,243 @@
+"""The table of ranks: which entries of a run are compared with which, and how each stands among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+
+from advser.metrics.base import Array, Metric
+from advser.metrics.recognition import UAR, Accuracy
+from advser.plan.worst_case import choices, columns_of, members
+from advser.results.schema import CLEAN, RANKS_SCHEMA, Among, no_ranks, value_text
+from advser.scoring.bootstrap import aligned_sums
+from advser.scoring.significance import Pooled, Standing, pooled, standings
+from advser.suite.schema import Suite, WorstCase
+
+RANKED: Final = (UAR, Accuracy)
+"""Metrics by which entries are ranked."""
+
+WORST: Final = "worst-case"
+"""Attack of the leaderboard's rows where the suite declares no worst case of its own."""
+
+_SETTING: Final = ("suite", "part", "corpus", "task", "protocol", "split")
+_VICTIM: Final = ("model", "defense")
+_ATTACK: Final = ("attack", "params", "labels", "access")
+_PLACE: Final = ("domain", "delivery", "norm", "epsilon", "epsilon_unit")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A cell's key columns, and its clips with what was said of them."""
+
+    columns: Mapping[str, Any]
+    clips: pd.DataFrame
+
+    @property
+    def own(self) -> bool:
+        """Whether the victim was attacked with its own examples, or with what knows of none."""
+        return not (self.columns["access"] == "transfer" and self.columns["source_model"])
+
+    @property
+    def control(self) -> bool:
+        """Whether the perturbation knows nothing of any model; the clean cell's too."""
+        return bool(self.columns["access"] == "blind")
+
+    def values(self, keys: Iterable[str]) -> tuple[Any, ...]:
+        """Return some of the key columns."""
+        return tuple(self.columns[key] for key in keys)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is ranked: its keys, for each seed the cells of which each clip's worst counts, and what it lacks."""
+
+    keys: Mapping[str, Any]
+    cells: tuple[tuple[Judged, ...], ...]
+    lacks: str = ""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Entries that are compared with each other."""
+
+    among: Among
+    keys: Mapping[str, Any]
+    entries: tuple[_Entry, ...]
+
+
+def ranks(judged: Sequence[Judged], suite: Suite, metrics: Mapping[str, Metric], classes: int) -> pd.DataFrame:
+    """Return the table of ranks (`advser.results.schema.RANKS_SCHEMA`).
+
+    Args:
+        judged: the cells of one setting, all seeds, and the rows for the worst of several attacks.
+        suite: what was run; its worst cases are the leaderboard's, and every place that has none is ranked under the
+            worst of all its attacks, budget by budget.
+        metrics: those of the suite, by title; the `RANKED` ones are used.
+        classes: number of classes.
+    """
+    if not judged:
+        return no_ranks()
+    table = _Table(suite, {title: metric for title, metric in metrics.items() if isinstance(metric, RANKED)}, classes)
+    setting = dict(zip(_SETTING, judged[0].values(_SETTING), strict=True))
+    rows = [{**setting, **row} for field in _fields(judged, suite) for row in table.rows(field)]
+    return pd.DataFrame(rows, columns=RANKS_SCHEMA.names) if rows else no_ranks()
+
+
+def _fields(judged: Sequence[Judged], suite: Suite) -> Iterator[_Field]:
+    seeds = list(dict.fromkeys(cell.columns["seed"] for cell in judged))
+    declared = {worst.name for worst in suite.worst}
+    own = [cell for cell in judged if cell.own]
+    victims = _distinct(own, _VICTIM)
+    for keys in _distinct(own, (*_ATTACK, *_PLACE)):
+        entries = [_entry(victim, _having(own, keys), seeds) for victim in victims]
+        yield from _by("model", keys, entries)
+        yield from _by("defense", keys, entries)
+    attacks = [cell for cell in own if not cell.control and cell.columns["attack"] not in {CLEAN, *declared}]
+    for keys in _distinct(attacks, (*_VICTIM, *_PLACE)):
+        here = _having(attacks, keys)
+        yield _Field("attacks", keys, tuple(_entry(one, here, seeds) for one in _distinct(here, _ATTACK)))
+    yield from _leaderboard([cell for cell in judged if cell.columns["attack"] not in declared], suite, victims, seeds)
+
+
+def _by(among: Literal["model", "defense"], keys: Mapping[str, Any], entries: Sequence[_Entry]) -> Iterator[_Field]:
+    """Yield the entries of each model, or of each defense."""
+    for value in dict.fromkeys(entry.keys[among] for entry in entries):
+        yield _Field(among, keys, tuple(entry for entry in entries if entry.keys[among] == value))
+
+
+def _distinct(cells: Iterable[Judged], keys: Sequence[str]) -> list[dict[str, Any]]:
+    found = dict.fromkeys(cell.values(keys) for cell in cells)
+    return [dict(zip(keys, values, strict=True)) for values in found]
+
+
+def _having(cells: Iterable[Judged], keys: Mapping[str, Any]) -> list[Judged]:
+    wanted = tuple(keys.values())
+    return [cell for cell in cells if cell.values(keys) == wanted]
+
+
+def _entry(keys: Mapping[str, Any], cells: Sequence[Judged], seeds: Sequence[int]) -> _Entry:
+    """Return an entry with one cell a seed."""
+    mine = {cell.columns["seed"]: cell for cell in _having(cells, keys)}
+    lacking = [seed for seed in seeds if seed not in mine]
+    lacks = "" if not lacking else "this cell" if not mine else f"seed {', '.join(map(str, lacking))}"
+    return _Entry(keys, tuple((cell,) for cell in mine.values()), lacks)
+
+
+def _leaderboard(
+    judged: Sequence[Judged], suite: Suite, victims: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+) -> Iterator[_Field]:
+    """Yield the clean cells, and in each place the worst of what each victim was attacked with."""
+    clean = [cell for cell in judged if cell.columns["attack"] == CLEAN]
+    for keys in _distinct(clean, (*_ATTACK, *_PLACE)):
+        yield _Field("leaderboard", keys, tuple(_entry(victim, clean, seeds) for victim in victims))
+    for worst in [*suite.worst, *_undeclared(judged, suite)]:
+        of_victims = list(members(judged, worst))
+        together = [cell for cells in of_victims for cell in cells]
+        if together:
+            columns = columns_of(together, worst)
+            keys = {key: columns[key] for key in (*_ATTACK, *_PLACE)}
+            expected = list(dict.fromkeys(_configuration(cell) for cell in together if cell.own))
+            entries = [_worst_of(victim, of_victims, expected, seeds) for victim in victims]
+            yield _Field("leaderboard", keys, tuple(entries))
+
+
+def _undeclared(judged: Sequence[Judged], suite: Suite) -> Iterator[WorstCase]:
+    """Yield a worst case for each place that has none in the suite, and each budget there."""
+    attacks = [cell for cell in judged if cell.own and not cell.control]
+    taken = {(worst.domain, worst.delivery) for worst in suite.worst}
+    for place in _distinct(attacks, ("domain", "delivery")):
+        here = [cell for cell in _having(attacks, place) if tuple(place.values()) not in taken]
+        budgets = [budget for budget in _distinct(here, ("norm", "epsilon")) if budget["epsilon"] is not None]
+        budgets.sort(key=lambda budget: (budget["norm"], budget["epsilon"]))
+        for budget in budgets or [{}] * bool(here):
+            yield WorstCase(name=WORST, **place, **budget)
+
+
+def _worst_of(
+    victim: Mapping[str, Any], of_victims: Sequence[Sequence[Judged]], expected: Sequence[str], seeds: Sequence[int]
+) -> _Entry:
+    by_seed = {cells[0].columns["seed"]: tuple(cells) for cells in of_victims if _having(cells[:1], victim)}
+    had = [{_configuration(cell) for cell in by_seed.get(seed, ())} for seed in seeds]
+    lacking = [attack for attack in expected if any(attack not in there for there in had)]
+    return _Entry(victim, tuple(by_seed.values()), ", ".join(dict.fromkeys(lacking)))
+
+
+def _configuration(cell: Judged) -> str:
+    """Return what tells an attack from the others, for people: it is what a victim may lack."""
+    given = [f"{name}={value_text(value)}" for name, value in json.loads(cell.columns["params"]).items()]
+    labels = [f"{cell.columns['labels']} labels"] if cell.columns["labels"] != "none" else []
+    return f"{cell.columns['attack']} ({', '.join([*given, *labels])})"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Makes the rows of a field."""
+
+    suite: Suite
+    metrics: Mapping[str, Metric]
+    classes: int
+
+    def rows(self, field: _Field) -> Iterator[dict[str, Any]]:
+        if len(field.entries) < 2 and field.among != "leaderboard":
+            return
+        speakers = _speakers(field)
+        for title, metric in self.metrics.items():
+            sums = [self._sums(metric, entry, speakers) for entry in field.entries]
+            lacks = [_lacks(entry, summed) for entry, summed in zip(field.entries, sums, strict=True)]
+            complete = [summed for summed, lack in zip(sums, lacks, strict=True) if summed is not None and not lack]
+            draws, lowest = self.suite.bootstrap, field.among == "attacks"
+            found = iter(standings(metric, complete, draws, 0, lowest=lowest) if complete else ())
+            for entry, summed, lack in zip(field.entries, sums, lacks, strict=True):
+                keys = {"among": field.among, **field.keys, **entry.keys, "metric": title}
+                counts = {"seeds": len(entry.cells), "entries": len(complete), "speakers": len(speakers),
+                          "attacks": max(map(_attacks, entry.cells), default=0)}  # fmt: skip
+                if not lack:
+                    yield {**keys, **counts, **_standing(next(found)), "reason": ""}
+                else:
+                    figure = None if summed is None else pooled(metric, summed, draws, 0)
+                    yield {**keys, **counts, **_unranked(figure), "reason": f"no rank: it lacks {lack}"}
+
+    def _sums(self, metric: Metric, entry: _Entry, speakers: Sequence[str]) -> Array | None:
+        """Return the statistics of each clip's worst cell, summed by speaker (R, S, k); None without any figure."""
+        summed = []
+        for cells in entry.cells:
+            statistics = np.stack([metric.statistics(cell.clips, self.classes) for cell in cells])
+            chosen = choices([cell.clips for cell in cells])
+            worst = statistics[chosen, np.arange(len(chosen))]
+            if np.isnan(worst).any() or np.isnan(statistics).any():
+                return None
+            summed.append(aligned_sums(worst, cells[0].clips["speaker"].to_numpy(), speakers))
+        return np.stack(summed) if summed else None
+
+
+def _attacks(cells: Sequence[Judged]) -> int:
+    """Return how many of the cells that count with each clip's worst are attacks or controls; a clean one alone is."""
+    return sum(cell.columns["attack"] != CLEAN for cell in cells) or len(cells)
+
+
+def _lacks(entry: _Entry, summed: Array | None) -> str:
+    failed = ["a figure"] if entry.cells and summed is None else []
+    return ", ".join([*filter(None, [entry.lacks]), *failed])
+
+
+def _speakers(field: _Field) -> list[str]:
+    cells = [cell for entry in field.entries for of_seed in entry.cells for cell in of_seed]
+    return sorted({name for cell in cells for name in cell.clips["speaker"].astype(str)})
+
+
+def _standing(one: Standing) -> dict[str, Any]:
+    own = {name: getattr(one, name) for name in ("rank", "rank_low", "rank_high", "tie", "p")}
+    difference = {name: getattr(one, name) for name in ("difference", "difference_low", "difference_high")}
+    return {**one.figure.columns, **own, **difference}
+
+
+def _unranked(figure: Pooled | None) -> dict[str, Any]:
+    nothing = float("nan")
+    there = Pooled(nothing, nothing, nothing, nothing) if figure is None else figure
+    missing = dict.fromkeys(("difference", "difference_low", "difference_high", "p"), nothing)
+    return {**there.columns, **dict.fromkeys(("rank", "rank_low", "rank_high", "tie"), 0), **missing}

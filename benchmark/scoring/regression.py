@@ -1,0 +1,183 @@
+"""What moved between two results of one protocol, and what of it is a regression.
+
+Both were judged on the same clips, so they are compared clip by clip: what is hard in a clip is hard in both, and
+cancels. Intervals over speakers, as boards have them, ask another question: what other speakers would bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from advser.errors import InputError, did_you_mean
+from advser.results.folder import Results
+from advser.results.schema import MEASURED_ANEW
+from advser.scoring.clip_pairs import Pairs, plain, settings
+from advser.scoring.comparison_notes import remarks
+from advser.scoring.differences import CELL, Comparison, Gate, Move, Verdict
+from advser.scoring.paired_test import corrected
+from advser.suite.reserved import ANCHORS
+
+LEVEL: Final = 0.05
+"""Chance that a comparison calls anything a regression where base and new results are alike."""
+
+_ROUNDING: Final = 1e-9
+
+
+def compare(base: Results, new: Results, gates: Sequence[Gate] = (), level: float = LEVEL) -> Comparison:
+    """Compare two results of one protocol.
+
+    A gated figure is a regression if it is worse by more than the tolerance *and* the paired test tells this from
+    chance: its p, corrected for all gated figures (`advser.scoring.paired_test.corrected`), is at most ``level``.
+    Where there is no test, the tolerance alone decides, and a note says so.
+
+    Args:
+        base: what is compared with.
+        new: what is judged.
+        gates: by default every metric that has a better direction and a test, with the tolerance 0.
+        level: chance of a false alarm over all gated figures; 1: the tolerance alone decides.
+
+    Raises:
+        InputError: if the protocols, clips or labels differ, or a gate names no metric of the base.
+    """
+    _refuse_protocols(base, new)
+    gated = {gate.metric: gate for gate in gates or _usual(base)}
+    _refuse_metrics(gated, base)
+    moves = [replace(move, **_gate(move, gated)) for move in _moves(base, new)]
+    moves = _judged(moves, level)
+    return Comparison(tuple(moves), level, tuple(remarks(moves, base, new, level)))
+
+
+def gates_of(base: Results, texts: Mapping[str, str]) -> list[Gate]:
+    """Return gates as a command line has them: metric → the largest change for the worse that passes, with its sign.
+
+    Raises:
+        InputError: if a metric is unknown or has no better direction, or a text is no number or one for the better.
+    """
+    _refuse_metrics(texts, base)
+    found = []
+    for name, text in texts.items():
+        better = base.table.loc[base.table["metric"] == name, "higher_is_better"].iloc[0]
+        if pd.isna(better):
+            raise InputError(
+                f"--fail-on {name}={text}: found a metric without a better direction, allowed: one with it"
+            )
+        allowed = "a number ≤ 0, since higher is better" if better else "a number ≥ 0, since lower is better"
+        try:
+            delta = float(text)
+        except ValueError:
+            delta = float("nan")
+        worse = -delta if better else delta
+        if not 0 <= worse < float("inf"):
+            raise InputError(f"--fail-on {name}={text}: found '{text}', allowed: {allowed}")
+        found.append(Gate(name, worse))
+    return found
+
+
+def _usual(base: Results) -> list[Gate]:
+    directed = base.table[base.table["higher_is_better"].notna()]
+    tested = [] if base.examples.empty else dict.fromkeys(directed["metric"])
+    return [Gate(metric) for metric in tested if metric not in MEASURED_ANEW]
+
+
+def _refuse_metrics(gated: Mapping[str, object], base: Results) -> None:
+    known = list(dict.fromkeys(base.table["metric"]))
+    for name in gated:
+        if name not in known:
+            raise InputError(f"metric '{name}': allowed: {', '.join(known)}{did_you_mean(name, known)}")
+
+
+def _protocol(results: Results) -> dict[str, Any]:
+    """Return what two results must have in common for their figures to mean the same."""
+    parts = settings(results)
+    found: dict[str, Any] = {"parts": [setting.part for setting in parts]}
+    for setting in parts:
+        said = setting.model_dump(include={"corpus", "task", "classes", "protocol", "folds"})
+        said = {key: "all" if value is None else value for key, value in said.items()}
+        found |= {f"{setting.part or 'suite'}.{key}": value for key, value in said.items()}
+        found[f"{setting.part or 'suite'}.seeds"] = len(setting.seeds)
+    heard = results.run.get("transcribers", {})
+    return found | {
+        f"transcriber{part and f' of {part}'}": {key: engine[key] for key in ("name", "params", "model")}
+        for part, engine in heard.items()
+    }
+
+
+def _refuse_protocols(base: Results, new: Results) -> None:
+    before, after = _protocol(base), _protocol(new)
+    for key in {**before, **after}:
+        if before.get(key) != after.get(key):
+            raise InputError(f"{key}: found {after.get(key)}, allowed: that of the base, {before.get(key)}")
+
+
+def _moves(base: Results, new: Results) -> Iterator[Move]:
+    before, after = _figures(base), _figures(new)
+    pairs = Pairs(base, new)
+    for place in {**before, **after}:
+        *keys, metric = place
+        cell = dict(zip(CELL, keys, strict=True))
+        old, young = before.get(place), after.get(place)
+        either = young or old
+        assert either is not None
+        move = Move(cell, metric, _value(old), _value(young), either.higher_is_better)
+        if old is None or young is None or np.isnan(move.difference):
+            yield replace(move, reason=_why(old, young))
+        else:
+            yield pairs.tested(move)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    value: float
+    higher_is_better: bool | None
+    reason: str
+
+
+def _figures(results: Results) -> dict[tuple[Any, ...], _Figure]:
+    """Return the figures by cell and metric: means over seeds, NaN if any is missing."""
+    table = results.table[~results.table["model"].isin(ANCHORS)]
+    found = {}
+    for place, rows in table.groupby([*CELL, "metric"], dropna=False, sort=False):
+        better = rows["higher_is_better"].iloc[0]
+        reason = next((text for text in rows["reason"] if text), "")
+        direction = None if pd.isna(better) else bool(better)
+        found[plain(place)] = _Figure(float(rows["value"].mean(skipna=False)), direction, reason)
+    return found
+
+
+def _value(figure: _Figure | None) -> float:
+    return float("nan") if figure is None else figure.value
+
+
+def _why(old: _Figure | None, young: _Figure | None) -> str:
+    if young is None:
+        return "not among the new results"
+    if old is None:
+        return "not among the base"
+    return young.reason or old.reason
+
+
+def _gate(move: Move, gated: Mapping[str, Gate]) -> dict[str, Any]:
+    return {"tolerance": gated[move.metric].tolerance} if move.metric in gated else {}
+
+
+def _judged(moves: Sequence[Move], level: float) -> list[Move]:
+    tested = [row for row, move in enumerate(moves) if move.tolerance is not None and not np.isnan(move.p)]
+    least = [moves[row].least for row in tested]
+    adjusted = dict(zip(tested, corrected([moves[row].p for row in tested], least, level), strict=True))
+    found = (replace(move, adjusted=adjusted.get(row, float("nan"))) for row, move in enumerate(moves))
+    return [replace(move, verdict=_verdict(move, level)) for move in found]
+
+
+def _verdict(move: Move, level: float) -> Verdict:
+    if np.isnan(move.difference):
+        return "same" if np.isnan(move.base) and np.isnan(move.new) else "lost" if np.isnan(move.new) else "new"
+    if abs(move.difference) <= _ROUNDING:
+        return "same"
+    if move.tolerance is None or move.worsening <= move.tolerance + _ROUNDING:
+        return "better" if move.worsening < 0 else "worse" if move.worsening > 0 else "same"
+    return "noise" if move.adjusted > level + _ROUNDING else "regression"

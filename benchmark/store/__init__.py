@@ -1,0 +1,1 @@
+"""The artefact store: content-addressed, written beside and renamed."""

@@ -1,0 +1,1 @@
+"""Suites: what a run combines."""

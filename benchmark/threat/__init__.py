@@ -1,0 +1,1 @@
+"""Threat models: budgets, admission, targets, objectives."""

@@ -1,0 +1,1 @@
+"""Boards: tables of results."""

@@ -1,0 +1,190 @@
+"""A board in words: figures rounded, marks set and footnotes numbered, for every format that people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from advser.leaderboards.boards.board import Board, Cell, Column, best_rows, standing_of
+
+MISSING_MARK = "–"
+NOT_APPLICABLE_MARK = "n/a"
+FAILED_MARK = "†"
+_LONGEST_REASON = 240
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One field: its text, the number of its footnote (0: none), and whether it is marked as the best."""
+
+    text: str
+    footnote: int = 0
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A board as texts.
+
+    Attributes:
+        caption: the title and the facts.
+        header: a heading a column, a text a line.
+        measured: whether a column holds figures.
+        body: a list of fields a row.
+        sections: a heading a row, as in `Board`.
+        section_title: what the headings are.
+        best: what the marked figures are; empty if none is marked.
+        legend: what else is to be known of the figures.
+        marks: mark → what it means, of those that occur.
+        footnotes: the numbered ones, the first is number 1.
+        notes: what a reader must know.
+    """
+
+    caption: str
+    header: tuple[tuple[str, ...], ...]
+    measured: tuple[bool, ...]
+    body: tuple[tuple[Shown, ...], ...]
+    sections: tuple[str, ...]
+    section_title: str
+    best: str
+    legend: tuple[str, ...]
+    marks: dict[str, str]
+    footnotes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def sheet(board: Board) -> Sheet:
+    """Return a board in words."""
+    numbers: dict[str, int] = {}
+    shown = [_column(board, column, numbers) for column in board.columns]
+    return Sheet(
+        caption=_caption(board),
+        header=tuple(column.title for column in board.columns),
+        measured=tuple(column.measured for column in board.columns),
+        body=tuple(zip(*shown, strict=True)),
+        sections=board.sections,
+        section_title=board.section_title,
+        best=_best(board) if any(field.best for column in shown for field in column) else "",
+        legend=tuple(_legend(board)),
+        marks=_marks(board),
+        footnotes=tuple(numbers),
+        notes=board.notes,
+    )
+
+
+def panels(widths: Sequence[int], texts: int, limit: int, gap: int) -> list[list[int]]:
+    """Split columns into panels that are narrow enough; each repeats the columns of texts that it starts with.
+
+    Args:
+        widths: width of each column, in characters.
+        texts: number of leading columns that every panel repeats.
+        limit: width of a panel; a panel has at least one column of figures even if it is wider.
+        gap: characters between columns.
+
+    Returns:
+        The positions of each panel's columns.
+    """
+    leading = list(range(texts))
+    found: list[list[int]] = [list(leading)]
+    for position in range(texts, len(widths)):
+        wider = [*found[-1], position]
+        if sum(widths[i] for i in wider) + gap * (len(wider) - 1) > limit and len(found[-1]) > texts:
+            found.append([*leading, position])
+        else:
+            found[-1].append(position)
+    return found
+
+
+def leading_texts(shown: Sheet) -> int:
+    """Return how many columns of texts come before the first figure."""
+    return shown.measured.index(True) if True in shown.measured else len(shown.measured)
+
+
+def _caption(board: Board) -> str:
+    return f"{board.title} ({', '.join(board.facts)})" if board.facts else board.title
+
+
+def _column(board: Board, column: Column, numbers: dict[str, int]) -> list[Shown]:
+    entries = board.frame[column.key].tolist()
+    if not column.measured:
+        return [Shown(text) for text in entries]
+    best = best_rows(board, column)
+    return [_field(cell, column, row in best, numbers) for row, cell in enumerate(entries)]
+
+
+def _field(cell: Cell, column: Column, best: bool, numbers: dict[str, int]) -> Shown:
+    if cell.status == "not-applicable":
+        return Shown(NOT_APPLICABLE_MARK)
+    remark = _remark(cell)
+    footnote = numbers.setdefault(remark, len(numbers) + 1) if remark else 0
+    if cell.status == "missing":
+        return Shown(MISSING_MARK, footnote)
+    if cell.status == "failed":
+        return Shown(FAILED_MARK, footnote)
+    text = figure_text(cell, column.decimals, interval=column.interval)
+    if _spreads(column) and not math.isnan(cell.spread):
+        text += f" ±{_number(cell.spread, column.decimals)}"
+    if column.ranked and cell.standing is not None:
+        text += f" ({cell.standing.interval})"
+    return Shown(text, footnote, best)
+
+
+def _spreads(column: Column) -> bool:
+    """Tell whether a column shows how its figures spread over seeds."""
+    return column.interval or bool(column.best)
+
+
+def figure_text(cell: Cell, decimals: int, *, interval: bool) -> str:
+    """Return a measured figure as boards show it, with its interval if that is wanted and there is one."""
+    text = _number(cell.value, decimals)
+    if interval and not math.isnan(cell.low):
+        text += f" [{_number(cell.low, decimals)}, {_number(cell.high, decimals)}]"
+    return text
+
+
+def _number(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    # A negative figure that rounds to zero is no different from zero.
+    return text.removeprefix("-") if not text.strip("-0.") else text.replace("-", "−")
+
+
+def _remark(cell: Cell) -> str:
+    reason = " ".join(cell.reason.split())
+    if len(reason) > _LONGEST_REASON:
+        reason = reason[: _LONGEST_REASON - 1] + "…"
+    if cell.status == "ok" and cell.n_failed and not reason:
+        return f"without {cell.n_failed} clips that could not be measured"
+    if cell.status == "failed" and not reason:
+        return "no reason is recorded"
+    return reason
+
+
+def _best(board: Board) -> str:
+    ranked = any(any(standing_of(board.frame[column.key].tolist())) for column in board.columns)
+    return f"{board.marked}, and all {'that tie with it' if ranked else 'within its 95 % interval'}"
+
+
+def _legend(board: Board) -> Iterator[str]:
+    cells = {column.key: board.frame[column.key].tolist() for column in board.columns if column.measured}
+    ranked = [standing for column in board.columns if column.ranked for standing in standing_of(cells[column.key])]
+    if any(ranked):
+        yield "In parentheses: the ranks that tests of all pairs of entries leave open (adjusted p ≤ .05)."
+    if any(not math.isnan(cell.spread) for column in board.columns if column.measured and _spreads(column)
+           for cell in cells[column.key]):  # fmt: skip
+        yield "±: standard deviation over seeds; the figures are means over seeds, the intervals over speakers."
+
+
+def _marks(board: Board) -> dict[str, str]:
+    cells = [cell for column in board.columns if column.measured for cell in board.frame[column.key]]
+    # What is missing for a reason has a footnote that tells it.
+    statuses = {cell.status for cell in cells if cell.status != "missing" or not cell.reason}
+    reasons = dict.fromkeys(" ".join(c.reason.split()) for c in cells if c.status == "not-applicable" and c.reason)
+    marks = {}
+    if "missing" in statuses:
+        marks[MISSING_MARK] = "not among the results"
+    if "not-applicable" in statuses:
+        marks[NOT_APPLICABLE_MARK] = "not applicable" + (f" ({'; '.join(reasons)})" if reasons else "")
+    if "failed" in statuses:
+        marks[FAILED_MARK] = "failed, for the reason in the footnote"
+    return marks

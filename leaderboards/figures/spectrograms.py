@@ -1,0 +1,195 @@
+"""Pictures of one clip before and after an attack, from the samples that a run wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from advser.errors import InputError
+from advser.leaderboards.boards.exhibits import exhibits, same, value_of
+from advser.leaderboards.boards.rows import Row, cell_id, parameters, rows
+from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, laid_out
+from advser.results.folder import Results
+from advser.results.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
+from advser.store.artefacts import replacing
+from advser.suite.exhibits import Pictures
+
+SOUNDS: Final = ("original", "judged", "difference")
+"""What there is to hear of a sample."""
+
+WIDTH: Final = 360
+"""Columns of a thumbnail."""
+
+WAVEFORM: Final = 64
+"""Rows of its waveform; the spectrogram has one for two bins."""
+
+COLOURS_OF_A_THUMBNAIL: Final = 64
+"""How many colours its file has."""
+
+INK: Final = (31, 119, 180, 255)
+"""Colour of a waveform, which stands out from white and black alike."""
+
+COLOURS: Final = "magma"
+FAINT: Final = -90
+LOUD: Final = 10
+"""Levels in dB between which spectrograms have colours."""
+
+_TOLD: Final = ("clip", "label", "prediction", "clean_prediction", "original", "judged")
+"""What a sample's entry tells beside the keys of its cell; later versions tell more."""
+
+_WINDOW: Final = 512
+_FAINTEST: Final = 1e-10
+"""Power that is drawn as −100 dB."""
+
+
+def declared_pictures(
+    results: Results, entries: Sequence[dict[str, Any]], folder: Path, paper: Paper
+) -> dict[str, Drawing]:
+    """Return the declared pictures of which a sample is there: name → what draws it.
+
+    Args:
+        results: what was found.
+        entries: the samples of the run, of which those of other cells are left out.
+        folder: where their sounds are.
+        paper: what they are drawn for.
+    """
+    cells = {cell_id(row.keys) for row in rows(results)}
+    own = [entry for entry in entries if cell_id(entry) in cells]
+    chosen = {one.pictures: (one, _chosen(own, one)) for one in exhibits(results) if isinstance(one, Pictures)}
+    return {
+        name: partial(draw, sample, folder, declared.title, paper)
+        for name, (declared, sample) in chosen.items()
+        if sample is not None
+    }
+
+
+def read_samples(directory: Path) -> list[dict[str, Any]]:
+    """Return the entries of a results folder's ``samples/index.json``; none if there is none.
+
+    Raises:
+        InputError: if it cannot be read, or an entry lacks what it must tell.
+    """
+    index = directory / SAMPLES_FOLDER / SAMPLES_INDEX
+    if not index.is_file():
+        return []
+    try:
+        entries: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{index}: unreadable: {' '.join(str(error).split())}") from None
+    told = [one if isinstance(one, dict) else {} for one in entries] if isinstance(entries, list) else [{}]
+    for number, entry in enumerate(told):
+        if lacking := sorted({*KEYS, *_TOLD} - {*entry}):
+            raise InputError(f"{index}: entry {number}: found no {lacking[0]}, allowed: what `advser run` writes")
+    return told
+
+
+def _chosen(entries: Sequence[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:
+    """Return the first sample of the cell that fools the victim, or else its first."""
+    fitting = [
+        entry
+        for entry in entries
+        if all(same(value_of(Row(entry, parameters(entry)), key), value) for key, value in declared.where.items())
+    ]
+    turned = [one for one in fitting if one["clean_prediction"] == one["label"] != one["prediction"]]
+    return next(iter([*turned, *fitting]), None)
+
+
+def draw(sample: Mapping[str, Any], folder: Path, title: str, paper: Paper = SCREEN) -> Figure:
+    """Draw waveform and spectrogram (a row each) of the original, the attacked clip and their difference.
+
+    The difference's waveform has an axis of its own, for it is far fainter than the sound; all spectrograms have the
+    same range.
+    """
+    (original, rate), (judged, _) = (_read(folder / sample[kind]) for kind in ("original", "judged"))
+    width = paper.width or 7.2
+    figure = Figure(figsize=(width, max(2.2, width / 2)), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, squeeze=False)
+    axes[0][1].sharey(axes[0][0])
+    headings = (
+        f"original: {sample['clean_prediction']}",
+        f"{sample['attack']}: {sample['prediction']}",
+        "difference",
+    )
+    for column, (heading, sound) in enumerate(zip(headings, (original, judged, judged - original), strict=True)):
+        _waveform(axes[0][column], sound, rate)
+        _spectrogram(axes[1][column], sound, rate)
+        paper.title(axes[0][column], 3, heading)
+        axes[1][column].set_xlabel("s")
+    axes[0][0].set_ylabel("full scale")
+    axes[1][0].set_ylabel("kHz")
+    for place in (axes[0][1], *axes[1][1:]):
+        place.tick_params(labelleft=False)
+    if paper.heading:
+        figure.suptitle(f"{title}: clip {sample['clip']}, {sample['label']}")
+    return laid_out(figure)
+
+
+def _read(path: Path) -> tuple[npt.NDArray[np.float32], int]:
+    try:
+        sound, rate = soundfile.read(path, dtype="float32")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path}: unreadable as audio: {' '.join(str(error).split())}") from None
+    return sound, int(rate)
+
+
+def _waveform(axes: Axes, sound: npt.NDArray[np.float32], rate: int) -> None:
+    axes.plot(np.arange(len(sound)) / rate, sound, linewidth=0.4, color="#0072B2", rasterized=True)
+
+
+def _spectrogram(axes: Axes, sound: npt.NDArray[np.float32], rate: int) -> None:
+    axes.grid(visible=False)
+    axes.imshow(
+        level(sound).T, origin="lower", aspect="auto", cmap=COLOURS, vmin=FAINT, vmax=LOUD, interpolation="nearest",
+        extent=(0, len(sound) / rate, 0, rate / 2000),
+    )  # fmt: skip
+
+
+def level(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the spectrogram (frames, bins) of a sound (T,) in dB, at least −100."""
+    padded = np.pad(sound, (0, max(0, _WINDOW - len(sound))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:: _WINDOW // 4]
+    power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), axis=1)) ** 2 / _WINDOW
+    return np.asarray(10 * np.log10(power + _FAINTEST), np.float32)
+
+
+def thumbnail(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return a small picture (rows, columns, 4) of a sound (T,): its waveform over its spectrogram.
+
+    Around the waveform the picture is transparent. Time goes from left to right over `WIDTH` columns whatever the
+    length; the waveform's axis is [−1, 1].
+    """
+    edges = np.linspace(0, len(sound), WIDTH + 1).astype(int)[:-1]
+    heights = np.linspace(1, -1, WAVEFORM)[:, None]
+    low, high = np.minimum.reduceat(sound, edges), np.maximum.reduceat(sound, edges)
+    # A column is a line of at least one pixel.
+    inked = (heights <= high + 1 / WAVEFORM) & (heights >= low - 1 / WAVEFORM)
+    waveform = np.where(inked[..., None], np.array(INK, np.uint8), np.uint8(0))
+    shown = level(sound)
+    columns = shown[np.linspace(0, len(shown) - 1, WIDTH).astype(int), :-1].reshape(WIDTH, -1, 2).max(2).T[::-1]
+    scaled = (columns - FAINT) / (LOUD - FAINT)
+    spectrogram = matplotlib.colormaps[COLOURS](np.clip(scaled, 0, 1), bytes=True)
+    return np.concatenate([waveform, np.asarray(spectrogram, np.uint8)])
+
+
+def write_thumbnails(entries: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write a PNG beside each sound of the samples ``entries`` in ``folder``; return their paths."""
+    written = []
+    # Samples of older versions have no difference.
+    for name in dict.fromkeys(entry[kind] for entry in entries for kind in SOUNDS if kind in entry):
+        sound, _ = _read(folder / name)
+        with replacing((folder / name).with_suffix(".png")) as path:
+            # Few colours tell as much, in a third of the bytes.
+            Image.fromarray(thumbnail(sound)).quantize(COLOURS_OF_A_THUMBNAIL).save(path, format="png")
+        written.append((folder / name).with_suffix(".png"))
+    return written

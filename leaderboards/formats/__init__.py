@@ -1,0 +1,1 @@
+"""Formats of boards: terminal, Markdown, LaTeX, CSV."""
