@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
-ROOT = Path(__file__).parents[1]
-# pytest's importlib mode adds nothing to the search path; the toy models are in toys.py.
+# pytest's importlib mode adds nothing to the search path; tests share the modules beside this file.
 sys.path.append(str(Path(__file__).parent))
 
-from commandline import registries_as_they_were  # noqa: E402 (found by the line before)
+from commandline import registries_as_they_were
+from places import ROOT, TESTS
+
+DURATIONS = TESTS / "durations.json"
+"""Seconds of each test file, as `pytest --record-durations` wrote them."""
 
 # The same examples at every run: a failure is then a change of the code, and no time limit fails a busy machine.
 # Tests run beside one another; two pools of threads on the same cores slow each other down many times over.
@@ -61,14 +67,24 @@ def _registries() -> Iterator[None]:
         yield
 
 
-LONGEST = (
-    "run", "cluster", "cli", "check", "compare", "page", "submission", "hide", "parts", "samples", "pytest_plugin",
-    "audit", "published", "external", "api", "paper_attacks", "adaptive", "figures", "action", "score", "exhibits",
-)  # fmt: skip
-"""Files that take longest, the longest first: so no worker is left with one of them alone at the end."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations", action="store_true", help=f"write the seconds of each test file to {DURATIONS.name}"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; else the order stays."""
-    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    """Put the files that take longest first, so that no worker is left alone with a long file at the end."""
+    seconds = json.loads(DURATIONS.read_text(encoding="utf-8"))
+    items.sort(key=lambda item: -seconds.get(item.path.relative_to(TESTS).as_posix(), 0.0))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if not config.getoption("record_durations"):
+        return
+    seconds: Counter[str] = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0].removeprefix("tests/")] += report.duration
+    rounded = {file: round(total, 1) for file, total in seconds.most_common()}
+    DURATIONS.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import synthetic
 import yaml
+from places import ROOT, TESTS
 from shown import blocks, commands, unknown_options
 
 from advser.audit import plugin_contract as contract
@@ -19,7 +20,6 @@ from advser.plugins.registries import BY_KIND, REGISTRIES
 from advser.plugins.registry import load_plugin_file, plugin_names
 from advser.suite.schema import Suite, load
 
-ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 EVERY = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES]
 LANGUAGES = {"python", "yaml", "sh"}
@@ -55,9 +55,7 @@ def test_every_option_that_a_page_shows_exists(page: Path) -> None:
 @pytest.mark.parametrize("block", [*found("python")])
 def test_every_block_of_python_runs_and_plugins_keep_their_contract(block: str, tmp_path: Path) -> None:
     if "(advser_result)" in block:
-        (tmp_path / "conftest.py").write_text(
-            GIVEN.format(tests=str(Path(__file__).parent), suite=SUITE), encoding="utf-8"
-        )
+        (tmp_path / "conftest.py").write_text(GIVEN.format(tests=str(TESTS), suite=SUITE), encoding="utf-8")
         (tmp_path / "test_shown.py").write_text(block, encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "test_shown.py"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

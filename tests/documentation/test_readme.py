@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import torch
 from commandline import advser
+from places import ROOT
 from shown import blocks, commands
 from toys import Convolutional, model, sounds, training_batch
 
@@ -18,7 +18,6 @@ from advser.plugins.registry import load_plugin_file
 from advser.threat.model import Domain
 from advser.threat.target import Target
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import toys
+from places import PUBLISHED
 from torch import Tensor
 
 import advser
@@ -22,8 +23,6 @@ from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
 from advser.plugins.registry import load_plugin_file
 from advser.threat.target import Target
-
-PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
 
 
 def test_a_board_is_a_table_with_numbers() -> None:

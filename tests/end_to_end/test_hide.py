@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from commandline import ADVSER, advser, advser_here
+from places import PUBLISHED
 
 from advser.audio.clips import resample
 from advser.audio.recordings import BLOCK
@@ -219,7 +220,7 @@ def test_what_cannot_be_protected_is_told_in_one_line(
 
 
 def test_published_results_have_no_models(tmp_path: Path) -> None:
-    published = Path(__file__).parents[1] / "leaderboards" / "published" / "emodb"
+    published = PUBLISHED / "emodb"
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
     done = advser_here("hide", "own.flac", "b.wav", "--run", published, cwd=tmp_path)
     assert done.returncode == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from places import DEMO
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
@@ -22,7 +22,6 @@ from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd
 from advser.threat.model import PCM_STEP
 
-SPEECH = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 Make = Callable[[], MelFrontEnd]
 FRONT_ENDS: dict[str, Make] = {"log-mel": lambda: LogMel(96), "decibel-mel": DecibelMel}
 
@@ -38,7 +37,7 @@ def collate(clips: list[Tensor], spare: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def clips() -> list[Tensor]:
     names = ("m1_anger_1", "f1_sadness_2", "f3_neutral_3", "m2_happiness_4")
-    return [torch.from_numpy(soundfile.read(SPEECH / f"{name}.flac", dtype="float32")[0]) for name in names]
+    return [torch.from_numpy(soundfile.read(DEMO / f"{name}.flac", dtype="float32")[0]) for name in names]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from encoders import FRAME, HOP, KINDS, save_encoder, tiny_encoder
+from places import DEMO
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, multi_margin_loss
@@ -25,7 +26,6 @@ from advser.models.egemaps import EgemapsSVM, functionals
 from advser.models.pretrained import Pretrained
 from advser.stages.train import WEIGHTS
 
-SPEECH = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 TRAINED = "[mf][12]_*_[12].flac"
 LENGTHS = torch.tensor([8000, 4000, 50, 6173, 4000])
@@ -40,7 +40,7 @@ def noise(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 def speech(pattern: str) -> tuple[Tensor, Tensor, Tensor]:
     """Clips of the demo corpus: waveforms (B, T), lengths (B,), labels (B,)."""
-    files = sorted(SPEECH.glob(pattern))
+    files = sorted(DEMO.glob(pattern))
     clips = [torch.from_numpy(soundfile.read(file, dtype="float32")[0]) for file in files]
     labels = torch.tensor([EMOTIONS.index(file.stem.split("_")[1]) for file in files])
     return nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips]), labels

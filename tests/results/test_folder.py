@@ -13,6 +13,7 @@ import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
+from places import PUBLISHED
 
 from advser.errors import InputError
 from advser.results.folder import Results
@@ -21,7 +22,6 @@ from advser.results.selection import select, with_metrics
 from advser.store.provenance import provenance
 
 RUN = {"notes": ["a note"], "failures": []}
-PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
 
 
 def table(**changes: object) -> pd.DataFrame:

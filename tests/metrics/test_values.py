@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import DEMO
 
 from advser.audio.clips import SAMPLE_RATE, read
 from advser.errors import InputError, MeasurementError, NotApplicableError
@@ -24,7 +24,6 @@ from advser.metrics.transcription import CER, WER, CERChange, ErrorCounts, WERCh
 from advser.metrics.transfer import TransferRate
 from advser.plugins.registries import METRICS
 
-DEMO = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 CLIP_METRICS = [SNR(), PESQ(), STOI(), ESTOI()]
 SCORES = [PESQ(), STOI(), ESTOI()]
 

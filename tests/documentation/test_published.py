@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from advser.results.folder import Results
 from advser.results.schema import EXAMPLES_FILE
 from advser.suite.schema import Suite, load
 
-ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
 PAGES = [
     ROOT / "README.md",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import DEMO
 from recognisers import save_whisper
 
 from advser.audio.clips import Pcm, read, to_pcm
@@ -25,7 +26,6 @@ from advser.metrics.transcribers.whisper import FasterWhisper
 from advser.metrics.transcription import count_errors
 from advser.plugins.parameters import build, validated
 
-DEMO = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 GERMAN = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",

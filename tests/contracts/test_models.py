@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from encoders import tiny_encoder
+from places import DEMO
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -23,7 +24,6 @@ from advser.models.tiny import Tiny
 from advser.plugins.parameters import constructor_schema, describe, validated
 from advser.plugins.registries import MODELS
 
-SPEECH = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 SMALL: dict[str, dict[str, Any]] = {
     "channels": {"channels": 4},
@@ -39,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def speech(*patterns: str) -> tuple[Tensor, Tensor, Tensor]:
     """Read clips of the demo corpus: waveforms (B, T), lengths (B,), labels (B,)."""
-    files = sorted(file for pattern in patterns for file in SPEECH.glob(pattern))
+    files = sorted(file for pattern in patterns for file in DEMO.glob(pattern))
     clips = [torch.from_numpy(soundfile.read(file, dtype="float32")[0]) for file in files]
     labels = torch.tensor([EMOTIONS.index(file.stem.split("_")[1]) for file in files])
     lengths = torch.tensor([len(clip) for clip in clips])

@@ -15,54 +15,17 @@ import pytest
 from commandline import advser, advser_here
 from hypothesis import given
 from hypothesis import strategies as st
+from one_cell import CLIPS, SUITE, results
 from scipy.stats import binomtest
 
 from advser.errors import InputError
 from advser.metrics.base import Array
 from advser.metrics.recognition import UAR, Accuracy
 from advser.results.folder import Results
-from advser.results.schema import KEYS
 from advser.scoring.differences import Gate
 from advser.scoring.paired_test import _chernoff, corrected, detectable, power, worsening
 from advser.scoring.regression import compare, gates_of
 from advser.scoring.significance import EXACT, sign_flips
-
-CLIPS, CLASSES = 107, 4
-SUITE: dict[str, Any] = {
-    "name": "made-up", "corpus": "demo", "protocol": "5pair", "models": ["tiny"], "defenses": ["none"],
-    "metrics": ["uar", "accuracy"],
-}  # fmt: skip
-CELL: dict[str, Any] = {
-    **dict.fromkeys(KEYS, ""), "seed": 0, "model": "tiny", "defense": "none", "attack": "none", "params": "{}",
-    "epsilon": np.nan,
-}  # fmt: skip
-
-
-def results(right: np.ndarray, seed: int = 0, **run: Any) -> Results:
-    """Results of one cell whose clips are read rightly where ``right`` is true."""
-    label = np.arange(len(right)) % CLASSES
-    prediction = np.where(right, label, (label + 1) % CLASSES)
-    examples = pd.DataFrame(
-        {"fold": "fold1", "clip": np.arange(len(right)).astype(str), "speaker": "a", "label": label,
-         "prediction": prediction, "clean_prediction": prediction, "source_prediction": -1}
-    )  # fmt: skip
-    recall = [right[label == one].mean() for one in range(CLASSES)]
-    figures = {"uar": np.mean(recall), "accuracy": right.mean(), "seconds": 1.0}
-    shared = {"ci_low": np.nan, "ci_high": np.nan, "n": len(right), "n_failed": 0, "status": "ok", "reason": ""}
-    table = [
-        {**CELL, "seed": seed, "metric": name, "value": value, **shared, "higher_is_better": name != "seconds"}
-        for name, value in figures.items()
-    ]
-    from advser.results.schema import EXAMPLES_SCHEMA
-
-    blank = {
-        column.name: "" if column.type == "string" else np.nan
-        for column in EXAMPLES_SCHEMA
-        if column.name not in (*examples, *CELL)
-    }
-    examples = examples.assign(**{**CELL, "seed": seed, **blank})
-    said = {"notes": [], "failures": [], "suite": SUITE, "metrics": {}, "packages": {"torch": "2"}}
-    return Results(pd.DataFrame(table), examples[list(EXAMPLES_SCHEMA.names)], {**said, **run})
 
 
 def pair(rng: np.random.Generator, drop: float, churn: float) -> tuple[Results, Results]:

@@ -5,11 +5,11 @@ import shutil
 import sys
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from places import ROOT
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.pipeline import make_pipeline
@@ -20,8 +20,6 @@ from advser.corpora.decode import decode
 from advser.corpora.demo import DATA, Demo
 from advser.corpora.protocols import folds
 from advser.errors import InputError
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
