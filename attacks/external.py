@@ -56,18 +56,18 @@ class External(Attack):
                 formats, or has another rate, number of channels or length than its clip.
         """
         if not Path(self.folder).is_dir():
-            raise InputError(f"folder: found no folder '{self.folder}', allowed: one of sound")
+            raise InputError(f"folder: got no folder '{self.folder}', expected one of sound")
         files = self._files()
         if not files:
             raise InputError(
-                f"folder: found no sound in '{self.folder}', allowed: one with {' or '.join(SUFFIXES)} files"
+                f"folder: got no sound in '{self.folder}', expected one with {' or '.join(SUFFIXES)} files"
             )
         found: set[str] = set()
         for file in files:
             name = self._clip(file, clips)
             if name not in clips or name in found:
                 example = next((clip for clip in sorted(clips) if clip not in found), name)
-                raise InputError(f"{file}: found the name '{name}', allowed: that of a clip, once, such as '{example}'")
+                raise InputError(f"{file}: got the name '{name}', expected that of a clip, once, such as '{example}'")
             _check(file, clips[name])
             found.add(name)
         note = f"{len(found)} of {len(clips)} clips have a file; others stay clean"
@@ -106,7 +106,7 @@ def _check(file: Path, samples: int) -> None:
         raise InputError(f"{file}: unreadable as audio: {error}") from None
     if (info.samplerate, info.channels, info.frames) != (SAMPLE_RATE, 1, samples):
         raise InputError(
-            f"{file}: found {info.frames} samples at {info.samplerate} Hz, {info.channels} channel(s), allowed: those "
+            f"{file}: got {info.frames} samples at {info.samplerate} Hz, {info.channels} channel(s), expected those "
             f"of the clip, {samples} samples at {SAMPLE_RATE} Hz, 1 channel"
         )
     if info.subtype in FLOATS:

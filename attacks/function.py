@@ -51,20 +51,20 @@ def attack_of(
     where = f"attack function '{function.__name__}'"
     if tuple(argument.name for argument in arguments[: len(FIRST)]) != FIRST:
         found = ", ".join(argument.name for argument in arguments)
-        raise InputError(f"{where}: found the arguments ({found}), allowed: ({', '.join(FIRST)}, …)")
+        raise InputError(f"{where}: got the arguments ({found}), expected ({', '.join(FIRST)}, …)")
     _refuse_unless("access", access, get_args(Access), where)
     for domain in domains:
         _refuse_unless("domains", domain, get_args(Domain), where)
     try:
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
-        raise InputError(f"{where}: found an annotation that is not defined: {error}") from None
+        raise InputError(f"{where}: got an annotation that is not defined: {error}") from None
     fields: dict[str, Any] = {}
     for argument in arguments[len(FIRST) :]:
         if argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL) or argument.name not in hints:
-            raise InputError(f"{where}: found the argument '{argument}', allowed: a name with an annotation")
+            raise InputError(f"{where}: got the argument '{argument}', expected a name with an annotation")
         if hasattr(FunctionAttack, argument.name) or argument.name in FunctionAttack.__annotations__:
-            raise InputError(f"{where}: found the argument '{argument.name}', allowed: none that attacks have already")
+            raise InputError(f"{where}: got the argument '{argument.name}', expected none that attacks have already")
         fields[argument.name] = (hints[argument.name], ... if argument.default is argument.empty else argument.default)
     made = create_model(
         function.__name__, __base__=FunctionAttack, __module__=function.__module__, __doc__=function.__doc__, **fields
@@ -76,4 +76,4 @@ def attack_of(
 
 def _refuse_unless(what: str, found: str, allowed: tuple[str, ...], where: str) -> None:
     if found not in allowed:
-        raise InputError(f"{where}: {what}: found '{found}', allowed: {', '.join(allowed)}")
+        raise InputError(f"{where}: {what}: got '{found}', expected {', '.join(allowed)}")

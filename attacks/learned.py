@@ -55,6 +55,6 @@ class LearnedAttack(Attack, ABC):
             ContractError: always.
         """
         raise ContractError(
-            f"{type(self).__name__}.perturb: found an attack whose network is not trained, allowed: 'learn', then "
+            f"{type(self).__name__}.perturb: got an attack whose network is not trained, expected 'learn', then "
             "'apply' (it cannot serve where an attack is crafted at once, as in adversarial training)"
         )

@@ -174,6 +174,6 @@ def _constant(name: str, value: Any, of: Any) -> str:
     except (ValueError, SyntaxError):
         pass
     raise InputError(
-        f"'{of.__name__}' uses '{name}': found {type(value).__name__}, allowed: modules, functions, classes and plain "
+        f"'{of.__name__}' uses '{name}': got {type(value).__name__}, expected modules, functions, classes and plain "
         "constants (numbers, texts, lists of them)"
     )

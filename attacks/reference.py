@@ -33,12 +33,12 @@ class AttackReference(BaseModel):
                 raise ValueError(str(error)) from None
             if issubclass(plugin, LearnedAttack):
                 raise ValueError(
-                    f"name: found '{data['name']}', whose network is trained against a finished model; allowed "
+                    f"name: got '{data['name']}', whose network is trained against a finished model; allowed "
                     "here: an attack that crafts at once"
                 )
             if plugin.places:
                 raise ValueError(
-                    f"name: found '{data['name']}', which reads files; allowed here: an attack that needs none"
+                    f"name: got '{data['name']}', which reads files; allowed here: an attack that needs none"
                 )
             return {**data, "params": params}
         return data
@@ -55,7 +55,7 @@ class AttackReference(BaseModel):
         """
         attack = self.build()
         if domain not in attack.domains:
-            raise InputError(f"found attack '{self.name}', allowed in the domain {domain}: those that run there")
+            raise InputError(f"found attack '{self.name}', expected in the domain {domain}: those that run there")
         return attack
 
 
@@ -84,10 +84,10 @@ def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
         return data
     name, params = data["name"], dict(data.get("params") or {})
     if not keeps_norm(name, norm):
-        raise ValueError(f"found attack '{name}', allowed with norm {norm}: attacks that keep a budget in it")
+        raise ValueError(f"found attack '{name}', expected with norm {norm}: attacks that keep a budget in it")
     for key, value in {"epsilon": epsilon, "norm": norm}.items():
         if params.get(key) not in (None, value):
-            raise ValueError(f"attack '{name}': {key}: found {params[key]}, allowed: that of the whole, {value}")
+            raise ValueError(f"attack '{name}': {key}: got {params[key]}, expected that of the whole, {value}")
         if key in ATTACKS.get(name).model_fields:
             params[key] = value
     return {**data, "params": params}

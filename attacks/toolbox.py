@@ -100,11 +100,11 @@ class ART(ToolboxAttack):
         allowed = [name for name in list(signature.parameters)[1:] if name not in ALWAYS]
         for name in self.arguments:
             if name not in allowed:
-                raise ValueError(f"arguments: found '{name}', allowed for {self.attack}: {', '.join(allowed)}")
+                raise ValueError(f"arguments: got '{name}', expected for {self.attack}: {', '.join(allowed)}")
         try:
             signature.bind(None, **self._configured())
         except TypeError as error:
-            raise ValueError(f"arguments: {error}, allowed for {self.attack}: {', '.join(allowed)}") from None
+            raise ValueError(f"arguments: {error}, expected for {self.attack}: {', '.join(allowed)}") from None
         return self
 
     def _configured(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class HopSkipJump(ToolboxAttack):
     def _possible(self) -> Self:
         toolbox_class("HopSkipJump")
         if self.init_eval > self.max_eval:
-            raise ValueError(f"init_eval is {self.init_eval}, allowed: at most max_eval, {self.max_eval}")
+            raise ValueError(f"init_eval is {self.init_eval}, expected at most max_eval, {self.max_eval}")
         return self
 
     def _run(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -210,7 +210,7 @@ def toolbox_class(name: str) -> type[Any]:
         raise not_installed(f"attack '{name}'", "adversarial-robustness-toolbox") from error
     found = getattr(evasion, name, None)
     if not (isinstance(found, type) and issubclass(found, EvasionAttack)):
-        raise ValueError(f"attack: found '{name}', allowed: a class in art.attacks.evasion")
+        raise ValueError(f"attack: got '{name}', expected a class in art.attacks.evasion")
     return found
 
 

@@ -94,7 +94,7 @@ class Run:
         if len(rows) != 1 or rows["status"].item() != "ok":
             told = ", ".join(f"{key}={value}" for key, value in where.items())
             reason = rows["reason"].item() if len(rows) == 1 else f"{len(rows)} rows"
-            raise ValueError(f"{metric} of {told}: found {reason}, allowed: one figure")
+            raise ValueError(f"{metric} of {told}: got {reason}, expected one figure")
         return float(rows["value"].item())
 
     def plot(
@@ -248,7 +248,7 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
         names = [*BOARDS, *tables(chosen)]
         raise InputError(f"--by {by}: allowed: {', '.join(names)}{did_you_mean(by, names)}")
     if by in ("attacks", "defenses") and built.frame.empty and (chosen.table["access"] == "transfer").any():
-        raise InputError(f"--by {by}: found transferred examples only, allowed: --by transfer, which shows them")
+        raise InputError(f"--by {by}: got transferred examples only, expected --by transfer, which shows them")
     return built
 
 
@@ -262,7 +262,7 @@ def _refuse_texts(form: str, **arguments: object) -> None:
 
     for name, found in arguments.items():
         if isinstance(found, (str, Path)):
-            raise InputError(f"{name}: found the text '{found}', allowed: {form}")
+            raise InputError(f"{name}: got the text '{found}', expected {form}")
 
 
 def built_figure(
@@ -289,7 +289,7 @@ def built_figure(
     _refuse_texts("a mapping, as {'defense': 'none'}", where=where)
     suffix = out.suffix.removeprefix(".") if out else ""
     if out and suffix not in FORMATS:
-        raise InputError(f"{out}: found suffix '{out.suffix}', allowed: {', '.join(f'.{one}' for one in FORMATS)}")
+        raise InputError(f"{out}: got suffix '{out.suffix}', expected {', '.join(f'.{one}' for one in FORMATS)}")
     paper = Paper(width, heading)
     drawn = drawings(select(results, where), directory, read_samples(directory), paper)
     if name not in drawn:
@@ -299,10 +299,10 @@ def built_figure(
     with paper.style():
         figure = drawn[name]()
     if figure is None:
-        raise InputError(f"figure '{name}': found nothing to draw, allowed: cells with figures (--where keeps none)")
+        raise InputError(f"figure '{name}': got nothing to draw, expected cells with figures (--where keeps none)")
     height = figure.get_size_inches()[1]
     if width and height > HIGHEST:
-        raise InputError(f"figure '{name}': {height:.1f} inches high, allowed: {HIGHEST:g} (--where keeps fewer rows)")
+        raise InputError(f"figure '{name}': {height:.1f} inches high, expected {HIGHEST:g} (--where keeps fewer rows)")
     if out:
         with paper.style():
             save(figure, out.parent, out.stem, [suffix])

@@ -36,8 +36,8 @@ class AdversarialTraining(Defense, ABC):
             return functional.cross_entropy(clean.logits, batch.labels)
         if self.domain == "waveform" and model.frontend.varies_in_training:
             raise ContractError(
-                f"domain: found 'waveform' with {type(model.frontend).__name__}, which hears another part of a clip at "
-                "each step, so that x and x′ would not be the same clip; allowed: spectrogram"
+                f"domain: got 'waveform' with {type(model.frontend).__name__}, which hears another part of a clip at "
+                "each step, so that x and x′ would not be the same clip; expected spectrogram"
             )
         return self.adversarial_loss(model, batch, step - self.warmup)
 
@@ -98,7 +98,7 @@ class Similarity(TrainingOnPairs):
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:
         if self.beta + self.gamma > 1:
-            raise ValueError(f"beta + gamma is {self.beta + self.gamma}, allowed: at most 1")
+            raise ValueError(f"beta + gamma is {self.beta + self.gamma}, expected at most 1")
         return self
 
     def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Coding(Processing):
         if coding not in soundfile.available_subtypes(container):
             there = [name for name, (where, how) in FORMATS.items() if how in soundfile.available_subtypes(where)]
             raise ValueError(
-                f"codec: found '{self.codec}', allowed with the libsndfile installed "
+                f"codec: got '{self.codec}', expected with the libsndfile installed "
                 f"({soundfile.__libsndfile_version__}): {', '.join(there) or 'none'}"
             )
         return self

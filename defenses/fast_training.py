@@ -94,8 +94,8 @@ class Free(AdversarialTraining):
         """
         if model.frontend.varies_in_training:
             raise ContractError(
-                f"defense 'free': found {type(model.frontend).__name__}, which hears another part of a clip at each "
-                "step, allowed: a front end that hears the same"
+                f"defense 'free': got {type(model.frontend).__name__}, which hears another part of a clip at each "
+                "step, expected a front end that hears the same"
             )
         x = batch.inputs(self.domain)
         delta = self._perturbation(batch.kept.get(PERTURBATION), x).requires_grad_()

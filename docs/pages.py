@@ -121,7 +121,7 @@ def _figure(name: str, metric: str, where: str) -> str:
         selection[key] = value if key == "labels" else yaml.safe_load(value)
     cells = picked(_rows(name), selection)
     if len(cells) != 1:
-        raise ValueError(f"{name}: {metric}{where} picks {len(cells)} cells, allowed: 1")
+        raise ValueError(f"{name}: {metric}{where} picks {len(cells)} cells, expected 1")
     if metric == "clips":
         return str(cells[0].figure("accuracy").n)
     cell = cells[0].figure(metric)

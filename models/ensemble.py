@@ -46,7 +46,7 @@ class Ensemble(EmotionModel):
     def outputs(self, x: Tensor, lengths: Tensor, domain: Domain) -> Outputs:
         """Classify waveforms (B, T)."""
         if domain != "waveform":
-            raise ValueError(f"domain: found {domain}, allowed for an ensemble: waveform")
+            raise ValueError(f"domain: got {domain}, expected for an ensemble: waveform")
         return super().outputs(x, lengths, domain)
 
 

@@ -150,7 +150,7 @@ class MelFrontEnd(FrontEnd):
             total += level.sum((0, 2))[:, None]
             squares += level.square().sum((0, 2))[:, None]
         if not count:
-            raise InputError("training clips of the front end: found 0, needed: at least 1")
+            raise InputError("training clips of the front end: got 0, needed: at least 1")
         mean = total / count
         smallest = SMALLEST_STD / self.nepers
         self.mean.copy_(mean)

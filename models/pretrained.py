@@ -175,7 +175,7 @@ def located(encoder: str, revision: str) -> Path:
     folder = Path(encoder) if Path(encoder).is_dir() else _snapshot(encoder, revision)
     if lacking := _lacking(folder):
         raise InputError(
-            f"model 'pretrained': encoder: found '{encoder}' ({revision}) without {', '.join(lacking)}, allowed: a "
+            f"model 'pretrained': encoder: got '{encoder}' ({revision}) without {', '.join(lacking)}, expected a "
             "folder or revision with all that transformers' save_pretrained writes; pickled weights are never read"
         )
     return folder
@@ -202,11 +202,11 @@ def _snapshot(name: str, revision: str) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except HFValidationError:
         raise InputError(
-            f"model 'pretrained': encoder: found '{name}', neither a folder nor a name such as facebook/wav2vec2-base"
+            f"model 'pretrained': encoder: got '{name}', neither a folder nor a name such as facebook/wav2vec2-base"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
-            f"model 'pretrained': encoder: found '{name}' ({revision}), allowed: a folder, or a name on the Hugging "
+            f"model 'pretrained': encoder: got '{name}' ({revision}), expected a folder, or a name on the Hugging "
             f"Face Hub that is cached or can be fetched ({_one_line(error)})"
         ) from error
 
@@ -231,10 +231,10 @@ def _loaded(folder: Path) -> tuple[Any, bool]:
         with _quiet(transformers):
             config = transformers.AutoConfig.from_pretrained(folder, **local)
             if config.model_type not in FAMILIES:
-                raise ValueError(f"model_type: found '{config.model_type}', allowed: {', '.join(FAMILIES)}")
+                raise ValueError(f"model_type: got '{config.model_type}', expected {', '.join(FAMILIES)}")
             extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **local)
             if extractor.sampling_rate != SAMPLE_RATE:
-                raise ValueError(f"sampling_rate: found {extractor.sampling_rate} Hz, allowed: {SAMPLE_RATE} Hz")
+                raise ValueError(f"sampling_rate: got {extractor.sampling_rate} Hz, expected {SAMPLE_RATE} Hz")
             config.update({"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "add_adapter": False})
             encoder, report = transformers.AutoModel.from_pretrained(
                 folder, config=config, use_safetensors=True, output_loading_info=True, **local
@@ -244,7 +244,7 @@ def _loaded(folder: Path) -> tuple[Any, bool]:
     if report["missing_keys"]:
         raise InputError(
             f"model 'pretrained': {folder}: the weights lack {min(report['missing_keys'])} and "
-            f"{len(report['missing_keys']) - 1} more, allowed: all of a {config.model_type} encoder"
+            f"{len(report['missing_keys']) - 1} more, expected all of a {config.model_type} encoder"
         )
     return encoder.float(), bool(extractor.do_normalize)
 
@@ -268,7 +268,7 @@ def _cut(encoder: Any, layer: int, where: str) -> None:
     """Remove the transformer layers above ``layer``, and the normalisation that belongs to the last one's output."""
     depth = len(encoder.encoder.layers)
     if layer > depth:
-        raise InputError(f"model 'pretrained': layer: found {layer}, allowed with {where}: at most {depth}")
+        raise InputError(f"model 'pretrained': layer: got {layer}, expected with {where}: at most {depth}")
     encoder.encoder.layers = encoder.encoder.layers[:layer]
     if layer < depth and getattr(encoder.config, "do_stable_layer_norm", False):
         encoder.encoder.layer_norm = nn.Identity()

@@ -72,7 +72,7 @@ def blocks(file: soundfile.SoundFile) -> Iterator[tuple[Samples, float]]:
         if block is None:
             return
         if not np.isfinite(block).all():
-            raise InputError(f"{file.name}: found samples that are not finite numbers, allowed: numbers")
+            raise InputError(f"{file.name}: got samples that are not finite numbers, expected numbers")
         read += len(block)
         yield block, min(read / file.frames, 1.0)
 

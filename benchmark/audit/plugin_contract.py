@@ -124,11 +124,11 @@ def _attack_in(made: Attack, domain: Domain, some: Clips) -> Iterator[Finding]:
 def _unusable(perturbed: object, x: Tensor) -> str:
     """Return what makes an attack's answer none, or an empty text."""
     if not isinstance(perturbed, Tensor):
-        return f"found {type(perturbed).__name__}, allowed: a tensor"
+        return f"got {type(perturbed).__name__}, expected a tensor"
     if perturbed.shape != x.shape:
-        return f"found the shape {tuple(perturbed.shape)}, allowed: {tuple(x.shape)}"
+        return f"got the shape {tuple(perturbed.shape)}, expected {tuple(x.shape)}"
     lost = int((~perturbed.isfinite()).sum())
-    return f"found {lost} values that are NaN or infinite, allowed: none" if lost else ""
+    return f"got {lost} values that are NaN or infinite, expected none" if lost else ""
 
 
 def _idle(made: Attack, model: EmotionModel, x: Tensor, lengths: Tensor, domain: Domain, perturbed: Tensor) -> str:
@@ -184,7 +184,7 @@ def defense(plugin: type[Defense], params: Mapping[str, Any]) -> Iterator[Findin
             )
         losses.append(loss)
     scalar = loss.ndim == 0 and bool(torch.isfinite(loss))
-    yield Finding("the objective is a finite scalar", "" if scalar else f"found {loss.detach()}")
+    yield Finding("the objective is a finite scalar", "" if scalar else f"got {loss.detach()}")
     if not scalar:
         return
     yield Finding("the same generator gives the same", _differs(*losses))
@@ -222,9 +222,9 @@ def model(plugin: type[EmotionModel], params: Mapping[str, Any]) -> Iterator[Fin
         longer = made.outputs(padded, some.lengths, "waveform")
     expected = (CLIPS, some.classes)
     right = outputs.logits.shape == expected
-    yield Finding("logits (B, C)", "" if right else f"found {tuple(outputs.logits.shape)}, expected {expected}")
+    yield Finding("logits (B, C)", "" if right else f"got {tuple(outputs.logits.shape)}, expected {expected}")
     flat = outputs.embedding.ndim == 2 and len(outputs.embedding) == CLIPS
-    yield Finding("embedding (B, D)", "" if flat else f"found {tuple(outputs.embedding.shape)}")
+    yield Finding("embedding (B, D)", "" if flat else f"got {tuple(outputs.embedding.shape)}")
     far = float((outputs.logits - longer.logits).abs().max())
     # An untrained model's logits may all be small: they are told apart by how far clips are from one another.
     span = float((outputs.logits.amax(0) - outputs.logits.amin(0)).max())
@@ -299,7 +299,7 @@ def _model_metric(made: ModelMetric) -> Iterator[Finding]:
                 return
     expected = (CLIPS,)
     shape = tuple(values[0].shape)
-    yield Finding("a value a clip (B,)", "" if shape == expected else f"found {shape}, expected {expected}")
+    yield Finding("a value a clip (B,)", "" if shape == expected else f"got {shape}, expected {expected}")
     yield Finding("the same clips give the same", _differs(*(value.nan_to_num() for value in values)))
     changed = [name for name, value in _copied(victim).items() if not torch.equal(value, state[name])]
     yield Finding("the model stays as it is", f"changed: {', '.join(changed)}" if changed else "")

@@ -76,7 +76,7 @@ def _decimals(text: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         name, _, number = part.rpartition("=")
         if not (number.isdecimal() and int(number) <= MOST_DECIMALS):
-            raise InputError(f"--decimals {part}: found '{number}', allowed: 0 to {MOST_DECIMALS}")
+            raise InputError(f"--decimals {part}: got '{number}', expected 0 to {MOST_DECIMALS}")
         found[name] = int(number)
     return found
 

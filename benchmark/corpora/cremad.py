@@ -98,7 +98,7 @@ class CREMAD(FileNameCorpus):
         found = super().clips(directory)
         with found[0].open("rb") as file:
             if file.read(len(POINTER)) == POINTER:
-                raise InputError(f"corpus 'cremad': {found[0]}: found a Git LFS pointer, not sound; run git lfs pull")
+                raise InputError(f"corpus 'cremad': {found[0]}: got a Git LFS pointer, not sound; run git lfs pull")
         return found
 
     def rows(self, directory: Path | None) -> list[Row]:
@@ -143,5 +143,5 @@ def _genders(table: Path) -> dict[str, str]:
             return {row["ActorID"]: GENDERS[row["Sex"]] for row in csv.DictReader(file)}
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"corpus 'cremad': {table}: unreadable: {error}; allowed: columns ActorID and Sex (Male or Female)"
+            f"corpus 'cremad': {table}: unreadable: {error}; expected columns ActorID and Sex (Male or Female)"
         ) from None

@@ -72,7 +72,7 @@ class EMOVO(FileNameCorpus):
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``f1`` to ``m3``, in ``root`` or in ``EMOVO`` below it."""
-        missing = f"folder 'f1' not found; allowed: one for each of {SPEAKERS}"
+        missing = f"folder 'f1' not found; expected one for each of {SPEAKERS}"
         return first_with(root, (".", "EMOVO"), "[fm][123]", self.name, missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:

@@ -91,7 +91,7 @@ def _check(corpus: str, folder: Path, digest: str, what: str) -> None:
     found = contents_digest([path for path in folder.rglob("*") if path.is_file()], folder)
     if found != digest:
         raise InputError(
-            f"corpus '{corpus}': {what} is not the official corpus (SHA-256 over its files: found {found[:12]}…, "
+            f"corpus '{corpus}': {what} is not the official corpus (SHA-256 over its files: got {found[:12]}…, "
             f"allowed {digest[:12]}…); say where a copy is with --data {corpus}=DIR"
         )
 

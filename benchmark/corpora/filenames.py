@@ -90,7 +90,7 @@ class FileNameCorpus(Corpus):
         extra = [f"{path.parent.name}/{path.name}" for path in found if not self._named(path)]
         if extra:
             raise InputError(
-                f"corpus '{self.name}': {root}: {len(extra)} extra file(s): {shortlist(extra)} (allowed: {self.naming})"
+                f"corpus '{self.name}': {root}: {len(extra)} extra file(s): {shortlist(extra)} (expected {self.naming})"
             )
         kept = [path for path in found if not self.skipped(path)]
         if not kept:

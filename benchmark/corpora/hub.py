@@ -153,9 +153,7 @@ def _refuse_paths(part: Dataset, column: str, split: str) -> None:
     stored = part.with_format("arrow").select_columns([column])[:][column]
     kind = stored.type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        raise InputError(
-            f"corpus 'hub': split '{split}': column '{column}': found {kind}, allowed: sound with its bytes"
-        )
+        raise InputError(f"corpus 'hub': split '{split}': column '{column}': got {kind}, expected sound with its bytes")
     lacking = pc.struct_field(stored, "bytes").null_count
     if lacking:
         raise InputError(

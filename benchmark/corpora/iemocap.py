@@ -105,7 +105,7 @@ class IEMOCAP(Corpus):
     @model_validator(mode="after")
     def _kept_emotions_can_occur(self) -> Self:
         if self.merge_excited and "excitement" in (self.emotions or ()):
-            raise ValueError("emotions: found 'excitement', allowed with merge_excited: any other")
+            raise ValueError("emotions: got 'excitement', expected with merge_excited: any other")
         return self
 
     def read(self, directory: Path | None) -> Dataset:
@@ -213,7 +213,7 @@ def _labelled(session: Path, merged: dict[str, str]) -> Iterator[_Turn]:
             parts = TURN.fullmatch(line)
             if parts is None or parts[4] not in LABELS:
                 raise InputError(
-                    f"corpus 'iemocap': {table}, line {number}: found '{line}', allowed: [start - end], utterance, "
+                    f"corpus 'iemocap': {table}, line {number}: got '{line}', expected [start - end], utterance, "
                     f"one of {', '.join(LABELS)}, [dimensions]"
                 )
             utterance, number_of_session, gender, code = parts.groups()

@@ -120,7 +120,7 @@ def assert_disjoint(fold: Fold, speakers: Sequence[str]) -> None:
     for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
         for speaker in sorted(parts[one] & parts[other]):
             raise InputError(
-                f"split {fold.name} leaks speaker {speaker}: in {one} and in {other}; allowed: in one only"
+                f"split {fold.name} leaks speaker {speaker}: in {one} and in {other}; expected in one only"
             )
 
 
@@ -134,8 +134,8 @@ def _shares(protocol: str) -> tuple[int, int, int] | None:
     train, validation, test = (int(share) for share in match.groups())
     if train + validation + test != 100 or not (train and validation and test):
         raise InputError(
-            f"protocol '{protocol}': found {train} + {validation} + {test} per cent to train, validate and test, "
-            "allowed: each above 0, together 100"
+            f"protocol '{protocol}': got {train} + {validation} + {test} per cent to train, validate and test, "
+            "expected each above 0, together 100"
         )
     return train, validation, test
 
@@ -171,7 +171,7 @@ def _official(protocol: str, frame: pd.DataFrame) -> Fold:
         names = ", ".join(f"'{name}'" for name in unknown)
         raise InputError(
             f"split {protocol}: {sum(name in unknown for name in found)} of {len(found)} clips have the official split "
-            f"{names} (allowed: {', '.join(SPLITS)}; empty: the corpus has none)"
+            f"{names} (expected {', '.join(SPLITS)}; empty: the corpus has none)"
         )
     parts = [SPLITS[name] for name in found]
     rows = {part: tuple(row for row, name in enumerate(parts) if name == part) for part in SPLITS.values()}

@@ -66,7 +66,7 @@ def read_metadata(directory: Path, labels: Sequence[str] | None = None) -> list[
         where = f"{table}, line {line}"
         row = _row(directory, values, where)
         if labels is not None and row.label not in labels:
-            raise InputError(f"{where}: label '{row.label}' is not in the list (allowed: {', '.join(labels)})")
+            raise InputError(f"{where}: label '{row.label}' is not in the list (expected {', '.join(labels)})")
         first = listed.setdefault(row.path, line)
         if first != line:
             raise InputError(f"{where}: file '{values['file']}' is already listed in line {first}; each file once")
@@ -104,7 +104,7 @@ def _check_header(header: list[str], table: Path) -> None:
     wrong += [f"'{name}' stands twice" for name in FIELDS if header.count(name) > 1]
     if wrong:
         raise InputError(
-            f"{table}: column {'; '.join(wrong)} (required: {', '.join(REQUIRED)}; allowed: {', '.join(FIELDS)})"
+            f"{table}: column {'; '.join(wrong)} (required: {', '.join(REQUIRED)}; expected {', '.join(FIELDS)})"
         )
 
 
@@ -115,7 +115,7 @@ def _row(directory: Path, values: dict[str, str], where: str) -> Row:
     if not label:
         raise InputError(f"{where}: label is empty; every recording needs one")
     if gender not in GENDERS:
-        raise InputError(f"{where}: gender '{gender}' (allowed: f, m, or empty)")
+        raise InputError(f"{where}: gender '{gender}' (expected f, m, or empty)")
     path = (directory / file).resolve()
     if not path.is_relative_to(directory.resolve()):
         raise InputError(f"{where}: file '{file}' lies outside {directory}; only paths inside it are allowed")

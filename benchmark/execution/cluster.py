@@ -74,7 +74,7 @@ def device_named(name: str) -> str:
 
     there = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if name not in there:
-        raise InputError(f"--device {name}: found '{name}', allowed here: {', '.join(there)}")
+        raise InputError(f"--device {name}: got '{name}', expected here: {', '.join(there)}")
     return ("cuda" if "cuda" in there else "cpu") if name == "auto" else name
 
 
@@ -228,7 +228,7 @@ def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
     with silence_logging_cmgr(logging.CRITICAL), client:
         fit = _FitWorkers(address, lambda: client.nthreads().values())
         if not fit.count():
-            raise InputError(f"--scheduler {address}: found no worker, allowed: {FIT}")
+            raise InputError(f"--scheduler {address}: got no worker, expected {FIT}")
         try:
             yield client, fit.count
         except (CommClosedError, FuturesCancelledError):
@@ -258,7 +258,7 @@ class _FitWorkers:
         threads = list(self._threads())
         if unfit := sorted({count for count in threads if count != 1}):
             found = f"workers with {', '.join(map(str, unfit))} threads"
-            raise InputError(f"--scheduler {self._address}: found {found}, allowed: {FIT}")
+            raise InputError(f"--scheduler {self._address}: got {found}, expected {FIT}")
         now = time.monotonic()
         if threads:
             self._seen = now

@@ -167,7 +167,7 @@ def _writable(folder: Path) -> None:
         # Tried rather than asked: to root, all permissions are granted, also on what cannot be written to.
         Path(tempfile.mkdtemp(prefix=".advser-", dir=existing)).rmdir()
     except OSError:
-        raise InputError(f"{folder}: found {existing}, allowed: a folder that can be written to") from None
+        raise InputError(f"{folder}: got {existing}, expected a folder that can be written to") from None
 
 
 def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:

@@ -55,7 +55,7 @@ class Request:
         for key in self.only:
             if key not in FILTERS:
                 raise InputError(
-                    f"--only {key}: found '{key}', allowed: {', '.join(FILTERS)}{did_you_mean(key, FILTERS)}"
+                    f"--only {key}: got '{key}', expected {', '.join(FILTERS)}{did_you_mean(key, FILTERS)}"
                 )
 
     def folder(self, suite: Suite) -> Path:

@@ -89,7 +89,7 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
     _refuse_files(results.run["suite"], directory)
     used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
     if used != given:
-        raise InputError(f"--plugin: found {_listed(given)}, allowed: the files of the run, {_listed(used)}")
+        raise InputError(f"--plugin: got {_listed(given)}, expected the files of the run, {_listed(used)}")
     tables = [name for name in (TABLE_FILE, RANKS_FILE, POOLED_FILE, RUN_FILE) if (directory / name).is_file()]
     contents = {name: (directory / name).read_bytes() for name in tables}
     contents |= {f"{PLUGINS}/{name}": data for name, data in _plugin_contents(plugins, results).items()}
@@ -107,10 +107,10 @@ def _plugin_contents(plugins: Sequence[Path], results: Results) -> dict[str, byt
     then = results.run.get("plugin_files", {})
     for name, file in dict.fromkeys(files):
         if name in contents:
-            raise InputError(f"--plugin: found two files called '{name}', allowed: a name of its own for each")
+            raise InputError(f"--plugin: got two files called '{name}', expected a name of its own for each")
         contents[name] = file.read_bytes()
         if then and _digest(contents[name]) != then.get(name):
-            raise InputError(f"{file}: changed since the run, allowed: the file as it was (or run the suite again)")
+            raise InputError(f"{file}: changed since the run, expected the file as it was (or run the suite again)")
     return contents
 
 
@@ -121,7 +121,7 @@ def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
     titles = [entry["label"] or entry["name"] for entry in known if ATTACKS.get(entry["name"]).places]
     if titles:
         raise InputError(
-            f"{directory}: found attack '{titles[0]}', which reads files that a submission does not hold, allowed: a "
+            f"{directory}: got attack '{titles[0]}', which reads files that a submission does not hold, expected a "
             "run without it (whoever has the files judges them by `advser run --external`)"
         )
 
@@ -138,15 +138,15 @@ def unpack(file: Path, into: Path) -> Path:
         manifest = json.loads(contents.pop(MANIFEST))
         digests: Mapping[str, str] = dict(manifest["files"])
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file, allowed: one that `advser submit` wrote") from None
+        raise InputError(f"{file}: no such file, expected one that `advser submit` wrote") from None
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{file}: no submission: {' '.join(str(error).split())}") from None
     for name in sorted({*digests, *contents}):
         if name not in contents or name not in digests or _digest(contents[name]) != digests[name]:
-            raise InputError(f"{file}: {name}: found another file than its manifest says, allowed: an unchanged one")
+            raise InputError(f"{file}: {name}: got another file than its manifest says, expected an unchanged one")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or (len(path.parts) > 1 and path.parts[0] != PLUGINS):
-            raise InputError(f"{file}: {name}: found a path out of the file, allowed: names in it")
+            raise InputError(f"{file}: {name}: got a path out of the file, expected names in it")
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         (into / name).write_bytes(contents[name])
     return into
@@ -172,9 +172,9 @@ def verify(
     """
     claimed = Results.load(folder)
     if lacking := [key for key in ("suite", "only", "set", "plugins", "audit") if key not in claimed.run]:
-        raise InputError(f"{folder / RUN_FILE}: found no '{lacking[0]}', allowed: what `advser run` writes")
+        raise InputError(f"{folder / RUN_FILE}: got no '{lacking[0]}', expected what `advser run` writes")
     if outside := [name for name in claimed.run["plugins"] if Path(name).name != name]:
-        raise InputError(f"{folder / RUN_FILE}: plugins: found '{outside[0]}', allowed: names of packed files")
+        raise InputError(f"{folder / RUN_FILE}: plugins: got '{outside[0]}', expected names of packed files")
     pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
     for plugin in pool.plugins:
         load_plugin_file(plugin)

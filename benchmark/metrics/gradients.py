@@ -66,7 +66,7 @@ class GradientMass(ModelMetric):
     @model_validator(mode="after")
     def _forwards(self) -> Self:
         if not self.start < self.end:
-            raise ValueError(f"start is {self.start}, allowed: less than end, {self.end}")
+            raise ValueError(f"start is {self.start}, expected less than end, {self.end}")
         return self
 
     def measure(self, model: EmotionModel, clean: Tensor, judged: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ def _audio(suite: Suite, folder: Path) -> list[AttackEntry]:
     own = {*(entry.title for entry in suite.attacks), *(worst.name for worst in suite.worst)}
     if label in {"none", "noise", WorstCase().name, *own}:
         raise InputError(
-            f"--external {folder}: found the name '{label}', which a row of suite '{suite.name}' has, "
-            "allowed: a folder of another name"
+            f"--external {folder}: got the name '{label}', which a row of suite '{suite.name}' has, "
+            "expected a folder of another name"
         )
     return [
         entry.model_copy(update={"label": label, "params": {**entry.params, "folder": str(folder)}})

@@ -42,7 +42,7 @@ def check(suite: Suite) -> None:
         if isinstance(exhibit, Pictures):
             meant = [one for one in suite.settings if exhibit.where.get("part", one.part) == one.part]
             if not any(setting.samples for setting in meant):
-                raise InputError(f"{where}: samples of the suite: found 0, allowed with pictures: 1 or more")
+                raise InputError(f"{where}: samples of the suite: got 0, expected with pictures: 1 or more")
     for setting in suite.settings:
         titles = [attack.title for attack in setting.attacks]
         for worst in setting.worst:
@@ -102,4 +102,4 @@ def _check_selection(selection: Selection, known: dict[str, set[str]], parameter
 
 def _allow(found: Any, allowed: Collection[Any], where: str) -> None:
     if found not in allowed:
-        raise InputError(f"{where}: found '{found}', allowed: {', '.join(map(str, sorted(allowed)))}")
+        raise InputError(f"{where}: got '{found}', expected {', '.join(map(str, sorted(allowed)))}")

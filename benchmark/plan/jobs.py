@@ -61,7 +61,7 @@ def _refuse_features(victim: Victim, defense: Defense) -> None:
     in_spectrogram = getattr(defense, "domain", None) == "spectrogram"
     if in_spectrogram and not victim.spectrogram:
         raise InputError(
-            f"defense '{victim.defense.title}': domain: found 'spectrogram', allowed with model "
+            f"defense '{victim.defense.title}': domain: got 'spectrogram', expected with model "
             f"'{victim.model.title}', whose features are no spectrogram: waveform"
         )
 
@@ -70,7 +70,7 @@ def _refuse_descent(victim: Victim) -> None:
     """Raise InputError if a model without gradients is to be trained by a defense."""
     if not victim.differentiable and victim.defense.name != "none":
         raise InputError(
-            f"model '{victim.model.title}': defense '{victim.defense.title}': found a defense, allowed for a model "
+            f"model '{victim.model.title}': defense '{victim.defense.title}': got a defense, expected for a model "
             "without gradients: none (say 'defenses: [none]' in the model's entry)"
         )
 

@@ -112,7 +112,7 @@ def _grid(params: Mapping[str, Any], plugin: type[Attack], where: str) -> Iterat
         for name, value in params.items()
     }
     if empty := [name for name, values in spread.items() if not values]:
-        raise InputError(f"{where}: {empty[0]}: found [], allowed: at least one value")
+        raise InputError(f"{where}: {empty[0]}: got [], expected at least one value")
     for values in itertools.product(*spread.values()):
         yield dict(zip(spread, values, strict=True))
 
@@ -136,7 +136,7 @@ def _check_metric(entry: PluginEntry) -> None:
     taken = {entry.title, metric.column} & {*EXAMPLES_SCHEMA.names} if isinstance(metric, ClipMetric) else ()
     if taken:
         raise InputError(
-            f"metric '{entry.title}': found the name or column '{min(taken)}', allowed: any that is no "
+            f"metric '{entry.title}': got the name or column '{min(taken)}', expected any that is no "
             f"column of the examples table ({', '.join(EXAMPLES_SCHEMA.names)})"
         )
 
@@ -147,7 +147,7 @@ def _check_distinct(rows: Sequence[Configuration]) -> None:
         for delivery in row.deliveries:
             place = (row.entry.title, row.text, row.domain, delivery, row.labels)
             if place in seen:
-                raise InputError(f"attacks: found {' '.join(place)} twice, allowed: once (a label tells two apart)")
+                raise InputError(f"attacks: got {' '.join(place)} twice, expected once (a label tells two apart)")
             seen.add(place)
 
 
@@ -215,8 +215,8 @@ class _Planner:
         needs = ["a spectrogram"] if row.attack.needs_spectrogram or row.domain == "spectrogram" else []
         needs += ["gradients"] if row.attack.access == "white-box" else []
         return (
-            f"attack '{row.entry.title}' in the {row.domain} domain: found no model to craft it on (models: "
-            f"{', '.join(model.title for model in self.suite.models)}), allowed: with {' and '.join(needs)}"
+            f"attack '{row.entry.title}' in the {row.domain} domain: got no model to craft it on (models: "
+            f"{', '.join(model.title for model in self.suite.models)}), expected with {' and '.join(needs)}"
         )
 
     def _check_keys(self, cells: Sequence[tuple[str, Cell]]) -> None:
@@ -231,8 +231,8 @@ class _Planner:
             place = tuple(columns[key] for key in KEYS)
             if place in seen:
                 raise InputError(
-                    f"cells: found '{seen[place]}' and '{name}' on {columns['model']} / {columns['defense']} under the "
-                    "same keys, allowed: keys of their own (a label or a name tells two apart)"
+                    f"cells: got '{seen[place]}' and '{name}' on {columns['model']} / {columns['defense']} under the "
+                    "same keys, expected keys of their own (a label or a name tells two apart)"
                 )
             seen[place] = name
 
@@ -256,7 +256,7 @@ class _Planner:
         chosen = self.suite.folds or list(self.corpus.folds)
         for fold in chosen:
             if fold not in self.corpus.folds:
-                raise InputError(f"folds: found '{fold}', allowed: {', '.join(self.corpus.folds)}")
+                raise InputError(f"folds: got '{fold}', expected {', '.join(self.corpus.folds)}")
         folds = [fold for fold in chosen if self._selected({"fold": fold})]
         if not folds:
             raise NothingSelectedError(f"--only fold={self.only['fold']}: no such fold (folds: {', '.join(chosen)})")
@@ -266,15 +266,15 @@ class _Planner:
         plugin = ATTACKS.get(entry.name)
         where = f"attack '{entry.title}'"
         if plugin.access == "decisions" and "soft" in entry.labels:
-            raise InputError(f"{where}: labels: found soft, allowed for access '{plugin.access}': true, predicted")
+            raise InputError(f"{where}: labels: got soft, expected for access '{plugin.access}': true, predicted")
         if plugin.places and entry.labels != ["true"]:
             raise InputError(
-                f"{where}: labels: found {', '.join(entry.labels)}, allowed for what was made elsewhere: true"
+                f"{where}: labels: got {', '.join(entry.labels)}, expected for what was made elsewhere: true"
             )
         rows = []
         for domain in entry.domain:
             if domain not in plugin.domains:
-                raise InputError(f"{where}: domain: found {domain}, allowed: {', '.join(plugin.domains)}")
+                raise InputError(f"{where}: domain: got {domain}, expected {', '.join(plugin.domains)}")
             labels: Sequence[Labels] = ["none"] if plugin.access == "blind" else entry.labels
             for params, given in itertools.product(_grid(entry.params, plugin, where), labels):
                 complete = validated(plugin, params, where)
@@ -340,10 +340,10 @@ class _Planner:
         for name in itertools.chain.from_iterable(entry.surrogates):
             if name not in named:
                 raise InputError(
-                    f"attack '{entry.title}': surrogates: found '{name}', allowed: {', '.join(sorted(named))}"
+                    f"attack '{entry.title}': surrogates: got '{name}', expected {', '.join(sorted(named))}"
                 )
         if entry.surrogates and entry.domain != ["waveform"]:
-            raise InputError(f"attack '{entry.title}': surrogates: found domain {entry.domain}, allowed: waveform")
+            raise InputError(f"attack '{entry.title}': surrogates: got domain {entry.domain}, expected waveform")
         return [tuple(named[name] for name in group) for group in entry.surrogates]
 
     def _columns(

@@ -99,7 +99,7 @@ def build(factory: type[P], params: Mapping[str, Any], where: str) -> P:
 
 def _checked(schema: type[M], params: Mapping[str, Any], where: str) -> M:
     if not isinstance(params, Mapping):
-        raise InputError(f"{where}: found {reprlib.repr(params)}, allowed: parameters as key: value")
+        raise InputError(f"{where}: got {reprlib.repr(params)}, expected parameters as key: value")
     try:
         # As JSON, because a suite has lists only: strict validation of Python data refuses a list for a tuple.
         return schema.model_validate_json(to_json(dict(params), inf_nan_mode="constants"))
@@ -118,11 +118,11 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel] | None =
     if first["type"] == "extra_forbidden" and schema is not None:
         allowed = [*_inner(schema, place[:-1]).model_fields]
         near = did_you_mean(str(place[-1]), allowed)
-        return f"{where}: unknown key '{key}' (allowed: {', '.join(allowed) or 'none'}){near}"
+        return f"{where}: unknown key '{key}' (expected {', '.join(allowed) or 'none'}){near}"
     problem = " ".join(first["msg"].removeprefix("Value error, ").split())
     line = f"{where}: {key}: {problem}" if key else f"{where}: {problem}"
     if key and first["type"] not in ("missing", "value_error"):
-        line += f" (found {reprlib.repr(first['input'])})"
+        line += f" (got {reprlib.repr(first['input'])})"
     return line
 
 

@@ -50,6 +50,6 @@ def load_plugin_files(paths: Iterable[Path]) -> None:
     for path in paths:
         if not plugin_names(load_plugin_file(path), REGISTRIES.values()):
             raise InputError(
-                f"plugin file {path}: found no plugin that is defined in it or beside it, "
-                "allowed: a class or function under a decorator (@advser.attack)"
+                f"plugin file {path}: got no plugin that is defined in it or beside it, "
+                "expected a class or function under a decorator (@advser.attack)"
             )

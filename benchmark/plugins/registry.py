@@ -85,25 +85,25 @@ class Registry(Generic[T]):
     def refuse_name(self, name: str) -> None:
         """Raise InputError if a plugin cannot be called so."""
         if not re.fullmatch(NAME, name):
-            raise InputError(f"{self.kind} '{name}': found this name, allowed: small letters, digits and . _ -")
+            raise InputError(f"{self.kind} '{name}': got this name, expected small letters, digits and . _ -")
 
     def _refuse_stranger(self, name: str, plugin: object) -> None:
         # By name, since importing the base would import torch.
         bases = [_address(base) for base in plugin.__mro__] if isinstance(plugin, type) else []
         if not bases or self.base not in (None, *bases):
             wanted = self.base or "a class"
-            raise InputError(f"{self.kind} '{name}': found {plugin!r}, allowed: a class derived from {wanted}")
+            raise InputError(f"{self.kind} '{name}': got {plugin!r}, expected a class derived from {wanted}")
 
     def _refuse_incomplete(self, name: str, plugin: type[Any]) -> None:
         """Refuse a class without a method that it must have, or a class variable that a base gives no value."""
         if lacking := sorted(getattr(plugin, "__abstractmethods__", ())):
             near = nearest(lacking[0], vars(plugin))
             found = f"'{near}'" if near else "none"
-            raise InputError(f"{self.kind} '{name}': found {found}, allowed: a method '{lacking[0]}'")
+            raise InputError(f"{self.kind} '{name}': got {found}, expected a method '{lacking[0]}'")
         for base in plugin.__mro__:
             for variable, hint in inspect.get_annotations(base).items():
                 if "ClassVar" in str(hint) and not hasattr(plugin, variable):
-                    raise InputError(f"{self.kind} '{name}': found no {variable}, allowed: a class variable {variable}")
+                    raise InputError(f"{self.kind} '{name}': got no {variable}, expected a class variable {variable}")
 
     def _refuse_duplicate(self, name: str, plugin: type[T]) -> None:
         here = _address(plugin)
@@ -261,7 +261,7 @@ def plugin_files(path: Path) -> dict[str, Path]:
     files = sorted(part.file for name, part in behind.items() if name.partition(".")[0] != "advser")
     for file in files:
         if not file.is_relative_to(folder):
-            raise InputError(f"plugin file {path}: imports {file}, allowed beside it: files in its own folder")
+            raise InputError(f"plugin file {path}: imports {file}, expected beside it: files in its own folder")
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 

@@ -64,12 +64,12 @@ def hide(
         InputError: if a file is unusable, or the attack is none of these.
     """
     if into.suffix.lower() not in FORMATS:
-        raise InputError(f"{into}: found the suffix '{into.suffix}', allowed: {', '.join(FORMATS)}")
+        raise InputError(f"{into}: got the suffix '{into.suffix}', expected {', '.join(FORMATS)}")
     if source.resolve() == into.resolve():
-        raise InputError(f"{into}: found the recording itself, allowed: another file")
+        raise InputError(f"{into}: got the recording itself, expected another file")
     surrogates = [one.model for one in party.listeners if one.surrogate]
     if not surrogates:
-        raise InputError("--run: found no model with gradients, allowed: at least one to craft on")
+        raise InputError("--run: got no model with gradients, expected at least one to craft on")
     model = surrogates[0] if len(surrogates) == 1 else Ensemble(surrogates).eval()
     generator = torch.Generator().manual_seed(seed)
     _attack(attack, {**params, "epsilon": 1e-3})

@@ -79,7 +79,7 @@ def party(results: Results, store: Store) -> Party:
     trained = results.examples[results.examples["model_key"] != ""]
     first = trained.drop_duplicates(["part", "model", "defense"])
     if first.empty:
-        raise InputError("--run: found no trained model, allowed: results with examples (of this version, unpublished)")
+        raise InputError("--run: got no trained model, expected results with examples (of this version, unpublished)")
     bare = bool((first["defense"] == "none").any())
     several = first["part"].nunique() > 1
     listeners = []
@@ -87,7 +87,7 @@ def party(results: Results, store: Store) -> Party:
     for row in first.to_dict("records"):
         if row["model_key"] not in store:
             raise InputError(
-                f"store {store.root}: found no model of {row['model']} / {row['defense']}, allowed: the store of the "
+                f"store {store.root}: got no model of {row['model']} / {row['defense']}, expected the store of the "
                 "run (--store)"
             )
         artefact = store.get(row["model_key"])
@@ -105,7 +105,7 @@ def _refuse_tasks(listeners: Sequence[Listener]) -> None:
     tasks = {one.classes: one.title for one in reversed(listeners)}
     if len(tasks) > 1:
         told = "; ".join(f"{', '.join(classes)} ({title})" for classes, title in reversed(tasks.items()))
-        raise InputError(f"--run: found models of several tasks, {told}, allowed: one (--where part=NAME)")
+        raise InputError(f"--run: got models of several tasks, {told}, expected one (--where part=NAME)")
 
 
 def _speech(results: Results, part: str, prepared: Prepared) -> tuple[Speech | None, str]:

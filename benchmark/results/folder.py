@@ -103,7 +103,7 @@ class Results:
         """
         directory = Path(directory)
         if not directory.is_dir():
-            raise InputError(f"results {directory}: no such folder, allowed: a folder that `advser run` wrote")
+            raise InputError(f"results {directory}: no such folder, expected a folder that `advser run` wrote")
         run = _read_run(directory / RUN_FILE)
         table = upgraded(_read_parquet(directory / TABLE_FILE), TABLE_SCHEMA, run)
         examples = directory / EXAMPLES_FILE
@@ -140,7 +140,7 @@ def _read_examples(path: Path, run: Mapping[str, Any]) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise InputError(f"results {path}: no such file, allowed: a folder that `advser run` wrote")
+        raise InputError(f"results {path}: no such file, expected a folder that `advser run` wrote")
     try:
         # Without its metadata the file says nothing of how pandas should rebuild it: columns only.
         return pq.read_table(path).replace_schema_metadata(None).to_pandas()  # type: ignore[no-any-return]
@@ -150,22 +150,22 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _read_run(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"results {path}: no such file, allowed: a folder that `advser run` wrote")
+        raise InputError(f"results {path}: no such file, expected a folder that `advser run` wrote")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
     if not isinstance(run, dict):
-        raise InputError(f"results {path}: found {type(run).__name__}, allowed: a mapping of keys")
+        raise InputError(f"results {path}: got {type(run).__name__}, expected a mapping of keys")
     version = run.get("schema")
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-        raise InputError(f"results {path}: schema: found {version!r}, allowed: {SCHEMA_VERSION} (is advser older?)")
+        raise InputError(f"results {path}: schema: got {version!r}, expected {SCHEMA_VERSION} (is advser older?)")
     return run
 
 
 def _check_run(run: Mapping[str, Any], file: str) -> None:
     notes = run.get("notes")
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise InputError(f"{file}: notes: found {notes!r}, allowed: a list of texts")
+        raise InputError(f"{file}: notes: got {notes!r}, expected a list of texts")
     if not isinstance(run.get("failures"), list):
-        raise InputError(f"{file}: failures: found {run.get('failures')!r}, allowed: a list")
+        raise InputError(f"{file}: failures: got {run.get('failures')!r}, expected a list")

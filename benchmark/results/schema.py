@@ -210,10 +210,10 @@ def conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
     """
     missing = [name for name in schema.names if name not in frame.columns]
     if missing:
-        raise InputError(f"{file}: found no column {', '.join(missing)}, allowed: {', '.join(schema.names)}")
+        raise InputError(f"{file}: got no column {', '.join(missing)}, expected {', '.join(schema.names)}")
     unknown = [str(name) for name in frame.columns if name not in schema.names]
     if unknown:
-        raise InputError(f"{file}: found unknown column {', '.join(unknown)}, allowed: {', '.join(schema.names)}")
+        raise InputError(f"{file}: got unknown column {', '.join(unknown)}, expected {', '.join(schema.names)}")
     columns = {}
     for wanted in schema:
         column = frame[wanted.name]
@@ -223,9 +223,9 @@ def conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
             array = pa.Array.from_pandas(column, type=wanted.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{file}: column {wanted.name}: {reason}, allowed: {wanted.type}") from None
+            raise InputError(f"{file}: column {wanted.name}: {reason}, expected {wanted.type}") from None
         if array.null_count and not (pa.types.is_floating(wanted.type) or wanted.name == _NEITHER_MAY_BE_BETTER):
-            raise InputError(f"{file}: column {wanted.name}: found empty values, allowed: {wanted.type}")
+            raise InputError(f"{file}: column {wanted.name}: got empty values, expected {wanted.type}")
         columns[wanted.name] = array.to_pandas()
     return pd.DataFrame(columns, columns=schema.names)
 
@@ -245,17 +245,17 @@ def check_table(table: pd.DataFrame, file: str) -> None:
     """
     unknown = sorted(set(table["status"]) - set(STATUSES))
     if unknown:
-        raise InputError(f"{file}: column status: found '{unknown[0]}', allowed: {', '.join(STATUSES)}")
+        raise InputError(f"{file}: column status: got '{unknown[0]}', expected {', '.join(STATUSES)}")
     wrong = table[(table["status"] == "ok") == table["value"].isna()]
     if len(wrong):
         row = wrong.iloc[0]
         raise InputError(
             f"{file}: {row['metric']} of {row['attack']} on {row['model']}: found value {row['value']} with status "
-            f"{row['status']}, allowed: a number exactly where the status is ok"
+            f"{row['status']}, expected a number exactly where the status is ok"
         )
     twice = table[table.duplicated([*KEYS, "metric"])]
     if len(twice):
         row = twice.iloc[0]
         raise InputError(
-            f"{file}: {row['metric']} of {row['attack']} on {row['model']} is there twice, allowed: once a cell"
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']} is there twice, expected once a cell"
         )

@@ -29,11 +29,11 @@ def select(results: Results, where: Mapping[str, str | float]) -> Results:
     globs = {key: value_text(glob) for key, glob in where.items()}
     for key in globs:
         if key not in KEYS:
-            raise InputError(f"--where {key}: unknown key, allowed: {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
+            raise InputError(f"--where {key}: unknown key, expected {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
     for key, glob in ((key, one) for key, several in globs.items() for one in several.split("|")):
         if not _matches(results.table, {key: glob}).any():
             there = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
-            raise InputError(f"--where {key}={glob}: no cell matches, allowed here: {there}")
+            raise InputError(f"--where {key}={glob}: no cell matches, expected here: {there}")
     table = results.table[_matches(results.table, globs)]
     if table.empty:
         raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in globs.items()) + ": no cell matches them all")

@@ -60,7 +60,7 @@ def bootstrap(metric: Metric, statistics: Array, speakers: npt.NDArray[Any], dra
     if len(sums) > 1:
         figures = metric.combine(speaker_draws(len(sums), draws, seed) @ sums)
         if figures.shape != (draws,):
-            raise ContractError(f"combine returned the shape {figures.shape}, allowed: ({draws},)")
+            raise ContractError(f"combine returned the shape {figures.shape}, expected ({draws},)")
         figures = figures[~np.isnan(figures)]
     if not len(figures):
         return Interval(value, float("nan"), float("nan"), n, n_failed)

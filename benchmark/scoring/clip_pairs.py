@@ -89,8 +89,8 @@ def _refuse_clips(base: Sequence[pd.DataFrame], new: Sequence[pd.DataFrame], mov
     for before, after in zip(base, new, strict=True):
         if not before[["fold", "clip", "label"]].equals(after[["fold", "clip", "label"]]):
             raise InputError(
-                f"clips of {move.keys['model']} / {move.keys['defense']}: found {len(after)}, not those of the base "
-                f"({len(before)}) or in other folds or with other labels, allowed: the same clips"
+                f"clips of {move.keys['model']} / {move.keys['defense']}: got {len(after)}, not those of the base "
+                f"({len(before)}) or in other folds or with other labels, expected the same clips"
             )
 
 

@@ -63,9 +63,7 @@ def gates_of(base: Results, texts: Mapping[str, str]) -> list[Gate]:
     for name, text in texts.items():
         better = base.table.loc[base.table["metric"] == name, "higher_is_better"].iloc[0]
         if pd.isna(better):
-            raise InputError(
-                f"--fail-on {name}={text}: found a metric without a better direction, allowed: one with it"
-            )
+            raise InputError(f"--fail-on {name}={text}: got a metric without a better direction, expected one with it")
         allowed = "a number ≤ 0, since higher is better" if better else "a number ≥ 0, since lower is better"
         try:
             delta = float(text)
@@ -73,7 +71,7 @@ def gates_of(base: Results, texts: Mapping[str, str]) -> list[Gate]:
             delta = float("nan")
         worse = -delta if better else delta
         if not 0 <= worse < float("inf"):
-            raise InputError(f"--fail-on {name}={text}: found '{text}', allowed: {allowed}")
+            raise InputError(f"--fail-on {name}={text}: got '{text}', expected {allowed}")
         found.append(Gate(name, worse))
     return found
 
@@ -111,7 +109,7 @@ def _refuse_protocols(base: Results, new: Results) -> None:
     before, after = _protocol(base), _protocol(new)
     for key in {**before, **after}:
         if before.get(key) != after.get(key):
-            raise InputError(f"{key}: found {after.get(key)}, allowed: that of the base, {before.get(key)}")
+            raise InputError(f"{key}: got {after.get(key)}, expected that of the base, {before.get(key)}")
 
 
 def _moves(base: Results, new: Results) -> Iterator[Move]:

@@ -250,7 +250,7 @@ class Scorer:
         # A copy: what one metric changes must not reach the next.
         statistics = np.asarray(metric.statistics(examples.copy(), self._readings.classes(found.cell)), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
-            raise ContractError(f"statistics returned the shape {statistics.shape}, allowed: ({len(clips)}, k)")
+            raise ContractError(f"statistics returned the shape {statistics.shape}, expected ({len(clips)}, k)")
         uncounted = found.unmeasured.uncounted.get(title)
         return statistics if uncounted is None else np.where(uncounted[:, None], 0.0, statistics)
 

@@ -166,7 +166,7 @@ class Harness:
     def _admissible(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
         if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
             found = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
-            raise ContractError(f"perturb returned {found}, allowed: a tensor of shape {tuple(x.shape)}")
+            raise ContractError(f"perturb returned {found}, expected a tensor of shape {tuple(x.shape)}")
         perturbed = perturbed.detach().to(x)
         if not perturbed.isfinite().all():
             raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")
@@ -202,10 +202,10 @@ def _as_found(x: Tensor) -> Iterator[None]:
         for name in changed:
             _SETTINGS[name][1](settings[name])
     if changed:
-        raise ContractError(f"perturb changed torch's {' and '.join(changed)}, allowed: inside a context manager")
+        raise ContractError(f"perturb changed torch's {' and '.join(changed)}, expected inside a context manager")
     if _random_states(x) != states:
         raise ContractError(
-            "perturb drew from a global generator of torch or numpy, allowed: the generator that it is given"
+            "perturb drew from a global generator of torch or numpy, expected the generator that it is given"
         )
 
 
@@ -346,4 +346,4 @@ def _check(stored: Tensor, x: Tensor, mask: Tensor, budget: Budget | None) -> No
         raise ContractError("stored examples differ from the clean ones in the padding")
     if budget is not None and budget.exceeded(stored, x).any():
         size = float(budget.size(stored, x).amax())
-        raise ContractError(f"a stored example is {size:g} away, allowed: {budget.epsilon:g} ({budget.norm})")
+        raise ContractError(f"a stored example is {size:g} away, expected {budget.epsilon:g} ({budget.norm})")

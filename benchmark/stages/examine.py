@@ -42,7 +42,7 @@ def _examine(task: Task) -> None:
         heard = judged.batch(rows)[0].to(task.device)
         found = metric.measure(victim, waveform, heard, lengths, targets[rows].to(task.device))
         if found.shape != (len(rows),):
-            raise ContractError(f"measure returned the shape {tuple(found.shape)}, allowed: ({len(rows)},)")
+            raise ContractError(f"measure returned the shape {tuple(found.shape)}, expected ({len(rows)},)")
         values[rows] = found.detach().float().cpu()
     described = [
         {"value": value, "reason": None} if value == value else {"value": None, "reason": metric.undefined}

@@ -71,7 +71,7 @@ def writing_clips(path: Path, lengths: npt.NDArray[np.int64]) -> Iterator[Callab
 
         def write(number: int, clip: Pcm) -> None:
             if len(clip) != lengths[number]:
-                raise ContractError(f"clip {number}: found {len(clip)} samples, allowed: {lengths[number]}")
+                raise ContractError(f"clip {number}: got {len(clip)} samples, expected {lengths[number]}")
             file.put("samples", int(starts[number]), torch.from_numpy(clip))
 
         yield write

@@ -201,7 +201,7 @@ def _loop(
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
     if loss.ndim != 0 or not torch.isfinite(loss):
-        raise ContractError(f"training loss at step {step}: found {loss.detach()}, allowed: a finite scalar")
+        raise ContractError(f"training loss at step {step}: got {loss.detach()}, expected a finite scalar")
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -116,7 +116,7 @@ class Writing:
         if rows.dtype != dtype or rows.shape[1:] != shape[1:] or start + len(rows) > shape[0]:
             raise ContractError(
                 f"{name}: found rows {start} to {start + len(rows)} of {rows.dtype} {tuple(rows.shape[1:])}, "
-                f"allowed: up to {shape[0]} of {dtype} {shape[1:]}"
+                f"expected up to {shape[0]} of {dtype} {shape[1:]}"
             )
         _write(self._file, self._data + offset + start * math.prod(shape[1:]) * dtype.itemsize, rows)
 

@@ -40,7 +40,7 @@ _NAME: Final = r"^[a-z0-9][a-z0-9-]*$"
 def _not_drawn_anyway(name: str) -> str:
     if drawn := _DRAWN.fullmatch(name):
         raise ValueError(
-            f"found '{name}', allowed: any name that does not begin like '{drawn[1]}-against-{drawn[2]}', "
+            f"got '{name}', expected any name that does not begin like '{drawn[1]}-against-{drawn[2]}', "
             "a figure that every run has"
         )
     return name
@@ -108,7 +108,7 @@ class Table(_Schema):
             if row.published and len(row.published) != len(self.columns):
                 raise ValueError(
                     f"exhibit {self.table}: row '{row.title}' has {len(row.published)} published values, "
-                    f"allowed: {len(self.columns)}, one a column"
+                    f"expected {len(self.columns)}, one a column"
                 )
             for column in self.columns:
                 for value in column.where.values():
@@ -129,7 +129,7 @@ class PublishedCurve(_Schema):
     @model_validator(mode="after")
     def _as_many(self) -> Self:
         if len(self.x) != len(self.y):
-            raise ValueError(f"published '{self.title}': {len(self.x)} x and {len(self.y)} y, allowed: as many")
+            raise ValueError(f"published '{self.title}': {len(self.x)} x and {len(self.y)} y, expected as many")
         return self
 
 
@@ -166,8 +166,8 @@ class Curves(_Schema):
         for curve in self.published:
             if curve.metric not in self.metrics:
                 raise ValueError(
-                    f"exhibit {self.curves}: published '{curve.title}': metric: found '{curve.metric}', "
-                    f"allowed: {', '.join(self.metrics)}"
+                    f"exhibit {self.curves}: published '{curve.title}': metric: got '{curve.metric}', "
+                    f"expected {', '.join(self.metrics)}"
                 )
         return self
 

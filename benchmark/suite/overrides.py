@@ -53,7 +53,7 @@ def apply(data: dict[str, Any], change: str) -> None:
     """
     path, equals, text = change.partition("=")
     if not equals or not path:
-        raise InputError(f"--set {change}: found no '=', allowed: KEY=VALUE, e.g. training.iterations=100")
+        raise InputError(f"--set {change}: got no '=', expected KEY=VALUE, e.g. training.iterations=100")
     value = parsed(text, f"--set {change}")
     parts = path.split(".")
     if len(parts) > 2 and parts[0] == "parts" and isinstance(there := data.get("parts", {}), dict):
@@ -155,7 +155,7 @@ def _position(entries: list[Any], above: Sequence[str], part: str, change: str) 
         return int(part)
     if names.count(part) > 1:
         allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
-        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, allowed: {', '.join(allowed)}")
+        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {', '.join(allowed)}")
     if part in names:
         return names.index(part)
     raise InputError(f"--set {change}: no entry '{part}' (found: {', '.join(names) or 'none'})")

@@ -245,7 +245,7 @@ class Suite(_Schema):
         for model in self.models:
             for name in model.defenses or []:
                 if name not in defenses:
-                    raise ValueError(f"models.{model.title}.defenses: found '{name}', allowed: {', '.join(defenses)}")
+                    raise ValueError(f"models.{model.title}.defenses: got '{name}', expected {', '.join(defenses)}")
         return self
 
     @model_validator(mode="after")
@@ -261,12 +261,12 @@ class Suite(_Schema):
     def _no_entry_stands_for_nothing(self) -> Self:
         for number, attack in enumerate(self.attacks):
             if "none" in (attack.name, attack.title):
-                raise ValueError(f"attacks.{number}: found 'none', allowed: any other; the clean cell is always there")
+                raise ValueError(f"attacks.{number}: got 'none', expected any other; the clean cell is always there")
             if self.noise and attack.title == "noise" != attack.name:
-                raise ValueError(f"attacks.{number}.label: found 'noise', which every budget's noise is called")
+                raise ValueError(f"attacks.{number}.label: got 'noise', which every budget's noise is called")
         if self.transcriber.name in ("auto", "none") and self.transcriber.params:
             raise ValueError(
-                f"transcriber.params: found {self.transcriber.params}, allowed with '{self.transcriber.name}': none"
+                f"transcriber.params: got {self.transcriber.params}, expected with '{self.transcriber.name}': none"
             )
         return self
 
@@ -280,11 +280,11 @@ def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
     if isinstance(changes, Suite):
         return changes
     if not isinstance(changes, dict):
-        raise ValueError(f"parts.{name}: found {changes!r}, allowed: a mapping of keys")
+        raise ValueError(f"parts.{name}: got {changes!r}, expected a mapping of keys")
     # A suite that was written out, as in ``run.json``, has in each part what the part has anyway.
     own: dict[str, Any] = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
     if taken := [key for key, value in own.items() if changes.get(key, value) != value]:
-        raise ValueError(f"parts.{name}: found {taken[0]}, allowed: any other key of a suite")
+        raise ValueError(f"parts.{name}: got {taken[0]}, expected any other key of a suite")
     training = {**_plain(common.get("training")), **_plain(changes.get("training"))}
     return {**common, **changes, "part": name, **({"training": training} if training else {})}
 
@@ -316,7 +316,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise InputError(f"{where}: found {type(data).__name__}, allowed: a mapping of keys")
+        raise InputError(f"{where}: got {type(data).__name__}, expected a mapping of keys")
     data = separate(data)
     for change in changes:
         apply(data, change)

@@ -56,7 +56,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not self.epsilon >= 0:
-            raise ValueError(f"epsilon: found {self.epsilon}, allowed: a number of at least 0")
+            raise ValueError(f"epsilon: got {self.epsilon}, expected a number of at least 0")
 
     def bound(self, original: Tensor) -> Tensor:
         """Return the largest norm of a perturbation of each clip (B,), in the scale of ``original`` (B, …)."""

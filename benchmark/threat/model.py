@@ -27,7 +27,7 @@ def unit_of(domain: Domain, norm: Norm = "linf") -> Unit:
     """
     if norm == "relative-l2":
         if domain != "waveform":
-            raise InputError(f"norm: found '{norm}', allowed in the domain {domain}: linf, l2")
+            raise InputError(f"norm: got '{norm}', expected in the domain {domain}: linf, l2")
         return "clip"
     return "full-scale" if domain == "waveform" else "z"
 

@@ -109,7 +109,7 @@ def value_of(row: Row, key: str) -> Any:
     if key.startswith(_PARAMETER):
         return row.params.get(key.removeprefix(_PARAMETER))
     if key not in KEYS:
-        raise InputError(f"exhibits: where: found key '{key}', allowed: params.NAME, {', '.join(KEYS)}")
+        raise InputError(f"exhibits: where: got key '{key}', expected params.NAME, {', '.join(KEYS)}")
     return row.keys[key]
 
 

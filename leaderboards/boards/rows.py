@@ -190,7 +190,7 @@ def parameters(keys: dict[str, Any]) -> dict[str, Any]:
     except ValueError:
         params = None
     if not isinstance(params, dict):
-        raise InputError(f"results: params of {keys['attack']}: found {keys['params']!r}, allowed: a JSON mapping")
+        raise InputError(f"results: params of {keys['attack']}: got {keys['params']!r}, expected a JSON mapping")
     return params
 
 

@@ -45,7 +45,7 @@ class Shape:
     def __post_init__(self) -> None:
         """Refuse a label that would break the document."""
         if wrong := re.search(r"[^A-Za-z0-9:._-]", self.label):
-            raise InputError(f"label {self.label}: found '{wrong[0]}', allowed: letters, digits and : . _ -")
+            raise InputError(f"label {self.label}: got '{wrong[0]}', expected letters, digits and : . _ -")
 
 
 def shaped(board: Board, shape: Shape) -> Board:
@@ -102,10 +102,10 @@ def with_columns(board: Board, keys: Sequence[str]) -> Board:
     constant = [key for key in keys if key not in known]
     keys = [key for key in keys if key not in constant]
     if not keys:
-        raise InputError(f"columns: found {', '.join(constant)}, the same in all rows, allowed: {', '.join(known)}")
+        raise InputError(f"columns: got {', '.join(constant)}, the same in all rows, expected {', '.join(known)}")
     for key in keys:
         if list(keys).count(key) > 1:
-            raise InputError(f"columns: found '{key}' twice, allowed: each once")
+            raise InputError(f"columns: got '{key}' twice, expected each once")
     # Texts lead in every format; among themselves they and the figures keep the order asked for.
     chosen = sorted((known[key] for key in keys), key=lambda column: column.measured)
     gone = {note for key, notes in board.notes_of.items() if key not in keys for note in notes}
@@ -189,7 +189,7 @@ def _places(board: Board, stub: Sequence[str], key: str) -> dict[tuple[object, .
         if name in rows:
             told = ", ".join(str(text) for text in place if text)
             raise InputError(
-                f"pivot {key}: found two rows for '{name}' ({told}), allowed: one (keep a column that tells them "
+                f"pivot {key}: got two rows for '{name}' ({told}), expected one (keep a column that tells them "
                 "apart, or choose rows with --where)"
             )
         rows[name] = row
@@ -213,4 +213,4 @@ def _each(board: Board, changes: Callable[[Column], dict[str, Any]]) -> Board:
 
 def _known(key: str, known: Sequence[str], what: str) -> None:
     if key not in known:
-        raise InputError(f"{what}: found '{key}', allowed: {', '.join(known)}{did_you_mean(key, known)}")
+        raise InputError(f"{what}: got '{key}', expected {', '.join(known)}{did_you_mean(key, known)}")

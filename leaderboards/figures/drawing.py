@@ -94,7 +94,7 @@ class Paper:
     def __post_init__(self) -> None:
         """Refuse a width in which nothing can be read, or that is meant in other units."""
         if self.width is not None and not WIDTHS[0] <= self.width <= WIDTHS[1]:
-            raise InputError(f"width: found {self.width:g}, allowed: {WIDTHS[0]:g} to {WIDTHS[1]:g} (inches)")
+            raise InputError(f"width: got {self.width:g}, expected {WIDTHS[0]:g} to {WIDTHS[1]:g} (inches)")
 
     @contextmanager
     def style(self) -> Iterator[None]:

@@ -90,7 +90,7 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
     told = [one if isinstance(one, dict) else {} for one in entries] if isinstance(entries, list) else [{}]
     for number, entry in enumerate(told):
         if lacking := sorted({*KEYS, *_TOLD} - {*entry}):
-            raise InputError(f"{index}: entry {number}: found no {lacking[0]}, allowed: what `advser run` writes")
+            raise InputError(f"{index}: entry {number}: got no {lacking[0]}, expected what `advser run` writes")
     return told
 
 

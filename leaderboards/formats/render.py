@@ -34,7 +34,7 @@ def render(board: Board, format: str, width: int = TERMINAL_WIDTH) -> str:  # no
         InputError: if the format is unknown.
     """
     if format not in FORMATS:
-        raise InputError(f"format: found '{format}', allowed: {', '.join(FORMATS)}")
+        raise InputError(f"format: got '{format}', expected {', '.join(FORMATS)}")
     if format == "terminal":
         return terminal(board, width)
     return FORMATS[format](board)

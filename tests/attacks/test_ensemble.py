@@ -76,10 +76,10 @@ def test_every_attack_has_the_ensembles_budget() -> None:
         ({"epsilon": 0.1, "attacks": [{"name": "apgd", "params": {"steps": 0}}]}, "attacks.0: attack 'apgd': steps"),
         (
             {"epsilon": 0.1, "attacks": [{"name": "fgsm", "params": {"epsilon": 0.2}}]},
-            "'fgsm': epsilon: found 0.2, allowed: that of the whole, 0.1",
+            "'fgsm': epsilon: got 0.2, expected that of the whole, 0.1",
         ),
-        ({"epsilon": 0.1, "norm": "l2", "attacks": [{"name": "fgsm"}]}, "found attack 'fgsm', allowed with norm l2: "),
-        ({"epsilon": 0.1, "attacks": [{"name": "generator"}]}, "attacks.0: name: found 'generator'"),
+        ({"epsilon": 0.1, "norm": "l2", "attacks": [{"name": "fgsm"}]}, "found attack 'fgsm', expected with norm l2: "),
+        ({"epsilon": 0.1, "attacks": [{"name": "generator"}]}, "attacks.0: name: got 'generator'"),
     ],
 )
 def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
@@ -236,7 +236,7 @@ def test_an_attack_of_another_domain_is_refused() -> None:
     ensemble = made(epsilon=0.1, attacks=[{"name": "chain-rule"}])
     with (
         Target(model, lengths, "spectrogram") as target,
-        pytest.raises(InputError, match="found attack 'chain-rule', allowed in the domain spectrogram"),
+        pytest.raises(InputError, match="found attack 'chain-rule', expected in the domain spectrogram"),
     ):
         ensemble.perturb(target, x, labels, generator())
 

@@ -148,14 +148,14 @@ def no_sound(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
-        (lambda folder: folder.rmdir(), "found no folder '.*', allowed: one of sound"),
+        (lambda folder: folder.rmdir(), "got no folder '.*', expected one of sound"),
         (no_number, "clip0.wav: 1 samples are not finite numbers"),
-        (empty, "found no sound in .*allowed: one with .wav or .flac files"),
-        (stranger, "clip77.wav: found the name 'clip77', allowed: that of a clip, once, such as 'clip0'"),
-        (twice, "clip0.wav: found the name 'clip0', allowed: that of a clip, once, such as 'clip1'"),
-        (short, f"clip0.wav: found {toys.SAMPLES - 1} samples at 16000 Hz, .* allowed: .*{toys.SAMPLES} samples"),
-        (other_rate, "found .* at 8000 Hz"),
-        (stereo, r"2 channel\(s\), allowed: .*1 channel"),
+        (empty, "got no sound in .*allowed: one with .wav or .flac files"),
+        (stranger, "clip77.wav: got the name 'clip77', expected that of a clip, once, such as 'clip0'"),
+        (twice, "clip0.wav: got the name 'clip0', expected that of a clip, once, such as 'clip1'"),
+        (short, f"clip0.wav: got {toys.SAMPLES - 1} samples at 16000 Hz, .* allowed: .*{toys.SAMPLES} samples"),
+        (other_rate, "got .* at 8000 Hz"),
+        (stereo, r"2 channel\(s\), expected .*1 channel"),
         (no_sound, "clip0.wav: unreadable as audio"),
     ],
 )
@@ -166,7 +166,7 @@ def test_files_that_belong_to_no_clip_are_told_before_anything_runs(fill, messag
 
 
 def test_no_other_plugin_refers_to_it() -> None:
-    with pytest.raises(InputError, match="found 'external', which reads files"):
+    with pytest.raises(InputError, match="got 'external', which reads files"):
         build(Ensemble, {"epsilon": 0.1, "attacks": [{"name": "external", "params": {"folder": "x"}}]}, "ensemble")
 
 
@@ -228,10 +228,10 @@ def test_files_of_another_tool_are_judged_by_the_command_line(tmp_path: Path) ->
     shutil.copytree(theirs, tmp_path / "ifgsm")
     done = advser_here(*common, "--external", "ifgsm", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--external ifgsm: found the name 'ifgsm', which a row of suite 'judging' has" in done.stderr
+    assert "--external ifgsm: got the name 'ifgsm', which a row of suite 'judging' has" in done.stderr
 
     write(theirs / "stranger.wav", np.zeros(SAMPLE_RATE, np.int16))
     done = advser_here(*common, "--external", "theirs", cwd=tmp_path)
     assert done.returncode == 2
-    assert "attack 'theirs': theirs/stranger.wav: found the name 'stranger', allowed: that of a clip" in done.stderr
+    assert "attack 'theirs': theirs/stranger.wav: got the name 'stranger', expected that of a clip" in done.stderr
     assert "Traceback" not in done.stderr

@@ -145,7 +145,7 @@ def test_the_attack_within_has_the_budget_of_the_whole() -> None:
     whole = build(EOT, {"epsilon": 0.01, "norm": "l2"}, "eot")
     assert (whole.attack.name, whole.attack.params["epsilon"], whole.attack.params["norm"]) == ("pgd", 0.01, "l2")
     assert inner_attacks(whole) == ("pgd",)
-    with pytest.raises(InputError, match=r"eot: attack 'pgd': epsilon: found 0\.2, allowed: that of the whole, 0\.01"):
+    with pytest.raises(InputError, match=r"eot: attack 'pgd': epsilon: got 0\.2, expected that of the whole, 0\.01"):
         build(EOT, {"epsilon": 0.01, "attack": {"name": "pgd", "params": {"epsilon": 0.2}}}, "eot")
     with pytest.raises(InputError, match="eot: epsilon: Field required"):
         build(EOT, {}, "eot")

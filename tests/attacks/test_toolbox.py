@@ -213,11 +213,14 @@ def test_passes_are_counted() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"attack": "Magic"}, "attack: found 'Magic', allowed: a class in art.attacks.evasion$"),
-        ({"attack": "projected_gradient_descent"}, "allowed: a class in art.attacks.evasion$"),
-        ({"arguments": {"epz": 1}}, "arguments: found 'epz', allowed for FastGradientMethod: norm, eps, "),
-        ({"arguments": {"targeted": True}}, "arguments: found 'targeted', allowed"),
-        ({"attack": "FrameSaliencyAttack"}, "missing a required argument: 'attacker', allowed for FrameSaliencyAttack"),
+        ({"attack": "Magic"}, "attack: got 'Magic', expected a class in art.attacks.evasion$"),
+        ({"attack": "projected_gradient_descent"}, "expected a class in art.attacks.evasion$"),
+        ({"arguments": {"epz": 1}}, "arguments: got 'epz', expected for FastGradientMethod: norm, eps, "),
+        ({"arguments": {"targeted": True}}, "arguments: got 'targeted', allowed"),
+        (
+            {"attack": "FrameSaliencyAttack"},
+            "missing a required argument: 'attacker', expected for FrameSaliencyAttack",
+        ),
     ],
 )
 def test_unknown_attacks_and_arguments_are_refused_in_one_line(params: dict[str, Any], message: str) -> None:
@@ -248,7 +251,7 @@ def test_a_missing_toolbox_names_the_extra(plugin: type[Attack], monkeypatch: py
 
 
 def test_hopskipjump_refuses_an_impossible_first_estimate() -> None:
-    with pytest.raises(InputError, match="init_eval is 100, allowed: at most max_eval, 10"):
+    with pytest.raises(InputError, match="init_eval is 100, expected at most max_eval, 10"):
         build(HopSkipJump, {"max_eval": 10}, "attack")
 
 

@@ -150,7 +150,7 @@ def test_any_attack_can_be_trained_against(plugin: type[Defense], attack: str, d
 @pytest.mark.parametrize("plugin", ADVERSARIAL)
 def test_an_attack_that_needs_a_finished_model_is_refused(plugin: type[Defense], name: str) -> None:
     reference = {"name": name, "params": toys.row(ATTACKS.get(name), epsilon=0.01)}
-    with pytest.raises(InputError, match=f"name: found '{name}', .*; allowed here: "):
+    with pytest.raises(InputError, match=f"name: got '{name}', .*; allowed here: "):
         validated(plugin, {"attack": reference}, "defense")
 
 
@@ -263,18 +263,18 @@ def test_training_against_fgsm_makes_a_model_that_withstands_it_better() -> None
 @pytest.mark.parametrize(
     ("plugin", "params", "message"),
     [
-        (Similarity, {"beta": 0.7, "gamma": 0.5}, "beta \\+ gamma is 1.2, allowed: at most 1"),
-        (Vanilla, {"alpha": 1.5}, "alpha: .*less than or equal to 1 \\(found 1.5\\)"),
+        (Similarity, {"beta": 0.7, "gamma": 0.5}, "beta \\+ gamma is 1.2, expected at most 1"),
+        (Vanilla, {"alpha": 1.5}, "alpha: .*less than or equal to 1 \\(got 1.5\\)"),
         (Vanilla, {"domain": "cepstrum"}, "domain: .*'waveform' or 'spectrogram'"),
         (Vanilla, {"attack": {"name": "fgms"}}, "attack: unknown attack 'fgms'; did you mean 'fgsm'"),
         (Vanilla, {"attack": {"name": "fgsm"}}, "attack: attack 'fgsm': epsilon: Field required"),
         (
             Vanilla,
             {"attack": {"name": "fgsm", "params": {"epsilon": "a lot"}}},
-            "epsilon: .*number \\(found 'a lot'\\)",
+            "epsilon: .*number \\(got 'a lot'\\)",
         ),
         (Vanilla, {"attack": {"name": "fgsm", "parameters": {}}}, "attack"),
-        (Vanilla, {"attack": "fgsm"}, "attack: .*\\(found 'fgsm'\\)"),
+        (Vanilla, {"attack": "fgsm"}, "attack: .*\\(got 'fgsm'\\)"),
     ],
 )
 def test_bad_parameters_are_refused_in_one_line(plugin: type[Defense], params: dict[str, object], message: str) -> None:

@@ -157,7 +157,7 @@ def test_links_into_a_cache_count_by_their_own_places(copy, tmp_path):
     [
         ({"label": "mood"}, ["no column mood", "found: audio, emotion, who, sex, words"]),
         ({"audio": "sound", "speaker": "id"}, ["no column sound, id"]),
-        ({"audio": "words"}, ["column 'words': found string", "allowed: sound with its bytes"]),
+        ({"audio": "words"}, ["column 'words': found string", "expected sound with its bytes"]),
     ],
 )
 def test_a_wrong_mapping_is_refused(copy, params, fragments):

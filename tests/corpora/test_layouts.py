@@ -89,7 +89,7 @@ def test_foreign_files_and_bad_labels_are_refused_by_name(name, good, foreign, t
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / foreign).write_bytes(b"")
     (tmp_path / good).with_name(".hidden").write_bytes(b"")
-    refused(name, tmp_path, "1 extra file(s)", foreign, "allowed: names such as")
+    refused(name, tmp_path, "1 extra file(s)", foreign, "expected names such as")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ class TestCREMAD:
     def test_a_table_of_another_form_is_refused_or_empty(self, tmp_path, table):
         self.copy(tmp_path, table)
         if table:
-            refused("cremad", tmp_path, "VideoDemographics.csv", "allowed: columns ActorID and Sex")
+            refused("cremad", tmp_path, "VideoDemographics.csv", "expected columns ActorID and Sex")
         else:
             assert set(rows("cremad", tmp_path)["gender"]) == {""}
 
@@ -296,7 +296,7 @@ class TestIEMOCAP:
         iemocap_copy(tmp_path, codes=("ang",))
         table = tmp_path / "Session2" / "dialog" / "EmoEvaluation" / "Ses02F_impro01.txt"
         table.write_text(table.read_text().replace("\tang\t", "\t"))
-        refused("iemocap", tmp_path, "Ses02F_impro01.txt, line 3", "allowed: [start - end]")
+        refused("iemocap", tmp_path, "Ses02F_impro01.txt, line 3", "expected [start - end]")
 
     @pytest.mark.parametrize(
         ("folder", "files"),

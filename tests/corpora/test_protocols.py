@@ -108,7 +108,7 @@ def test_random_alone_is_60_20_20():
 
 @pytest.mark.parametrize("protocol", ["random70-5-20", "random100-0-0", "random80-20-20", "random0-50-50"])
 def test_shares_that_do_not_make_100_are_refused(protocol):
-    with pytest.raises(InputError, match=f"'{protocol}': found .* allowed: each above 0, together 100"):
+    with pytest.raises(InputError, match=f"'{protocol}': got .* allowed: each above 0, together 100"):
         speaker_independent(protocol)
 
 

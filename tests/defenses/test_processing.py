@@ -189,7 +189,7 @@ def test_sound_at_full_scale_stays_in_range() -> None:
 def test_a_codec_that_libsndfile_lacks_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfile, "available_subtypes", lambda container: {"OGG": {"OPUS": ""}}.get(container, {}))
     with pytest.raises(
-        InputError, match=r"codec: found 'mp3', allowed with the libsndfile installed \(.*\): opus"
+        InputError, match=r"codec: got 'mp3', expected with the libsndfile installed \(.*\): opus"
     ) as no:
         build(Coding, {}, "defense 'coding'")
     assert "\n" not in str(no.value)

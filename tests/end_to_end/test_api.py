@@ -39,24 +39,24 @@ def test_a_board_is_a_table_with_numbers() -> None:
         loaded.board("attack")
     with pytest.raises(InputError, match=r"--metrics usr: allowed: .*did you mean 'uar'"):
         loaded.board("attacks", metrics=["usr"])
-    with pytest.raises(InputError, match=r"metrics: found the text 'uar', allowed: a list"):
+    with pytest.raises(InputError, match=r"metrics: got the text 'uar', expected a list"):
         loaded.board("attacks", metrics="uar")
-    with pytest.raises(InputError, match=r"--by attacks: found transferred examples only, allowed: --by transfer"):
+    with pytest.raises(InputError, match=r"--by attacks: got transferred examples only, expected --by transfer"):
         loaded.board("attacks", where={"access": "transfer"})
     with pytest.raises(InputError, match=r"metric 'uarr': allowed: .*did you mean 'uar'"):
         loaded.figure("uarr", defense="none")
-    with pytest.raises(InputError, match=r"where: found the text 'defense=none', allowed: a mapping"):
+    with pytest.raises(InputError, match=r"where: got the text 'defense=none', expected a mapping"):
         loaded.plot("uar-against-epsilon", where="defense=none")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": "/x"}, "data: found the text '/x', allowed: a mapping"),
-        ({"only": "attack=fgsm"}, "only: found the text 'attack=fgsm', allowed: a mapping"),
-        ({"changes": "seed=1"}, "changes: found the text 'seed=1', allowed: a mapping"),
-        ({"external": Path("sound")}, "external: found the text 'sound', allowed: a list"),
-        ({"plugins": "mine.py"}, r"plugins: found the text 'mine\.py', allowed: a list"),
+        ({"data": "/x"}, "data: got the text '/x', expected a mapping"),
+        ({"only": "attack=fgsm"}, "only: got the text 'attack=fgsm', expected a mapping"),
+        ({"changes": "seed=1"}, "changes: got the text 'seed=1', expected a mapping"),
+        ({"external": Path("sound")}, "external: got the text 'sound', expected a list"),
+        ({"plugins": "mine.py"}, r"plugins: got the text 'mine\.py', expected a list"),
     ],
 )
 def test_a_text_where_several_things_are_asked_for_is_refused(arguments: Any, message: str) -> None:
@@ -143,11 +143,11 @@ def undefined(target: Any, x: Tensor, labels: Tensor, generator: Any, *, epsilon
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (backwards, r"'backwards': found the arguments \(x, target, labels, generator\), allowed: \(target, x, labels"),
-        (bare, "'bare': found the argument 'epsilon=0.1', allowed: a name with an annotation"),
-        (many, r"'many': found the argument '\*\*more"),
-        (shadowing, "'shadowing': found the argument 'access', allowed: none that attacks have already"),
-        (undefined, "'undefined': found an annotation that is not defined: name 'Nowhere'"),
+        (backwards, r"'backwards': got the arguments \(x, target, labels, generator\), expected \(target, x, labels"),
+        (bare, "'bare': got the argument 'epsilon=0.1', expected a name with an annotation"),
+        (many, r"'many': got the argument '\*\*more"),
+        (shadowing, "'shadowing': got the argument 'access', expected none that attacks have already"),
+        (undefined, "'undefined': got an annotation that is not defined: name 'Nowhere'"),
     ],
 )
 def test_a_function_of_another_form_is_refused(function: Any, message: str) -> None:
@@ -161,11 +161,11 @@ def test_a_function_may_say_that_it_takes_one_step() -> None:
 
 
 def test_a_name_that_is_no_name_an_access_and_a_domain_that_are_none_are_refused() -> None:
-    with pytest.raises(InputError, match=r"attack '\.\./mine': found this name, allowed: small letters"):
+    with pytest.raises(InputError, match=r"attack '\.\./mine': got this name, expected small letters"):
         advser.attack("../mine")(many)
-    with pytest.raises(InputError, match="access: found 'all', allowed: white-box"):
+    with pytest.raises(InputError, match="access: got 'all', expected white-box"):
         attack_of(backwards_mended, "all", ("waveform",))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="domains: found 'sound', allowed: waveform, spectrogram"):
+    with pytest.raises(InputError, match="domains: got 'sound', expected waveform, spectrogram"):
         attack_of(backwards_mended, "blind", ("sound",))  # type: ignore[arg-type]
 
 
@@ -177,7 +177,7 @@ def test_one_figure_can_be_asked_for() -> None:
     loaded = advser.load(PUBLISHED / "demo")
     place = {"defense": "none", "attack": "fgsm", "epsilon": 0.06, "labels": "true"}
     assert 0 <= loaded.figure("uar", **place) < loaded.figure("uar", defense="none", attack="none")
-    with pytest.raises(ValueError, match=r"uar of .*: found \d+ rows, allowed: one figure"):
+    with pytest.raises(ValueError, match=r"uar of .*: got \d+ rows, expected one figure"):
         loaded.figure("uar", attack="fgsm")
 
 
@@ -286,4 +286,4 @@ def test_a_script_whose_attack_uses_what_no_file_can_hold_is_told(tmp_path: Path
         env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 1
-    assert "'half_step' uses 'SCALE': found object, allowed: modules, functions, classes" in done.stderr
+    assert "'half_step' uses 'SCALE': got object, expected modules, functions, classes" in done.stderr

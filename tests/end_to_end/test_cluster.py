@@ -125,7 +125,7 @@ def test_a_scheduler_that_is_not_there_or_has_unfit_workers_is_refused_at_once(s
         while "no worker" in (refused := run_on(address, place)).stderr and time.monotonic() < deadline:
             assert refused.returncode == 2
     assert refused.returncode == 2
-    assert "found workers with 2 threads, allowed: workers with one" in refused.stderr
+    assert "found workers with 2 threads, expected workers with one" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     nobody = run_on("tcp://127.0.0.1:1", place)
     assert nobody.returncode == 2
@@ -150,7 +150,7 @@ def test_workers_of_a_scheduler_find_what_a_local_run_finds(scheduler, alone: pd
     ("event", "told"),
     [
         ("lost", "the connection was lost; what was finished is in the store, and the same command goes on from there"),
-        ("joined", "found workers with 2 threads, allowed: workers with one (dask worker --nthreads 1)"),
+        ("joined", "found workers with 2 threads, expected workers with one (dask worker --nthreads 1)"),
     ],
     ids=["lost", "joined"],
 )

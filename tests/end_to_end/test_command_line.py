@@ -171,7 +171,7 @@ def test_bad_input_ends_with_one_line_and_code_2(
         (["wrong.yaml"], "advser: suite wrong.yaml: corpus: Field required"),
         (
             ["demo", "--only", "colour=red"],
-            "advser: --only colour: found 'colour', allowed: part, seed, fold, model, defense, attack, domain, "
+            "advser: --only colour: got 'colour', expected part, seed, fold, model, defense, attack, domain, "
             "delivery, labels, access, source_model, source_defense",
         ),
     ],

@@ -189,11 +189,11 @@ def test_without_examples_the_tolerance_alone_decides_and_it_is_said() -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ({"suite": {**SUITE, "protocol": "loso"}}, "suite.protocol: found loso, allowed: that of the base, 5pair"),
+        ({"suite": {**SUITE, "protocol": "loso"}}, "suite.protocol: got loso, expected that of the base, 5pair"),
         ({"suite": {**SUITE, "folds": ["fold1"]}}, "suite.folds: found"),
-        ({"suite": {**SUITE, "seeds": [0, 1]}}, "suite.seeds: found 2, allowed: that of the base, 1"),
+        ({"suite": {**SUITE, "seeds": [0, 1]}}, "suite.seeds: got 2, expected that of the base, 1"),
         ({"suite": {"name": "x"}}, "results: suite: "),
-        ({"transcribers": {"": {"name": "sphinx", "params": {}, "model": "a"}}}, "transcriber: found .*sphinx"),
+        ({"transcribers": {"": {"name": "sphinx", "params": {}, "model": "a"}}}, "transcriber: got .*sphinx"),
     ],
 )
 def test_different_protocols_are_refused(run: dict[str, Any], message: str) -> None:
@@ -203,16 +203,16 @@ def test_different_protocols_are_refused(run: dict[str, Any], message: str) -> N
 
 
 def test_other_clips_are_refused() -> None:
-    with pytest.raises(InputError, match=r"found 99, not those of the base .107."):
+    with pytest.raises(InputError, match=r"got 99, not those of the base .107."):
         compare(results(np.ones(CLIPS, bool)), results(np.ones(99, bool)))
 
 
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"uar": "0.02"}, "found '0.02', allowed: a number ≤ 0, since higher is better"),
-        ({"seconds": "-1"}, "allowed: a number ≥ 0, since lower is better"),
-        ({"uar": "much"}, "found 'much', allowed: a number"),
+        ({"uar": "0.02"}, "got '0.02', expected a number ≤ 0, since higher is better"),
+        ({"seconds": "-1"}, "expected a number ≥ 0, since lower is better"),
+        ({"uar": "much"}, "got 'much', expected a number"),
         ({"usr": "-0.1"}, "metric 'usr': allowed: uar, accuracy, seconds.*did you mean 'uar'"),
     ],
 )

@@ -193,14 +193,14 @@ def test_what_is_not_hidden_is_told_and_ends_with_1(place: Path, tmp_path: Path)
     [
         (["own.txt", "b.wav"], "own.txt: unreadable as audio"),
         (["none.wav", "b.wav"], "none.wav: no such file"),
-        (["own.flac", "b.aac"], "b.aac: found the suffix '.aac', allowed: .wav, .flac, .ogg, .mp3"),
+        (["own.flac", "b.aac"], "b.aac: got the suffix '.aac', expected .wav, .flac, .ogg, .mp3"),
         (["cut.flac", "b.wav"], "cut.flac: unreadable as audio"),
-        (["own.flac", "b.wav", "--where", "model=cnn9"], "--where model=cnn9: no cell matches, allowed here: "),
-        (["own.flac", "own.flac"], "own.flac: found the recording itself"),
+        (["own.flac", "b.wav", "--where", "model=cnn9"], "--where model=cnn9: no cell matches, expected here: "),
+        (["own.flac", "own.flac"], "own.flac: got the recording itself"),
         (["own.flac", "b.wav", "--attack", "generator"], "--attack generator: allowed: one on waveforms"),
         (["own.flac", "b.wav", "--attack", "pdg"], "unknown attack 'pdg'; did you mean 'pgd'"),
         (["own.flac", "b.wav", "--param", "steps=0"], "attack 'mi-fgsm': steps"),
-        (["own.flac", "b.wav", "--store", "elsewhere"], "found no model of tiny / none, allowed: the store of the run"),
+        (["own.flac", "b.wav", "--store", "elsewhere"], "got no model of tiny / none, expected the store of the run"),
     ],
 )
 def test_what_cannot_be_protected_is_told_in_one_line(
@@ -224,7 +224,7 @@ def test_published_results_have_no_models(tmp_path: Path) -> None:
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
     done = advser_here("hide", "own.flac", "b.wav", "--run", published, cwd=tmp_path)
     assert done.returncode == 2
-    assert "--run: found no trained model, allowed: results with examples" in done.stderr
+    assert "--run: got no trained model, expected results with examples" in done.stderr
 
 
 @pytest.mark.hour

@@ -113,9 +113,9 @@ def with_manifest(contents: dict[str, bytes], name: str) -> None:
         (lambda contents: contents.update({"more.txt": b"?"}), "more.txt: found another file"),
         (lambda contents: contents.pop(TABLE_FILE), "results.parquet: found another file"),
         (lambda contents: contents.pop(MANIFEST), "no submission"),
-        (lambda contents: with_manifest(contents, "elsewhere/x.py"), "found a path out of the file"),
-        (lambda contents: with_manifest(contents, "../outside.txt"), "found a path out of the file"),
-        (lambda contents: with_manifest(contents, "/outside.txt"), "found a path out of the file"),
+        (lambda contents: with_manifest(contents, "elsewhere/x.py"), "got a path out of the file"),
+        (lambda contents: with_manifest(contents, "../outside.txt"), "got a path out of the file"),
+        (lambda contents: with_manifest(contents, "/outside.txt"), "got a path out of the file"),
     ],
 )
 def test_what_was_tampered_with_is_refused(place: Path, tmp_path: Path, change: Callable, message: str) -> None:
@@ -142,7 +142,7 @@ def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interva
 
 
 def test_the_plugin_files_must_be_those_of_the_run(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--plugin: found none, allowed: the files of the run, halved\.py"):
+    with pytest.raises(InputError, match=r"--plugin: got none, expected the files of the run, halved\.py"):
         submit(place / "results" / "submitted", [], tmp_path / "none.zip")
 
 

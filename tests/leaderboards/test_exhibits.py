@@ -137,7 +137,7 @@ def test_what_the_results_lack_is_missing_and_a_table_of_nothing_is_left_out() -
 
 def test_an_unknown_key_is_refused() -> None:
     column = {"title": ["x"], "metric": "uar", "where": {"colour": "red"}}
-    with pytest.raises(InputError, match=r"found key 'colour', allowed: params\.NAME, suite"):
+    with pytest.raises(InputError, match=r"found key 'colour', expected params\.NAME, suite"):
         tables(declaring({**TABLE, "columns": [column], "rows": [TABLE["rows"][1]]}))
 
 
@@ -256,7 +256,7 @@ def test_a_figure_may_not_be_called_like_one_that_every_run_has(kind: str) -> No
     exhibit: TypeAdapter[Any] = TypeAdapter(Exhibit)
     more = {} if kind == "pictures" else {"metrics": ["uar"]}
     for taken in ("uar-against-epsilon", "wer-against-steps", "uar-against-epsilon-fair"):
-        with pytest.raises(ValidationError, match=f"found '{taken}', allowed: any name that does not begin like"):
+        with pytest.raises(ValidationError, match=f"got '{taken}', expected any name that does not begin like"):
             exhibit.validate_python({kind: taken, "title": "One", **more})
     for free in ("figure-uar-against-epsilon", "loss-against-steps", "uar-against-epsilons"):
         exhibit.validate_python({kind: free, "title": "One", **more})
@@ -313,7 +313,7 @@ def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
 def test_samples_that_cannot_be_read_are_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "index.json").write_text(text)
-    with pytest.raises(InputError, match=r"index\.json: (unreadable|entry 0: found no access, allowed)"):
+    with pytest.raises(InputError, match=r"index\.json: (unreadable|entry 0: got no access, allowed)"):
         write_all(synthetic.results(), tmp_path)
 
 

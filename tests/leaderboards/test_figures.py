@@ -258,11 +258,11 @@ def test_the_command_writes_one_figure_with_letters_that_publishers_take(folder:
     ("arguments", "message"),
     [
         (("uar-against-epsilom", "a.pdf"), "figure 'uar-against-epsilom': allowed here: .*did you mean 'uar-against-e"),
-        (("uar-against-epsilon", "a.eps"), r"a\.eps: found suffix '\.eps', allowed: \.svg, \.png, \.pdf"),
-        (("uar-against-epsilon", "a.pdf", "--width", "85"), r"width: found 85, allowed: 2 to 20 \(inches\)"),
-        (("uar-against-epsilon", "a.pdf", "--width", "0"), r"width: found 0, allowed: 2 to 20 \(inches\)"),
+        (("uar-against-epsilon", "a.eps"), r"a\.eps: got suffix '\.eps', expected \.svg, \.png, \.pdf"),
+        (("uar-against-epsilon", "a.pdf", "--width", "85"), r"width: got 85, expected 2 to 20 \(inches\)"),
+        (("uar-against-epsilon", "a.pdf", "--width", "0"), r"width: got 0, expected 2 to 20 \(inches\)"),
         (("uar-against-epsilon", "a.pdf", "--where", "model=none"), "none"),
-        (("uar-against-epsilon", "a.pdf", "--where", "epsilon=0.001"), "allowed here: none"),
+        (("uar-against-epsilon", "a.pdf", "--where", "epsilon=0.001"), "expected here: none"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused_in_one_line(arguments, message, folder: Path, tmp_path: Path) -> None:

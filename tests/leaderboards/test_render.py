@@ -193,7 +193,7 @@ def test_texts_are_escaped_in_html() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(InputError, match="format: found 'pdf', allowed: terminal, markdown, latex, csv, html"):
+    with pytest.raises(InputError, match="format: got 'pdf', expected terminal, markdown, latex, csv, html"):
         render(CASES["attacks"], "pdf")
 
 

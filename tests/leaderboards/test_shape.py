@@ -123,14 +123,14 @@ def test_words_about_rows_split_none_in_a_pivot_and_notes_go_with_their_columns(
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
-        (lambda board: shaped(board, Shape(columns=("attack", "defence"))), "allowed: .*did you mean 'defense'"),
-        (lambda board: shaped(board, Shape(pivot="defence")), "pivot: found 'defence', .*did you mean 'defense'"),
-        (lambda board: shaped(board, Shape(columns=("uarr",))), "columns: found 'uarr', allowed: .*did you mean 'uar'"),
-        (lambda board: shaped(board, Shape(columns=("uar", "uar"))), "found 'uar' twice"),
-        (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: found 'attack', allowed"),
-        (lambda board: shaped(board, Shape(pivot="uar")), "pivot: found 'uar', allowed: "),
+        (lambda board: shaped(board, Shape(columns=("attack", "defence"))), "expected .*did you mean 'defense'"),
+        (lambda board: shaped(board, Shape(pivot="defence")), "pivot: got 'defence', .*did you mean 'defense'"),
+        (lambda board: shaped(board, Shape(columns=("uarr",))), "columns: got 'uarr', expected .*did you mean 'uar'"),
+        (lambda board: shaped(board, Shape(columns=("uar", "uar"))), "got 'uar' twice"),
+        (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: got 'attack', allowed"),
+        (lambda board: shaped(board, Shape(pivot="uar")), "pivot: got 'uar', expected "),
         (lambda board: shaped(board, Shape(columns=("split",))), "columns: found split, the same in all rows, allowed"),
-        (lambda _: Shape(label="a}b"), r"label a\}b: found '\}', allowed: letters, digits"),
+        (lambda _: Shape(label="a}b"), r"label a\}b: got '\}', expected letters, digits"),
         (
             lambda board: shaped(board, Shape(columns=("defense", "uar"), pivot="defense")),
             "pivot defense: found two rows for",

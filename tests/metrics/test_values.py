@@ -270,5 +270,5 @@ def test_a_metric_that_does_not_say_what_boards_must_know_is_refused_by_name(lac
     told = {"title": "Told", "higher_is_better": True, "column": "told", "measure": lambda self, *clips: 0.0}
     del told[lacking]
     silent = type(ClipMetric)("Silent", (ClipMetric,), {"__module__": __name__, **told})
-    with pytest.raises(InputError, match=f"metric 'silent': found no {lacking}, allowed: a class variable"):
+    with pytest.raises(InputError, match=f"metric 'silent': got no {lacking}, expected a class variable"):
         METRICS.register("silent")(silent)

@@ -293,13 +293,13 @@ def cut_short(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (shutil.rmtree, "found '.*encoder'.*neither a folder nor a name"),
+        (shutil.rmtree, "got '.*encoder'.*neither a folder nor a name"),
         (pickled, r"without model\.safetensors, .*pickled weights are never read"),
         (without_settings, r"without config\.json, preprocessor_config\.json, allowed"),
-        (other_rate, "sampling_rate: found 8000 Hz, allowed: 16000 Hz"),
-        (other_family, "model_type: found 'bert', allowed: data2vec-audio, hubert, wav2vec2, wavlm"),
+        (other_rate, "sampling_rate: got 8000 Hz, expected 16000 Hz"),
+        (other_family, "model_type: got 'bert', expected data2vec-audio, hubert, wav2vec2, wavlm"),
         (own_code, "cannot be loaded"),
-        (lacking, r"the weights lack encoder\.layers\.1\.\S+ and \d+ more, allowed: all of a wav2vec2 encoder"),
+        (lacking, r"the weights lack encoder\.layers\.1\.\S+ and \d+ more, expected all of a wav2vec2 encoder"),
         (cut_short, "cannot be loaded"),
     ],
 )
@@ -313,7 +313,7 @@ def test_an_unusable_encoder_is_refused(spoil: Any, complaint: str, tmp_path: Pa
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^model 'pretrained': layer: found 3, allowed with .*: at most 2$"):
+    with pytest.raises(InputError, match=r"^model 'pretrained': layer: got 3, expected with .*: at most 2$"):
         made(layer=3)
 
 

@@ -306,7 +306,7 @@ def test_a_constant_band_has_one_decibel_as_standard_deviation(make: Make) -> No
 
 @both
 def test_statistics_need_clips(make: Make) -> None:
-    with pytest.raises(InputError, match="found 0"):
+    with pytest.raises(InputError, match="got 0"):
         make().fit([])
 
 

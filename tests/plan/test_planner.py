@@ -282,7 +282,7 @@ def test_an_attack_that_needs_a_spectrogram_is_crafted_on_models_that_have_one_a
 @pytest.mark.parametrize(
     ("attack", "needs"),
     [
-        (CHAIN_RULE, r"waveform domain: .*\(models: raw\), allowed: with a spectrogram and gradients"),
+        (CHAIN_RULE, r"waveform domain: .*\(models: raw\), expected with a spectrogram and gradients"),
         ({**FGSM, **IN_FEATURES}, "spectrogram domain: .*with a spectrogram and gradients"),
         ({**NOISE, **IN_FEATURES}, "spectrogram domain: .*with a spectrogram$"),
     ],
@@ -332,7 +332,7 @@ def test_a_budget_relative_to_the_clip_has_its_own_unit_and_no_place_in_spectrog
     (together,) = members(made.cells, declared)
     assert [cell.columns["attack"] for cell in together] == ["pgd", "other", "none"]
     assert columns_of(together, declared)["epsilon_unit"] == "clip"
-    message = "attack 'pgd': norm: found 'relative-l2', allowed in the domain spectrogram: linf, l2"
+    message = "attack 'pgd': norm: got 'relative-l2', expected in the domain spectrogram: linf, l2"
     with pytest.raises(InputError, match=message):
         plan(attacks=[{**attack, **IN_FEATURES}])
 
@@ -368,7 +368,7 @@ def test_the_attacks_of_an_ensemble_decide_its_key() -> None:
 def test_cells_that_results_could_not_tell_apart_are_refused_before_anything_runs() -> None:
     models = [{"name": "tiny", "label": label} for label in ("a", "b", "a + b", "victim")]
     defenses = [{"name": "none", "label": label} for label in ("none", "none + none")]
-    with pytest.raises(InputError, match=r"^cells: found '.*' and '.*' on a / none") as caught:
+    with pytest.raises(InputError, match=r"^cells: got '.*' and '.*' on a / none") as caught:
         plan(
             models=models, defenses=defenses, attacks=[{**FGSM, "transfer": True, "surrogates": [["a/none", "b/none"]]}]
         )
@@ -379,13 +379,13 @@ def test_cells_that_results_could_not_tell_apart_are_refused_before_anything_run
 
 def test_worst_cases_that_come_to_the_same_are_refused_before_anything_runs() -> None:
     worst = [{"name": "worst", "epsilon": epsilon} for epsilon in (0.06, 0.1)]
-    with pytest.raises(InputError, match=r"^cells: found 'worst case worst' and 'worst case worst' on tiny / none"):
+    with pytest.raises(InputError, match=r"^cells: got 'worst case worst' and 'worst case worst' on tiny / none"):
         plan(attacks=[FGSM], worst=worst)
     assert len(plan(attacks=[FGSM], worst=worst[:1]).cells) == 2
 
 
 def test_training_on_a_spectrogram_needs_a_model_that_has_one() -> None:
-    with pytest.raises(InputError, match=r"defense 'vanilla': domain: found 'spectrogram'.*model 'raw'.*waveform"):
+    with pytest.raises(InputError, match=r"defense 'vanilla': domain: got 'spectrogram'.*model 'raw'.*waveform"):
         plan(models=["tiny", "raw"], defenses=[VANILLA])
     in_sound = {"name": "vanilla", "params": {"attack": FGSM, "domain": "waveform"}}
     assert len(plan(models=["raw"], defenses=["none", in_sound]).cells) == 2
@@ -488,16 +488,16 @@ def test_newcomers_that_have_no_place_are_refused() -> None:
         ({"attacks": [{**FGSM, "labels": ["true", "true"]}]}, "fgsm .*twice"),
         ({"attacks": [{**FGSM, "domain": ["waveform", "waveform"]}]}, "fgsm .*twice"),
         ({"attacks": [{**FGSM, "domain": ["spectrogram"], "delivery": ["audio", "audio"]}]}, "fgsm .*twice"),
-        ({"attacks": [{**FGSM, "params": {"epsilon": []}}]}, r"attack 'fgsm': epsilon: found \[\]"),
+        ({"attacks": [{**FGSM, "params": {"epsilon": []}}]}, r"attack 'fgsm': epsilon: got \[\]"),
         ({"attacks": [{"name": "decisions", "params": {"epsilon": 1}, "labels": ["soft"]}]}, "labels: found soft"),
         ({"attacks": [{**FGSM, "name": "fgms"}]}, "unknown attack 'fgms'; did you mean 'fgsm'"),
         (
             {"attacks": [{"name": "external", "params": {"folder": "x"}, "labels": ["true", "predicted"]}]},
-            "attack 'external': labels: found true, predicted, allowed for what was made elsewhere: true",
+            "attack 'external': labels: got true, predicted, expected for what was made elsewhere: true",
         ),
-        ({"folds": ["fold4"]}, "folds: found 'fold4', allowed: fold1, fold2, fold3"),
-        ({"metrics": ["uar", "overwrites"]}, "metric 'overwrites': found the name or column 'loss'"),
-        ({"metrics": [{"name": "snr", "label": "margin"}]}, "metric 'margin': found the name or column 'margin'"),
+        ({"folds": ["fold4"]}, "folds: got 'fold4', expected fold1, fold2, fold3"),
+        ({"metrics": ["uar", "overwrites"]}, "metric 'overwrites': got the name or column 'loss'"),
+        ({"metrics": [{"name": "snr", "label": "margin"}]}, "metric 'margin': got the name or column 'margin'"),
         ({"models": [{"name": "tiny", "training": {"epochs": 1}}]}, r"models.tiny.training: unknown key 'epochs'"),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_name_of_a_shipped_plugin_cannot_be_taken() -> None:
 
 @pytest.mark.parametrize("plugin", [Pitch, Pitch(), len])
 def test_only_classes_of_the_kind_are_registered(plugin: object) -> None:
-    with pytest.raises(InputError, match=r"attack 'mine': found .*, allowed: a class derived from advser.attacks.base"):
+    with pytest.raises(InputError, match=r"attack 'mine': got .*, expected a class derived from advser.attacks.base"):
         ATTACKS.register("mine")(plugin)
     assert "mine" not in ATTACKS
 
@@ -150,7 +150,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(typed: str, hint: str) -> 
         ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("def (:", "SyntaxError: "),
         ("Other = 1", "AttributeError: .*Broken"),
-        ("Broken = 1", "found 1, allowed: a class"),
+        ("Broken = 1", "got 1, expected a class"),
     ],
 )
 def test_a_broken_plugin_breaks_nothing_else(
@@ -290,14 +290,14 @@ class Misspelt(Attack):
     def {method}(self, target, x, labels, generator):
         return x
 """
-    with pytest.raises(InputError, match=f"attack 'misspelt': found {found}, allowed: a method 'perturb'"):
+    with pytest.raises(InputError, match=f"attack 'misspelt': got {found}, expected a method 'perturb'"):
         load_plugin_file(plugin_file(text))
 
 
 def test_a_plugin_file_that_registers_nothing_is_refused(plugin_file: Callable[..., Path]) -> None:
     empty = plugin_file("NOTHING = 1\n")
     with pytest.raises(
-        InputError, match=f"plugin file {empty}: found no plugin that is defined in it or beside it, allowed: "
+        InputError, match=f"plugin file {empty}: got no plugin that is defined in it or beside it, expected "
     ):
         load_plugin_files([empty])
 

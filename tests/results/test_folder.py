@@ -167,7 +167,7 @@ def test_missing_columns_are_named() -> None:
 def test_run_needs_notes_and_failures(run: dict[str, object]) -> None:
     with pytest.raises(InputError) as caught:
         Results(table(), no_examples(), run)
-    one_line(caught, "run.json", "allowed: a list")
+    one_line(caught, "run.json", "expected a list")
 
 
 def _newer(folder: Path) -> None:
@@ -242,10 +242,10 @@ def test_select_takes_several_globs() -> None:
 @pytest.mark.parametrize(
     ("where", "part"),
     [
-        ({"modle": "*"}, "unknown key, allowed: .*did you mean 'model'"),
-        ({"model": "none-such"}, "no cell matches, allowed here: cnn4, "),
-        ({"attack": "none|ifgms"}, "--where attack=ifgms: no cell matches, allowed here: "),
-        ({"epsilon": "7"}, 'no cell matches, allowed here: "", 0.0005'),
+        ({"modle": "*"}, "unknown key, expected .*did you mean 'model'"),
+        ({"model": "none-such"}, "no cell matches, expected here: cnn4, "),
+        ({"attack": "none|ifgms"}, "--where attack=ifgms: no cell matches, expected here: "),
+        ({"epsilon": "7"}, 'no cell matches, expected here: "", 0.0005'),
         ({"attack": "none", "epsilon": "0.001"}, "no cell matches them all"),
     ],
 )

@@ -153,5 +153,5 @@ class OneForAll(Accuracy):
 
 
 def test_a_figure_for_each_draw_is_asked_for():
-    with pytest.raises(ContractError, match=r"combine returned the shape \(\), allowed: \(20,\)"):
+    with pytest.raises(ContractError, match=r"combine returned the shape \(\), expected \(20,\)"):
         bootstrap(OneForAll(), np.ones((2, 2)), np.array(["a", "b"]), 20, 0)

@@ -74,7 +74,7 @@ def test_clips_are_written_in_any_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("clip", [[1, 2], [1, 2, 3, 4]])
 def test_a_clip_of_another_length_is_refused(clip: list[int], tmp_path: Path) -> None:
-    told = f"clip 1: found {len(clip)} samples, allowed: 3"
+    told = f"clip 1: got {len(clip)} samples, expected 3"
     with writing_clips(tmp_path / "file", np.array([1, 3])) as write, pytest.raises(ContractError, match=told):
         write(1, np.array(clip, np.int16))
 

@@ -80,7 +80,7 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("name", "no '='"),
         ("name.first=x", "'first' has no keys above it"),
         ("models=[tiny, tiny]", "'tiny' is listed twice"),
-        ("attacks.0.domain=picture", "found 'picture'"),
+        ("attacks.0.domain=picture", "got 'picture'"),
         ("seeds=[]", "seeds"),
         ("training={fit_on: train+validation, select: best}", "leaves nothing"),
         ("seeds=[1, 0, 1]", "seeds: 1 is listed twice"),
@@ -88,21 +88,21 @@ def test_set_changes_one_value(small: Path, change: str, found) -> None:
         ("folds=[fold1, fold2, fold1]", "folds: 'fold1' is listed twice"),
         ("classes=[anger, anger]", "classes: 'anger' is listed twice"),
         ("models.tiny.defenses=[]", r"models.0.defenses: .*at least 1 item"),
-        ("models.tiny.defenses=[vanilla]", "models.tiny.defenses: found 'vanilla', allowed: none"),
+        ("models.tiny.defenses=[vanilla]", "models.tiny.defenses: got 'vanilla', expected none"),
         ("attacks.0.labels=none", "'true', 'predicted' or 'soft' .found 'none'"),
         ("attacks.0.labels=[]", "attacks.0.labels: .*at least 1 item"),
         ("attacks.0.domain=[]", "attacks.0.domain: .*at least 1 item"),
         ("attacks.0.delivery=[]", "attacks.0.delivery: .*at least 1 item"),
-        ("attacks.0.name=none", "attacks.0: found 'none'.*the clean cell is always there"),
-        ("attacks.0.label=none", "attacks.0: found 'none'"),
-        ("newcomers=[{domain: waveform, epsilon: 0.001, labels: none}]", "found 'none'"),
-        ("transcriber={name: auto, params: {model: tiny}}", "transcriber.params: found .*'auto': none"),
-        ("transcriber={name: none, params: {model: tiny}}", "transcriber.params: found .*'none': none"),
+        ("attacks.0.name=none", "attacks.0: got 'none'.*the clean cell is always there"),
+        ("attacks.0.label=none", "attacks.0: got 'none'"),
+        ("newcomers=[{domain: waveform, epsilon: 0.001, labels: none}]", "got 'none'"),
+        ("transcriber={name: auto, params: {model: tiny}}", "transcriber.params: got .*'auto': none"),
+        ("transcriber={name: none, params: {model: tiny}}", "transcriber.params: got .*'none': none"),
         ("parts.typo.folds=[fold1]", r"no part 'typo' \(found: none\)"),
         ("exhibits=[{curves: c, title: C, metrics: [uar], x: budget}]", "exhibits.0.curves.x: .*found 'budget'"),
         (
             "exhibits=[{curves: c, title: C, metrics: [uar], published: [{title: p, metric: war, x: [0], y: [0]}]}]",
-            "metric: found 'war', allowed: uar",
+            "metric: got 'war', expected uar",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_bad_file_is_told_in_one_line(tmp_path: Path, text: str, message: str)
 def test_set_asks_for_a_number_where_a_name_is_listed_twice(small: Path) -> None:
     twice = ["attacks=[noise, {name: fgsm, params: {epsilon: 0.1}}, fgsm]"]
     for ending in (".params.epsilon=0.5", "=fgsm"):
-        with pytest.raises(InputError, match=r"'fgsm' is listed 2 times, allowed: attacks\.1, attacks\.2$"):
+        with pytest.raises(InputError, match=r"'fgsm' is listed 2 times, expected attacks\.1, attacks\.2$"):
             load(str(small), [*twice, f"attacks.fgsm{ending}"])
     assert load(str(small), [*twice, "attacks.2.params.epsilon=0.5"]).attacks[2].params == {"epsilon": 0.5}
 
@@ -169,14 +169,14 @@ TABLE = "{table: one, title: One, rows: [{title: a, published: [1.0]}], columns:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("parts={fair: 3}", "parts.fair: found 3, allowed: a mapping"),
-        ("parts={fair: {name: other}}", "parts.fair: found name, allowed: any other key"),
-        ("parts={fair: {parts: {deep: {}}}}", "parts.fair: found parts, allowed: any other key"),
+        ("parts={fair: 3}", "parts.fair: got 3, expected a mapping"),
+        ("parts={fair: {name: other}}", "parts.fair: got name, expected any other key"),
+        ("parts={fair: {parts: {deep: {}}}}", "parts.fair: got parts, expected any other key"),
         ("parts={fair: {colour: red}}", "unknown key 'parts.fair.colour'"),
         ("exhibits=[{tabel: one}]", "one of the keys table, curves, profile, pictures"),
         (f"exhibits=[{TABLE}, {TABLE}]", "the name 'one' is taken"),
         (f"exhibits=[{TABLE.replace('table: one', 'table: attacks')}]", "the name 'attacks' is taken"),
-        (f"exhibits=[{TABLE.replace('[1.0]', '[1.0, 2.0]')}]", "row 'a' has 2 published values, allowed: 1"),
+        (f"exhibits=[{TABLE.replace('[1.0]', '[1.0, 2.0]')}]", "row 'a' has 2 published values, expected 1"),
         (f"exhibits=[{TABLE.replace('metric: uar', 'metric: uar, where: {epsilon: $eps}')}]", "row 'a' gives no eps"),
     ],
 )
@@ -242,14 +242,14 @@ def test_what_a_shipped_suite_shows_is_in_it(name: str) -> None:
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ("worst=[{attacks: [fgms]}]", "worst-case: attacks: found 'fgms', allowed: fgsm"),
-        (f"exhibits=[{TABLE.replace('uar', 'aur')}]", "exhibit one: metric: found 'aur', allowed: uar"),
-        ("exhibits=[{curves: c, title: C, metrics: [uar], where: {colour: red}}]", "exhibit c: key: found 'colour'"),
-        ("exhibits=[{curves: c, title: C, metrics: [uar], series: [modle]}]", "exhibit c: key: found 'modle'"),
-        ("exhibits=[{profile: c, title: C, metrics: [uar], where: {attack: pgd}}]", "exhibit c: attack: found 'pgd'"),
-        (f"exhibits=[{TABLE.replace('title: a', 'title: a, where: {part: fair}')}]", "exhibit one: part: found 'fair'"),
-        ("exhibits=[{curves: c, title: C, metrics: [uar], x: params.stepz}]", "exhibit c: parameter: found 'stepz'"),
-        ("exhibits=[{pictures: c, title: C}]", "exhibit c: samples of the suite: found 0"),
+        ("worst=[{attacks: [fgms]}]", "worst-case: attacks: got 'fgms', expected fgsm"),
+        (f"exhibits=[{TABLE.replace('uar', 'aur')}]", "exhibit one: metric: got 'aur', expected uar"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], where: {colour: red}}]", "exhibit c: key: got 'colour'"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], series: [modle]}]", "exhibit c: key: got 'modle'"),
+        ("exhibits=[{profile: c, title: C, metrics: [uar], where: {attack: pgd}}]", "exhibit c: attack: got 'pgd'"),
+        (f"exhibits=[{TABLE.replace('title: a', 'title: a, where: {part: fair}')}]", "exhibit one: part: got 'fair'"),
+        ("exhibits=[{curves: c, title: C, metrics: [uar], x: params.stepz}]", "exhibit c: parameter: got 'stepz'"),
+        ("exhibits=[{pictures: c, title: C}]", "exhibit c: samples of the suite: got 0"),
     ],
 )
 def test_what_no_cell_can_belong_to_is_refused(small: Path, declared: str, message: str) -> None:

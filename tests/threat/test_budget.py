@@ -113,14 +113,14 @@ def test_one_pcm_step_above_a_waveform_budget_is_seen() -> None:
 
 @pytest.mark.parametrize("epsilon", [-0.1, float("nan")])
 def test_a_budget_below_0_is_refused(epsilon: float) -> None:
-    with pytest.raises(ValueError, match=r"epsilon: found .* allowed: a number of at least 0"):
+    with pytest.raises(ValueError, match=r"epsilon: got .* allowed: a number of at least 0"):
         Budget("linf", epsilon, "z")
 
 
 def test_every_domain_has_its_own_unit() -> None:
     assert {domain: unit_of(domain) for domain in DOMAINS} == {"waveform": "full-scale", "spectrogram": "z"}
     assert unit_of("waveform", "relative-l2") == "clip"
-    with pytest.raises(InputError, match="norm: found 'relative-l2', allowed in the domain spectrogram: linf, l2"):
+    with pytest.raises(InputError, match="norm: got 'relative-l2', expected in the domain spectrogram: linf, l2"):
         unit_of("spectrogram", "relative-l2")
 
 

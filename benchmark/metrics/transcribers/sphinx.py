@@ -99,7 +99,7 @@ class PocketSphinx(Transcriber):
     def _model(self, language: str) -> AcousticModel | None:
         if self.model_dir is not None and not Path(self.model_dir).is_dir():
             raise InputError(
-                f"pocketsphinx: model_dir or ${DIRECTORY_VARIABLE}: found '{self.model_dir}', allowed: a folder"
+                f"pocketsphinx: model_dir or ${DIRECTORY_VARIABLE}: got '{self.model_dir}', expected a folder"
             )
         return find_model(None if self.model_dir is None else Path(self.model_dir), language)
 
