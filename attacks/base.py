@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from advser.audio.clips import admissible
+from advser.models.terms import DOMAINS, Domain
 from advser.plugins.parameters import Parameters
-from advser.threat.budget import Budget, Projection, admit, unbounded
-from advser.threat.model import DOMAINS, Access, Domain, Norm, unit_of
+from advser.threat.admission import admissible, admit
+from advser.threat.budget import Budget, Projection, unbounded
+from advser.threat.model import Access, Norm, unit_of
 from advser.threat.target import Target
 
 
@@ -121,9 +122,9 @@ class Attack(Parameters, ABC):
         return unbounded if budget is None else budget.projection(x)
 
     def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.budget.admit`."""
+        """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.admission.admit`."""
         return admit(perturbed, x, target.mask, target.domain, self.budget(target.domain))
 
     def judged(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what is judged of ``perturbed``: of sound what 16-bit PCM leaves, `advser.audio.clips.admissible`."""
+        """Return what the harness judges of ``perturbed``: `advser.threat.admission.admissible`."""
         return admissible(perturbed, x, target.mask, target.domain, self.budget(target.domain))

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from advser.attacks.base import Attack
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import AccessError
 from advser.models.mel import MelFrontEnd
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
-from advser.threat.model import Domain
 from advser.threat.target import Target
 
 DELTA = 1e-3

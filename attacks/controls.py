@@ -9,9 +9,10 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import random_start
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip
-from advser.threat.model import Access, Domain, Norm
+from advser.threat.model import Access, Norm
 from advser.threat.target import Target
 
 

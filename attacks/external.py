@@ -11,20 +11,19 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack, Reading
-from advser.audio.clips import SAMPLE_RATE, from_pcm, read, to_pcm
+from advser.audio.files import FLOATS, read
+from advser.audio.pcm import SAMPLE_RATE, from_pcm, to_pcm
 from advser.errors import InputError
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
 from advser.store.digests import contents_digest
 from advser.threat.budget import per_clip
-from advser.threat.model import Access, Domain, Norm
+from advser.threat.model import Access, Norm
 from advser.threat.objectives import classes
 from advser.threat.target import Target
 
 SUFFIXES: Final = (".wav", ".flac")
 """The lossless formats that are read."""
-
-FLOATS: Final = ("FLOAT", "DOUBLE")
-"""Their encodings whose samples may be no numbers, which reading them tells."""
 
 
 class External(Attack):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.errors import InputError
-from advser.threat.model import Access, Domain
+from advser.models.terms import Domain
+from advser.threat.model import Access
 from advser.threat.target import Target
 
 FIRST: Final = ("target", "x", "labels", "generator")

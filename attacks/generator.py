@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from advser.attacks.learned import LearnedAttack
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip
-from advser.threat.model import Domain
 from advser.threat.target import Target
 
 QUIETEST = 1e-4

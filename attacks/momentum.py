@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, of_length_1
-from advser.audio.clips import SAMPLE_RATE
+from advser.audio.pcm import SAMPLE_RATE
 from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm

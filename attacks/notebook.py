@@ -109,7 +109,7 @@ def _cell(plugin: Any, name: str) -> Path:
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = _cells() / f"{name}-{digest[:12]}.py"
     if not path.exists():
-        from advser.store.artefacts import replacing
+        from advser.store.files import replacing
 
         with replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
+from advser.models.terms import Domain
 from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS
-from advser.threat.model import Domain
 
 
 class AttackReference(BaseModel):

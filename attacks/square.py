@@ -9,9 +9,11 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import random_signs
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
-from advser.threat.budget import admit, per_clip
-from advser.threat.model import Access, Domain
+from advser.threat.admission import admit
+from advser.threat.budget import per_clip
+from advser.threat.model import Access
 from advser.threat.objectives import classes, margin
 from advser.threat.target import Target
 

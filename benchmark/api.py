@@ -82,8 +82,8 @@ class Run:
             ValueError: if several rows match, or the figure was not measured.
         """
         from advser.errors import InputError, did_you_mean
+        from advser.results.schema import ANCHORS
         from advser.results.selection import select
-        from advser.suite.reserved import ANCHORS
 
         known = list(dict.fromkeys(self.table["metric"]))
         if metric not in known:

@@ -13,8 +13,8 @@ from advser.attacks.reference import AttackReference
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
+from advser.models.terms import Domain
 from advser.plugins.parameters import Fraction, parameter
-from advser.threat.model import Domain
 from advser.threat.objectives import cross_entropy
 
 CITATION = (

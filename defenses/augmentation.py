@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from advser.defenses.base import Defense, TrainingBatch
 from advser.models.base import EmotionModel
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
-from advser.threat.budget import admit
-from advser.threat.model import Domain
+from advser.threat.admission import admit
 
 
 class NoiseAugmentation(Defense):

@@ -12,9 +12,9 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel, Outputs
+from advser.models.terms import Domain
 from advser.plugins.parameters import Parameters
-from advser.threat.budget import admit
-from advser.threat.model import Domain
+from advser.threat.admission import admit
 from advser.threat.objectives import Loss, cross_entropy
 from advser.threat.target import Target
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from advser.audio.clips import SAMPLE_RATE, Samples
+from advser.audio.pcm import SAMPLE_RATE, Samples
 from advser.defenses.processing import BPDA, Processing, straight_through
 from advser.plugins.parameters import parameter
 

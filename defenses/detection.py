@@ -13,8 +13,8 @@ from advser.audio.clips import sound_mask
 from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.models.base import EmotionModel, Outputs
 from advser.models.strided import block
+from advser.models.terms import Domain
 from advser.plugins.parameters import parameter
-from advser.threat.model import Domain
 from advser.threat.objectives import evasion
 from advser.threat.target import Target
 

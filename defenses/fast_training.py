@@ -15,7 +15,7 @@ from advser.defenses.base import TrainingBatch, craft
 from advser.errors import ContractError
 from advser.models.base import EmotionModel
 from advser.plugins.parameters import parameter
-from advser.threat.budget import admit
+from advser.threat.admission import admit
 from advser.threat.target import Target
 
 LOST: Final = "fast: FGSM has lost touch"

@@ -9,7 +9,8 @@ import torch
 from scipy.signal import firwin
 from torch import Tensor
 
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.audio.torchaudio import functional
 from advser.defenses.undefended import Undefended
 from advser.models.base import EmotionModel

@@ -16,7 +16,7 @@ from advser.leaderboards.formats.render import render
 from advser.leaderboards.page.site import page, write_assets
 from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 
 SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"}
 """Format → suffix of the board's file."""

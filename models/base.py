@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from advser.threat.model import Domain
+from advser.models.terms import Domain
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advser.audio.clips import SAMPLE_RATE, from_pcm, to_pcm
+from advser.audio.pcm import SAMPLE_RATE, from_pcm, to_pcm
 from advser.models.base import EmotionModel, FrontEnd
 from advser.plugins.extras import not_installed
 

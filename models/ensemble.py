@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel, FrontEnd, Outputs
-from advser.threat.model import Domain
+from advser.models.terms import Domain
 
 
 class _Waveform(FrontEnd):

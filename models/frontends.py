@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.audio.torchaudio import transforms
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd, Pick, Sound
 from advser.models.spectrum import magnitude

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from advser.suite.training import Precision, WantedPrecision
+from advser.models.terms import Precision, WantedPrecision
 
 
 def settled(wanted: WantedPrecision, device: str) -> Precision:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import InputError
 from advser.models.base import EmotionModel, FrontEnd
 from advser.plugins.extras import not_installed

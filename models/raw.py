@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.models.base import FrontEnd
 
 Scale = Annotated[

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel, Outputs
-from advser.threat.model import Domain
+from advser.models.terms import Domain
 
 
 class Smoothed(EmotionModel):

@@ -15,9 +15,8 @@ from advser.models.base import EmotionModel
 from advser.models.cnn4 import CNN4
 from advser.models.frontends import LogMel
 from advser.models.precision import computing, pays, settled
-from advser.stages.craft import Harness
-from advser.suite.training import Precision, WantedPrecision
-from advser.threat.model import Domain
+from advser.models.terms import Domain, Precision, WantedPrecision
+from advser.stages.harness import Harness
 
 STEPS, CLASSES, SECONDS = 10, 7, 3
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from advser.audio.clips import SAMPLE_RATE, Clips, from_pcm
+from advser.audio.clips import Clips
+from advser.audio.pcm import SAMPLE_RATE, from_pcm
+from advser.models.terms import Precision
 from advser.plan.jobs import prepare_job
 from advser.stages.craft import craft
 from advser.stages.job import Task
@@ -18,7 +20,6 @@ from advser.stages.judge import clean_clips, judged_clips, measure, transcribe
 from advser.stages.prepare import prepare
 from advser.store.artefacts import Artefact, Store
 from advser.suite.schema import Suite
-from advser.suite.training import Precision
 from advser.threat.model import Labels
 
 METRICS = ("pesq", "stoi")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 
 WHOLE = "whole suite"
 """The part of the table that takes longer than all others, and is measured by itself."""

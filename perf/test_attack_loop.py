@@ -9,8 +9,7 @@ from attackers import FROZEN, PEERS, ours, precision, theirs
 from contest import as_script, as_workers, contest
 from measuring import Figure, Table
 
-from advser.suite.training import WantedPrecision
-from advser.threat.model import Domain
+from advser.models.terms import Domain, WantedPrecision
 
 
 @pytest.mark.parametrize("batch", [1, 8, 32])

@@ -11,9 +11,8 @@ import pandas as pd
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.results.folder import Results
-from advser.results.schema import KEYS, no_examples
+from advser.results.schema import ANCHORS, KEYS, no_examples
 from advser.scoring.ranks import Judged, ranks
-from advser.suite.reserved import ANCHORS
 from advser.suite.schema import Suite
 
 METRICS = {

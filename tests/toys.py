@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
-from advser.audio.clips import PCM_HIGHEST, PCM_LOWEST
+from advser.audio.pcm import PCM_HIGHEST, PCM_LOWEST, PCM_STEP
 from advser.defenses.base import TrainingBatch
 from advser.models.base import EmotionModel, FrontEnd
-from advser.threat.model import PCM_STEP, Domain
+from advser.models.terms import Domain
 
 CLASSES = 3
 SAMPLES = 1024

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from advser.audio.clips import SAMPLE_RATE, Samples, read, resample, to_pcm, write
+from advser.audio.files import read, resample, write
+from advser.audio.pcm import SAMPLE_RATE, Samples, to_pcm
 
 DEMO_DATA = Path(__file__).parents[1] / "benchmark" / "corpora" / "demo_data"
 SEED = 2021

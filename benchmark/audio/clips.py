@@ -9,118 +9,17 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 from torch import Tensor
 
-from advser.errors import InputError
+from advser.audio.pcm import SAMPLE_RATE, Pcm, from_pcm
 from advser.store.tensors import StoredTensor
-from advser.threat.budget import Budget, admit
-from advser.threat.model import PCM_STEP, Domain
-
-SAMPLE_RATE = 16_000
-"""Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
 
 MOST_SOUND = 3600 * SAMPLE_RATE
 """Samples of a batch of several clips with its padding, an hour: 31 clips of seconds padded to an hour were 7 GB."""
-
-PCM_LOWEST, PCM_HIGHEST = -32768, 32767
-
-Samples = npt.NDArray[np.float32]
-Pcm = npt.NDArray[np.int16]
-
-
-def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
-    """Read a sound file or its bytes: mono float32 (T,) (channels averaged) and its rate in Hz.
-
-    Samples are on [−1, 1], but for a floating-point file that exceeds it; `to_pcm` clips these.
-
-    Raises:
-        InputError: if it is missing, unreadable, empty or not finite; the message begins with ``name``.
-    """
-    try:
-        samples, rate = soundfile.read(
-            BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
-        )
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{name}: unreadable as audio: {error}") from error
-    if not len(samples):
-        raise InputError(f"{name}: empty (0 samples)")
-    if not np.isfinite(samples).all():
-        raise InputError(f"{name}: {np.count_nonzero(~np.isfinite(samples))} samples are not finite numbers")
-    return samples.mean(axis=1, dtype=np.float32), int(rate)
-
-
-def write(path: Path, pcm: Pcm, rate: int = SAMPLE_RATE) -> None:
-    """Write 16-bit samples (T,) as the format that the suffix of ``path`` names."""
-    soundfile.write(path, pcm, rate, subtype="PCM_16")
-
-
-def resample(samples: Samples, rate: int, target: int = SAMPLE_RATE) -> Samples:
-    """Resample (T,) from ``rate`` to ``target`` Hz (windowed sinc, torchaudio)."""
-    if rate == target:
-        return samples
-    from advser.audio.torchaudio import functional
-
-    resampled: Samples = functional.resample(torch.from_numpy(samples), rate, target).numpy()
-    return resampled
-
-
-def to_pcm(waveform: Samples) -> Pcm:
-    """Round [−1, 1] to 16-bit samples, to the nearest step; +1.0 becomes 32767."""
-    pcm: Pcm = np.clip(np.rint(waveform / PCM_STEP), PCM_LOWEST, PCM_HIGHEST).astype(np.int16)
-    return pcm
-
-
-def from_pcm(pcm: Pcm) -> Samples:
-    """Return 16-bit samples as float32 on [−1, 1)."""
-    return pcm.astype(np.float32) * np.float32(PCM_STEP)
-
-
-def round_within(perturbed: Tensor, original: Tensor, budget: Budget | None) -> Tensor:
-    """Round to the 16-bit grid, within a budget around ``original``, which lies on the grid already; both (B, T).
-
-    Rounding to the nearest step alone could leave an L∞ budget by half a step, and one in L2 by half a step a sample.
-    """
-    wanted = (perturbed - original) / PCM_STEP
-    steps = torch.round(wanted)
-    if budget is not None and budget.norm == "linf":
-        bound = np.floor(budget.epsilon / PCM_STEP + 1e-6)
-        steps = steps.clamp(-bound, bound)
-    elif budget is not None:
-        steps = _shortened(steps, wanted, budget.bound(original).double() / PCM_STEP)
-    return (original + steps * PCM_STEP).clamp(PCM_LOWEST * PCM_STEP, PCM_HIGHEST * PCM_STEP)
-
-
-def _shortened(steps: Tensor, wanted: Tensor, bound: Tensor) -> Tensor:
-    """Return whole steps (B, T), in clips whose L2 norm is above ``bound`` (B,) with some of them rounded towards 0.
-
-    Rounded up stay those that were wanted most, by their remainder, as long as the norm is within the bound.
-    """
-    whole = wanted.double().trunc()
-    up = steps.double() - whole
-    order = (wanted - whole).abs().argsort(dim=1, descending=True, stable=True)
-    # |w| + 1 in place of |w| adds 2 |w| + 1 to the squared norm.
-    added = torch.where(up != 0, 2 * whole.abs() + 1, 0.0)
-    squared = whole.square().sum(1, keepdim=True) + added.gather(1, order).cumsum(1)
-    fits = torch.zeros_like(up, dtype=torch.bool).scatter(1, order, squared <= bound[:, None].square() * (1 + 1e-9))
-    return (whole + torch.where(fits, up, 0.0)).to(steps)
-
-
-def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
-    """Return what is judged of a perturbation: what `admit` admits, and of sound what 16-bit PCM leaves.
-
-    The arguments are those of `advser.threat.budget.admit`; waveforms ``x`` lie on the 16-bit grid.
-    """
-    admitted = admit(perturbed, x, mask, domain, budget)
-    if domain == "spectrogram":
-        return admitted
-    return round_within(admitted, x, budget)
 
 
 @dataclass(frozen=True, eq=False)

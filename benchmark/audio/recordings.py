@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from advser.attacks.external import FLOATS
-from advser.audio.clips import SAMPLE_RATE, Samples
+from advser.audio.files import FLOATS
+from advser.audio.pcm import SAMPLE_RATE, Samples
 from advser.errors import InputError
 
 BLOCK: Final = 12

@@ -22,7 +22,7 @@ def list_plugins(
 
     load_plugin_files(plugin)
     if kind == "suites":
-        from advser.suite.schema import load, shipped
+        from advser.suite.loading import load, shipped
 
         rows = [(name, load(name).title) for name in shipped()]
     elif kind in REGISTRIES:
@@ -52,7 +52,7 @@ def show(
 
     load_plugin_files(plugin)
     if kind == "suite":
-        from advser.suite.schema import source
+        from advser.suite.loading import source
 
         sys.stdout.write(source(name))
         return

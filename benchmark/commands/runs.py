@@ -50,7 +50,7 @@ def run(
     from advser.execution.cluster import Workers, device_named
     from advser.execution.request import Request
     from advser.store.artefacts import default_store
-    from advser.suite.schema import load
+    from advser.suite.loading import load
 
     output = console()
     where = corpora(data)

@@ -10,7 +10,7 @@ import typer
 from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, corpora
 
 if TYPE_CHECKING:
-    from advser.execution.submission import Verified
+    from advser.execution.verification import Verified
 
 
 def submit(
@@ -20,7 +20,7 @@ def submit(
 ) -> None:
     """Pack the results, suite and plugin files of a run into one file that `verify` can run again."""
     from advser.execution.submission import submit as packed
-    from advser.execution.submission import suite_told
+    from advser.execution.verification import suite_told
     from advser.results.folder import Results
 
     file = packed(results, plugin, out or Path(f"{results.resolve().name}.zip"))
@@ -47,7 +47,7 @@ def verify(
 
     from advser.execution.cluster import Workers, device_named
     from advser.execution.submission import unpack
-    from advser.execution.submission import verify as again
+    from advser.execution.verification import verify as again
 
     where = corpora(data)
     pool = Workers(workers, scheduler, device_named(device))

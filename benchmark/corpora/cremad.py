@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.audio.clips import SAMPLE_RATE
+from advser.audio.pcm import SAMPLE_RATE
 from advser.corpora.base import existing
 from advser.corpora.filenames import FileNameCorpus, first_with
 from advser.corpora.rows import Row

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advser.audio.clips import Pcm, read, resample, to_pcm
+from advser.audio.files import read, resample
+from advser.audio.pcm import Pcm, to_pcm
 from advser.corpora.base import shortlist
 from advser.errors import InputError
 

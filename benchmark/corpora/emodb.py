@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.audio.clips import SAMPLE_RATE
+from advser.audio.pcm import SAMPLE_RATE
 from advser.corpora.fetch import fetched
 from advser.corpora.filenames import FileNameCorpus
 from advser.corpora.rows import Row

@@ -15,7 +15,7 @@ from advser.audit import attack_checks as attacks
 from advser.audit import model_checks as models
 from advser.audit import plugin_contract as contract
 from advser.audit.check import Check
-from advser.audit.plugin_contract import Finding
+from advser.audit.contract import Finding
 from advser.errors import AdvserError, InputError
 from advser.execution.cluster import Workers
 from advser.execution.execute import Report, carry_out
@@ -24,7 +24,7 @@ from advser.execution.request import Request
 from advser.execution.worker import raised_in
 from advser.plugins.parameters import validated
 from advser.plugins.registries import ATTACKS, BY_KIND
-from advser.suite.schema import load
+from advser.suite.loading import load
 
 SUITE: Final = "mock"
 OF_VICTIMS: Final = (

@@ -17,7 +17,8 @@ from advser.execution import forkserver as forking
 from advser.execution.schedule import Agenda
 from advser.execution.worker import execute
 from advser.stages.job import Job, Outcome
-from advser.store.artefacts import Store, digest
+from advser.store.artefacts import Store
+from advser.store.digests import digest
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster

@@ -21,9 +21,8 @@ from advser.execution.prepare import Prepared, gradient_precisions
 from advser.execution.progress import LiveProgress, PlainProgress
 from advser.execution.request import PAGE, Request
 from advser.execution.samples import write_samples
-from advser.plan.cells import Speech
+from advser.plan.cells import Plan, Speech
 from advser.plan.jobs import adaptable_by
-from advser.plan.planner import Plan
 from advser.plugins.fingerprint import code_fingerprint
 from advser.plugins.registries import METRICS
 from advser.results.folder import Results
@@ -31,7 +30,8 @@ from advser.scoring.score import Scorer
 from advser.stages.job import Job, Outcome
 from advser.stages.prepare import load_prepared
 from advser.stages.probe import FINDINGS
-from advser.store.artefacts import Store, digest
+from advser.store.artefacts import Store
+from advser.store.digests import digest
 from advser.store.provenance import provenance
 from advser.suite.schema import Suite
 

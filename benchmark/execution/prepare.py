@@ -15,19 +15,20 @@ from advser.execution.cluster import missing
 from advser.execution.request import Request
 from advser.metrics.transcribers.choice import choose
 from advser.plan.added_plugins import with_newcomers
-from advser.plan.cells import Corpus, Speech
+from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.exhibit_checks import check
 from advser.plan.jobs import prepare_job
-from advser.plan.planner import NothingSelectedError, Plan, make_plan
+from advser.plan.planner import NothingSelectedError, make_plan
 from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS, CORPORA, TRANSCRIBERS, load_plugin_files
 from advser.plugins.registry import plugin_files
-from advser.results.globs import matching
+from advser.results.selection import matching
 from advser.stages.job import Job, Task
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
 from advser.store.artefacts import Store
-from advser.suite.schema import Suite, load
+from advser.suite.loading import load
+from advser.suite.schema import Suite
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()
     """Return a suite, changed, with the plugins of this process and the folders of sound that join it.
 
     Raises:
-        InputError: as `advser.suite.schema.load` and `advser.plan.added_plugins.with_newcomers`.
+        InputError: as `advser.suite.loading.load` and `advser.plan.added_plugins.with_newcomers`.
     """
     suite = load(name, changes)
     if not suite.parts:

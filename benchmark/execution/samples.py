@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from advser.audio.clips import SAMPLE_RATE, Pcm
-from advser.plan.planner import Cell, FoldKeys, Plan
+from advser.audio.pcm import SAMPLE_RATE, Pcm
+from advser.plan.cells import Cell, FoldKeys, Plan
 from advser.results.schema import CLEAN, EXAMPLES_SCHEMA, KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
-from advser.store.artefacts import Store, replacing
+from advser.store.artefacts import Store
+from advser.store.files import replacing
 
 _SOUND: Final = re.compile(r"[0-9a-f]{12}-\d+(-difference)?\.(flac|png)")
 """Names of the sound files and their pictures: the beginning of an artefact's key, and the clip's position."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
-from advser.audio.clips import Samples
+from advser.audio.pcm import Samples
 from advser.models.base import EmotionModel
 from advser.plugins.parameters import Parameters
 

@@ -9,7 +9,8 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.metrics.base import ModelMetric, Need
 from advser.models.base import EmotionModel
 from advser.plugins.parameters import Fraction, parameter

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from advser.audio.clips import Samples
+from advser.audio.pcm import Samples
 from advser.errors import MeasurementError
 from advser.metrics.base import ClipMetric
 from advser.metrics.quality import refuse_silence

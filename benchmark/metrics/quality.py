@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from advser.audio.clips import Samples
+from advser.audio.pcm import Samples
 from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric, Need
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from advser.attacks.base import Attack, Reading
 from advser.metrics.transcribers.base import Transcriber
+from advser.models.terms import Domain
 from advser.plugins.registries import MODELS
 from advser.results.schema import value_text
-from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry
-from advser.threat.model import Delivery, Domain, Labels, ThreatModel
+from advser.stages.job import Job
+from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry, Suite
+from advser.threat.model import Delivery, Labels, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -148,3 +150,57 @@ def described(row: Configuration, source: Source) -> str:
 def _told(entry: AttackEntry, parameter: str) -> bool:
     """Tell whether a title names a parameter: what the suite sets, and the budget."""
     return parameter == "epsilon" or parameter in entry.params
+
+
+@dataclass(frozen=True)
+class FoldKeys:
+    """Keys of the artefacts that one fold of a cell is scored from; None where there is none."""
+
+    fold: str
+    prepared: str
+    crafted: str
+    predicted: str
+    clean_predicted: str
+    source_predicted: str | None
+    measured: Mapping[str, str]
+    examined: Mapping[str, str]
+    transcribed: str | None
+    clean_transcribed: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the results: its key columns, and what each fold is scored from."""
+
+    columns: Mapping[str, Any]
+    folds: tuple[FoldKeys, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a trained model tells an audit of itself: the key columns that name it, and the artefact's key."""
+
+    columns: Mapping[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite worked out.
+
+    Attributes:
+        suite: the suite.
+        jobs: by key, each after those that it reads.
+        cells: what the results will have figures of.
+        probes: the trained models that an audit asks.
+        notes: what was asked for and is left out, in sentences.
+        attacks: title of each attack, those that the suite does not list (`advser.plan.noise_controls`) included, with
+            its plugin.
+    """
+
+    suite: Suite
+    jobs: Mapping[str, Job]
+    cells: tuple[Cell, ...]
+    probes: tuple[Probe, ...] = ()
+    notes: tuple[str, ...] = ()
+    attacks: Mapping[str, type[Attack]] = field(default_factory=dict)

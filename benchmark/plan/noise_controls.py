@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
+from advser.models.terms import Domain
 from advser.plan.cells import Configuration
 from advser.suite.schema import AttackEntry
 from advser.threat.budget import Budget
-from advser.threat.model import Delivery, Domain
+from advser.threat.model import Delivery
 
 
 def missing_noise(rows: Iterable[Configuration]) -> list[AttackEntry]:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from advser.attacks.base import Attack
 from advser.errors import InputError
 from advser.metrics.base import ClipMetric
+from advser.models.terms import Domain
 from advser.plan.added_plugins import is_newcomer
-from advser.plan.cells import Configuration, Corpus, Source, Speech, Victim, described, source_columns
+from advser.plan.cells import (
+    Cell,
+    Configuration,
+    Corpus,
+    FoldKeys,
+    Plan,
+    Probe,
+    Source,
+    Speech,
+    Victim,
+    described,
+    source_columns,
+)
 from advser.plan.jobs import JobBook
 from advser.plan.noise_controls import missing_noise
 from advser.plan.worst_case import columns_of, members
 from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS, METRICS
-from advser.results.globs import matching
 from advser.results.schema import EXAMPLES_SCHEMA, KEYS
-from advser.stages.job import Job
+from advser.results.selection import matching
 from advser.suite.schema import AttackEntry, PluginEntry, Suite
-from advser.threat.model import Access, Delivery, Domain, Labels, ThreatModel
+from advser.threat.model import Access, Delivery, Labels, ThreatModel
 
 CLEAN_FILTERS = ("part", "seed", "fold", "model", "defense")
 """What ``--only`` selects clean cells by too; all else speaks of attacks."""
@@ -30,60 +42,6 @@ CLEAN_FILTERS = ("part", "seed", "fold", "model", "defense")
 
 class NothingSelectedError(InputError):
     """``--only`` leaves no cell of a suite, or of one of its parts."""
-
-
-@dataclass(frozen=True)
-class FoldKeys:
-    """Keys of the artefacts that one fold of a cell is scored from; None where there is none."""
-
-    fold: str
-    prepared: str
-    crafted: str
-    predicted: str
-    clean_predicted: str
-    source_predicted: str | None
-    measured: Mapping[str, str]
-    examined: Mapping[str, str]
-    transcribed: str | None
-    clean_transcribed: str | None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of the results: its key columns, and what each fold is scored from."""
-
-    columns: Mapping[str, Any]
-    folds: tuple[FoldKeys, ...]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a trained model tells an audit of itself: the key columns that name it, and the artefact's key."""
-
-    columns: Mapping[str, Any]
-    key: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A suite worked out.
-
-    Attributes:
-        suite: the suite.
-        jobs: by key, each after those that it reads.
-        cells: what the results will have figures of.
-        probes: the trained models that an audit asks.
-        notes: what was asked for and is left out, in sentences.
-        attacks: title of each attack, those that the suite does not list (`advser.plan.noise_controls`) included, with
-            its plugin.
-    """
-
-    suite: Suite
-    jobs: Mapping[str, Job]
-    cells: tuple[Cell, ...]
-    probes: tuple[Probe, ...] = ()
-    notes: tuple[str, ...] = ()
-    attacks: Mapping[str, type[Attack]] = field(default_factory=dict)
 
 
 def make_plan(suite: Suite, corpus: Corpus, speech: Speech, only: Mapping[str, str], device: str) -> Plan:

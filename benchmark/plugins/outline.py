@@ -122,7 +122,7 @@ def _own_digest() -> str:
 
 
 def _write(place: Path, text: str) -> None:
-    from advser.store.artefacts import replacing
+    from advser.store.files import replacing
 
     with replacing(place) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from advser.audio.clips import SAMPLE_RATE, Samples, resample, to_pcm
+from advser.audio.files import resample
+from advser.audio.pcm import SAMPLE_RATE, Samples, to_pcm
 from advser.audio.recordings import SHORTEST, blocks, in_windows, opened
 from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric

@@ -16,9 +16,9 @@ import soundfile
 import torch
 
 from advser.attacks.base import Attack
-from advser.attacks.external import FLOATS
 from advser.attacks.learned import LearnedAttack
-from advser.audio.clips import SAMPLE_RATE, Samples, resample
+from advser.audio.files import FLOATS, resample
+from advser.audio.pcm import SAMPLE_RATE, Samples
 from advser.audio.recordings import FORMATS, blocks, encoding, in_windows, opened
 from advser.errors import InputError
 from advser.models.base import EmotionModel
@@ -27,7 +27,7 @@ from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
 from advser.protect.effect import Progress, Protected, listened
 from advser.protect.listeners import Party
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 from advser.threat.target import Target
 
 SILENT: Final = 1e-4

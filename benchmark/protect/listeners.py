@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from advser.audio.clips import Samples
+from advser.audio.pcm import Samples
 from advser.errors import InputError
 from advser.metrics.transcribers.base import Transcriber
 from advser.models.base import EmotionModel

@@ -37,7 +37,7 @@ from advser.results.schema import (
     upgraded,
     with_further_numbers,
 )
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 
 
 @dataclass(frozen=True)

@@ -259,3 +259,7 @@ def check_table(table: pd.DataFrame, file: str) -> None:
         raise InputError(
             f"{file}: {row['metric']} of {row['attack']} on {row['model']} is there twice, expected once a cell"
         )
+
+
+ANCHORS: Final = ("random", "majority")
+"""Models that are no models, for figures to be seen against (`advser.scoring.chance_baselines`)."""

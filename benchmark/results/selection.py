@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 
 from advser.errors import InputError, did_you_mean
 from advser.results.folder import Results
-from advser.results.globs import matching
 from advser.results.schema import KEYS, no_pooled, no_ranks, value_text
 
 
@@ -78,3 +78,8 @@ def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bo
 def _key_text(key: str, value: Any) -> str:
     """Return the text of a key that globs are held against."""
     return "" if pd.isna(value) else f"{value:g}" if key == "epsilon" else str(value)
+
+
+def matching(text: str, globs: str) -> bool:
+    """Tell whether a text matches a glob, or one of several between ``|``: ``none|ifgsm*``. Case counts."""
+    return any(fnmatchcase(text, glob) for glob in globs.split("|"))

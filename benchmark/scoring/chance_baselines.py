@@ -16,9 +16,9 @@ import pandas as pd
 
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy, Error
+from advser.results.schema import ANCHORS
 from advser.scoring.bootstrap import aligned_sums
 from advser.scoring.significance import Pooled, pooled, tails
-from advser.suite.reserved import ANCHORS
 
 READ: Final = (UAR, Accuracy, Error)
 """Metrics that an anchor has: those of nothing but what it says."""

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from advser.models.base import Outputs
-from advser.plan.planner import Cell, FoldKeys, Plan
+from advser.plan.cells import Cell, FoldKeys, Plan
 from advser.stages.craft import COSTS
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import Prepared, load_prepared

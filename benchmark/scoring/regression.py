@@ -15,12 +15,11 @@ import pandas as pd
 
 from advser.errors import InputError, did_you_mean
 from advser.results.folder import Results
-from advser.results.schema import MEASURED_ANEW
+from advser.results.schema import ANCHORS, MEASURED_ANEW
 from advser.scoring.clip_pairs import Pairs, plain, settings
 from advser.scoring.comparison_notes import remarks
 from advser.scoring.differences import CELL, Comparison, Gate, Move, Verdict
 from advser.scoring.paired_test import corrected
-from advser.suite.reserved import ANCHORS
 
 LEVEL: Final = 0.05
 """Chance that a comparison calls anything a regression where base and new results are alike."""

@@ -14,9 +14,8 @@ import pandas as pd
 
 from advser.errors import ContractError, one_line
 from advser.metrics.base import Array, Metric
-from advser.plan.cells import Speech
+from advser.plan.cells import Cell, FoldKeys, Plan, Speech
 from advser.plan.jobs import MEASURED, no_meaning
-from advser.plan.planner import Cell, FoldKeys, Plan
 from advser.plan.worst_case import choices, columns_of, members, taken
 from advser.plugins.parameters import build
 from advser.plugins.registries import METRICS, MODELS

@@ -10,7 +10,7 @@ STAGES = {
     "predict": "advser.stages.judge:predict",
     "measure": "advser.stages.judge:measure",
     "transcribe": "advser.stages.judge:transcribe",
-    "examine": "advser.stages.examine:examine",
+    "examine": "advser.stages.judge:examine",
     "probe": "advser.stages.probe:probe",
 }
 """Stage name → function from a `Task` to an artefact."""

@@ -17,9 +17,10 @@ from torch import Tensor
 from advser.attacks.controls import random_signs
 from advser.attacks.steepest import random_start
 from advser.audio.clips import sound_mask
+from advser.audio.pcm import PCM_STEP
 from advser.models.base import EmotionModel, FrontEnd
-from advser.threat.budget import Budget, admit
-from advser.threat.model import PCM_STEP
+from advser.threat.admission import admit
+from advser.threat.budget import Budget
 from advser.threat.objectives import Loss, margin
 from advser.threat.target import Target
 

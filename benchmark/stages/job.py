@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from advser.store.artefacts import Artefact, digest
+from advser.store.artefacts import Artefact
+from advser.store.digests import digest
 
 __affects_results__ = False
 

@@ -10,19 +10,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advser.audio.clips import SAMPLE_RATE, Clips, Pcm, batches_by_length, from_pcm
+from advser.audio.clips import Clips, batches_by_length
+from advser.audio.pcm import SAMPLE_RATE, Pcm, from_pcm
 from advser.errors import ContractError, MeasurementError, NotApplicableError
-from advser.metrics.base import ClipMetric
+from advser.metrics.base import ClipMetric, ModelMetric
 from advser.metrics.transcription import count_errors
+from advser.models.terms import Domain
 from advser.plugins.parameters import build
 from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.stages.craft import FEATURES
 from advser.stages.job import Task
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
-from advser.stages.train import load_models
-from advser.store.seeds import seed_from
+from advser.stages.train import load_model, load_models
+from advser.store.digests import seed_from
 from advser.store.tensors import StoredTensor
-from advser.threat.model import Domain
 
 LOGITS = "logits.safetensors"
 
@@ -111,3 +112,36 @@ def clean_clips(task: Task) -> Clips:
     """Return the unperturbed test clips of a job's fold."""
     prepared = load_prepared(task.inputs["prepared"])
     return prepared.clips.select(prepared.folds[task.spec["fold"]].test)
+
+
+def examine(task: Task) -> None:
+    """Write one metric of each stored clip, as found by the victim: a value, or the reason why there is none.
+
+    What a metric or a randomised victim draws is the same at every run.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_from(task.spec))
+        _examine(task)
+
+
+def _examine(task: Task) -> None:
+    spec = task.spec["metric"]
+    metric = build(METRICS.get(spec["name"]), spec["params"], f"metric '{spec['name']}'")
+    assert isinstance(metric, ModelMetric)
+    prepared = load_prepared(task.inputs["prepared"])
+    targets = torch.from_numpy(prepared.targets[list(prepared.folds[task.spec["fold"]].test)])
+    victim = load_model(task.inputs["victim"], task.device)
+    clean, judged = clean_clips(task), judged_clips(task)
+    values = torch.full((len(clean),), torch.nan)
+    for rows in batches_by_length(clean.lengths, task.spec["batch_size"]):
+        waveform, lengths = (part.to(task.device) for part in clean.batch(rows))
+        heard = judged.batch(rows)[0].to(task.device)
+        found = metric.measure(victim, waveform, heard, lengths, targets[rows].to(task.device))
+        if found.shape != (len(rows),):
+            raise ContractError(f"measure returned the shape {tuple(found.shape)}, expected ({len(rows)},)")
+        values[rows] = found.detach().float().cpu()
+    described = [
+        {"value": value, "reason": None} if value == value else {"value": None, "reason": metric.undefined}
+        for value in values.tolist()
+    ]
+    (task.into / "values.json").write_text(json.dumps(described), encoding="utf-8")

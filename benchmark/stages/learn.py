@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advser.attacks.learned import LearnedAttack
-from advser.stages.craft import NETWORK, Harness, harness_of
+from advser.stages.craft import NETWORK, harness_of
+from advser.stages.harness import Harness
 from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
-from advser.store.seeds import seed_from
+from advser.store.digests import seed_from
 from advser.threat.target import Target
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from advser.audio.clips import Clips, Pcm
+from advser.audio.clips import Clips
+from advser.audio.pcm import Pcm
 from advser.corpora.decode import decode
 from advser.corpora.protocols import Fold, folds
 from advser.errors import ContractError

@@ -21,13 +21,14 @@ from advser.errors import ContractError
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.models.precision import computing
+from advser.models.terms import Precision
 from advser.plugins.parameters import arguments, build
 from advser.plugins.registries import DEFENSES, MODELS
 from advser.stages.job import Task
 from advser.stages.prepare import Prepared, load_prepared
 from advser.store.artefacts import Artefact
 from advser.store.tensors import Scratch, scratch
-from advser.suite.training import Precision, Training
+from advser.suite.training import Training
 
 WEIGHTS = "weights.safetensors"
 EVALUATION_BATCH = 32

@@ -24,22 +24,14 @@ from typing import Any, Final
 
 from platformdirs import user_cache_path
 
+from advser.store.digests import canonical
+
 __affects_results__ = False
 
 MANIFEST = "manifest.json"
 
 UNFINISHED: Final = 7 * 86_400.0
 """Seconds, a week: no job takes longer, and a folder that is being written to may look untouched all the while."""
-
-
-def canonical(value: Any) -> str:
-    """Return JSON text that is the same for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-
-
-def digest(value: Any) -> str:
-    """Return the SHA-256 of a value's canonical JSON text, as hexadecimal digits."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -159,28 +151,6 @@ class Store:
             with suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > older_than:
                     shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; it is renamed to ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        beside = Path(name)
-        yield beside
-        beside.chmod(0o644)
-        beside.replace(path)
-    except OSError as error:
-        # The reader knows the file by the name that it was to have.
-        if beside is None or error.filename == str(beside):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

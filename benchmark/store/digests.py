@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def contents_digest(files: Iterable[Path], root: Path) -> str:
@@ -24,3 +26,18 @@ def contents_digest(files: Iterable[Path], root: Path) -> str:
 
 def _below(path: Path, base: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
+
+
+def canonical(value: Any) -> str:
+    """Return JSON text that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON text, as hexadecimal digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def seed_from(value: Any) -> int:
+    """Return a seed (60 bits) that is the same for equal values (plain JSON data)."""
+    return int(digest(value)[:15], 16)

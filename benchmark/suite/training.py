@@ -6,11 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Precision = Literal["fp32", "bf16"]
-"""float32, or bfloat16 by PyTorch's autocast."""
-
-WantedPrecision = Literal["auto", "fp32", "bf16"]
-"""What a suite may say of a precision: ``auto`` is bf16 where the processor computes in it."""
+from advser.models.terms import WantedPrecision
 
 
 class Training(BaseModel):

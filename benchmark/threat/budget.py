@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from advser.threat.model import Domain, Norm, Unit
+from advser.threat.model import Norm, Unit
 
 
 def per_clip(values: Tensor, like: Tensor) -> Tensor:
@@ -85,7 +85,8 @@ class Budget:
     def exceeded(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Tell per clip whether the budget is exceeded, beyond what float32 arithmetic explains.
 
-        Rounding sound to 16 bits explains nothing: it is done within the budget (`advser.audio.clips.round_within`).
+        Rounding sound to 16 bits explains nothing: it is done within the budget
+            (`advser.threat.admission.round_within`).
         """
         delta = (perturbed - original).flatten(1)
         slack = 1e-6 * (1 + original.flatten(1).abs().amax(1))
@@ -104,18 +105,3 @@ def _shortened(perturbed: Tensor, into: Tensor | None = None, *, original: Tenso
     # Points within the budget are returned as they are: adding the difference again would round them.
     nearest = original + delta * per_clip(bound / length, delta)
     return torch.where(per_clip(length <= bound, delta), perturbed, nearest, out=into)
-
-
-def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
-    """Return what is admitted of a perturbation: ``x`` outside ``mask``, within the budget, and sound on [−1, 1].
-
-    Args:
-        perturbed: what an attack returned, in the shape of ``x``.
-        x: the clean inputs (B, …).
-        mask: broadcasts to ``x``; false in padding; None: there is none.
-        domain: what ``x`` is.
-        budget: the bound; None: there is none.
-    """
-    admitted = perturbed if mask is None else torch.where(mask, perturbed, x)
-    admitted = admitted if budget is None else budget.project(admitted, x)
-    return admitted.clamp(-1, 1) if domain == "waveform" else admitted

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from advser.errors import InputError
+from advser.models.terms import Domain
 
-Domain = Literal["waveform", "spectrogram"]
 Delivery = Literal["audio", "features"]
 Labels = Literal["true", "predicted", "soft", "none"]
 Access = Literal["white-box", "transfer", "scores", "decisions", "blind"]
 Norm = Literal["linf", "l2", "relative-l2"]
 Unit = Literal["full-scale", "z", "clip"]
-
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
-PCM_STEP = 1 / 32768
-"""One step of 16-bit PCM on the scale [−1, 1]."""
 
 
 def unit_of(domain: Domain, norm: Norm = "linf") -> Unit:

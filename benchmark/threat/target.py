@@ -19,8 +19,8 @@ from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.models.blocks import by_blocks
 from advser.models.folding import folded
 from advser.models.precision import computing, pays
-from advser.suite.training import Precision
-from advser.threat.model import Access, Domain
+from advser.models.terms import Domain, Precision
+from advser.threat.model import Access
 from advser.threat.objectives import Loss, cross_entropy, margin
 
 

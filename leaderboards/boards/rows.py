@@ -15,8 +15,7 @@ import pandas as pd
 from advser.errors import InputError
 from advser.leaderboards.boards.board import MISSING, Cell
 from advser.results.folder import Results
-from advser.results.schema import CLEAN, KEYS, value_text
-from advser.suite.reserved import ANCHORS
+from advser.results.schema import ANCHORS, CLEAN, KEYS, value_text
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advser.errors import InputError
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 
 COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Told apart by people with any common colour blindness (Okabe and Ito, Color universal design, 2008)."""

@@ -22,7 +22,7 @@ from advser.leaderboards.boards.rows import Row, cell_id, parameters, rows
 from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, laid_out
 from advser.results.folder import Results
 from advser.results.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 from advser.suite.exhibits import Pictures
 
 SOUNDS: Final = ("original", "judged", "difference")

@@ -8,7 +8,7 @@ from typing import Any
 
 from advser.leaderboards.boards.board import Board, Cell
 from advser.leaderboards.page.filters import row_keys
-from advser.suite.reserved import ANCHORS
+from advser.results.schema import ANCHORS
 
 
 def charts(boards: Sequence[Board]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from advser.leaderboards.page.cells import cells
 from advser.leaderboards.page.charts import charts
 from advser.leaderboards.page.filters import choices, row_keys
 from advser.results.folder import Results
-from advser.store.artefacts import replacing
+from advser.store.files import replacing
 
 ASSETS: Final = "assets"
 """Where the page's own files are: in this package, and beside the page."""

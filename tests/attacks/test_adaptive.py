@@ -17,9 +17,9 @@ from advser.defenses.adversarial_training import Similarity
 from advser.defenses.base import Defense
 from advser.defenses.detection import Detector
 from advser.models.base import Outputs
-from advser.plan.cells import Corpus, Speech
+from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job
-from advser.plan.planner import Plan, make_plan
+from advser.plan.planner import make_plan
 from advser.plugins.registries import DEFENSES
 from advser.results.folder import Results
 from advser.suite.schema import Suite

@@ -16,10 +16,11 @@ from advser.attacks.best import Best
 from advser.attacks.ensemble import Ensemble
 from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.square import Square
-from advser.audio.clips import round_within
 from advser.models.base import EmotionModel, Outputs
+from advser.models.terms import Domain
+from advser.threat.admission import round_within
 from advser.threat.budget import Budget, per_clip
-from advser.threat.model import Domain, Norm
+from advser.threat.model import Norm
 from advser.threat.objectives import Loss, cross_entropy, difference_of_logits_ratio, evasion, margin
 from advser.threat.target import Ascent, Target
 

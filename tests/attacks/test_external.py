@@ -17,7 +17,8 @@ from torch import Tensor
 
 from advser.attacks.ensemble import Ensemble
 from advser.attacks.external import External
-from advser.audio.clips import SAMPLE_RATE, to_pcm, write
+from advser.audio.files import write
+from advser.audio.pcm import SAMPLE_RATE, to_pcm
 from advser.errors import InputError
 from advser.execution.submission import submit
 from advser.plugins.parameters import build

@@ -11,9 +11,9 @@ from advser.attacks.eot import EOT, Averaged
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.attacks.momentum import MomentumIterativeFGSM
 from advser.errors import InputError
+from advser.models.terms import DOMAINS, Domain
 from advser.plan.jobs import inner_attacks
 from advser.plugins.parameters import build
-from advser.threat.model import DOMAINS, Domain
 from advser.threat.objectives import margin
 from advser.threat.target import Target
 

@@ -24,15 +24,17 @@ from advser.attacks.generator import AtrousCNN, Generator
 from advser.attacks.gradient_sign import FGSM
 from advser.attacks.square import Square
 from advser.audio.clips import sound_mask
+from advser.audio.pcm import PCM_STEP
 from advser.errors import AccessError, ContractError
 from advser.execution.worker import execute
 from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import MelFrontEnd
+from advser.models.terms import Domain
 from advser.models.tiny import Tiny
-from advser.plan.cells import Corpus, Speech
+from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job
-from advser.plan.planner import Plan, make_plan
+from advser.plan.planner import make_plan
 from advser.stages.craft import COSTS, NETWORK
 from advser.stages.job import Job, Task
 from advser.stages.judge import LOGITS
@@ -40,7 +42,7 @@ from advser.stages.learn import learn
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
 from advser.store.artefacts import Store
 from advser.suite.schema import Suite
-from advser.threat.model import PCM_STEP, Access, Domain
+from advser.threat.model import Access
 from advser.threat.objectives import margin
 from advser.threat.target import Target
 

@@ -15,12 +15,13 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.attacks.toolbox import ART, HopSkipJump
-from advser.audio.clips import round_within, sound_mask
+from advser.audio.clips import sound_mask
 from advser.errors import AccessError, InputError
 from advser.models.base import EmotionModel
+from advser.models.terms import DOMAINS, Domain
 from advser.plugins.parameters import build
-from advser.threat.budget import admit
-from advser.threat.model import DOMAINS, Access, Domain, Norm
+from advser.threat.admission import admit, round_within
+from advser.threat.model import Access, Norm
 from advser.threat.target import Target
 
 pytest.importorskip("art")

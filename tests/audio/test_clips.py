@@ -14,25 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save_file
 
-from advser.audio.clips import (
-    PCM_HIGHEST,
-    PCM_LOWEST,
-    SAMPLE_RATE,
-    Clips,
-    Pcm,
-    batches_by_length,
-    from_pcm,
-    read,
-    resample,
-    round_within,
-    sound_mask,
-    to_pcm,
-    write,
-)
+from advser.audio.clips import Clips, batches_by_length, sound_mask
+from advser.audio.files import read, resample, write
+from advser.audio.pcm import PCM_HIGHEST, PCM_LOWEST, PCM_STEP, SAMPLE_RATE, Pcm, from_pcm, to_pcm
 from advser.errors import InputError
 from advser.stages.prepare import load_clips
+from advser.threat.admission import round_within
 from advser.threat.budget import Budget
-from advser.threat.model import PCM_STEP
 
 SUFFIXES = (".wav", ".flac")
 pcm_arrays = arrays(np.int16, st.integers(1, 50), elements=st.integers(PCM_LOWEST, PCM_HIGHEST))

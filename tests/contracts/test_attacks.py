@@ -16,10 +16,10 @@ from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.base import EmotionModel
+from advser.models.terms import DOMAINS, Domain, Precision
 from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS
-from advser.suite.training import Precision
-from advser.threat.model import DOMAINS, Domain, Norm
+from advser.threat.model import Norm
 from advser.threat.objectives import margin
 from advser.threat.target import Target
 

@@ -18,10 +18,10 @@ from advser.defenses.base import Defense, TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
 from advser.models.base import EmotionModel
+from advser.models.terms import Domain
 from advser.plan.jobs import inner_attacks
 from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS, DEFENSES
-from advser.threat.model import Domain
 
 ADVERSARIAL = (Vanilla, Similarity)
 EVERYWHERE = [

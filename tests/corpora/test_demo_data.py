@@ -15,7 +15,7 @@ from sklearn.metrics import recall_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from advser.audio.clips import from_pcm
+from advser.audio.pcm import from_pcm
 from advser.corpora.decode import decode
 from advser.corpora.demo import DATA, Demo
 from advser.corpora.protocols import folds

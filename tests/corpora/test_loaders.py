@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from advser.audio.clips import SAMPLE_RATE, Clips, from_pcm
+from advser.audio.clips import Clips
+from advser.audio.pcm import SAMPLE_RATE, from_pcm
 from advser.corpora import decode as decoding
 from advser.corpora.base import COLUMNS, Corpus
 from advser.corpora.decode import task_labels

@@ -18,9 +18,9 @@ from advser.defenses.base import TrainingBatch, craft
 from advser.defenses.undefended import Undefended
 from advser.errors import InputError
 from advser.models.base import EmotionModel, Outputs
+from advser.models.terms import Domain
 from advser.plan.jobs import inner_attacks
 from advser.plugins.parameters import build
-from advser.threat.model import Domain
 
 places = pytest.mark.parametrize(("kind", "domain"), toys.PLACES)
 

@@ -26,8 +26,8 @@ from advser.defenses.detection import Detector, DetectorNetwork
 from advser.defenses.undefended import Undefended
 from advser.metrics.detection import BINS, Detection, DetectorAUC, DetectorEER
 from advser.models.base import EmotionModel, Outputs
+from advser.models.terms import Domain
 from advser.scoring.bootstrap import bootstrap
-from advser.threat.model import Domain
 from advser.threat.objectives import OBJECTIVES, Loss, cross_entropy, evasion
 from advser.threat.target import Target
 

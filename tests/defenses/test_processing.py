@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advser.attacks.chain_rule import ChainRule
 from advser.attacks.gradient_sign import FGSM
-from advser.audio.clips import SAMPLE_RATE
+from advser.audio.pcm import SAMPLE_RATE
 from advser.defenses.coding import Coding
 from advser.defenses.processing import LowPass, Processing, Quantisation, Resampling
 from advser.defenses.undefended import Undefended

@@ -18,7 +18,8 @@ from shown import blocks, commands, unknown_options
 from advser.audit import plugin_contract as contract
 from advser.plugins.registries import BY_KIND, REGISTRIES
 from advser.plugins.registry import load_plugin_file, plugin_names
-from advser.suite.schema import Suite, load
+from advser.suite.loading import load
+from advser.suite.schema import Suite
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 EVERY = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES]

@@ -12,7 +12,8 @@ from places import ROOT
 
 from advser.results.folder import Results
 from advser.results.schema import EXAMPLES_FILE
-from advser.suite.schema import Suite, load
+from advser.suite.loading import load
+from advser.suite.schema import Suite
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "leaderboards" / "published").glob("*/run.json"))
 PAGES = [

@@ -12,10 +12,10 @@ from places import ROOT
 from shown import blocks, commands
 from toys import Convolutional, model, sounds, training_batch
 
+from advser.models.terms import Domain
 from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS, DEFENSES
 from advser.plugins.registry import load_plugin_file
-from advser.threat.model import Domain
 from advser.threat.target import Target
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

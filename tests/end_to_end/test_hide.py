@@ -15,7 +15,7 @@ import soundfile
 from commandline import ADVSER, advser, advser_here
 from places import PUBLISHED
 
-from advser.audio.clips import resample
+from advser.audio.files import resample
 from advser.audio.recordings import BLOCK
 from advser.corpora import demo_data
 from advser.errors import InputError

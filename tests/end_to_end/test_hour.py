@@ -16,7 +16,7 @@ from commandline import ADVSER
 
 from advser.corpora import demo_data
 from advser.results.folder import Results
-from advser.suite.reserved import ANCHORS
+from advser.results.schema import ANCHORS
 
 LONG = "long.wav"
 SUITE = {

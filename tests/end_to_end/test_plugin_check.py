@@ -16,7 +16,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.audit import plugin_contract as contract
-from advser.audit.plugin_contract import Finding
+from advser.audit.contract import Finding
 from advser.defenses.base import Defense
 from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric

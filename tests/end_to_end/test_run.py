@@ -16,7 +16,7 @@ from commandline import ADVSER, advser, advser_here, jobs_done
 from advser.leaderboards.boards.catalogue import BOARDS
 from advser.models.precision import settled
 from advser.results.folder import Results
-from advser.suite.reserved import ANCHORS
+from advser.results.schema import ANCHORS
 
 CUT = [
     "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"

@@ -16,7 +16,8 @@ from commandline import advser, advser_here
 
 from advser.errors import InputError
 from advser.execution.prepare import joined
-from advser.execution.submission import MANIFEST, Verified, _other_ranks, _suite, compared, submit, suite_told, unpack
+from advser.execution.submission import MANIFEST, submit, unpack
+from advser.execution.verification import Verified, _other_ranks, _suite, compared, suite_told
 from advser.results.folder import Results
 from advser.results.schema import TABLE_FILE
 from advser.suite.schema import Suite

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from places import DEMO
 from recognisers import save_whisper
 
-from advser.audio.clips import Pcm, read, to_pcm
+from advser.audio.files import read
+from advser.audio.pcm import Pcm, to_pcm
 from advser.errors import InputError, NotApplicableError
 from advser.metrics.transcribers.bigram import arpa, draw_distractors
 from advser.metrics.transcribers.choice import choose

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import DEMO
 
-from advser.audio.clips import SAMPLE_RATE, read
+from advser.audio.files import read
+from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import InputError, MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric, Metric
 from advser.metrics.cost import Backwards, Forwards, Seconds

@@ -11,7 +11,7 @@ from torch.autograd import grad, gradcheck
 
 from advser.models.blocks import by_blocks
 from advser.models.cnn4 import CNN4
-from advser.suite.training import Precision
+from advser.models.terms import Precision
 from advser.threat.target import Target
 
 WARNING = "ignore:Using padding='same' with even kernel lengths:UserWarning"

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, multi_margin_loss
 
-from advser.audio.clips import SAMPLE_RATE, sound_mask
+from advser.audio.clips import sound_mask
+from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import InputError
 from advser.models import egemaps
 from advser.models.egemaps import EgemapsSVM, functionals

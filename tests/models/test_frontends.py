@@ -15,12 +15,12 @@ from places import DEMO
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from advser.audio.pcm import PCM_STEP
 from advser.audio.torchaudio import functional
 from advser.errors import InputError
 from advser.models.base import FrontEnd
 from advser.models.frontends import DecibelMel, LogMel
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd
-from advser.threat.model import PCM_STEP
 
 Make = Callable[[], MelFrontEnd]
 FRONT_ENDS: dict[str, Make] = {"log-mel": lambda: LogMel(96), "decibel-mel": DecibelMel}

@@ -19,9 +19,9 @@ from advser.errors import InputError
 from advser.metrics.base import ClipMetric
 from advser.metrics.transcribers.sphinx import PocketSphinx
 from advser.plan.added_plugins import with_newcomers
-from advser.plan.cells import Corpus, Speech
+from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job
-from advser.plan.planner import NothingSelectedError, Plan, make_plan
+from advser.plan.planner import NothingSelectedError, make_plan
 from advser.plan.worst_case import columns_of, members
 from advser.plugins.fingerprint import code_fingerprint
 from advser.plugins.parameters import parameter

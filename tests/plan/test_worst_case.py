@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from advser.plan.planner import Cell
+from advser.plan.cells import Cell
 from advser.plan.worst_case import PLACE, choices, columns_of, members, taken
 from advser.suite.schema import WorstCase
 

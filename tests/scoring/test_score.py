@@ -19,18 +19,18 @@ from advser.errors import MeasurementError
 from advser.execution.worker import execute
 from advser.metrics.base import Array, ClipMetric, Metric, Need
 from advser.metrics.transcribers.base import Transcriber
-from advser.plan.cells import Corpus, Speech
+from advser.plan.cells import Cell, Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job
-from advser.plan.planner import Cell, Plan, make_plan
+from advser.plan.planner import make_plan
 from advser.plugins.parameters import parameter
 from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.results.folder import Results
+from advser.results.schema import ANCHORS
 from advser.scoring.score import Scored, Scorer
 from advser.stages.job import Outcome
 from advser.stages.judge import LOGITS
 from advser.stages.prepare import load_prepared
 from advser.store.artefacts import Store
-from advser.suite.reserved import ANCHORS
 from advser.suite.schema import Suite, WorstCase
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from advser.attacks.base import Attack
-from advser.audio.clips import PCM_STEP, SAMPLE_RATE
+from advser.audio.pcm import PCM_STEP, SAMPLE_RATE
 from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.models.frontends import LogMel
@@ -22,14 +22,13 @@ from advser.plan.jobs import prepare_job
 from advser.plugins.parameters import parameter
 from advser.plugins.registries import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
-from advser.stages.examine import examine
 from advser.stages.job import Job, Task
-from advser.stages.judge import LOGITS, predict
+from advser.stages.judge import LOGITS, examine, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
 from advser.stages.probe import FINDINGS, probe
 from advser.stages.train import load_model, train
 from advser.store.artefacts import Artefact, Store
-from advser.suite.schema import load
+from advser.suite.loading import load
 
 
 class Returns(Attack):

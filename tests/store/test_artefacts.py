@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advser.store import artefacts as store_module
-from advser.store.artefacts import MANIFEST, Store, canonical, digest, replacing
+from advser.store.artefacts import MANIFEST, Store
+from advser.store.digests import canonical, digest
+from advser.store.files import replacing
 
 KEY = "ab" + "0" * 62
 JSON = st.recursive(

@@ -9,7 +9,8 @@ import pytest
 
 from advser.errors import InputError
 from advser.plan.exhibit_checks import check
-from advser.suite.schema import PluginEntry, Suite, load, shipped
+from advser.suite.loading import load, shipped
+from advser.suite.schema import PluginEntry, Suite
 
 SMALL = """
 name: small

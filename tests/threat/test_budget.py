@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advser.audio.clips import admissible
+from advser.audio.pcm import PCM_STEP
 from advser.errors import InputError
-from advser.threat.budget import Budget, admit, per_clip
-from advser.threat.model import DOMAINS, PCM_STEP, Norm, unit_of
+from advser.models.terms import DOMAINS
+from advser.threat.admission import admissible, admit
+from advser.threat.budget import Budget, per_clip
+from advser.threat.model import Norm, unit_of
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
 

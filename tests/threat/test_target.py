@@ -15,7 +15,8 @@ from advser.attacks.eot import Averaged
 from advser.attacks.gradient_sign import IterativeFGSM
 from advser.errors import AccessError
 from advser.models.base import Outputs
-from advser.threat.model import Access, Domain
+from advser.models.terms import Domain
+from advser.threat.model import Access
 from advser.threat.objectives import OBJECTIVES, margin
 from advser.threat.target import Target
 

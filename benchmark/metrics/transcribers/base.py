@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
-from advser.audio.clips import Pcm
+from advser.audio.pcm import Pcm
 from advser.plugins.parameters import Parameters
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from pydantic import model_validator
 
-from advser.audio.clips import PCM_HIGHEST, Pcm
+from advser.audio.pcm import PCM_HIGHEST, Pcm
 from advser.errors import InputError, NotApplicableError
 from advser.metrics.normalisation import normalise
 from advser.metrics.transcribers.acoustic import AcousticModel, find_model

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from advser.audio.clips import Pcm, from_pcm
+from advser.audio.pcm import Pcm, from_pcm
 from advser.errors import InputError
 from advser.metrics.transcribers.base import Transcriber
 from advser.plugins.parameters import parameter

@@ -1,0 +1,72 @@
+"""Suites that come with AdvSER or lie in a file: read, changed by ``--set``, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from advser.errors import InputError, did_you_mean
+from advser.plugins.parameters import explain
+from advser.suite.overrides import Loader, apply, separate
+from advser.suite.schema import (
+    Suite,
+)
+
+
+def shipped() -> list[str]:
+    """Return the names of the suites that come with AdvSER."""
+    folder = resources.files("advser.suite.shipped")
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load(name: str, changes: Sequence[str] = ()) -> Suite:
+    """Read a suite and apply ``--set`` changes.
+
+    Args:
+        name: a shipped suite's name, or the path of a YAML file.
+        changes: texts ``key.path=value``; a list's entry is meant by its number, label or name, ``vanilla-*`` means all
+            whose label or name it matches; values are YAML.
+
+    Raises:
+        InputError: if it is missing, is no YAML, or does not fit the schema.
+    """
+    where, text = _text(name)
+    try:
+        data = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: got {type(data).__name__}, expected a mapping of keys")
+    data = separate(data)
+    for change in changes:
+        apply(data, change)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        raise InputError(explain(error, where, Suite)) from None
+
+
+def source(name: str) -> str:
+    """Return the YAML text of a shipped suite, or of a file.
+
+    Raises:
+        InputError: if it is missing or unreadable.
+    """
+    return _text(name)[1]
+
+
+def _text(name: str) -> tuple[str, str]:
+    if name in shipped():
+        return f"suite {name}", (resources.files("advser.suite.shipped") / f"{name}.yaml").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        near = did_you_mean(name, shipped())
+        raise InputError(f"suite '{name}': neither a file nor a shipped suite (shipped: {', '.join(shipped())}){near}")
+    try:
+        return f"suite {path}", path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"suite {path}: unreadable: {error}") from None
