@@ -16,7 +16,7 @@ from advser.attacks.base import Attack
 from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import ascended, random_start
 from advser.models.base import Outputs
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin
@@ -80,8 +80,8 @@ class _Point:
 class AutoPGD(Attack, ABC):
     """What the untargeted and the targeted attack share: algorithm 1 of the source."""
 
-    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget")
+    epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
+    norm: Norm = budget_norm(about="norm of the budget")
     steps: int = parameter(100, unit="steps", about="steps a run", ge=1)
     restarts: int = parameter(1, unit="runs", about="random starts", ge=1)
     rho: float = parameter(0.75, unit="share of steps", about="steps that must raise the loss, ρ", ge=0, le=1)

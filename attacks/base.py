@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
+from advser.errors import InputError
 from advser.models.terms import DOMAINS, Domain
-from advser.plugins.parameters import Parameters
+from advser.plugins.parameters import Parameters, field_with_role, fixed_norm
 from advser.threat.admission import admissible, admit
 from advser.threat.budget import Budget, Projection, unbounded
 from advser.threat.model import Access, Norm, unit_of
@@ -20,11 +21,11 @@ from advser.threat.target import Target
 
 @dataclass(frozen=True)
 class Reading:
-    """What an attack takes from files.
+    """What an attack reads from files.
 
     Attributes:
-        digest: of their contents.
-        note: what boards must say of them.
+        digest: of the files' contents.
+        note: what boards must say about them.
     """
 
     digest: str
@@ -32,51 +33,60 @@ class Reading:
 
 
 class Attack(Parameters, ABC):
-    """A perturbation method; its fields are its parameters.
+    """A perturbation method. Its fields are its parameters.
 
-    A field called ``epsilon`` is the attack's budget, in the unit of the domain that the attack runs in: full scale
-    for waveforms on [−1, 1], standard deviations of the training data for spectrograms. It is meant in the norm that
-    a field or class variable called ``norm`` says, L∞ without one; in the norm ``relative-l2``, for waveforms alone,
-    its unit is the clip's own L2 norm. The harness projects what `perturb` returns to that budget, masks the padding,
-    clips sound to [−1, 1], rounds it to 16-bit PCM, stores it, and judges what it reads back; an attack need do none
-    of this.
+    An attack declares its budget: ``epsilon: float = budget(about="L∞ budget ε")``. The unit is that of the domain in
+    which it runs: full scale for waveforms on [−1, 1], standard deviations of the training data for spectrograms, and
+    the clip's own L2 norm for the norm ``relative-l2`` (waveforms only). An attack that is neither blind nor bounded
+    sets `unbounded`.
+
+    The harness projects what `perturb` returns to the budget, masks the padding, clips sound to [−1, 1], rounds it to
+    16-bit PCM, stores it, and judges what it reads back. An attack need do none of this.
     """
 
     access: ClassVar[Access] = "white-box"
-    """What the attack asks of its target; ``blind`` if it ignores it."""
+    """What the attack reads from its target; ``blind`` if nothing."""
 
     domains: ClassVar[tuple[Domain, ...]] = DOMAINS
     """Where the attack can run."""
 
+    unbounded: ClassVar[bool] = False
+    """Whether the attack declares no budget on purpose: nothing then bounds what it returns."""
+
     single_step: ClassVar[bool] = False
-    """Whether it takes one step along the gradient, or asks its target nothing; what takes more must not be weaker."""
+    """Whether it takes one step along the gradient, or reads nothing. An attack of more steps must not be weaker."""
 
     bf16: ClassVar[bool] = False
-    """Whether it is as strong with gradients in bfloat16, so that suites may give it those (``attack_precision``).
+    """Whether it is as strong with gradients in bfloat16, so that a suite may give it those (``attack_precision``).
 
-    Of the losses that come with them it may make nothing: they are rounded too. Of a subclass it is said anew.
+    Losses are then rounded too: the attack must not use them. A subclass does not inherit this.
     """
 
     needs_spectrogram: ClassVar[bool] = False
-    """Whether it needs a model whose features are a spectrogram, even where it perturbs the sound."""
+    """Whether it needs a model whose features are a spectrogram, even where it perturbs the waveform."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """Distributions, beside those of the stages, whose versions decide what it makes."""
+    """Distributions, beside those of the stages, whose versions affect its examples."""
 
     places: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that only say where files lie: what these hold counts (`reads`), their path does not."""
+    """Parameters that are paths of files. The files' contents count (`reads`), the paths do not."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Take nothing of a subclass for granted that was shown of the attack that it changes."""
+        """Reset what a subclass must declare anew, and refuse a subclass that overrides `budget`."""
         super().__pydantic_init_subclass__(**kwargs)
         cls.bf16 = vars(cls).get("bf16", False)
+        if "budget" in vars(cls):
+            raise InputError(
+                f"attack class '{cls.__name__}': got a method 'budget', expected none: the harness reads the budget "
+                "from the parameter that is declared by budget()"
+            )
 
     def reads(self, clips: Mapping[str, int]) -> Reading | None:
-        """Return what the attack takes from files for a corpus, or None if nothing.
+        """Return what the attack reads from files for a corpus; None for an attack without files.
 
         Args:
-            clips: the name of each clip, with its samples at 16 kHz.
+            clips: the name of each clip, with its number of samples at 16 kHz.
 
         Raises:
             InputError: if a file is unusable.
@@ -85,7 +95,7 @@ class Attack(Parameters, ABC):
 
     @classmethod
     def ascends(cls, params: Mapping[str, Any]) -> bool:
-        """Tell whether the attack climbs the suite's ``objective`` with these parameters, and not a loss of its own."""
+        """Return whether the attack ascends the suite's ``objective`` with these parameters, not a loss of its own."""
         return True
 
     @abstractmethod
@@ -93,38 +103,52 @@ class Attack(Parameters, ABC):
         """Return adversarial examples in the shape of ``x``.
 
         Args:
-            target: the model before this batch.
+            target: the model, as far as `access` allows, for this batch.
             x: waveforms (B, T) on [−1, 1], or features (B, bands, frames) in standard deviations.
             labels: classes (B,), or probabilities (B, C) if the suite says ``labels: soft``.
             generator: the only source of random numbers, on the device of ``x``.
         """
 
+    @final
     def budget(self, domain: Domain) -> Budget | None:
-        """Return the budget in ``domain``, or None if the attack has no bound.
+        """Return the declared budget in ``domain``; None for an attack without a bound.
 
-        The harness reads ``norm`` and ``epsilon`` itself: overriding this changes nothing that is admitted.
+        Raises:
+            InputError: if the norm has no meaning in the domain.
         """
-        epsilon: float | None = getattr(self, "epsilon", None)
-        norm: Norm = getattr(self, "norm", "linf")
-        return None if epsilon is None else Budget(norm, epsilon, unit_of(domain, norm))
+        norm, epsilon = self.norm_of_budget, self.epsilon_of_budget
+        return None if epsilon is None or norm is None else Budget(norm, epsilon, unit_of(domain, norm))
+
+    @property
+    def epsilon_of_budget(self) -> float | None:
+        """The value of the parameter that is declared by `advser.plugins.budget`; None without a bound."""
+        name = field_with_role(type(self), "budget")
+        return None if name is None else getattr(self, name)
+
+    @property
+    def norm_of_budget(self) -> Norm | None:
+        """The norm of the budget; None for an attack without a declared budget."""
+        name = field_with_role(type(self), "norm")
+        norm: Norm | None = fixed_norm(type(self)) if name is None else getattr(self, name)  # type: ignore[assignment]
+        return norm
 
     def project(self, perturbed: Tensor, x: Tensor, domain: Domain) -> Tensor:
-        """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, itself."""
+        """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, ``perturbed``."""
         return self.projection(x, domain)(perturbed)
 
     def projection(self, x: Tensor, domain: Domain) -> Projection:
         """Return `project` around ``x``, for attacks of many steps: its bounds are computed once.
 
-        An attack that projects otherwise overrides this, not `project`. What it returns is a
-        `advser.threat.budget.Projection`: it takes, beside the point, memory to write ``into``.
+        An attack that projects in its own way overrides this method, not `project`. The returned
+        `advser.threat.budget.Projection` takes memory to write ``into`` beside the point.
         """
         budget = self.budget(domain)
         return unbounded if budget is None else budget.projection(x)
 
     def admitted(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what the harness admits of ``perturbed`` before it rounds: `advser.threat.admission.admit`."""
+        """Return what the harness admits of ``perturbed`` before it rounds (`advser.threat.admission.admit`)."""
         return admit(perturbed, x, target.mask, target.domain, self.budget(target.domain))
 
     def judged(self, perturbed: Tensor, x: Tensor, target: Target) -> Tensor:
-        """Return what the harness judges of ``perturbed``: `advser.threat.admission.admissible`."""
+        """Return what the harness judges of ``perturbed`` (`advser.threat.admission.admissible`)."""
         return admissible(perturbed, x, target.mask, target.domain, self.budget(target.domain))

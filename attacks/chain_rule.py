@@ -15,7 +15,7 @@ from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import AccessError
 from advser.models.mel import MelFrontEnd
 from advser.models.terms import Domain
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, parameter
 from advser.threat.target import Target
 
 DELTA = 1e-3
@@ -61,7 +61,7 @@ class ChainRule(Attack):
     phase: Literal["modulus", "real"] = parameter("modulus", about="φ of the published rule: modulus or real part")
     alpha: float = parameter(0.004, unit="full-scale", about="step size α", gt=0)
     steps: int = parameter(100, unit="steps", about="number of steps; 0 to 1000 in the source", ge=0)
-    epsilon: float | None = parameter(None, unit="full-scale", about="L∞ budget ε; none: no projection", ge=0)
+    epsilon: float | None = budget(None, unit="full-scale", about="L∞ budget ε; none: no projection")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Take the steps: one forward and one backward pass each."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.steepest import random_start
 from advser.models.terms import Domain
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.budget import per_clip
 from advser.threat.model import Access, Norm
 from advser.threat.target import Target
@@ -44,8 +44,8 @@ class Noise(Attack):
     citation: ClassVar[str] = "control; no source"
     access: ClassVar[Access] = "blind"
 
-    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget")
+    epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
+    norm: Norm = budget_norm(about="norm of the budget")
     kind: Literal["gaussian", "sign"] = parameter("sign", about="distribution in L∞")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,7 +88,7 @@ class FrameNoise(Attack):
     citation: ClassVar[str] = "control; no source"
     access: ClassVar[Access] = "blind"
 
-    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
+    epsilon: float = budget(unit="full-scale or z", about="L∞ budget ε")
     hop: int = parameter(160, unit="samples at 16 kHz", about="length of a frame of a waveform", ge=1)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -105,7 +105,7 @@ class Offset(Attack):
     citation: ClassVar[str] = "control; no source"
     access: ClassVar[Access] = "blind"
 
-    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
+    epsilon: float = budget(unit="full-scale or z", about="L∞ budget ε")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Add the constant."""

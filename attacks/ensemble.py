@@ -13,7 +13,7 @@ from advser.attacks.auto_pgd import APGD, LOSSES, OBJECTIVE
 from advser.attacks.base import Attack
 from advser.attacks.best import Best
 from advser.attacks.reference import AttackReference, ascends, keeps_norm, with_budget
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.model import Norm
 from advser.threat.target import Target
 
@@ -47,8 +47,8 @@ class Ensemble(Attack):
         "attacks, ICML 2020, sec. 5"
     )
 
-    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε of all attacks", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget of all attacks")
+    epsilon: float = budget(unit="full-scale, z or clip", about="budget ε of all attacks")
+    norm: Norm = budget_norm(about="norm of the budget of all attacks")
     attacks: tuple[AttackReference, ...] = parameter(
         (),
         about="in this order, without epsilon and norm; none: apgd (objective, cross-entropy, dlr), apgd-targeted, "

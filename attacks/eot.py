@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.reference import AttackReference, ascends, with_budget
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.model import Norm
 from advser.threat.objectives import Loss
 from advser.threat.target import Ascent, Target
@@ -89,8 +89,8 @@ class EOT(Attack):
         "Athalye et al.: Synthesizing robust adversarial examples, ICML 2018"
     )
 
-    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε of the attack within", ge=0)
-    norm: Norm = parameter("linf", about="norm of its budget")
+    epsilon: float = budget(unit="full-scale, z or clip", about="budget ε of the attack within")
+    norm: Norm = budget_norm(about="norm of its budget")
     attack: AttackReference = parameter(None, about="the attack within, without epsilon and norm; none: pgd")
     draws: int = parameter(10, unit="evaluations", about="that every answer is the mean of", ge=1)
 

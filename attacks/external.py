@@ -15,7 +15,7 @@ from advser.audio.files import FLOATS, read
 from advser.audio.pcm import SAMPLE_RATE, from_pcm, to_pcm
 from advser.errors import InputError
 from advser.models.terms import Domain
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.store.digests import contents_digest
 from advser.threat.budget import per_clip
 from advser.threat.model import Access, Norm
@@ -44,8 +44,8 @@ class External(Attack):
     places: ClassVar[frozenset[str]] = frozenset({"folder"})
 
     folder: str = parameter(about="where the files are")
-    epsilon: float | None = parameter(None, unit="full-scale or clip", about="budget ε; none: no bound", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget")
+    epsilon: float | None = budget(None, unit="full-scale or clip", about="budget ε; none: no bound")
+    norm: Norm = budget_norm(about="norm of the budget")
 
     def reads(self, clips: Mapping[str, int]) -> Reading:
         """Find the files, and check that each is one of a clip.

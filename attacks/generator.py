@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from advser.attacks.learned import LearnedAttack
 from advser.models.terms import Domain
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, parameter
 from advser.threat.budget import per_clip
 from advser.threat.target import Target
 
@@ -58,7 +58,7 @@ class Generator(LearnedAttack):
     )
     domains: ClassVar[tuple[Domain, ...]] = ("waveform",)
 
-    epsilon: float = parameter(unit="full-scale", about="L∞ budget ε", ge=0)
+    epsilon: float = budget(unit="full-scale", about="L∞ budget ε")
     channels: int = parameter(16, unit="maps", about="width of the network", ge=1)
     layers: int = parameter(8, unit="convolutions", about="depth; dilations 1, 2, 4, …", ge=1, le=16)
     steps: int = parameter(300, unit="batches", about="training steps", ge=0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, random_start
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.target import Target
@@ -29,7 +29,7 @@ class FGSM(Attack):
 
     single_step: ClassVar[bool] = True
 
-    epsilon: float = parameter(unit="full-scale or z", about="step size ε and L∞ budget", ge=0)
+    epsilon: float = budget(unit="full-scale or z", about="step size ε and L∞ budget")
     clip: float | None = parameter(None, unit="full-scale or z", about="largest change η", gt=0)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -53,8 +53,8 @@ class IterativeFGSM(Attack):
 
     bf16: ClassVar[bool] = True
 
-    epsilon: float | None = parameter(None, unit="full-scale, z or clip", about="budget ε; none: no projection", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget and of the steps")
+    epsilon: float | None = budget(None, unit="full-scale, z or clip", about="budget ε; none: no projection")
+    norm: Norm = budget_norm(about="norm of the budget and of the steps")
     alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="number of steps", ge=0)
     random_start: float = parameter(
@@ -94,8 +94,8 @@ class PGD(Attack):
         "Madry et al.: Towards deep learning models resistant to adversarial attacks, ICLR 2018, sec. 2.1"
     )
 
-    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget and of the steps")
+    epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
+    norm: Norm = budget_norm(about="norm of the budget and of the steps")
     alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="steps a restart", ge=1)
     restarts: int = parameter(1, unit="runs", about="random starts in the budget", ge=1)

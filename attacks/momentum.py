@@ -10,7 +10,7 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, of_length_1
 from advser.audio.pcm import SAMPLE_RATE
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.target import Target
@@ -36,8 +36,8 @@ class MomentumIterativeFGSM(Attack):
 
     bf16: ClassVar[bool] = True
 
-    epsilon: float = parameter(unit="full-scale, z or clip", about="budget ε", ge=0)
-    norm: Norm = parameter("linf", about="norm of the budget and of the steps")
+    epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
+    norm: Norm = budget_norm(about="norm of the budget and of the steps")
     alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: ε / steps", gt=0)
     steps: int = parameter(10, unit="steps", about="number of steps", ge=1)
     decay: float = parameter(1.0, about="decay of the momentum μ; 0: none", ge=0)

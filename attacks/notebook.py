@@ -1,6 +1,6 @@
-"""``@advser.attack`` on a class or a function; in a notebook or a script, what it stands on is written to a file.
+"""``@advser.attack`` on a class or a function; code from a notebook or a script is written to a file.
 
-Workers are processes of their own: they load plugins from files, and a file is what can be hashed, sent and verified.
+Workers are processes of their own: they load plugins from files, and only a file can be hashed, sent and verified.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
@@ -18,46 +19,49 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from advser.errors import InputError
+from advser.models.terms import DOMAINS
 from advser.plugins.fingerprint import source_file
 from advser.plugins.registries import ATTACKS
 from advser.plugins.registry import load_plugin_file
+from advser.store.files import replacing
 
 MAIN: Final = "__main__"
-"""The module of what is typed into a notebook, or stands in a script."""
+"""The module of code in a notebook or a script."""
 
 WORKERS_MAIN: Final = "__mp_main__"
-"""What it is called in a process that the script has started by itself."""
-
-EVERYWHERE: Final = ("waveform", "spectrogram")
+"""The name of that module in a process that the script has started by itself."""
 
 
 def attack(
     name: str | Callable[..., Any] | None = None,
     *,
     access: str = "white-box",
-    domains: tuple[str, ...] = EVERYWHERE,
+    domains: tuple[str, ...] = DOMAINS,
     citation: str = "",
     single_step: bool = False,
+    unbounded: bool = False,
 ) -> Any:
-    """Register an attack: a class derived from `advser.attacks.base.Attack`, or a function.
+    """Register an attack: a class derived from `advser.plugins.Attack`, or a function.
 
-    A function ``f(target, x, labels, generator, *, epsilon: float, steps: int = 10)`` is an attack whose ``perturb`` it
-    is, and whose further arguments are the parameters; ``Annotated[int, Field(ge=1, description="…")]`` gives one a
-    limit and a line about it. What is typed into a notebook, or stands in the script that is run, is written to a
-    plugin file first, with whatever it uses: modules, functions and classes, and plain constants.
-    What is typed anew under the same name takes the place of the former.
+    A function ``f(target, x, labels, generator, *, epsilon: float = budget(), steps: int = 10)`` is an attack whose
+    `Attack.perturb` it is; its further arguments are the parameters. Code from a notebook, or from the script that
+    runs, is written to a plugin file first, with the modules, functions, classes and plain constants that it uses.
+    A plugin that is typed again under the same name replaces the former.
 
     Args:
-        name: what suites call it; by default its own name, with ``-`` for ``_``. ``@advser.attack`` alone will do.
+        name: the name in suites; by default its own name, with ``-`` for ``_``. ``@advser.attack`` alone works too.
         access: of a function, as `Attack.access`.
         domains: of a function, as `Attack.domains`.
-        citation: of a function, as `Attack.citation`: its source.
-        single_step: of a function, as `Attack.single_step`: whether it takes one step; what takes more must not be
-            weaker than one.
+        citation: of a function, as `Attack.citation`.
+        single_step: of a function, as `Attack.single_step`.
+        unbounded: of a function, as `Attack.unbounded`.
 
     Raises:
-        InputError: if the name is taken, or what is registered is no attack.
+        InputError: if the name is taken, or the plugin is not an attack.
     """
+    from advser.attacks.function import Declaration, attack_from
+
+    declaration = Declaration(access, domains, citation, single_step, unbounded)
 
     def add(plugin: Any) -> Any:
         # Such a process may be a worker of the script's own scheduler, which has the file from the run.
@@ -67,106 +71,115 @@ def attack(
         ATTACKS.refuse_name(title)
         if plugin.__module__ == MAIN:
             _withdraw(title)
-            load_plugin_file(_cell(plugin, title))
-        elif isinstance(plugin, type):
-            ATTACKS.register(title)(plugin)
+            load_plugin_file(_write_plugin_file(plugin, title))
         else:
-            from advser.attacks.function import attack_of
-
-            made = attack_of(plugin, access, domains, citation, single_step=single_step)  # type: ignore[arg-type]
-            ATTACKS.register(title)(made)
+            ATTACKS.register(title)(plugin if isinstance(plugin, type) else attack_from(plugin, declaration))
         return plugin
 
     return add(name) if callable(name) else add
 
 
-def _cells() -> Path:
+def _folder() -> Path:
     return user_cache_path("advser") / "cells"
 
 
-def cells() -> tuple[Path, ...]:
-    """Return the files of the attacks that were registered from a notebook or script in this process."""
+def notebook_files() -> tuple[Path, ...]:
+    """Return the plugin files of the attacks that a notebook or script registered in this process."""
     files = (source_file(ATTACKS.get(name).__module__) for name in ATTACKS.decorated())
-    return tuple(file for file in files if file is not None and file.parent == _cells())
+    return tuple(file for file in files if file is not None and file.parent == _folder())
 
 
 def _withdraw(name: str) -> None:
-    """Forget an attack that was typed before."""
+    """Remove an attack that was typed before from the registry."""
     if name in ATTACKS.decorated():
         file = source_file(ATTACKS.get(name).__module__)
-        if file is not None and file.parent == _cells():
+        if file is not None and file.parent == _folder():
             ATTACKS.withdraw(name)
 
 
-def _cell(plugin: Any, name: str) -> Path:
-    """Write a plugin file with what is defined in a notebook or script, and all that it uses; return it."""
-    imports: dict[str, None] = {"import advser": None}
-    definitions: dict[str, str] = {}
-    _gather(plugin, plugin, imports, definitions)
-    text = "\n".join(
-        ["from __future__ import annotations", "", *imports, "", "", "\n\n\n".join(definitions.values()), ""]
-    )
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    path = _cells() / f"{name}-{digest[:12]}.py"
+@dataclass
+class _Source:
+    """The text of a plugin file in the making.
+
+    Attributes:
+        plugin: the attack that it is for.
+        imports: import statements, in order.
+        definitions: name → source, each after what it uses.
+    """
+
+    plugin: Any
+    imports: dict[str, None] = field(default_factory=lambda: {"import advser": None})
+    definitions: dict[str, str] = field(default_factory=dict)
+
+    def add(self, value: Any) -> None:
+        """Add the source of a function or class, after that of all that it uses."""
+        try:
+            source = textwrap.dedent(inspect.getsource(value))
+        except (OSError, TypeError):
+            raise InputError(f"'{value.__name__}': got no source, expected code in a file") from None
+        for name, used in dict(_globals(value, source)).items():
+            if name in self.definitions or name == value.__name__:
+                continue
+            if isinstance(used, (type, FunctionType)) and used.__module__ == MAIN:
+                self.add(used)
+            elif line := _import(name, used):
+                self.imports[line] = None
+            else:
+                self.definitions[name] = f"{name} = {_constant(name, used, self.plugin)}"
+        self.definitions[value.__name__] = source.rstrip()
+
+    @property
+    def text(self) -> str:
+        """The whole file."""
+        definitions = "\n\n\n".join(self.definitions.values())
+        return "\n".join(["from __future__ import annotations", "", *self.imports, "", "", definitions, ""])
+
+
+def _write_plugin_file(plugin: Any, name: str) -> Path:
+    """Write a plugin file with the attack and all that it uses; return its path."""
+    source = _Source(plugin)
+    source.add(plugin)
+    digest = hashlib.sha256(source.text.encode()).hexdigest()
+    path = _folder() / f"{name}-{digest[:12]}.py"
     if not path.exists():
-        from advser.store.files import replacing
-
         with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+            beside.write_text(source.text, encoding="utf-8")
     return path
-
-
-def _gather(value: Any, of: Any, imports: dict[str, None], definitions: dict[str, str]) -> None:
-    """Add the source of a function or class, after that of what it uses."""
-    try:
-        source = textwrap.dedent(inspect.getsource(value))
-    except (OSError, TypeError):
-        raise InputError(f"'{value.__name__}': its source is not found; put the code into a file") from None
-    used = dict(_globals(value, source))
-    for name, found in used.items():
-        if name in definitions or name == value.__name__:
-            continue
-        if isinstance(found, (type, FunctionType)) and found.__module__ == MAIN:
-            _gather(found, of, imports, definitions)
-        elif line := _import(name, found):
-            imports[line] = None
-        else:
-            definitions[name] = f"{name} = {_constant(name, found, of)}"
-    definitions[value.__name__] = source.rstrip()
 
 
 def _globals(value: Any, source: str) -> Iterator[tuple[str, Any]]:
     """Yield the global names that a source uses, with their values."""
-    there = inspect.getmodule(value).__dict__ if isinstance(value, type) else value.__globals__
+    namespace = vars(inspect.getmodule(value)) if isinstance(value, type) else value.__globals__
     tree = ast.parse(source)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     bound = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     for name in dict.fromkeys(node.id for node in names):
-        if name in there and name not in bound:
-            yield name, there[name]
+        if name in namespace and name not in bound:
+            yield name, namespace[name]
 
 
 def _import(name: str, value: Any) -> str:
-    """Return the statement that makes ``name`` mean an imported ``value``; empty if it is none."""
+    """Return the statement that binds ``name`` to an imported ``value``; empty if it is not imported."""
     if isinstance(value, ModuleType):
         return f"import {value.__name__}" if value.__name__ == name else f"import {value.__name__} as {name}"
-    module, found = getattr(value, "__module__", None) or _home(value), getattr(value, "__name__", "")
-    if not module or module == MAIN or not found.isidentifier():
+    module, own_name = getattr(value, "__module__", None) or _home(value), getattr(value, "__name__", "")
+    if not module or module == MAIN or not own_name.isidentifier():
         return ""
-    return f"from {module} import {found}" + ("" if found == name else f" as {name}")
+    return f"from {module} import {own_name}" + ("" if own_name == name else f" as {name}")
 
 
 def _home(value: Any) -> str:
-    """Return the module with the shortest name that has a compiled function, which does not say where it is from."""
+    """Return the module with the shortest name that has a compiled function, which does not know its own module."""
     name = getattr(value, "__name__", "")
     if not callable(value) or not name:
         return ""
-    homes = [module for module, there in [*sys.modules.items()] if getattr(there, "__dict__", {}).get(name) is value]
+    loaded = [*sys.modules.items()]
+    homes = [module for module, contents in loaded if getattr(contents, "__dict__", {}).get(name) is value]
     return min((home for home in homes if home != MAIN), key=len, default="")
 
 
-def _constant(name: str, value: Any, of: Any) -> str:
+def _constant(name: str, value: Any, plugin: Any) -> str:
     text = repr(value)
     try:
         if ast.literal_eval(text) == value:
@@ -174,6 +187,6 @@ def _constant(name: str, value: Any, of: Any) -> str:
     except (ValueError, SyntaxError):
         pass
     raise InputError(
-        f"'{of.__name__}' uses '{name}': got {type(value).__name__}, expected modules, functions, classes and plain "
-        "constants (numbers, texts, lists of them)"
+        f"'{plugin.__name__}' uses '{name}': got {type(value).__name__}, expected modules, functions, classes and "
+        "plain constants (numbers, texts, lists of them)"
     )

@@ -10,7 +10,7 @@ from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.terms import Domain
-from advser.plugins.parameters import build, validated
+from advser.plugins.parameters import build, field_with_role, fixed_norm, validated
 from advser.plugins.registries import ATTACKS
 
 
@@ -66,9 +66,9 @@ def ascends(reference: Any) -> bool:
 
 
 def keeps_norm(name: str, norm: Any) -> bool:
-    """Tell whether an attack can have a budget in ``norm``; one that names no norm has L∞."""
+    """Return whether an attack can have a budget in ``norm``; an attack without a declared budget has L∞."""
     plugin = ATTACKS.get(name)
-    return "norm" in plugin.model_fields or getattr(plugin, "norm", "linf") == norm
+    return field_with_role(plugin, "norm") is not None or (fixed_norm(plugin) or "linf") == norm
 
 
 def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
@@ -85,9 +85,11 @@ def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
     name, params = data["name"], dict(data.get("params") or {})
     if not keeps_norm(name, norm):
         raise ValueError(f"found attack '{name}', expected with norm {norm}: attacks that keep a budget in it")
-    for key, value in {"epsilon": epsilon, "norm": norm}.items():
+    for role, value in {"budget": epsilon, "norm": norm}.items():
+        key = field_with_role(ATTACKS.get(name), role)
+        if key is None:
+            continue
         if params.get(key) not in (None, value):
             raise ValueError(f"attack '{name}': {key}: got {params[key]}, expected that of the whole, {value}")
-        if key in ATTACKS.get(name).model_fields:
-            params[key] = value
+        params[key] = value
     return {**data, "params": params}

@@ -10,7 +10,7 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.controls import random_signs
 from advser.models.terms import Domain
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, parameter
 from advser.threat.admission import admit
 from advser.threat.budget import per_clip
 from advser.threat.model import Access
@@ -38,7 +38,7 @@ class Square(Attack):
     )
     access: ClassVar[Access] = "scores"
 
-    epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
+    epsilon: float = budget(unit="full-scale or z", about="L∞ budget ε")
     queries: int = parameter(1000, unit="forward passes a clip", about="most queries, that of the clean clip too", ge=1)
     share: float = parameter(0.8, unit="share of the input", about="area of the first squares, p", gt=0, le=1)
 

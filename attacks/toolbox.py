@@ -19,7 +19,7 @@ from advser.attacks.base import Attack
 from advser.audio.pcm import PCM_STEP
 from advser.errors import InputError
 from advser.plugins.extras import not_installed
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.model import Access, Norm
 from advser.threat.objectives import classes
 from advser.threat.target import Target
@@ -55,8 +55,8 @@ class ToolboxAttack(Attack, ABC):
 
     packages: ClassVar[tuple[str, ...]] = ("adversarial-robustness-toolbox",)
 
-    norm: Ball = parameter("linf", about="norm of the budget")
-    epsilon: float | None = parameter(None, unit="full-scale or z", about="budget ε; none: no bound", ge=0)
+    norm: Ball = budget_norm(about="norm of the budget")
+    epsilon: float | None = budget(None, unit="full-scale or z", about="budget ε; none: no bound")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Run ART on each clip.

@@ -168,7 +168,7 @@ def run(
     """
     from rich.console import Console
 
-    from advser.attacks.notebook import cells
+    from advser.attacks.notebook import notebook_files
     from advser.execution.cluster import Workers, device_named
     from advser.execution.execute import carry_out
     from advser.execution.prepare import prepare
@@ -178,7 +178,7 @@ def run(
 
     _refuse_texts("a mapping, as {'key': 'value'}", data=data, changes=changes, only=only)
     _refuse_texts("a list, as ['one', 'other']", plugins=plugins, external=external)
-    files = (*(Path(path).absolute() for path in plugins), *cells())
+    files = (*(Path(path).absolute() for path in plugins), *notebook_files())
     request = Request(
         str(suite),
         Path(store) if store else default_store(),

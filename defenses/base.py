@@ -118,4 +118,4 @@ def craft(
             predicted = labels == "predicted"
             labels = target.decisions_ahead(x) if predicted else target.logits(x).float().softmax(1)
         perturbed = attack.perturb(target, x, labels, batch.generator)
-    return admit(perturbed, x, mask, domain, Attack.budget(attack, domain))
+    return admit(perturbed, x, mask, domain, attack.budget(domain))

@@ -16,7 +16,7 @@ from advser.models.cnn4 import CNN4
 from advser.models.frontends import LogMel
 from advser.models.precision import computing, pays, settled
 from advser.models.terms import Domain, Precision, WantedPrecision
-from advser.stages.harness import Harness
+from advser.stages.harness import ClipBatch, Harness
 
 STEPS, CLASSES, SECONDS = 10, 7, 3
 EPSILON: dict[Domain, float] = {"waveform": 0.001, "spectrogram": 0.06}
@@ -70,9 +70,10 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
     waveform, lengths, labels = sounds(batch)
     epsilon = EPSILON[domain]
     attack = IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS)
-    harness = Harness(attack, model, domain, "true", precision=precision(name, wanted))
+    budget = attack.budget(domain)
+    harness = Harness(attack, model, domain, "true", budget, precision=precision(name, wanted))
     with torch.no_grad():
-        target, x, given = harness.before(waveform, lengths, labels)
+        target, x, given = harness.open(ClipBatch(waveform, lengths, labels))
         x = x.clone()
 
     def attacked() -> None:

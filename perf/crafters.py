@@ -11,7 +11,7 @@ from typing import Any
 from attackers import EPSILON
 from corpora import corpus
 from judges import FOLD, in_sound, prepared
-from trainers import PRECISION, told
+from trainers import PRECISION, train_spec
 
 from advser.stages.craft import craft
 from advser.stages.job import Task
@@ -32,7 +32,7 @@ def stored(root: Path) -> dict[int, int]:
         keys[str(copies)] = artefact.folder.name
         clips[copies] = len(load_prepared(artefact).folds[FOLD].test)
     with store.create("model", {}) as into:
-        train(Task(told("clean", 1), {"prepared": store.get(keys["1"])}, into))
+        train(Task(train_spec("clean", 1), {"prepared": store.get(keys["1"])}, into))
     (root / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
     return clips
 

@@ -14,10 +14,13 @@ from advser.audio.clips import Clips
 from advser.audio.pcm import SAMPLE_RATE, from_pcm
 from advser.models.terms import Precision
 from advser.plan.jobs import prepare_job
+from advser.plugins.parameters import build
+from advser.plugins.registries import ATTACKS
 from advser.stages.craft import craft
 from advser.stages.job import Task
 from advser.stages.judge import clean_clips, judged_clips, measure, transcribe
 from advser.stages.prepare import prepare
+from advser.stages.specs import CraftSpec, MeasureSpec, PluginSpec, PrepareSpec, TranscribeSpec
 from advser.store.artefacts import Artefact, Store
 from advser.suite.schema import Suite
 from advser.threat.model import Labels
@@ -34,16 +37,24 @@ def prepared(store: Store, directory: Path | None = None) -> Artefact:
     corpus = "folder" if directory else "demo"
     job = prepare_job(Suite.model_validate({**SUITE, "corpus": corpus}), 0, directory)
     with store.create(job.key, job.record()) as folder:
+        assert isinstance(job.spec, PrepareSpec)
         prepare(Task(job.spec, {}, folder, local=job.local))
     return store.get(job.key)
 
 
-def in_sound(attack: str, labels: Labels, precision: Precision, **params: object) -> dict[str, Any]:
-    """Return what the stage that crafts is told of an attack on waveforms."""
-    return {
-        "attack": {"name": attack, "params": params}, "domain": "waveform", "labels": labels,
-        "objective": "cross-entropy", "precision": precision, "batch_size": 16, "fold": FOLD, "seed": 0,
-    }  # fmt: skip
+def in_sound(attack: str, labels: Labels, precision: Precision, **params: object) -> CraftSpec:
+    """Return the specification of a crafting job for an attack on waveforms."""
+    return CraftSpec(
+        attack=PluginSpec(name=attack, params=params),
+        domain="waveform",
+        labels=labels,
+        objective="cross-entropy",
+        precision=precision,
+        budget=build(ATTACKS.get(attack), params, attack).budget("waveform"),
+        batch_size=16,
+        fold=FOLD,
+        seed=0,
+    )
 
 
 def stored(store: Store) -> dict[str, Artefact]:
@@ -62,7 +73,7 @@ def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
     inputs = {role: store.get(key) for role, key in keys.items()}
 
     def measured(name: str) -> None:
-        spec = {"metric": {"name": name, "params": {}}, "fold": FOLD}
+        spec = MeasureSpec(metric=PluginSpec(name=name, params={}), fold=FOLD)
         with TemporaryDirectory() as into:
             measure(Task(spec, inputs, Path(into)))
 
@@ -71,7 +82,8 @@ def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
 
         params = {"model": str(whisper), "device": "cpu", "beam": 1}
         model = FasterWhisper(**params).fingerprint("en")
-        spec = {"transcriber": {"name": "faster-whisper", "params": params}, "model": model, "fold": FOLD}
+        transcriber = PluginSpec(name="faster-whisper", params=params)
+        spec = TranscribeSpec(transcriber=transcriber, model=model, language="en", fold=FOLD)
         with TemporaryDirectory() as into:
             transcribe(Task(spec, inputs, Path(into)))
 
@@ -87,7 +99,8 @@ def theirs(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
 
     store = Store(root)
     keys: dict[str, str] = json.loads((root / "keys.json").read_text(encoding="utf-8"))
-    task = Task({"fold": FOLD}, {role: store.get(key) for role, key in keys.items()}, root)
+    spec = MeasureSpec(metric=PluginSpec(name=METRICS[0], params={}), fold=FOLD)
+    task = Task(spec, {role: store.get(key) for role, key in keys.items()}, root)
     clean, judged = _floats(clean_clips(task)), _floats(judged_clips(task))
     pairs = list(zip(clean, judged, strict=True))
 

@@ -16,6 +16,7 @@ from advser.models.cnn4 import CNN4
 from advser.models.precision import settled
 from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
+from advser.stages.specs import PluginSpec, TrainSpec
 from advser.stages.train import train
 from advser.store.artefacts import Artefact
 from advser.suite.training import Training
@@ -32,20 +33,18 @@ DEFENSES: dict[str, dict[str, Any]] = {
 PRECISION = settled("auto", "cpu")
 
 
-def told(defense: str, steps: int) -> dict[str, Any]:
-    """Return what the stage that trains is told."""
+def train_spec(defense: str, steps: int) -> TrainSpec:
+    """Return the specification of a training job."""
     training = Training.model_validate({"iterations": steps, "batch_size": BATCH, "precision": PRECISION})
-    return {
-        "model": {"name": "cnn4", "params": MODEL}, "defense": DEFENSES[defense],
-        "training": training.model_dump(mode="json"), "fold": "fold1", "seed": 0,
-    }  # fmt: skip
+    model, plugin = PluginSpec(name="cnn4", params=MODEL), PluginSpec(**DEFENSES[defense])
+    return TrainSpec(model=model, defense=plugin, training=training, fold="fold1", seed=0)
 
 
 def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
     """Return trainings by the stage that a run trains by, from a prepared corpus to stored weights."""
 
     def trained(defense: str, steps: int) -> Callable[[], None]:
-        spec = told(defense, steps)
+        spec = train_spec(defense, steps)
 
         def run() -> None:
             with TemporaryDirectory() as into:

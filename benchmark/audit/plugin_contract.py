@@ -161,7 +161,7 @@ def _adaptive(made: Defense, model: EmotionModel, some: Clips) -> Finding:
         return Finding(part, note="not asked: the model that the defense wraps has no gradient")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        beside = asked.beside(victim, torch.Generator().manual_seed(0)).knowing(victim, made.adaptive, some.waveform)
+        beside = asked.nearby(victim, torch.Generator().manual_seed(0)).informed(victim, made.adaptive, some.waveform)
         share = without_gradient(victim, beside)
     return Finding(part, f"0 or not finite for {share:.0%} of {CLIPS} clips" if share else "")
 

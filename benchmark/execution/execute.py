@@ -30,6 +30,7 @@ from advser.scoring.score import Scorer
 from advser.stages.job import Job, Outcome
 from advser.stages.prepare import load_prepared
 from advser.stages.probe import FINDINGS
+from advser.stages.specs import TrainSpec
 from advser.store.artefacts import Store
 from advser.store.digests import digest
 from advser.store.provenance import provenance
@@ -124,7 +125,7 @@ def _root_causes(failed: Iterable[Outcome]) -> tuple[Outcome, ...]:
 def _precision(jobs: Iterable[Job]) -> dict[str, Any]:
     """Return what ``auto`` came to here: what models were trained in, and what attacks had their gradients in."""
     jobs = list(jobs)
-    trained = {job.spec["training"]["precision"] for job in jobs if job.stage == "train"}
+    trained = {job.spec.training.precision for job in jobs if isinstance(job.spec, TrainSpec)}
     return {"training": ", ".join(sorted(trained)), "attacks": gradient_precisions(jobs)}
 
 

@@ -14,7 +14,7 @@ from advser.errors import InputError
 from advser.execution.cluster import missing
 from advser.execution.request import Request
 from advser.metrics.transcribers.choice import choose
-from advser.plan.added_plugins import with_newcomers
+from advser.plan.added_plugins import with_added_plugins
 from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.exhibit_checks import check
 from advser.plan.jobs import prepare_job
@@ -26,6 +26,7 @@ from advser.results.selection import matching
 from advser.stages.job import Job, Task
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
+from advser.stages.specs import CraftSpec, PrepareSpec
 from advser.store.artefacts import Store
 from advser.suite.loading import load
 from advser.suite.schema import Suite
@@ -94,12 +95,12 @@ def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()
     """Return a suite, changed, with the plugins of this process and the folders of sound that join it.
 
     Raises:
-        InputError: as `advser.suite.loading.load` and `advser.plan.added_plugins.with_newcomers`.
+        InputError: as `advser.suite.loading.load` and `advser.plan.added_plugins.with_added_plugins`.
     """
     suite = load(name, changes)
     if not suite.parts:
-        return with_newcomers(suite, external)
-    parts = {name: with_newcomers(part, external) for name, part in suite.parts.items()}
+        return with_added_plugins(suite, external)
+    parts = {name: with_added_plugins(part, external) for name, part in suite.parts.items()}
     return suite.model_copy(update={"parts": parts})
 
 
@@ -145,8 +146,9 @@ def gradient_precisions(jobs: Iterable[Job]) -> dict[str, str]:
     """Return the precision that each attack that takes gradients is to take them in, by its name."""
     found: dict[str, set[str]] = {}
     for spec in (job.spec for job in jobs if job.stage == "craft"):
-        if ATTACKS.get(name := spec["attack"]["name"]).access == "white-box":
-            found.setdefault(name, set()).add(spec["precision"])
+        assert isinstance(spec, CraftSpec)
+        if ATTACKS.get(spec.attack.name).access == "white-box":
+            found.setdefault(spec.attack.name, set()).add(spec.precision)
     return {name: ", ".join(sorted(precisions)) for name, precisions in found.items()}
 
 
@@ -186,6 +188,7 @@ def _prepare_corpus(job: Job, store: Store) -> str:
     """Prepare in this process: folds must be known to plan, and bad data must be told before anything starts."""
     if not store.discard_if_damaged(job.key):
         with store.create(job.key, job.record()) as folder:
+            assert isinstance(job.spec, PrepareSpec)
             prepare_corpus(Task(job.spec, {}, folder, local=job.local))
     return job.key
 

@@ -1,4 +1,4 @@
-"""Plugins that this process registered by decorator, and folders of adversarial audio, join the suite that is run."""
+"""Plugins that join a suite: those registered by decorator in this process, and folders of adversarial audio."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 from pydantic import ValidationError
 
 from advser.errors import InputError
-from advser.plugins.parameters import explain
+from advser.plugins.parameters import explain, field_with_role
 from advser.plugins.registries import ATTACKS, BY_KIND, DEFENSES, METRICS, MODELS
 from advser.plugins.registry import Registry
 from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry, Suite, WorstCase
 
 
-def is_newcomer(kind: str, name: str) -> bool:
-    """Tell whether a plugin of a kind (``"attack"``, …) was registered by decorator in this process."""
+def is_added(kind: str, name: str) -> bool:
+    """Return whether a plugin of a kind (``"attack"``, …) was registered by decorator in this process."""
     return kind in BY_KIND and name in BY_KIND[kind].decorated()
 
 
-def with_newcomers(suite: Suite, folders: Sequence[Path] = ()) -> Suite:
-    """Add the registered plugins that the suite does not name yet: attacks where its ``newcomers`` say.
+def with_added_plugins(suite: Suite, folders: Sequence[Path] = ()) -> Suite:
+    """Return the suite with the registered plugins that it does not name yet; its ``newcomers`` place the attacks.
 
     Args:
         suite: the suite.
-        folders: of adversarial audio; each joins as an attack ``external`` that is called as the folder.
+        folders: of adversarial audio; each joins as an attack ``external`` with the folder's name.
 
     Raises:
-        InputError: if there is an attack and the suite has no place for it, or if a name is a label of the suite's.
+        InputError: if the suite has no place for an attack, or already has a label of that name.
     """
     models = [ModelEntry(name=name) for name in _new(MODELS, suite.models)]
     defenses = [PluginEntry(name=name) for name in _new(DEFENSES, suite.defenses)]
@@ -58,7 +58,7 @@ def _audio(suite: Suite, folder: Path) -> list[AttackEntry]:
     own = {*(entry.title for entry in suite.attacks), *(worst.name for worst in suite.worst)}
     if label in {"none", "noise", WorstCase().name, *own}:
         raise InputError(
-            f"--external {folder}: got the name '{label}', which a row of suite '{suite.name}' has, "
+            f"--external {folder}: got the name '{label}', which is a row of suite '{suite.name}', "
             "expected a folder of another name"
         )
     return [
@@ -78,12 +78,12 @@ def _places(suite: Suite, name: str) -> list[AttackEntry]:
     entries = [
         AttackEntry(
             name=name,
-            params={"epsilon": place.epsilon} if "epsilon" in plugin.model_fields else {},
+            params={budget: place.epsilon} if (budget := field_with_role(plugin, "budget")) else {},
             domain=[place.domain],
             delivery=place.delivery,
             labels=["true"] if plugin.places else place.labels,
         )
         for place in places
     ]
-    # Places that differ in their budget only are one place to an attack without a budget.
+    # To an attack without a budget, places that differ in their budget only are the same place.
     return [entry for number, entry in enumerate(entries) if entry not in entries[:number]]

@@ -1,4 +1,4 @@
-"""What a cell is made of: a corpus, a victim, an attack's configuration, the source that it is crafted on."""
+"""What a plan consists of: corpora, victims, configurations of attacks, sources, cells."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any
 from advser.attacks.base import Attack, Reading
 from advser.metrics.transcribers.base import Transcriber
 from advser.models.terms import Domain
+from advser.plugins.parameters import field_with_role
 from advser.plugins.registries import MODELS
 from advser.results.schema import value_text
 from advser.stages.job import Job
 from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry, Suite
+from advser.threat.budget import Budget
 from advser.threat.model import Delivery, Labels, ThreatModel
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What planning knows of a prepared corpus.
+    """A prepared corpus, as the planner needs it.
 
     Attributes:
-        prepared: the key of the artefact by seed.
-        folds: their names.
+        prepared: seed → key of the artefact.
+        folds: names of the folds.
         language: ISO 639-1.
-        clips: the name of each clip, with its samples at 16 kHz.
+        clips: the name of each clip, with its number of samples at 16 kHz.
     """
 
     prepared: Mapping[int, str]
@@ -46,7 +48,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Victim:
-    """A model, trained with a defense; also the source of examples for others."""
+    """A model trained with a defense; it may also be the source of examples for other victims."""
 
     model: ModelEntry
     defense: PluginEntry
@@ -68,7 +70,7 @@ class Victim:
 
 
 Source = tuple[Victim, ...]
-"""What examples are crafted on: one victim, several (an ensemble of surrogates), or nothing (blind sound)."""
+"""The models that examples are crafted on: one victim, several (an ensemble of surrogates), or none (blind sound)."""
 
 
 def source_columns(source: Source) -> dict[str, str]:
@@ -83,12 +85,13 @@ class Configuration:
     """One attack with its parameters, domain and labels.
 
     Attributes:
-        entry: what the suite says.
-        attack: the plugin.
-        params: its parameters, complete, less those that say where files are (`Attack.places`).
-        domain, labels: as a cell has them.
-        local: where files are.
-        reading: what is in them; None if the attack reads none.
+        entry: the suite's entry.
+        attack: the plugin, validated.
+        params: its complete parameters as plain data, without paths of files (`Attack.places`).
+        domain, labels: key columns of its cells.
+        budget: the bound that the harness enforces; None without one.
+        local: the paths of files.
+        reading: the contents of the files; None for an attack that reads none.
     """
 
     entry: AttackEntry
@@ -96,60 +99,58 @@ class Configuration:
     params: dict[str, Any]
     domain: Domain
     labels: Labels
+    budget: Budget | None
     local: dict[str, Any] = field(default_factory=dict)
     reading: Reading | None = None
 
     @property
     def blind(self) -> bool:
-        """Whether the attack asks nothing of any model."""
+        """Whether the attack reads nothing of any model."""
         return self.attack.access == "blind"
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
-        """How what it makes is judged; sound is only heard."""
+        """How its examples are judged; waveforms only as sound."""
         return ["audio"] if self.domain == "waveform" else self.entry.delivery
 
     @property
     def text(self) -> str:
-        """The parameters as the results have them, the objective if it is not the usual one, and what files hold."""
+        """The results' column ``params``: JSON of the parameters, an unusual objective, and the digest of files."""
         objective = self.entry.objective
         further: dict[str, str] = {} if objective == "cross-entropy" else {"objective": objective}
         further |= {"contents": self.reading.digest[:12]} if self.reading else {}
         return json.dumps({**self.params, **further}, sort_keys=True)
 
     def columns(self, threat: ThreatModel) -> dict[str, Any]:
-        """Return the key columns of a cell that it is judged in."""
-        # Of what the harness holds it to, whatever a plugin says of itself.
-        budget = Attack.budget(self.attack, self.domain)
+        """Return the key columns of a cell under a threat model."""
         return {
             "attack": self.entry.title,
             "params": self.text,
             **asdict(threat),
-            "norm": budget.norm if budget else "",
-            "epsilon": budget.epsilon if budget else None,
-            "epsilon_unit": budget.unit if budget else "",
+            "norm": self.budget.norm if self.budget else "",
+            "epsilon": self.budget.epsilon if self.budget else None,
+            "epsilon_unit": self.budget.unit if self.budget else "",
         }
 
 
-def named(models: Source) -> str:
-    """Return for people what models there are: each with its defense."""
+def title_of(models: Source) -> str:
+    """Return the title of trained models: each with its defense."""
     return " + ".join(f"{victim.model.title} / {victim.defense.title}" for victim in models)
 
 
 def described(row: Configuration, source: Source) -> str:
-    """Return for people what is crafted, and on what."""
-    on = f" on {named(source)}" if source else ""
-    plain = {name: value for name, value in row.params.items() if not isinstance(value, (dict, list))}
-    told = {"ε" if name == "epsilon" else name: value for name, value in plain.items() if _told(row.entry, name)}
-    told |= {} if row.entry.objective == "cross-entropy" else {"objective": row.entry.objective}
-    given = "".join(f" {name}={value_text(value)}" for name, value in told.items())
+    """Return the title of perturbed clips: the attack with the parameters that the suite sets, and its source."""
+    on = f" on {title_of(source)}" if source else ""
+    epsilon = field_with_role(type(row.attack), "budget")
+    shown = {
+        "ε" if name == epsilon else name: value
+        for name, value in row.params.items()
+        if not isinstance(value, (dict, list)) and (name == epsilon or name in row.entry.params)
+    }
+    shown |= {} if row.entry.objective == "cross-entropy" else {"objective": row.entry.objective}
+    settings = "".join(f" {name}={value_text(value)}" for name, value in shown.items())
     labels = "" if row.blind else f" {row.labels} labels"
-    return f"{row.entry.title}{given} {row.domain}{labels}{on}"
-
-
-def _told(entry: AttackEntry, parameter: str) -> bool:
-    """Tell whether a title names a parameter: what the suite sets, and the budget."""
-    return parameter == "epsilon" or parameter in entry.params
+    return f"{row.entry.title}{settings} {row.domain}{labels}{on}"
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a trained model tells an audit of itself: the key columns that name it, and the artefact's key."""
+    """The probes of a trained model: the key columns that name it, and the artefact's key."""
 
     columns: Mapping[str, Any]
     key: str
@@ -186,14 +187,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite worked out.
+    """The cells and jobs of a suite.
 
     Attributes:
         suite: the suite.
         jobs: by key, each after those that it reads.
-        cells: what the results will have figures of.
-        probes: the trained models that an audit asks.
-        notes: what was asked for and is left out, in sentences.
+        cells: the rows of the results.
+        probes: of the trained models that the audit probes.
+        notes: sentences about what is left out.
         attacks: title of each attack, those that the suite does not list (`advser.plan.noise_controls`) included, with
             its plugin.
     """

@@ -1,4 +1,4 @@
-"""Holds what a suite declares to show against what it runs, before hours are spent on it."""
+"""Compares the exhibits of a suite with its cells, before hours are spent on them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Declared = Table | Curves | Profile | Pictures
 def check(suite: Suite) -> None:
     """Refuse exhibits and worst cases that no cell of the whole suite can belong to.
 
-    Not for a cut suite: there a table may well have empty places.
+    A cut suite is not checked: its tables may have empty places.
 
     Raises:
-        InputError: at the first key, name or metric that the suite does not have.
+        InputError: at the first unknown key, name or metric.
     """
     known = {
         "part": {setting.part for setting in suite.settings},
@@ -40,9 +40,9 @@ def check(suite: Suite) -> None:
         for selection in _selections(exhibit):
             _check_selection(selection, known, parameters, where)
         if isinstance(exhibit, Pictures):
-            meant = [one for one in suite.settings if exhibit.where.get("part", one.part) == one.part]
-            if not any(setting.samples for setting in meant):
-                raise InputError(f"{where}: samples of the suite: got 0, expected with pictures: 1 or more")
+            parts = [part for part in suite.settings if exhibit.where.get("part", part.part) == part.part]
+            if not any(part.samples for part in parts):
+                raise InputError(f"{where}: samples of the suite: got 0, expected 1 or more for pictures")
     for setting in suite.settings:
         titles = [attack.title for attack in setting.attacks]
         for worst in setting.worst:
@@ -74,7 +74,7 @@ def _metrics(exhibit: Declared) -> Iterable[str]:
 
 
 def _selections(exhibit: Declared) -> Iterator[Selection]:
-    """Yield what an exhibit selects by; keys that it takes all values of stand with ``$``."""
+    """Yield the selections of an exhibit; a key of which it takes all values has the value ``$``."""
     yield exhibit.where
     match exhibit:
         case Table():
@@ -95,11 +95,11 @@ def _check_selection(selection: Selection, known: dict[str, set[str]], parameter
         else:
             _allow(key, [*KEYS, f"{PARAMETER}NAME"], f"{where}: key")
         if key in known and not str(value).startswith("$"):
-            # Several surrogates are joined.
+            # The names of several surrogates are joined.
             for name in str(value).split(" + "):
                 _allow(name, known[key], f"{where}: {key}")
 
 
-def _allow(found: Any, allowed: Collection[Any], where: str) -> None:
-    if found not in allowed:
-        raise InputError(f"{where}: got '{found}', expected {', '.join(map(str, sorted(allowed)))}")
+def _allow(value: Any, allowed: Collection[Any], where: str) -> None:
+    if value not in allowed:
+        raise InputError(f"{where}: got '{value}', expected {', '.join(map(str, sorted(allowed)))}")

@@ -1,6 +1,6 @@
-"""The worst of several attacks, clip by clip: a clip counts as right only if it is right under every one of them.
+"""The worst of several attacks, clip by clip: a clip counts as correct only if it is correct under all of them.
 
-And without any: no attacker has to attack. So the clean cell is always among those that are taken together.
+No attacker has to attack, so the clean cell always belongs to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from advser.threat.model import Access, Labels
 
 
 class Keyed(Protocol):
-    """What has the key columns of a cell."""
+    """An object with the key columns of a cell."""
 
     @property
     def columns(self) -> Mapping[str, Any]:
@@ -29,20 +29,21 @@ class Keyed(Protocol):
 C = TypeVar("C", bound=Keyed)
 
 PLACE = ("suite", "part", "corpus", "task", "protocol", "split", "seed", "model", "defense")
-"""The keys that the cells taken together have in common."""
+"""The keys that the cells of a worst case share."""
 
 ACCESS: Final[tuple[Access, ...]] = ("white-box", "scores", "decisions", "transfer", "blind")
-"""From the most that an attacker sees of the victim to nothing."""
+"""Access levels, from the most to none."""
 
 LABELS: Final[tuple[Labels, ...]] = ("true", "soft", "predicted", "none")
-"""From the most that an attacker knows of the clip's class to nothing."""
+"""Sources of labels, from the most that an attacker knows of the clip's class to nothing."""
 
 
 def members(cells: Iterable[C], declared: WorstCase) -> Iterator[list[C]]:
     """Yield the cells of each victim that a worst case is taken over.
 
-    Those of attacks, crafted on it or on others, and, unless attacks are named, of controls within the budget; the
-    clean one comes last, so that of equal margins an attack's counts. A victim without any attack has no worst case.
+    They are the cells of attacks, crafted on the victim or on other models, and, unless attacks are named, of controls
+    within the budget. The clean cell is last, so that an attack wins at equal margins. A victim without any attack has
+    no worst case.
     """
     victims: dict[tuple[object, ...], list[C]] = {}
     clean: dict[tuple[object, ...], list[C]] = {}
@@ -52,9 +53,9 @@ def members(cells: Iterable[C], declared: WorstCase) -> Iterator[list[C]]:
             clean[place] = [cell]
         elif _belongs(cell, declared):
             victims.setdefault(place, []).append(cell)
-    for place, found in victims.items():
-        if declared.attacks is not None or any(cell.columns["access"] != "blind" for cell in found):
-            yield [*found, *clean.get(place, [])]
+    for place, attacked in victims.items():
+        if declared.attacks is not None or any(cell.columns["access"] != "blind" for cell in attacked):
+            yield [*attacked, *clean.get(place, [])]
 
 
 def _belongs(cell: Keyed, declared: WorstCase) -> bool:
@@ -62,20 +63,20 @@ def _belongs(cell: Keyed, declared: WorstCase) -> bool:
     if declared.attacks is not None:
         named = columns["attack"] in declared.attacks
     else:
-        # What has no budget and was not made to fool anything is no attack at any budget.
+        # A control without a budget is no attack at any budget.
         named = columns["access"] != "blind" or columns["epsilon"] is not None
     small = declared.epsilon is None or (columns["epsilon"] is not None and columns["epsilon"] <= declared.epsilon)
     alike = columns["epsilon"] is None or columns["norm"] == declared.norm
-    given = declared.labels is None or columns["labels"] in declared.labels or columns["access"] == "blind"
-    there = (columns["domain"], columns["delivery"]) == (declared.domain, declared.delivery)
-    return named and small and alike and given and there
+    labelled = declared.labels is None or columns["labels"] in declared.labels or columns["access"] == "blind"
+    placed = (columns["domain"], columns["delivery"]) == (declared.domain, declared.delivery)
+    return named and small and alike and labelled and placed
 
 
 def columns_of(cells: Sequence[Keyed], declared: WorstCase) -> dict[str, Any]:
     """Return the key columns of the row for the worst of ``cells`` (`members`).
 
-    Access and labels are those of the cell whose attacker had the most. There is a budget if every attack has one: the
-    largest. The source is told if all attacks have the same.
+    Access and labels are the strongest among the cells. The budget is the largest, if every attack has a budget. The
+    source is named if all attacks share it.
     """
     attacks = [cell for cell in cells if cell.columns["attack"] != CLEAN]
     first = attacks[0].columns
@@ -99,12 +100,12 @@ def columns_of(cells: Sequence[Keyed], declared: WorstCase) -> dict[str, Any]:
     }
 
 
-def _foremost(order: Iterable[str], found: Collection[str]) -> str:
-    return next(value for value in order if value in found)
+def _foremost(order: Iterable[str], values: Collection[str]) -> str:
+    return next(value for value in order if value in values)
 
 
 def choices(examples: Sequence[pd.DataFrame]) -> npt.NDArray[np.intp]:
-    """Return, for each clip (N,), which of several cells' examples has its lowest margin, the first of equal ones.
+    """Return, for each clip (N,), the number of the cell with its lowest margin; the first of equal margins.
 
     Args:
         examples: the examples of each cell, with the same clips in the same order.
@@ -115,13 +116,13 @@ def choices(examples: Sequence[pd.DataFrame]) -> npt.NDArray[np.intp]:
     for other in examples[1:]:
         if not other["clip"].equals(examples[0]["clip"]):
             raise ValueError("the cells were judged on different clips")
-    margins = pd.concat([one["margin"].reset_index(drop=True) for one in examples], axis=1)
-    # A clip without a margin was not judged: it cannot be the worst, unless no attack has one.
+    margins = pd.concat([cell["margin"].reset_index(drop=True) for cell in examples], axis=1)
+    # A clip without a margin was not judged: it is the worst only if no attack has a margin.
     lowest: npt.NDArray[np.intp] = margins.fillna(float("inf")).to_numpy().argmin(axis=1)
     return lowest
 
 
 def taken(examples: Sequence[pd.DataFrame], chosen: npt.NDArray[np.intp]) -> pd.DataFrame:
-    """Return each clip's row of the examples that are chosen for it (`choices`)."""
+    """Return each clip's row in the cell that is chosen for it (`choices`)."""
     rows: list[pd.DataFrame] = [examples[which].iloc[[clip]] for clip, which in enumerate(chosen)]
     return pd.concat(rows, ignore_index=True)

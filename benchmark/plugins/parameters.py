@@ -1,4 +1,4 @@
-"""Validated plugin parameters: declared once, checked at load, described by ``advser show``.
+"""Validated plugin parameters: declared once, checked when loaded, listed by ``advser show``.
 
 Attacks, defenses, corpora, metrics and transcribers are frozen pydantic models (`Parameters`). A model is a
 torch module; its parameters are the keyword-only arguments of its constructor, checked against their annotations.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -24,16 +24,17 @@ P = TypeVar("P", bound="Parameters")
 M = TypeVar("M", bound=BaseModel)
 
 LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
-"""How pydantic's limits are written."""
+"""Pydantic's limits, as `describe` writes them."""
+
+_ROLE = "role"
+"""Key of a field's extra data that says what the harness uses the parameter for: ``budget`` or ``norm``."""
 
 
 class Parameters(BaseModel):
-    """Base of plugins that are parameter objects: frozen, unknown keys refused, no silent conversion of types.
+    """Base of plugins whose fields are their parameters: frozen, strict about types, without unknown keys.
 
-    Whole numbers are taken for fractional ones, and lists for tuples where the data comes from a suite; numbers must
-    be finite.
-
-    Give a field its unit by ``Field(json_schema_extra={"unit": "s"})`` or the shorthand `parameter`.
+    Integers pass for floats, and lists for tuples where the data comes from a suite. Numbers are finite.
+    Declare a field with `parameter`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -43,13 +44,63 @@ class Parameters(BaseModel):
 
 
 def parameter(default: Any = ..., *, unit: str = "", about: str, **limits: Any) -> Any:
-    """Declare a plugin's parameter: default, unit, one line about it, and pydantic's limits (``gt``, ``le``, …)."""
+    """Declare a parameter of a plugin.
+
+    Args:
+        default: its default; required without one.
+        unit: its unit, as ``advser show`` prints it.
+        about: one line about it.
+        limits: pydantic's limits: ``gt``, ``ge``, ``lt``, ``le``, ``min_length``, ``max_length``.
+    """
     return Field(default, description=about, json_schema_extra={"unit": unit} if unit else None, **limits)
+
+
+def budget(
+    default: Any = ..., *, about: str = "budget ε", norm: str = "linf", unit: str = "full-scale or z", **limits: Any
+) -> Any:
+    """Declare the parameter that is an attack's budget ε: the harness enforces it. At most one per attack.
+
+    Args:
+        default: its default; required without one. None stands for no bound.
+        about: one line about it.
+        norm: the norm that ε bounds, unless a parameter chooses it (`budget_norm`).
+        unit: its unit, as ``advser show`` prints it.
+        limits: as for `parameter`; ``ge=0`` unless given.
+    """
+    extra: dict[str, Any] = {"unit": unit, _ROLE: "budget", "norm": norm}
+    return Field(default, description=about, json_schema_extra=extra, **({"ge": 0} | limits))
+
+
+def budget_norm(default: Any = "linf", *, about: str = "norm of the budget", **limits: Any) -> Any:
+    """Declare the parameter that chooses the norm of an attack's budget."""
+    return Field(default, description=about, json_schema_extra={_ROLE: "norm"}, **limits)
+
+
+def field_with_role(plugin: type[BaseModel], role: str) -> str | None:
+    """Return the name of the parameter that is declared as ``budget`` or ``norm``; None without one."""
+    return next((name for name, info in plugin.model_fields.items() if _extra(info).get(_ROLE) == role), None)
+
+
+def fixed_norm(plugin: type[BaseModel]) -> str | None:
+    """Return the norm that an attack's budget is declared with; None for an attack without a budget."""
+    name = field_with_role(plugin, "budget")
+    return None if name is None else str(_extra(plugin.model_fields[name])["norm"])
+
+
+def _extra(info: FieldInfo) -> Mapping[str, Any]:
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
+def takes_sequence(plugin: type[BaseModel], name: str) -> bool:
+    """Return whether a parameter's values are themselves sequences, so that a list in a suite is one value."""
+    info = plugin.model_fields.get(name)
+    kinds = _alternatives(info.annotation) if info else ()
+    return any((get_origin(kind) or kind) in (list, tuple, Sequence) for kind in kinds)
 
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """One declared parameter, as `advser show` prints it."""
+    """One declared parameter, as ``advser show`` prints it."""
 
     name: str
     type: str
@@ -75,25 +126,27 @@ def constructor_schema(factory: type[Any]) -> type[BaseModel]:
 
 
 def validated(factory: type[Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check ``params`` against what ``factory`` declares, and return them completed with the defaults, as plain data.
+    """Return ``params`` completed with the defaults, as plain data.
 
     Raises:
-        InputError: naming ``where``, the key, what was found and what is allowed.
+        InputError: if they do not fit what ``factory`` declares; the message names ``where``, the key, and both values.
     """
-    return _checked(constructor_schema(factory), params, where).model_dump(mode="json")
+    return plain(_checked(constructor_schema(factory), params, where))
+
+
+def plain(plugin: BaseModel) -> dict[str, Any]:
+    """Return the parameters of a built plugin as plain JSON data."""
+    return plugin.model_dump(mode="json")
 
 
 def arguments(factory: type[Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the keyword arguments that plain data stands for, in their declared types; errors as in `validated`.
-
-    For plugins that are no `Parameters`: ``factory(…, **arguments(factory, params, where))``.
-    """
+    """Return plain data as the keyword arguments of a plugin that is no `Parameters`; errors as in `validated`."""
     checked = _checked(constructor_schema(factory), params, where)
     return {name: getattr(checked, name) for name in type(checked).model_fields}
 
 
 def build(factory: type[P], params: Mapping[str, Any], where: str) -> P:
-    """Make a `Parameters` plugin from plain data; errors as in `validated`."""
+    """Build a `Parameters` plugin from plain data; errors as in `validated`."""
     return _checked(factory, params, where)
 
 
@@ -110,9 +163,9 @@ def _checked(schema: type[M], params: Mapping[str, Any], where: str) -> M:
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
-    """Put the first finding of a validation into one line: where, key, problem, what was found, what is allowed."""
-    # A misspelt key that is required is missing too: the misspelling is what to tell.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    """Return the first error of a validation in one line: place, key, problem, value, what was expected."""
+    # A misspelt required key is missing too: the misspelling is what the user can mend.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     place = first["loc"]
     key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden" and schema is not None:
@@ -136,7 +189,7 @@ def _inner(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseMo
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """Yield a type and everything that it is composed of."""
+    """Yield a type and all types that it is composed of."""
     yield annotation
     for part in get_args(annotation):
         yield from _alternatives(part)
@@ -147,17 +200,16 @@ def _is_model(kind: Any) -> bool:
 
 
 def describe(factory: type[Any]) -> list[ParameterInfo]:
-    """List the parameters that a plugin class declares."""
+    """Return the parameters that a plugin class declares."""
     return [_info(name, field) for name, field in constructor_schema(factory).model_fields.items()]
 
 
 def _info(name: str, field: FieldInfo) -> ParameterInfo:
-    extra = field.json_schema_extra
     limits = [
-        f"{sign} {getattr(item, name)}"
+        f"{sign} {getattr(item, limit)}"
         for item in field.metadata
-        for name, sign in LIMITS.items()
-        if hasattr(item, name)
+        for limit, sign in LIMITS.items()
+        if hasattr(item, limit)
     ]
     annotation = field.annotation
     kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
@@ -165,9 +217,10 @@ def _info(name: str, field: FieldInfo) -> ParameterInfo:
         name=name,
         type=", ".join([kind, *limits]),
         default="required" if field.is_required() else str(field.default),
-        unit=str(extra.get("unit", "")) if isinstance(extra, dict) else "",
+        unit=str(_extra(field).get("unit", "")),
         about=field.description or "",
     )
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1."""

@@ -1,8 +1,7 @@
-"""Stage 3: let an attack perturb the test clips of one fold, and hold it to its contract.
+"""Stage 3: perturb the test clips of one fold, and verify what is stored.
 
-The attack only returns perturbed inputs. Everything that makes them admissible is done and verified here: padding is
-left alone, the budget is projected to, sound is clipped and rounded to 16-bit PCM, and the budget is checked again on
-what was stored.
+The attack only returns perturbed inputs. The harness makes them admissible: it leaves padding alone, projects to the
+budget, clips sound and rounds it to 16-bit PCM. This stage checks the budget again on the stored clips.
 """
 
 from __future__ import annotations
@@ -21,17 +20,13 @@ from advser.attacks.learned import LearnedAttack
 from advser.audio.clips import Clips, batches_by_length
 from advser.audio.pcm import Pcm
 from advser.errors import ContractError
-from advser.models.terms import Precision
 from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
-from advser.stages.harness import (
-    Crafted,
-    Harness,
-)
+from advser.stages.harness import ClipBatch, Crafted, Harness
 from advser.stages.job import Task
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
+from advser.stages.specs import CraftSpec
 from advser.stages.train import load_defense, load_models
-from advser.store.digests import seed_from
 from advser.store.tensors import StoredTensor, Writing, writing
 from advser.threat.budget import Budget
 from advser.threat.objectives import ADAPTIVE, OBJECTIVES
@@ -42,50 +37,56 @@ NETWORK = "network.safetensors"
 """The weights of an attack that has a network of its own."""
 
 
-def harness_of(task: Task) -> Harness:
-    """Return what runs the attack of a job: on its source, of which there may be none, or several as an ensemble."""
+def harness_of(task: Task[CraftSpec]) -> Harness:
+    """Return the harness of a job: its attack, on its source. Several sources become an ensemble."""
     spec = task.spec
-    params = {**spec["attack"]["params"], **task.local}
-    attack = build(ATTACKS.get(spec["attack"]["name"]), params, f"attack '{spec['attack']['name']}'")
+    params = {**spec.attack.params, **task.local}
+    attack = build(ATTACKS.get(spec.attack.name), params, f"attack '{spec.attack.name}'")
     source = load_models(task.inputs, "source", task.device) if "source" in task.inputs else None
     network = None
     if isinstance(attack, LearnedAttack) and "network" in task.inputs:
         network = attack.network()
         network.load_state_dict(load_file(task.inputs["network"].path(NETWORK)))
         network = network.to(task.device).eval().requires_grad_(requires_grad=False)
-    adaptive = spec["objective"] == ADAPTIVE
-    objective = load_defense(task.inputs["source"]).adaptive if adaptive else OBJECTIVES[spec["objective"]]
-    precision: Precision = spec["precision"]
-    return Harness(attack, source, spec["domain"], spec["labels"], objective, precision, network, refers=adaptive)
+    adaptive = spec.objective == ADAPTIVE
+    return Harness(
+        attack,
+        source,
+        spec.domain,
+        spec.labels,
+        spec.budget,
+        objective=load_defense(task.inputs["source"]).adaptive if adaptive else OBJECTIVES[spec.objective],
+        precision=spec.precision,
+        network=network,
+        needs_reference=adaptive,
+    )
 
 
-def craft(task: Task) -> None:
-    """Attack all test clips of a fold, write what comes out, read it back, and verify the budget on it."""
+def craft(task: Task[CraftSpec]) -> None:
+    """Attack all test clips of a fold, write the result, read it back, and verify it.
+
+    Raises:
+        ContractError: if the attack breaks its contract.
+    """
     prepared = load_prepared(task.inputs["prepared"])
     spec = task.spec
-    indices = list(prepared.folds[spec["fold"]].test)
+    indices = list(prepared.folds[spec.fold].test)
     clean = prepared.clips.select(indices)
     names = prepared.rows["clip"].iloc[indices].tolist()
     targets = torch.from_numpy(prepared.targets[indices])
     harness = harness_of(task)
     with _Output(task.into, clean.lengths) as output:
-        for number, rows in enumerate(batches_by_length(clean.lengths, spec["batch_size"])):
-            waveform, lengths = clean.batch(rows)
-            generator = torch.Generator(task.device).manual_seed(seed_from([spec, number]))
-            crafted = harness.craft(
-                waveform.to(task.device),
-                lengths.to(task.device),
-                targets[rows].to(task.device),
-                generator,
-                [names[row] for row in rows],
-            )
-            output.add(rows, crafted)
+        for number, rows in enumerate(batches_by_length(clean.lengths, spec.batch_size)):
+            waveform, lengths, classes = (part.to(task.device) for part in (*clean.batch(rows), targets[rows]))
+            batch = ClipBatch(waveform, lengths, classes, [names[row] for row in rows])
+            generator = torch.Generator(task.device).manual_seed(spec.seed_for(number))
+            output.add(rows, harness.craft(batch, generator))
     save_file(output.costs, task.into / COSTS)
     _verify(task, clean, harness)
 
 
 class _Output(ExitStack):
-    """Writes batches as they are made: which files, and features of which shape, the first one tells.
+    """Writes batches as they are crafted. The first batch decides which files there are, and the features' shape.
 
     Args:
         into: the folder.
@@ -100,7 +101,7 @@ class _Output(ExitStack):
         self.costs: dict[str, Tensor] = {}
 
     def add(self, rows: Sequence[int], crafted: Crafted) -> None:
-        """Write what a batch, of the clips at ``rows``, came to."""
+        """Write the result of a batch of the clips at ``rows``."""
         if not self.costs:
             self._begin(crafted)
         if self._sound is not None:
@@ -130,16 +131,16 @@ class _Output(ExitStack):
 
 
 @torch.no_grad()
-def _verify(task: Task, clean: Clips, harness: Harness) -> None:
-    """Check what was stored against the clean clips: finiteness, budget, and padding left alone."""
+def _verify(task: Task[CraftSpec], clean: Clips, harness: Harness) -> None:
+    """Check the stored clips against the clean ones: finiteness, budget, and untouched padding."""
     sound, features = task.into / AUDIO, task.into / FEATURES
     judged = load_clips(sound) if sound.exists() else clean
     stored = StoredTensor.find(features, "features") if features.exists() else None
-    for rows in batches_by_length(clean.lengths, task.spec["batch_size"]):
+    for rows in batches_by_length(clean.lengths, task.spec.batch_size):
         waveform, lengths = (part.to(task.device) for part in clean.batch(rows))
-        x, mask = harness.inputs(waveform, lengths)
-        made = judged.batch(rows)[0] if stored is None else stored.rows(rows)
-        _check(made.to(x), x, mask, harness.budget)
+        x, mask = harness.inputs(ClipBatch(waveform, lengths, torch.zeros_like(lengths)))
+        perturbed = judged.batch(rows)[0] if stored is None else stored.rows(rows)
+        _check(perturbed.to(x), x, mask, task.spec.budget)
 
 
 def _check(stored: Tensor, x: Tensor, mask: Tensor, budget: Budget | None) -> None:
@@ -149,4 +150,4 @@ def _check(stored: Tensor, x: Tensor, mask: Tensor, budget: Budget | None) -> No
         raise ContractError("stored examples differ from the clean ones in the padding")
     if budget is not None and budget.exceeded(stored, x).any():
         size = float(budget.size(stored, x).amax())
-        raise ContractError(f"a stored example is {size:g} away, expected {budget.epsilon:g} ({budget.norm})")
+        raise ContractError(f"a stored example has size {size:g}, expected at most {budget.epsilon:g} ({budget.norm})")

@@ -1,7 +1,7 @@
-"""What an audit asks a trained model itself: is it one function of the sound, and what is its gradient worth?
+"""Probes of a trained model: is it one function of the sound, and is its gradient the derivative of its loss?
 
-The models that these questions find out are described by Carlini et al., "On evaluating adversarial robustness", 2019,
-and by Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", ICML 2018.
+Carlini et al., "On evaluating adversarial robustness", 2019, and Athalye, Carlini, Wagner, "Obfuscated gradients give a
+false sense of security", ICML 2018, describe the models that these probes expose.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ STEPS: Final = 10
 """Steps that are doubled."""
 
 HUGE: Final = 0.5
-"""ε under which every clip must fall, full scale: the perturbation is louder than nearly all speech."""
+"""ε that must mislead the model on every clip, full scale: the perturbation is louder than nearly all speech."""
 
 STRIDES: Final = (1e-6, 1e-5, 1e-4, 1e-3)
-"""Distances over which finite differences are taken, full scale; the one that fits best counts."""
+"""Distances over which finite differences are taken, full scale; the best fit counts."""
 
 DIRECTIONS: Final = 8
-"""Random directions in which the gradient is held against finite differences."""
+"""Random directions in which the gradient is compared with finite differences."""
 
 FALSE: Final = 0.5
-"""Error of a derivative above which a gradient is false: 0 is right, 1 has nothing to do with the function."""
+"""Error of a derivative above which a gradient is false: 0 is exact, 1 is unrelated to the function."""
 
 CUT: Final = 400
-"""Of this many parts the last is taken off a clip: 5 ms of two seconds, which change nothing of what it says."""
+"""The last of this many parts is cut off a clip: 5 ms of two seconds, which change no word."""
 
-BESIDE: Final = 3
-"""Other clips beside one, when it is asked whether they matter."""
+NEIGHBOURS: Final = 3
+"""Other clips in the batch, when a clip's dependence on them is probed."""
 
-CLIPS_IN_COMPANY: Final = 12
-"""Clips of which that is asked."""
+CLIPS_WITH_NEIGHBOURS: Final = 12
+"""Clips whose dependence on their neighbours is probed."""
 
 REPEATS: Final = 3
 """Forward passes that must agree."""
@@ -57,13 +57,13 @@ REPEATS: Final = 3
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips that a model is asked about.
+    """Clips that a model is probed with.
 
     Attributes:
         waveform: (B, T) on [−1, 1].
         lengths: (B,) in samples.
         labels: classes (B,).
-        objective: the loss whose gradient is asked for; the margin, which does not saturate.
+        objective: the loss whose gradient is probed; the margin, which does not saturate.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them.
     """
 
@@ -78,18 +78,18 @@ class Batch:
         reference = None if self.reference is None else self.reference[rows]
         return Batch(self.waveform[rows], self.lengths[rows], self.labels[rows], self.objective, reference)
 
-    def beside(self, model: EmotionModel, generator: torch.Generator) -> Batch:
-        """Return the clips with uniform noise of up to `BUDGET` in them: where attacks are, off the 16-bit grid."""
+    def nearby(self, model: EmotionModel, generator: torch.Generator) -> Batch:
+        """Return the clips with uniform noise of up to `BUDGET`: where attacks work, off the 16-bit grid."""
         start = random_start(self.waveform, self.target(model), "linf", BUDGET, generator)
         return replace(self, waveform=start)
 
     @torch.no_grad()
-    def knowing(self, model: EmotionModel, objective: Loss, clean: Tensor) -> Batch:
-        """Return the clips with another objective, for which the model hears the ``clean`` waveforms (B, T) too."""
+    def informed(self, model: EmotionModel, objective: Loss, clean: Tensor) -> Batch:
+        """Return the clips with an objective that also compares with the ``clean`` waveforms (B, T)."""
         return replace(self, objective=objective, reference=model.outputs(clean, self.lengths, "waveform").embedding)
 
     def target(self, model: EmotionModel) -> Target:
-        """Return the target before the sound, white-box."""
+        """Return the white-box target of the waveforms."""
         mask = sound_mask(self.lengths, self.waveform.shape[1])
         return Target(model, self.lengths, "waveform", objective=self.objective, mask=mask, reference=self.reference)
 
@@ -102,7 +102,7 @@ def disagreement(model: EmotionModel, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def company(model: EmotionModel, batch: Batch) -> float:
+def batch_dependence(model: EmotionModel, batch: Batch) -> float:
     """Return the largest difference of a logit between a clip alone and in a batch, as a share of the logits' span."""
     together = model(batch.waveform, batch.lengths)
     alone = [model(batch.waveform[[row]], batch.lengths[[row]])[0] for row in range(len(batch.labels))]
@@ -110,22 +110,22 @@ def company(model: EmotionModel, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def companions(model: EmotionModel, batch: Batch) -> float:
-    """Return the largest difference of a logit of a clip between other clips beside it, as a share of the span.
+def neighbour_dependence(model: EmotionModel, batch: Batch) -> float:
+    """Return the largest difference of a clip's logit between different neighbours, as a share of the span.
 
-    Each clip stands first among the three that follow it, and among the three before it, in the batch (round again at
-    its ends), and the model draws the same random numbers both times.
+    Each clip is first in a batch with the three clips after it, and with the three before it (the batch is circular).
+    The model draws the same random numbers both times.
     """
-    rows, beside = torch.arange(len(batch.labels)), torch.arange(BESIDE + 1)
-    found = []
-    for row in rows[:CLIPS_IN_COMPANY]:
-        first = []
-        for others in (row + beside, row - beside):
-            among = batch.at(others % len(rows))
+    rows, offsets = torch.arange(len(batch.labels)), torch.arange(NEIGHBOURS + 1)
+    pairs = []
+    for row in rows[:CLIPS_WITH_NEIGHBOURS]:
+        pair = []
+        for members in (row + offsets, row - offsets):
+            part = batch.at(members % len(rows))
             torch.manual_seed(int(row))
-            first.append(model(among.waveform, among.lengths)[0])
-        found.append(torch.stack(first))
-    answers = torch.stack(found)
+            pair.append(model(part.waveform, part.lengths)[0])
+        pairs.append(torch.stack(pair))
+    answers = torch.stack(pairs)
     return _share_of_span(answers[:, 0] - answers[:, 1], answers)
 
 
@@ -136,16 +136,16 @@ def _share_of_span(difference: Tensor, logits: Tensor) -> float:
 
 @torch.no_grad()
 def probabilities(model: EmotionModel, batch: Batch) -> bool:
-    """Tell whether the outputs are probabilities: none negative, and each clip's sum 1."""
+    """Return whether the outputs are probabilities: none is negative, and each clip's sum is 1."""
     logits = model(batch.waveform, batch.lengths).double()
     return bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-4).all())
 
 
 def changed_state(model: EmotionModel, batch: Batch) -> list[str]:
-    """Return what a gradient and a forward pass in evaluation mode change of a model; should be none.
+    """Return the names of all state that a gradient and a forward pass in evaluation mode change; expected: none.
 
-    Weights, buffers, and the numbers and tensors that its modules keep as plain attributes. The model has heard the
-    clips before: what it keeps of their shapes is there.
+    State is weights, buffers, and the numbers and tensors that modules keep as plain attributes. The model has
+    classified the clips before, so that its caches of their shapes exist.
     """
     before = _state(model)
     with batch.target(model) as target:
@@ -157,16 +157,16 @@ def changed_state(model: EmotionModel, batch: Batch) -> list[str]:
 
 
 def _state(model: EmotionModel) -> dict[str, Tensor | float]:
-    kept: dict[str, Tensor | float] = dict(chain(model.named_parameters(), model.named_buffers()))
+    state: dict[str, Tensor | float] = dict(chain(model.named_parameters(), model.named_buffers()))
     for name, module in model.named_modules():
-        kept |= {f"{name}.{key}": one for key, one in vars(module).items() if isinstance(one, Tensor | int | float)}
-    return {name: one.detach().clone() if isinstance(one, Tensor) else one for name, one in kept.items()}
+        state |= {f"{name}.{key}": item for key, item in vars(module).items() if isinstance(item, Tensor | int | float)}
+    return {name: item.detach().clone() if isinstance(item, Tensor) else item for name, item in state.items()}
 
 
-def _equal(one: Tensor | float | None, other: Tensor | float | None) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    return type(one) is type(other) and one == other
+def _equal(a: Tensor | float | None, b: Tensor | float | None) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return type(a) is type(b) and a == b
 
 
 def without_gradient(model: EmotionModel, batch: Batch, loss: Loss | None = None) -> float:
@@ -174,7 +174,7 @@ def without_gradient(model: EmotionModel, batch: Batch, loss: Loss | None = None
 
     ``loss`` is by default the batch's ``objective``.
     """
-    # Not by `Target.gradient`, which gives attacks 0 in place of what is not finite.
+    # Not by `Target.gradient`, which replaces non-finite values by 0.
     variable = batch.waveform.clone().requires_grad_()
     with batch.target(model):
         outputs = replace(model.outputs(variable, batch.lengths, "waveform"), reference=batch.reference)
@@ -187,8 +187,8 @@ def without_gradient(model: EmotionModel, batch: Batch, loss: Loss | None = None
 def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
     """Return |f − a| / max(|f|, |a|) of each clip (b,), finite difference f against automatic derivative a.
 
-    Both are of the objective, in the direction of the gradient's sign; that of `STRIDES` counts at which they agree
-    best. 0: the gradient is the derivative; 1: it has nothing to do with it; 2: it is the opposite. Clips without a
+    Both are derivatives of the objective in the direction of the gradient's sign, over the stride of `STRIDES` at which
+    they agree best. 0: the gradient is the derivative; 1: it is unrelated; 2: it is the opposite. Clips without a
     gradient are left out.
     """
     with batch.target(model) as target:
@@ -203,23 +203,23 @@ def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
 
 
 def _change(model: EmotionModel, batch: Batch, step: Tensor) -> Tensor:
-    """Return by how much the objective of each clip (B,) differs a step ahead and a step (B, T) back."""
-    there, back = (_first_loss(model, batch, batch.waveform + side * step) for side in (1, -1))
-    return there - back
+    """Return the difference of each clip's objective (B,) between a step (B, T) ahead and a step back."""
+    ahead, back = (_first_loss(model, batch, batch.waveform + side * step) for side in (1, -1))
+    return ahead - back
 
 
 def _first_loss(model: EmotionModel, batch: Batch, x: Tensor) -> Tensor:
-    # A model that draws at random draws the same before each new target: it is one function that is asked about.
+    # A randomised model draws the same numbers in each new target: it is then one function.
     with batch.target(model) as target:
         return target.loss(x, batch.labels).double()
 
 
 def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
-    """Return the median over clips of the share of random changes' effect on the margin that the gradient leaves out.
+    """Return the share of random changes' effect on the margin that the gradient does not explain; median over clips.
 
-    1 − r², where r is the cosine between the finite differences in `DIRECTIONS` random directions (of ±1 a sample) and
-    what the gradient says of them; that of `STRIDES` counts at which they agree best. 0: the gradient is all there is;
-    a part of the model that lets no gradient through adds its share. NaN if no clip has a gradient.
+    1 − r², where r is the cosine between finite differences in `DIRECTIONS` random directions (±1 per sample) and the
+    gradient's prediction of them, over the stride of `STRIDES` at which they agree best. 0: the gradient explains all;
+    a part of the model that passes no gradient adds its share. NaN if no clip has a gradient.
     """
     with batch.target(model) as target:
         gradient = target.gradient(batch.waveform, batch.labels)
@@ -227,55 +227,55 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
     automatic = (gradient * signs).flatten(2).sum(2).double()
     shares = []
     for stride in STRIDES:
-        differences = torch.stack([_change(model, batch, stride * one) for one in signs])
+        differences = torch.stack([_change(model, batch, stride * sign) for sign in signs])
         explained = torch.cosine_similarity(differences, automatic, dim=0).nan_to_num(0).clamp_min(0).square()
         shares.append(1 - explained)
-    known = torch.stack(shares)[:, gradient.flatten(1).any(1)]
-    return float(known.median(1).values.min()) if known.shape[1] else float("nan")
+    with_gradient = torch.stack(shares)[:, gradient.flatten(1).any(1)]
+    return float(with_gradient.median(1).values.min()) if with_gradient.shape[1] else float("nan")
 
 
-def changed_unheard(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
-    """Return the share of clips that any of three changes has read as another class.
+def changed_by_inaudible_change(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
+    """Return the share of clips whose class changes under any of three inaudible changes.
 
-    Random noise of one step of 16-bit PCM; 1 % less volume; the last 1 / 400 of the clip cut off.
+    Random noise of one step of 16-bit PCM; 1 % less volume; the last 1 / `CUT` of the clip cut off.
     """
     x = batch.waveform
     signs = random_signs(tuple(x.shape), x, generator)
     inside = sound_mask(batch.lengths, x.shape[1])
     with torch.no_grad(), batch.target(model) as target:
-        read = [target.decisions(changed * inside) for changed in (x + PCM_STEP * signs, 0.99 * x)]
+        decisions = [target.decisions(changed * inside) for changed in (x + PCM_STEP * signs, 0.99 * x)]
     lengths = batch.lengths - (batch.lengths // CUT).clamp_min(1)
     cut = Batch(x * sound_mask(lengths, x.shape[1]), lengths, batch.labels)
     with torch.no_grad(), cut.target(model) as target:
-        read.append(target.decisions(cut.waveform))
-    return float((torch.stack(read) != batch.labels).any(0).double().mean())
+        decisions.append(target.decisions(cut.waveform))
+    return float((torch.stack(decisions) != batch.labels).any(0).double().mean())
 
 
-def standing(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> float:
-    """Return the share of clips that every iterate of iterative FGSM on the margin leaves read rightly.
+def robust_share(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> float:
+    """Return the share of clips that the model classifies correctly at every iterate of iterative FGSM on the margin.
 
-    ``start`` (B, T) is where it starts, around the clips.
+    The attack starts at ``start`` (B, T), near the clips.
     """
     budget = Budget("linf", epsilon, "full-scale")
-    upright = torch.ones_like(batch.labels, dtype=torch.bool)
+    robust = torch.ones_like(batch.labels, dtype=torch.bool)
     x = start
     mask = sound_mask(batch.lengths, x.shape[1])
     with batch.target(model) as target:
         for _ in range(steps):
             stepped = x + 2.5 * epsilon / steps * target.gradient(x, batch.labels).sign()
             x = admit(stepped, batch.waveform, mask, "waveform", budget)
-            upright &= target.decisions(x) == batch.labels
-    return float(upright.double().mean())
+            robust &= target.decisions(x) == batch.labels
+    return float(robust.double().mean())
 
 
 @torch.no_grad()
 def foreign_statistics(
     frontend: FrontEnd, stored: dict[str, Tensor], training: Iterable[tuple[Tensor, Tensor]]
 ) -> float:
-    """Return how far stored normalisation statistics are from those of the training clips, relative, at most 1.
+    """Return the relative distance of stored normalisation statistics from those of the training clips, at most 1.
 
     Args:
-        frontend: a new front end like the model's; it is fitted.
+        frontend: a new front end of the model's kind; it is fitted.
         stored: the trained front end's buffers.
         training: (waveform, lengths) batches of the clips that the model was trained on.
     """
@@ -286,6 +286,6 @@ def foreign_statistics(
     return max(differences, default=0.0)
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    scale = torch.maximum(found.abs(), expected.abs()).amax().clamp_min(1e-12)
-    return float(((found - expected).abs() / scale).amax())
+def _difference(stored: Tensor, expected: Tensor) -> float:
+    scale = torch.maximum(stored.abs(), expected.abs()).amax().clamp_min(1e-12)
+    return float(((stored - expected).abs() / scale).amax())

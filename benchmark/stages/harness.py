@@ -1,11 +1,11 @@
-"""Runs one attack on one source model and admits what it returns."""
+"""The harness: runs one attack on one source model and admits what the attack returns."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -28,12 +28,12 @@ from advser.threat.target import Target, drawing
 
 @dataclass(frozen=True)
 class Crafted:
-    """What one batch came to.
+    """The result of one batch.
 
     Attributes:
-        audio: the judged sound of each clip, or None if features cannot be turned back into sound.
-        features: perturbed features (B, bands, frames), or None in the waveform domain.
-        seconds: seconds a clip.
+        audio: the judged sound of each clip; None if features cannot be turned back into sound.
+        features: perturbed features (B, bands, frames); None in the waveform domain.
+        seconds: seconds per clip.
         forwards, backwards: passes per clip (B,).
     """
 
@@ -45,58 +45,81 @@ class Crafted:
 
 
 @dataclass(frozen=True)
+class ClipBatch:
+    """Clean clips that an attack perturbs.
+
+    Attributes:
+        waveform: (B, T) on the 16-bit grid, zero after each clip's end.
+        lengths: (B,) in samples.
+        targets: true classes (B,).
+        names: of the clips in their corpus.
+    """
+
+    waveform: Tensor
+    lengths: Tensor
+    targets: Tensor
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Harness:
     """Runs one attack on one source model.
 
     Attributes:
         attack: the attack.
-        model: what it is crafted on; None for blind attacks on waveforms.
+        model: the source; None for blind attacks on waveforms.
         domain: what is perturbed.
-        labels: which labels it is given.
-        objective: the loss that it ascends.
+        labels: the labels that the attack is given.
+        budget: the bound that is enforced; None without one.
+        objective: the loss that the attack ascends.
         precision: of its gradients.
         network: the trained network of a `LearnedAttack`; None while it is trained.
-        refers: whether the objective compares with the embeddings of the clean clips.
-        budget: what the attack may change.
+        needs_reference: whether the objective compares with the embeddings of the clean clips.
     """
 
     attack: Attack
     model: EmotionModel | None
     domain: Domain
     labels: Labels
+    budget: Budget | None
     objective: Loss = cross_entropy
     precision: Precision = "fp32"
     network: nn.Module | None = None
-    refers: bool = False
-    budget: Budget | None = field(init=False)
+    needs_reference: bool = False
 
-    def __post_init__(self) -> None:
-        # From ``norm`` and ``epsilon``, before the attack runs, whatever it overrides, or changes then.
-        object.__setattr__(self, "budget", Attack.budget(self.attack, self.domain))
+    def craft(self, batch: ClipBatch, generator: torch.Generator) -> Crafted:
+        """Attack one batch.
 
-    def craft(
-        self,
-        waveform: Tensor,
-        lengths: Tensor,
-        targets: Tensor,
-        generator: torch.Generator,
-        names: Sequence[str] = (),
-    ) -> Crafted:
-        """Attack one batch: waveforms (B, T) on the 16-bit grid, lengths (B,), true classes (B,), the clips' names."""
+        Raises:
+            ContractError: if the attack breaks its contract.
+        """
         with torch.no_grad():
-            x, mask = self.inputs(waveform, lengths)
-            labels = self._labels(x, lengths, targets)
-            target = self._target(x, lengths, mask, names)
-        with _as_found(x), target:
+            x, mask = self.inputs(batch)
+            labels = self._labels(x, batch)
+            target = self._target(x, mask, batch)
+        with _global_state_kept(x), target:
             start = _now(x)
             perturbed = self._perturb(target, x.clone(), labels, generator)
-            seconds = (_now(x) - start) / len(lengths)
+            seconds = (_now(x) - start) / len(batch.lengths)
         with torch.no_grad():
-            perturbed = self._admissible(perturbed, x, mask)
+            perturbed = self._admit(perturbed, x, mask)
             in_sound = self.domain == "waveform"
-            audio = _cut(perturbed, lengths) if in_sound else self._sound(waveform, lengths, perturbed)
+            audio = _clips(perturbed, batch.lengths) if in_sound else self._resynthesise(batch, perturbed)
             features = None if in_sound else perturbed.cpu()
         return Crafted(audio, features, seconds, target.forwards, target.backwards)
+
+    def open(self, batch: ClipBatch) -> tuple[Target, Tensor, Tensor]:
+        """Return the target for a batch, what is perturbed, and the labels that the attack is given."""
+        x, mask = self.inputs(batch)
+        return self._target(x, mask, batch), x, self._labels(x, batch)
+
+    def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Return what is perturbed of clean clips, and the mask that broadcasts to it, false in padding."""
+        if self.domain == "waveform":
+            return batch.waveform, sound_mask(batch.lengths, batch.waveform.shape[1])
+        assert self.model is not None
+        features = self.model.inputs(batch.waveform, batch.lengths, self.domain)
+        return features, self.model.frontend.mask(batch.waveform, batch.lengths)
 
     def _perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         if isinstance(self.attack, LearnedAttack):
@@ -104,61 +127,47 @@ class Harness:
             return self.attack.apply(self.network, x)
         return self.attack.perturb(target, x, labels, generator)
 
-    def _target(self, x: Tensor, lengths: Tensor, mask: Tensor, names: Sequence[str] = ()) -> Target:
-        reference = None
-        if self.refers:
-            reference = self._clean(x, lengths).embedding
+    def _target(self, x: Tensor, mask: Tensor, batch: ClipBatch) -> Target:
         return Target(
             self.model,
-            lengths,
+            batch.lengths,
             self.domain,
             self.attack.access,
             objective=self.objective,
             precision=self.precision,
             mask=mask,
-            reference=reference,
-            names=names if self.attack.places else (),
+            reference=self._clean_outputs(x, batch).embedding if self.needs_reference else None,
+            names=batch.names if self.attack.places else (),
         )
 
-    def before(self, waveform: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Target, Tensor, Tensor]:
-        """Return the target before a batch, what is perturbed, and the labels that the attack is given."""
-        x, mask = self.inputs(waveform, lengths)
-        return self._target(x, lengths, mask), x, self._labels(x, lengths, targets)
-
-    def inputs(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is perturbed of a clean batch, and the mask that broadcasts to it, false in padding."""
-        if self.domain == "waveform":
-            return waveform, sound_mask(lengths, waveform.shape[1])
-        assert self.model is not None
-        return self.model.inputs(waveform, lengths, self.domain), self.model.frontend.mask(waveform, lengths)
-
-    def _labels(self, x: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+    def _labels(self, x: Tensor, batch: ClipBatch) -> Tensor:
         if self.labels == "true":
-            return targets
+            return batch.targets
         if self.labels == "none" or self.model is None:
-            return torch.zeros_like(targets)
-        logits = self._clean(x, lengths).logits
+            return torch.zeros_like(batch.targets)
+        logits = self._clean_outputs(x, batch).logits
         return logits.argmax(1) if self.labels == "predicted" else logits.softmax(1)
 
-    def _clean(self, x: Tensor, lengths: Tensor) -> Outputs:
+    def _clean_outputs(self, x: Tensor, batch: ClipBatch) -> Outputs:
         assert self.model is not None
         with drawing(self.model, 0):
-            return self.model.outputs(x, lengths, self.domain)
+            return self.model.outputs(x, batch.lengths, self.domain)
 
-    def _admissible(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
+    def _admit(self, perturbed: object, x: Tensor, mask: Tensor) -> Tensor:
         if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
-            found = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
-            raise ContractError(f"perturb returned {found}, expected a tensor of shape {tuple(x.shape)}")
+            got = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
+            raise ContractError(f"perturb returned {got}, expected a tensor of shape {tuple(x.shape)}")
         perturbed = perturbed.detach().to(x)
         if not perturbed.isfinite().all():
             raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")
         return admissible(perturbed, x, mask, self.domain, self.budget)
 
-    def _sound(self, waveform: Tensor, lengths: Tensor, features: Tensor) -> list[Pcm] | None:
+    def _resynthesise(self, batch: ClipBatch, features: Tensor) -> list[Pcm] | None:
         assert self.model is not None
         if not self.model.frontend.resynthesises:
             return None
-        return _cut(self.model.frontend.resynthesise(waveform, lengths, features), lengths)
+        sound = self.model.frontend.resynthesise(batch.waveform, batch.lengths, features)
+        return _clips(sound, batch.lengths)
 
 
 def _now(x: Tensor) -> float:
@@ -169,8 +178,8 @@ def _now(x: Tensor) -> float:
 
 
 @contextmanager
-def _as_found(x: Tensor) -> Iterator[None]:
-    """Refuse a plugin that draws from global generators or leaves torch otherwise than it was, which is set back.
+def _global_state_kept(x: Tensor) -> Iterator[None]:
+    """Refuse a plugin that draws from global generators or leaves torch's settings changed, and restore the settings.
 
     Args:
         x: a tensor on the device that the plugin works on.
@@ -179,16 +188,13 @@ def _as_found(x: Tensor) -> Iterator[None]:
     try:
         yield
     finally:
-        left = _settings()
-        changed = [name for name in settings if left[name] != settings[name]]
+        changed = [name for name, value in _settings().items() if value != settings[name]]
         for name in changed:
             _SETTINGS[name][1](settings[name])
     if changed:
-        raise ContractError(f"perturb changed torch's {' and '.join(changed)}, expected inside a context manager")
+        raise ContractError(f"perturb changed torch's {' and '.join(changed)}, expected a context manager around it")
     if _random_states(x) != states:
-        raise ContractError(
-            "perturb drew from a global generator of torch or numpy, expected the generator that it is given"
-        )
+        raise ContractError("perturb drew from a global generator of torch or numpy, expected the generator argument")
 
 
 _SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]] = {
@@ -196,17 +202,17 @@ _SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]] =
     "gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "number of threads": (torch.get_num_threads, torch.set_num_threads),
 }
-"""What a plugin could leave otherwise for the jobs after it: how to ask for it, and how to set it."""
+"""Settings that a plugin could leave changed for the jobs after it: how to read each, and how to set it."""
 
 
 def _settings() -> dict[str, Any]:
-    return {name: ask() for name, (ask, _) in _SETTINGS.items()}
+    return {name: read() for name, (read, _) in _SETTINGS.items()}
 
 
 def _random_states(x: Tensor) -> list[bytes]:
-    """Return the states of torch's and numpy's global generators, of GPUs only if ``x`` is on one.
+    """Return the states of torch's and numpy's global generators; of GPUs only if ``x`` is on one.
 
-    Python's own is left out: the threads of a worker that keep in touch with the scheduler draw from it too.
+    Python's own generator is left out: the threads of a worker that talk to the scheduler draw from it too.
     """
     states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if x.is_cuda else [])]
     return [*(state.numpy().tobytes() for state in states), _numpy_state()]
@@ -217,5 +223,5 @@ def _numpy_state() -> bytes:
     return np.asarray(keys).tobytes() + str(position).encode()
 
 
-def _cut(waveform: Tensor, lengths: Tensor) -> list[Pcm]:
+def _clips(waveform: Tensor, lengths: Tensor) -> list[Pcm]:
     return [to_pcm(row[:length].numpy()) for row, length in zip(waveform.cpu(), lengths.tolist(), strict=True)]

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
+from advser.stages.specs import Spec
 from advser.store.artefacts import Artefact
 from advser.store.digests import digest
 
 __affects_results__ = False
+
+S = TypeVar("S", bound=Spec, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -19,36 +22,42 @@ class Job:
     """One piece of work, described so completely that equal keys mean equal results.
 
     Attributes:
-        stage: name of the stage that does it.
-        spec: everything that decides the result, as plain JSON data.
+        spec: the stage, and all that decides its result.
         inputs: role → key of the artefacts that it reads.
         code: name → fingerprint of the stage's and the plugins' code.
         title: for people.
-        local: where things are on this machine (the corpus folder, a recogniser's model); not part of the key, since
-            ``spec`` has the digests of their contents.
+        local: paths on this machine (the corpus folder, a recogniser's model). They do not affect the key: ``spec`` has
+            the digests of the files' contents.
     """
 
-    stage: str
-    spec: Mapping[str, Any]
+    spec: Spec
     inputs: Mapping[str, str]
     code: Mapping[str, str]
     title: str
     local: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def stage(self) -> str:
+        """Name of the stage that does the job."""
+        return self.spec.stage
+
     @cached_property
     def key(self) -> str:
-        """The artefact's key: a hash of stage, spec, inputs and code."""
-        return digest({"stage": self.stage, "spec": self.spec, "inputs": self.inputs, "code": self.code})
+        """The artefact's key: a hash of stage, specification, inputs and code."""
+        return digest(self._parts)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"stage": self.stage, "spec": self.spec.plain(), "inputs": self.inputs, "code": self.code}
 
     def record(self) -> dict[str, Any]:
-        """Return what the artefact's manifest tells of the job."""
-        parts = {"stage": self.stage, "spec": self.spec, "inputs": self.inputs, "code": self.code}
-        return {"job": parts, "title": self.title}
+        """Return what the artefact's manifest records of the job."""
+        return {"job": self._parts, "title": self.title}
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a stage gets: the job's spec, the artefacts that it reads, and where and with what to work.
+class Task(Generic[S]):
+    """What a stage gets: a job's specification, the artefacts that it reads, and where and with what to work.
 
     Attributes:
         spec: as in `Job`.
@@ -58,7 +67,7 @@ class Task:
         local: as in `Job`.
     """
 
-    spec: Mapping[str, Any]
+    spec: S
     inputs: Mapping[str, Artefact]
     into: Path
     device: str = "cpu"

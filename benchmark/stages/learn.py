@@ -1,4 +1,4 @@
-"""The stage of attacks that have a network of their own: it is trained on the fold's training clips."""
+"""The stage of attacks that have a network of their own: trains it on the fold's training clips."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from torch import Tensor
 
 from advser.attacks.learned import LearnedAttack
 from advser.stages.craft import NETWORK, harness_of
-from advser.stages.harness import Harness
+from advser.stages.harness import ClipBatch, Harness
 from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
-from advser.store.digests import seed_from
+from advser.stages.specs import LearnSpec
 from advser.threat.target import Target
 
 
-def learn(task: Task) -> None:
+def learn(task: Task[LearnSpec]) -> None:
     """Train the attack's network against its source, and write its weights."""
     with torch.random.fork_rng(devices=[]):
         harness = harness_of(task)
         attack = harness.attack
         assert isinstance(attack, LearnedAttack)
-        torch.manual_seed(seed_from(task.spec))
+        torch.manual_seed(task.spec.seed_for())
         network = attack.network().to(task.device).train()
-        generator = torch.Generator(task.device).manual_seed(seed_from([task.spec, "learn"]))
+        generator = torch.Generator(task.device).manual_seed(task.spec.seed_for("learn"))
         # Closed, so that the last target restores its model.
         with closing(_batches(task, harness)) as batches:
             attack.learn(network, batches, generator)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, task.into / NETWORK)
 
 
-def _batches(task: Task, harness: Harness) -> Generator[tuple[Target, Tensor, Tensor]]:
-    """Yield training batches without end, in a new random order at each pass; each target is open while in use."""
+def _batches(task: Task[LearnSpec], harness: Harness) -> Generator[tuple[Target, Tensor, Tensor]]:
+    """Yield training batches without end, in a new random order per pass; each target is open while in use."""
     prepared = load_prepared(task.inputs["prepared"])
-    clips = np.asarray(prepared.folds[task.spec["fold"]].train)
-    shuffle = np.random.default_rng(seed_from([task.spec, "order"]))
-    size = min(task.spec["batch_size"], len(clips))
+    clips = np.asarray(prepared.folds[task.spec.fold].train)
+    shuffle = np.random.default_rng(task.spec.seed_for("order"))
+    size = min(task.spec.batch_size, len(clips))
     while True:
         order = shuffle.permutation(clips)
         for start in range(0, len(order) - size + 1, size):
@@ -47,6 +47,6 @@ def _batches(task: Task, harness: Harness) -> Generator[tuple[Target, Tensor, Te
             waveform, lengths = (part.to(task.device) for part in prepared.clips.batch(rows))
             targets = torch.from_numpy(prepared.targets[rows]).to(task.device)
             with torch.no_grad():
-                target, x, labels = harness.before(waveform, lengths, targets)
+                target, x, labels = harness.open(ClipBatch(waveform, lengths, targets))
             with target:
                 yield target, x, labels

@@ -23,6 +23,7 @@ from advser.errors import ContractError
 from advser.plugins.parameters import build
 from advser.plugins.registries import CORPORA
 from advser.stages.job import Task
+from advser.stages.specs import PrepareSpec
 from advser.store.artefacts import Artefact
 from advser.store.tensors import StoredTensor, scratch, writing
 
@@ -31,7 +32,7 @@ AUDIO = "audio.safetensors"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus made ready.
+    """A prepared corpus.
 
     Attributes:
         rows: one row a clip: ``clip``, ``speaker``, ``gender``, ``text``, ``label``, ``target`` (class index).
@@ -60,7 +61,7 @@ class Prepared:
 
 @contextmanager
 def writing_clips(path: Path, lengths: npt.NDArray[np.int64]) -> Iterator[Callable[[int, Pcm], None]]:
-    """Yield what writes one clip (T,), given its number, to a file of packed clips of ``lengths`` (N,).
+    """Yield a function that writes one clip (T,), by its number, to a file of packed clips of ``lengths`` (N,).
 
     Raises:
         ContractError: if a clip has another length.
@@ -83,44 +84,45 @@ def load_clips(path: Path) -> Clips:
     return Clips.in_a_row(StoredTensor.find(path, "samples"), StoredTensor.find(path, "lengths").whole().numpy())
 
 
-def prepare(task: Task) -> None:
+def prepare(task: Task[PrepareSpec]) -> None:
     """Read, check, resample and round the corpus; label it for the task; split it into folds."""
     spec = task.spec
-    corpus = build(CORPORA.get(spec["corpus"]["name"]), spec["corpus"]["params"], f"corpus '{spec['corpus']['name']}'")
-    rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec["task"], spec["classes"])
-    made = folds(spec["protocol"], rows, corpus.speaker_pairs, spec["seed"])
+    corpus = build(CORPORA.get(spec.corpus.name), spec.corpus.params, f"corpus '{spec.corpus.name}'")
+    rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec.task, spec.classes)
+    split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
     _save(clips, task.into / AUDIO)
     rows.to_parquet(task.into / "rows.parquet")
-    meta = {"classes": list(classes), "folds": [asdict(fold) for fold in made], "language": corpus.language}
+    meta = {"classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language}
     (task.into / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _save(clips: Iterable[Pcm], path: Path) -> None:
-    """Write packed clips, whose lengths are known when the last one has come."""
-    with scratch(path.parent) as kept:
+    """Write packed clips; their lengths are known after the last one."""
+    with scratch(path.parent) as buffer:
         for clip in clips:
-            kept.append(torch.from_numpy(clip))
-        with writing_clips(path, np.array(kept.lengths, np.int64)) as write:
-            for number in range(len(kept)):
-                write(number, kept[number].numpy())
+            buffer.append(torch.from_numpy(clip))
+        with writing_clips(path, np.array(buffer.lengths, np.int64)) as write:
+            for number in range(len(buffer)):
+                write(number, buffer[number].numpy())
 
 
 @lru_cache(maxsize=2)
 def _load(folder: Path) -> Prepared:
     artefact = Artefact(folder)
     meta: dict[str, Any] = artefact.json("meta.json")
-    made = [
-        Fold(one["name"], tuple(one["train"]), tuple(one["validation"]), tuple(one["test"])) for one in meta["folds"]
+    split = [
+        Fold(fold["name"], tuple(fold["train"]), tuple(fold["validation"]), tuple(fold["test"]))
+        for fold in meta["folds"]
     ]
     return Prepared(
         rows=pd.read_parquet(artefact.path("rows.parquet")),
         clips=load_clips(artefact.path(AUDIO)),
         classes=tuple(meta["classes"]),
-        folds={fold.name: fold for fold in made},
+        folds={fold.name: fold for fold in split},
         language=meta["language"],
     )
 
 
 def load_prepared(artefact: Artefact) -> Prepared:
-    """Read a prepared corpus (of the last two, all but the sound is kept in memory)."""
+    """Return a prepared corpus. All but the sound of the last two stays in memory."""
     return _load(artefact.folder)

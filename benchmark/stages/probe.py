@@ -1,7 +1,4 @@
-"""What a trained model tells of itself when an audit asks, on a few clips of one fold.
-
-The questions are those of `advser.stages.gradient_probes`.
-"""
+"""Probes of a trained model for the audit (`advser.stages.gradient_probes`), on a few clips of one fold."""
 
 from __future__ import annotations
 
@@ -21,88 +18,97 @@ from advser.stages import gradient_probes as probes
 from advser.stages.gradient_probes import Batch
 from advser.stages.job import Task
 from advser.stages.prepare import Prepared, load_prepared
-from advser.stages.train import EVALUATION_BATCH, WEIGHTS, build_model, fitted_on, load_defense, load_model
+from advser.stages.specs import ProbeSpec
+from advser.stages.train import (
+    EVALUATION_BATCH,
+    WEIGHTS,
+    build_model,
+    fitted_on,
+    load_defense,
+    load_model,
+    trained_model,
+)
 from advser.threat.objectives import cross_entropy
 
 FINDINGS = "findings.json"
 
 CLIPS: Final = 12
-"""Clips that are asked about: the first test clips, evenly spread over the fold, that the model reads rightly."""
+"""Clips that are probed: the first test clips, evenly spread over the fold, that the model classifies correctly."""
 
-LOOKED_AT: Final = 48
-"""Test clips among which they are looked for, all in one batch: too long ones are left out (`MOST_SOUND`)."""
+CANDIDATES: Final = 48
+"""Test clips among which the probed clips are chosen, all in one batch; too long clips are left out (`MOST_SOUND`)."""
 
 
-def probe(task: Task) -> None:
-    """Write what the probes found; null where a question has no meaning for the model."""
+def probe(task: Task[ProbeSpec]) -> None:
+    """Write the results of all probes; null where a probe has no meaning for the model."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        found = _found(task)
-    text = json.dumps({name: None if _nan(value) else value for name, value in found.items()}, indent=1)
+        results = _results(task)
+    text = json.dumps({name: None if _is_nan(value) else value for name, value in results.items()}, indent=1)
     (task.into / FINDINGS).write_text(text, encoding="utf-8")
 
 
-def _nan(value: Any) -> bool:
+def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _found(task: Task) -> dict[str, Any]:
+def _results(task: Task[ProbeSpec]) -> dict[str, Any]:
     prepared = load_prepared(task.inputs["prepared"])
     model = load_model(task.inputs["victim"], task.device)
-    looked_at = _spread(prepared, task.spec["fold"], task.device)
-    right = _right(model, looked_at)
-    asked = looked_at.at(right.nonzero()[:CLIPS, 0]) if right.any() else looked_at.at(torch.arange(1))
+    candidates = _spread(prepared, task.spec.fold, task.device)
+    correct = _correct(model, candidates)
+    probed = candidates.at(correct.nonzero()[:CLIPS, 0]) if correct.any() else candidates.at(torch.arange(1))
     generator = torch.Generator(task.device).manual_seed(0)
     defense = load_defense(task.inputs["victim"])
-    found: dict[str, Any] = {
-        "clips": int(right.sum().clamp_max(CLIPS)),
-        "changed_unheard": probes.changed_unheard(model, asked, generator),
-        "company": probes.company(model, asked),
-        "companions": probes.companions(model, looked_at),
-        "probabilities": probes.probabilities(model, looked_at),
-        "disagreement": probes.disagreement(model, asked),
-        "changed": probes.changed_state(model, asked),
+    results: dict[str, Any] = {
+        "clips": int(correct.sum().clamp_max(CLIPS)),
+        "changed_unheard": probes.changed_by_inaudible_change(model, probed, generator),
+        "company": probes.batch_dependence(model, probed),
+        "companions": probes.neighbour_dependence(model, candidates),
+        "probabilities": probes.probabilities(model, candidates),
+        "disagreement": probes.disagreement(model, probed),
+        "changed": probes.changed_state(model, probed),
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
-    return found | (_of_gradient(model, defense, asked, generator) if model.differentiable else {})
+    return results | (_of_gradient(model, defense, probed, generator) if model.differentiable else {})
 
 
-def _of_gradient(model: EmotionModel, defense: Defense, asked: Batch, generator: torch.Generator) -> dict[str, Any]:
-    beside = asked.beside(model, generator)
-    both = (asked, beside)
-    errors = [probes.derivative_error(model, there) for there in both]
+def _of_gradient(model: EmotionModel, defense: Defense, probed: Batch, generator: torch.Generator) -> dict[str, Any]:
+    nearby = probed.nearby(model, generator)
+    both = (probed, nearby)
+    errors = [probes.derivative_error(model, batch) for batch in both]
     adaptive: dict[str, Any] = {}
     if type(defense).adaptive is not Defense.adaptive:
-        # Beside the clips alone: a distance to the clean clip has no gradient on it.
-        knowing = beside.knowing(model, defense.adaptive, asked.waveform)
+        # Near the clips alone: a distance to the clean clip has no gradient on it.
+        informed = nearby.informed(model, defense.adaptive, probed.waveform)
         adaptive = {
-            "adaptive_without_gradient": probes.without_gradient(model, knowing),
-            "adaptive_false": _false(probes.derivative_error(model, knowing)),
+            "adaptive_without_gradient": probes.without_gradient(model, informed),
+            "adaptive_false": _false(probes.derivative_error(model, informed)),
         }
     return adaptive | {
-        "without_gradient": probes.without_gradient(model, asked, cross_entropy),
-        "derivative_error": _worst([float(one.median()) for one in errors if len(one)]),
-        "false": max(_false(one) for one in errors),
-        "unexplained_change": _worst([probes.unexplained_change(model, there, generator) for there in both]),
-        "standing_huge": probes.standing(model, asked, beside.waveform, probes.HUGE, probes.STEPS),
-        "standing": probes.standing(model, asked, beside.waveform, probes.BUDGET, probes.STEPS),
-        "standing_doubled": probes.standing(model, asked, beside.waveform, probes.BUDGET, 2 * probes.STEPS),
+        "without_gradient": probes.without_gradient(model, probed, cross_entropy),
+        "derivative_error": _largest([float(error.median()) for error in errors if len(error)]),
+        "false": max(_false(error) for error in errors),
+        "unexplained_change": _largest([probes.unexplained_change(model, batch, generator) for batch in both]),
+        "standing_huge": probes.robust_share(model, probed, nearby.waveform, probes.HUGE, probes.STEPS),
+        "standing": probes.robust_share(model, probed, nearby.waveform, probes.BUDGET, probes.STEPS),
+        "standing_doubled": probes.robust_share(model, probed, nearby.waveform, probes.BUDGET, 2 * probes.STEPS),
     }
 
 
 def _false(errors: Tensor) -> int:
-    """Return of how many clips the gradient is false."""
+    """Return the number of clips whose gradient is false."""
     return int((errors > probes.FALSE).sum())
 
 
-def _worst(values: list[float]) -> float:
-    """Return the largest value; NaN if none is a number."""
+def _largest(values: list[float]) -> float:
+    """Return the largest value; NaN if all are NaN."""
     return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
     test = list(prepared.folds[fold].test)
-    spread = test[:: -(-len(test) // LOOKED_AT)]
+    spread = test[:: -(-len(test) // CANDIDATES)]
     lengths = prepared.clips.lengths
     clips = [clip for clip in spread if len(spread) * lengths[clip] <= MOST_SOUND] or [min(spread, key=lengths.item)]
     waveform, ends = prepared.clips.batch(clips)
@@ -110,19 +116,19 @@ def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
 
 
 @torch.no_grad()
-def _right(model: EmotionModel, batch: Batch) -> Tensor:
-    found = torch.zeros_like(batch.labels, dtype=torch.bool)
-    for start in range(0, len(found), CLIPS):
-        rows = torch.arange(start, min(start + CLIPS, len(found)))
+def _correct(model: EmotionModel, batch: Batch) -> Tensor:
+    correct = torch.zeros_like(batch.labels, dtype=torch.bool)
+    for start in range(0, len(correct), CLIPS):
+        rows = torch.arange(start, min(start + CLIPS, len(correct)))
         part = batch.at(rows)
-        found[rows] = model(part.waveform, part.lengths).argmax(1) == part.labels
-    return found
+        correct[rows] = model(part.waveform, part.lengths).argmax(1) == part.labels
+    return correct
 
 
-def _foreign_statistics(task: Task, prepared: Prepared) -> float:
-    """Return how far the front end's statistics are from the training clips'; NaN of one that is trained itself."""
+def _foreign_statistics(task: Task[ProbeSpec], prepared: Prepared) -> float:
+    """Return the distance of the front end's statistics from the training clips'; NaN for a trained front end."""
     victim = task.inputs["victim"]
-    frontend = build_model(victim.json("model.json")["model"], len(prepared.classes)).frontend
+    frontend = build_model(trained_model(victim).model, len(prepared.classes)).frontend
     if any(True for _ in frontend.parameters()):
         return math.nan
     prefix = "frontend."
@@ -130,7 +136,7 @@ def _foreign_statistics(task: Task, prepared: Prepared) -> float:
     return probes.foreign_statistics(frontend, stored, _training(prepared, task))
 
 
-def _training(prepared: Prepared, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
-    indices = fitted_on(prepared.folds[task.spec["fold"]], task.spec["fit_on"])
+def _training(prepared: Prepared, task: Task[ProbeSpec]) -> Iterator[tuple[Tensor, Tensor]]:
+    indices = fitted_on(prepared.folds[task.spec.fold], task.spec.fit_on)
     for rows in batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH):
         yield prepared.clips.batch([indices[row] for row in rows])

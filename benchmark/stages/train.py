@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,30 +26,33 @@ from advser.plugins.parameters import arguments, build
 from advser.plugins.registries import DEFENSES, MODELS
 from advser.stages.job import Task
 from advser.stages.prepare import Prepared, load_prepared
+from advser.stages.specs import PluginSpec, TrainedModel, TrainSpec
 from advser.store.artefacts import Artefact
 from advser.store.tensors import Scratch, scratch
 from advser.suite.training import Training
 
 WEIGHTS = "weights.safetensors"
+MODEL = "model.json"
+HISTORY = "history.json"
 EVALUATION_BATCH = 32
 
 
 @dataclass
 class _Features:
-    """The front end's output for clips, of which what the front end lets be kept lies on disk.
+    """The front end's output for clips; what the front end allows to be cached lies on disk.
 
     Attributes:
         model: whose front end.
         clips: the sound.
-        device: where features are made.
-        kept: what `FrontEnd.analyse` returned, of one clip after the other.
-        places: clip → its place there.
+        device: where features are computed.
+        cache: what `FrontEnd.analyse` returned, clip by clip.
+        places: clip → its position in the cache.
     """
 
     model: EmotionModel
     clips: Clips
     device: str
-    kept: Scratch
+    cache: Scratch
     places: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, indices: Sequence[int], waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -61,77 +64,83 @@ class _Features:
                 return features
             missing = [index for index in indices if index not in self.places]
             if missing:
-                self._keep(missing)
-            return frontend.assemble([self.kept[self.places[index]].to(self.device) for index in indices])
+                self._analyse(missing)
+            return frontend.assemble([self.cache[self.places[index]].to(self.device) for index in indices])
 
-    def _keep(self, indices: Sequence[int]) -> None:
-        for clips in self._apart(indices):
-            made = self.model.frontend.analyse(*_on(self.device, self.clips.batch(clips)))
-            for index, analysis in zip(clips, made, strict=True):
-                self.places[index] = len(self.kept)
-                self.kept.append(analysis)
+    def _analyse(self, indices: Sequence[int]) -> None:
+        for clips in self._split(indices):
+            analyses = self.model.frontend.analyse(*_on(self.device, self.clips.batch(clips)))
+            for index, analysis in zip(clips, analyses, strict=True):
+                self.places[index] = len(self.cache)
+                self.cache.append(analysis)
 
-    def _apart(self, indices: Sequence[int]) -> list[Sequence[int]]:
-        """Return the clips in one batch; if some are too long for that, in several."""
+    def _split(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """Return the clips in one batch, or in several if they are too long for one."""
         lengths = self.clips.lengths[list(indices)]
         if len(lengths) * lengths.max() <= MOST_SOUND:
             return [indices]
         return [[indices[row] for row in rows] for rows in batches_by_length(lengths, len(lengths))]
 
 
-def build_model(spec: dict[str, Any], classes: int) -> EmotionModel:
-    """Construct an untrained model from its name and parameters."""
-    factory = MODELS.get(spec["name"])
-    return factory(classes, **arguments(factory, spec["params"], f"model '{spec['name']}'"))
+def build_model(spec: PluginSpec, classes: int) -> EmotionModel:
+    """Return an untrained model."""
+    factory = MODELS.get(spec.name)
+    return factory(classes, **arguments(factory, spec.params, f"model '{spec.name}'"))
 
 
-def build_defense(spec: dict[str, Any]) -> Defense:
-    """Construct a defense from its name and parameters."""
-    return build(DEFENSES.get(spec["name"]), spec["params"], f"defense '{spec['name']}'")
+def build_defense(spec: PluginSpec) -> Defense:
+    """Return a defense."""
+    return build(DEFENSES.get(spec.name), spec.params, f"defense '{spec.name}'")
+
+
+def trained_model(artefact: Artefact) -> TrainedModel:
+    """Return what stored weights belong to."""
+    return TrainedModel.model_validate_json(artefact.path(MODEL).read_bytes())
 
 
 def load_defense(artefact: Artefact) -> Defense:
     """Return the defense that a stored model was trained with."""
-    return build_defense(artefact.json("model.json")["defense"])
+    return build_defense(trained_model(artefact).defense)
 
 
 def load_model(artefact: Artefact, device: str) -> EmotionModel:
-    """Return a trained model, in evaluation mode, frozen, with its defense's processing at test time around it."""
-    spec = artefact.json("model.json")
-    defense = build_defense(spec["defense"])
-    model = defense.extend(build_model(spec["model"], spec["classes"]))
+    """Return a trained model in evaluation mode, frozen, with its defense's processing at test time around it."""
+    spec = trained_model(artefact)
+    defense = build_defense(spec.defense)
+    model = defense.extend(build_model(spec.model, spec.classes))
     model.load_state_dict(load_file(artefact.path(WEIGHTS)))
     wrapped = defense.wrap(model)
     return wrapped.to(device, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)  # type: ignore[call-overload, no-any-return]
 
 
 def load_models(inputs: Mapping[str, Artefact], role: str, device: str) -> EmotionModel:
-    """Return the trained model of a role, or, if there are several (``role``, ``role.1``, …), their ensemble."""
+    """Return the trained model of a role, or the ensemble of several (``role``, ``role.1``, …)."""
     members = [
         load_model(artefact, device) for name, artefact in sorted(inputs.items()) if name.partition(".")[0] == role
     ]
     return members[0] if len(members) == 1 else Ensemble(members).eval()
 
 
-def train(task: Task) -> None:
+def train(task: Task[TrainSpec]) -> None:
     """Train, and write the weights, what they belong to, and the history."""
     prepared = load_prepared(task.inputs["prepared"])
     spec = task.spec
-    with torch.random.fork_rng(devices=[]), scratch(task.into) as kept:
-        torch.manual_seed(spec["seed"])
-        model, history = _fit(prepared, spec, task.device, kept)
+    with torch.random.fork_rng(devices=[]), scratch(task.into) as cache:
+        torch.manual_seed(spec.seed)
+        model, history = _fit(prepared, spec, task.device, cache)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, task.into / WEIGHTS)
-    described = {"model": spec["model"], "defense": spec["defense"], "classes": len(prepared.classes)}
-    (task.into / "model.json").write_text(json.dumps(described), encoding="utf-8")
-    (task.into / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    described = TrainedModel(model=spec.model, defense=spec.defense, classes=len(prepared.classes))
+    (task.into / MODEL).write_text(described.model_dump_json(), encoding="utf-8")
+    (task.into / HISTORY).write_text(json.dumps(history), encoding="utf-8")
 
 
-def _fit(prepared: Prepared, spec: Any, device: str, kept: Scratch) -> tuple[EmotionModel, list[dict[str, float]]]:
-    training = Training.model_validate(spec["training"])
-    fold = prepared.folds[spec["fold"]]
-    indices = fitted_on(fold, training.fit_on)
-    defense = build_defense(spec["defense"])
-    model = defense.extend(build_model(spec["model"], len(prepared.classes)))
+def _fit(
+    prepared: Prepared, spec: TrainSpec, device: str, cache: Scratch
+) -> tuple[EmotionModel, list[dict[str, float]]]:
+    fold = prepared.folds[spec.fold]
+    indices = fitted_on(fold, spec.training.fit_on)
+    defense = build_defense(spec.defense)
+    model = defense.extend(build_model(spec.model, len(prepared.classes)))
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH)
     batches = [[indices[row] for row in rows] for rows in order]
@@ -140,8 +149,10 @@ def _fit(prepared: Prepared, spec: Any, device: str, kept: Scratch) -> tuple[Emo
         targets = torch.from_numpy(prepared.targets).to(device)
         model.fit((*_on(device, prepared.clips.batch(rows)), targets[rows]) for rows in batches)
         return model, []
-    features = _Features(model, prepared.clips, device, kept)
-    return _loop(model, defense, prepared, indices, training, spec, features)
+    held_out = list(fold.validation) if spec.training.fit_on == "train" else []
+    data = _Data(prepared, indices, held_out, _Features(model, prepared.clips, device, cache))
+    trainer = _Trainer(model, defense, data, spec)
+    return model, trainer.run()
 
 
 def fitted_on(fold: Fold, fit_on: str) -> list[int]:
@@ -153,59 +164,118 @@ def _on(device: str, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch[0].to(device), batch[1].to(device)
 
 
-def _loop(
-    model: EmotionModel,
-    defense: Defense,
-    prepared: Prepared,
-    indices: list[int],
-    training: Training,
-    spec: Any,
-    features: _Features,
-) -> tuple[EmotionModel, list[dict[str, float]]]:
-    optimizer = _optimizer(model, training)
-    schedule = _schedule(optimizer, training)
-    device = features.device
-    validation = list(prepared.folds[spec["fold"]].validation) if training.fit_on == "train" else []
-    generator = torch.Generator(device).manual_seed(spec["seed"])
-    targets = torch.from_numpy(prepared.targets).to(device)
-    # What ``auto`` comes to is settled where a run is planned, so that a job's key tells it.
-    precision: Precision = "bf16" if training.precision == "bf16" else "fp32"
-    history: list[dict[str, float]] = []
-    best: tuple[float, dict[str, Tensor]] | None = None
-    losses: list[float] = []
-    kept: dict[str, Tensor] = {}
-    for step, rows in enumerate(_sample(indices, training, spec["seed"], defense.showings())):
-        model.train()
-        waveform, lengths = _on(device, prepared.clips.batch(rows))
-        batch = TrainingBatch(waveform, lengths, targets[rows], features(rows, waveform, lengths), generator, kept)
-        with computing(precision, torch.device(device)):
-            loss = defense.loss(model, batch, step)
-        _descend(optimizer, loss, step)
-        losses.append(float(loss.detach()))
-        if isinstance(schedule, CosineAnnealingLR):
-            schedule.step()
-        if (step + 1) % training.evaluate_every == 0 or step + 1 == training.iterations:
-            entry = {"step": step + 1, "training_loss": float(np.mean(losses))}
-            losses.clear()
-            if validation:
-                entry |= _evaluate(model, prepared, validation, features)
-                if isinstance(schedule, ReduceLROnPlateau):
-                    schedule.step(entry["validation_loss"])
-                if training.select == "best" and (best is None or entry["validation_uar"] > best[0]):
-                    state = {name: value.clone() for name, value in model.state_dict().items()}
-                    best = entry["validation_uar"], state
-            history.append(entry)
-    if best is not None:
-        model.load_state_dict(best[1])
-    return model, history
+@dataclass(frozen=True)
+class _Data:
+    """The clips of a training.
+
+    Attributes:
+        prepared: the corpus.
+        training: indices of the clips to train on.
+        validation: indices of the held-out clips; may be empty.
+        features: their features.
+    """
+
+    prepared: Prepared
+    training: list[int]
+    validation: list[int]
+    features: _Features
+
+    @property
+    def device(self) -> str:
+        """The torch device."""
+        return self.features.device
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Class of every clip of the corpus (N,)."""
+        return torch.from_numpy(self.prepared.targets).to(self.device)
+
+    def batch(self, rows: list[int], generator: torch.Generator, kept: dict[str, Tensor]) -> TrainingBatch:
+        """Return the clips at ``rows`` as a defense gets them."""
+        waveform, lengths = _on(self.device, self.prepared.clips.batch(rows))
+        features = self.features(rows, waveform, lengths)
+        return TrainingBatch(waveform, lengths, self.targets[rows], features, generator, kept)
+
+    @torch.no_grad()
+    def evaluate(self, model: EmotionModel) -> dict[str, float]:
+        """Return loss and UAR (over the classes present) on the validation clips."""
+        model.eval()
+        logits = torch.zeros(len(self.validation), len(self.prepared.classes))
+        for rows in batches_by_length(self.prepared.clips.lengths[self.validation], EVALUATION_BATCH):
+            indices = [self.validation[row] for row in rows]
+            waveform, lengths = _on(self.device, self.prepared.clips.batch(indices))
+            features = self.features(indices, waveform, lengths)
+            logits[rows] = model.outputs(features, lengths, "spectrogram").logits.float().cpu()
+        targets = torch.from_numpy(self.prepared.targets[self.validation])
+        correct = (logits.argmax(1) == targets).double()
+        recalls = [correct[targets == label].mean() for label in sorted(set(targets.tolist()))]
+        return {
+            "validation_loss": float(functional.cross_entropy(logits, targets)),
+            "validation_uar": float(torch.stack(recalls).mean()),
+        }
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
-    if loss.ndim != 0 or not torch.isfinite(loss):
-        raise ContractError(f"training loss at step {step}: got {loss.detach()}, expected a finite scalar")
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+class _Trainer:
+    """Trains one model: descends, evaluates, keeps the chosen checkpoint.
+
+    Args:
+        model: the model, trained in place.
+        defense: gives the loss.
+        data: the clips.
+        spec: the training, and its seed.
+    """
+
+    def __init__(self, model: EmotionModel, defense: Defense, data: _Data, spec: TrainSpec) -> None:
+        self._model, self._defense, self._data, self._spec = model, defense, data, spec
+        self._optimizer = _optimizer(model, spec.training)
+        self._schedule = _schedule(self._optimizer, spec.training)
+        self._generator = torch.Generator(data.device).manual_seed(spec.seed)
+        self._kept: dict[str, Tensor] = {}
+        self._best: tuple[float, dict[str, Tensor]] | None = None
+
+    def run(self) -> list[dict[str, float]]:
+        """Train the model, and return the history: one entry per evaluation."""
+        training = self._spec.training
+        history: list[dict[str, float]] = []
+        losses: list[float] = []
+        batches = _sample(self._data.training, training, self._spec.seed, self._defense.showings())
+        for step, rows in enumerate(batches):
+            losses.append(self._descend(step, rows))
+            if (step + 1) % training.evaluate_every == 0 or step + 1 == training.iterations:
+                history.append({"step": step + 1, "training_loss": float(np.mean(losses)), **self._evaluate()})
+                losses.clear()
+        if self._best is not None:
+            self._model.load_state_dict(self._best[1])
+        return history
+
+    def _descend(self, step: int, rows: list[int]) -> float:
+        """Take one step on the clips at ``rows``, and return the loss before it."""
+        self._model.train()
+        batch = self._data.batch(rows, self._generator, self._kept)
+        # The planner settles ``auto``, so that a job's key contains the precision.
+        precision: Precision = "bf16" if self._spec.training.precision == "bf16" else "fp32"
+        with computing(precision, torch.device(self._data.device)):
+            loss = self._defense.loss(self._model, batch, step)
+        if loss.ndim != 0 or not torch.isfinite(loss):
+            raise ContractError(f"training loss at step {step}: got {loss.detach()}, expected a finite scalar")
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if isinstance(self._schedule, CosineAnnealingLR):
+            self._schedule.step()
+        return float(loss.detach())
+
+    def _evaluate(self) -> dict[str, float]:
+        """Return the figures on the validation clips, once schedule and checkpoint used them; or nothing."""
+        if not self._data.validation:
+            return {}
+        figures = self._data.evaluate(self._model)
+        if isinstance(self._schedule, ReduceLROnPlateau):
+            self._schedule.step(figures["validation_loss"])
+        if self._spec.training.select == "best" and (self._best is None or figures["validation_uar"] > self._best[0]):
+            state = {name: value.clone() for name, value in self._model.state_dict().items()}
+            self._best = figures["validation_uar"], state
+        return figures
 
 
 def _optimizer(model: EmotionModel, training: Training) -> torch.optim.Optimizer:
@@ -223,10 +293,7 @@ def _schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRSchedul
 
 
 def _sample(indices: list[int], training: Training, seed: int, showings: int) -> Iterator[list[int]]:
-    """Yield the batches of all iterations: epochs in random order, one after the other without a gap.
-
-    Each batch comes ``showings`` times in a row.
-    """
+    """Yield the batches of all iterations: epochs in random order, without a gap; each batch ``showings`` times."""
     shuffle = np.random.default_rng(seed)
     queue: list[int] = []
     for step in range(training.iterations):
@@ -235,22 +302,3 @@ def _sample(indices: list[int], training: Training, seed: int, showings: int) ->
         while len(queue) < training.batch_size:
             queue += shuffle.permutation(indices).tolist()
         yield queue[: training.batch_size]
-
-
-@torch.no_grad()
-def _evaluate(model: EmotionModel, prepared: Prepared, indices: list[int], features: _Features) -> dict[str, float]:
-    """Return loss and UAR (over the classes present) on the validation clips."""
-    model.eval()
-    logits = torch.zeros(len(indices), len(prepared.classes))
-    for rows in batches_by_length(prepared.clips.lengths[indices], EVALUATION_BATCH):
-        chosen = [indices[row] for row in rows]
-        waveform, lengths = _on(features.device, prepared.clips.batch(chosen))
-        seen = features(chosen, waveform, lengths)
-        logits[rows] = model.outputs(seen, lengths, "spectrogram").logits.float().cpu()
-    targets = torch.from_numpy(prepared.targets[indices])
-    right = (logits.argmax(1) == targets).double()
-    recalls = [right[targets == label].mean() for label in sorted(set(targets.tolist()))]
-    return {
-        "validation_loss": float(functional.cross_entropy(logits, targets)),
-        "validation_uar": float(torch.stack(recalls).mean()),
-    }

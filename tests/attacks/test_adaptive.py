@@ -115,7 +115,7 @@ def planned(objective: str) -> Plan:
 def test_a_job_is_adaptive_where_the_defense_of_its_source_has_a_loss_of_its_own() -> None:
     plan = planned("adaptive")
     crafted = [job for job in plan.jobs.values() if job.stage == "craft" and "ifgsm" in job.title]
-    objectives = Counter(job.spec["objective"] for job in crafted)
+    objectives = Counter(job.spec.objective for job in crafted)
     # Each of the four victims, and the group; where the two entries ascend the same, there is one job.
     assert objectives == {"cross-entropy": 5, "adaptive": 2}
     attacked = [cell.columns for cell in plan.cells if cell.columns["attack"] == "ifgsm"]

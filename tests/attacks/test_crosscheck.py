@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from jobs import do
 from torch import Tensor, nn
 
 from advser.attacks.auto_pgd import APGD
@@ -24,10 +24,10 @@ from advser.attacks.gradient_sign import FGSM, PGD, IterativeFGSM
 from advser.attacks.square import Square
 from advser.models.base import EmotionModel
 from advser.plan.jobs import prepare_job
-from advser.stages.job import Job, Task
 from advser.stages.prepare import load_prepared, prepare
+from advser.stages.specs import PluginSpec, TrainSpec
 from advser.stages.train import load_model, train
-from advser.store.artefacts import Artefact, Store
+from advser.store.artefacts import Store
 from advser.suite.schema import Suite
 from advser.suite.training import Training
 from advser.threat.model import Norm
@@ -126,27 +126,15 @@ def trained_on_emodb(directory: Path, into: Path) -> tuple[EmotionModel, Tensor,
     )
     store = Store(into)
 
-    def do(stage: Callable[[Task], None], spec: dict, local: dict, **inputs: Artefact) -> Artefact:
-        job = Job(stage.__name__, spec, {role: artefact.folder.name for role, artefact in inputs.items()}, {}, "")
-        with store.create(job.key, job.record()) as folder:
-            stage(Task(spec, inputs, folder, local=local))
-        return store.get(job.key)
-
-    spec = dict(prepare_job(suite, 0, directory).spec)
-    prepared = do(prepare, spec, {"directory": directory})
-    training = Training(iterations=300, learning_rate=1e-3, schedule="cosine", precision="fp32")
-    trained = do(
-        train,
-        {
-            "model": {"name": "cnn4", "params": {"width": 0.25, "frames": 160}},
-            "defense": {"name": "none", "params": {}},
-            "training": training.model_dump(mode="json"),
-            "fold": "fold1",
-            "seed": 0,
-        },
-        {},
-        prepared=prepared,
+    prepared = do(store, prepare, prepare_job(suite, 0, directory).spec, {"directory": directory})
+    spec = TrainSpec(
+        model=PluginSpec(name="cnn4", params={"width": 0.25, "frames": 160}),
+        defense=PluginSpec(name="none", params={}),
+        training=Training(iterations=300, learning_rate=1e-3, schedule="cosine", precision="fp32"),
+        fold="fold1",
+        seed=0,
     )
+    trained = do(store, train, spec, prepared=prepared)
     corpus, model = load_prepared(prepared), load_model(trained, "cpu")
     test = list(corpus.folds["fold1"].test)[::3]
     with torch.no_grad():

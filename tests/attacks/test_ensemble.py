@@ -17,7 +17,7 @@ from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.defenses.smoothing import Smoothing
 from advser.errors import InputError
 from advser.plan.jobs import inner_attacks
-from advser.plugins.parameters import build, parameter, validated
+from advser.plugins.parameters import budget, build, validated
 from advser.plugins.registries import ATTACKS
 from advser.threat.model import Access
 from advser.threat.objectives import cross_entropy, evasion, margin
@@ -116,7 +116,7 @@ class Counting(Attack):
     """Returns the clip, and remembers which clips it was given."""
 
     access: ClassVar[Access] = "white-box"
-    epsilon: float = parameter(about="budget")
+    epsilon: float = budget(about="budget")
     given: ClassVar[list[int]] = []
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -127,7 +127,7 @@ class Counting(Attack):
 class Undone(Attack):
     """Has every clip misread by less than rounding to 16 bits leaves."""
 
-    epsilon: float = parameter(about="budget")
+    epsilon: float = budget(about="budget")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return x + 0.4 / 32768

@@ -541,9 +541,7 @@ def run(plan: Plan, prepare: Job, root: Path) -> Store:
 
 
 def job_of(plan: Plan, stage: str, attack: str) -> Job:
-    (found,) = [
-        job for job in plan.jobs.values() if job.stage == stage and job.spec.get("attack", {}).get("name") == attack
-    ]
+    (found,) = [job for job in plan.jobs.values() if job.stage == stage and job.spec.attack.name == attack]
     return found
 
 

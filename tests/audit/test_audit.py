@@ -518,30 +518,30 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
     ),
     "changed_unheard": (
         Lookup,
-        lambda model, clips: probes.changed_unheard(model, clips, generator()),
+        lambda model, clips: probes.changed_by_inaudible_change(model, clips, generator()),
         lambda share: share > 0.25,
     ),
     "derivative_error beside the clip": (
         OnTheGrid,
-        lambda model, clips: probes.derivative_error(model, clips.beside(model, generator())),
+        lambda model, clips: probes.derivative_error(model, clips.nearby(model, generator())),
         lambda errors: errors.median() > 0.5,
     ),
     "without_gradient anywhere": (Lost, _without_gradient, lambda share: share == 1),
     "changed_unheard in length": (
         Measured,
-        lambda model, clips: probes.changed_unheard(model, clips, generator()),
+        lambda model, clips: probes.changed_by_inaudible_change(model, clips, generator()),
         lambda share: share > 0.25,
     ),
-    "company in a low voice": (Quiet, probes.company, lambda size: size > 1e-3),
+    "company in a low voice": (Quiet, probes.batch_dependence, lambda size: size > 1e-3),
     "standing": (
         Masked,
-        lambda model, clips: probes.standing(model, clips, clips.waveform, 0.5, 10),
+        lambda model, clips: probes.robust_share(model, clips, clips.waveform, 0.5, 10),
         lambda share: share > 0,
     ),
     "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
-    "company": (Peeking, probes.company, lambda size: size > 1e-3),
-    "companions": (Peeking, probes.companions, lambda size: size > 1e-3),
-    "companions of one that draws": (Huddled, probes.companions, lambda size: size > 1e-3),
+    "company": (Peeking, probes.batch_dependence, lambda size: size > 1e-3),
+    "companions": (Peeking, probes.neighbour_dependence, lambda size: size > 1e-3),
+    "companions of one that draws": (Huddled, probes.neighbour_dependence, lambda size: size > 1e-3),
     "probabilities": (Probabilities, probes.probabilities, bool),
     "changed": (Learning, probes.changed_state, bool),
     "changed attribute": (Counting, probes.changed_state, bool),
@@ -574,7 +574,7 @@ def _distance(outputs: Any, labels: Tensor) -> Tensor:
 def test_a_loss_for_attackers_is_asked_for_its_gradient(loss: Loss, lost: float, false: int) -> None:
     made = toys.model(toys.Convolutional).eval()
     clips = batch()
-    knowing = clips.beside(made, generator()).knowing(made, loss, clips.waveform)
+    knowing = clips.nearby(made, generator()).informed(made, loss, clips.waveform)
     assert probes.without_gradient(made, knowing) == lost
     assert (probes.derivative_error(made, knowing) > probes.FALSE).sum() == false
 

@@ -17,7 +17,7 @@ from places import PUBLISHED
 from torch import Tensor
 
 import advser
-from advser.attacks.function import attack_of
+from advser.attacks.function import Declaration, attack_from
 from advser.errors import InputError
 from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
@@ -83,10 +83,11 @@ FILE = '''
 """An attack that is a function."""
 
 import advser
+from advser.plugins import budget
 
 
 @advser.attack("nudge")
-def nudge(target, x, labels, generator, *, epsilon: float, share: float = 1.0):
+def nudge(target, x, labels, generator, *, epsilon: float = budget(), share: float = 1.0):
     """Move a share of ε along the sign of the gradient.
 
     The first line is what lists show.
@@ -146,17 +147,17 @@ def undefined(target: Any, x: Tensor, labels: Tensor, generator: Any, *, epsilon
         (backwards, r"'backwards': got the arguments \(x, target, labels, generator\), expected \(target, x, labels"),
         (bare, "'bare': got the argument 'epsilon=0.1', expected a name with an annotation"),
         (many, r"'many': got the argument '\*\*more"),
-        (shadowing, "'shadowing': got the argument 'access', expected none that attacks have already"),
+        (shadowing, "'shadowing': got the argument 'access', expected a name that no attack has already"),
         (undefined, "'undefined': got an annotation that is not defined: name 'Nowhere'"),
     ],
 )
 def test_a_function_of_another_form_is_refused(function: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        attack_of(function, "white-box", ("waveform",))
+        attack_from(function, Declaration())
 
 
 def test_a_function_may_say_that_it_takes_one_step() -> None:
-    made = [attack_of(backwards_mended, "blind", ("waveform",), single_step=says) for says in (False, True)]
+    made = [attack_from(backwards_mended, Declaration("blind", single_step=says)) for says in (False, True)]
     assert [attack.single_step for attack in made] == [False, True]
 
 
@@ -164,9 +165,9 @@ def test_a_name_that_is_no_name_an_access_and_a_domain_that_are_none_are_refused
     with pytest.raises(InputError, match=r"attack '\.\./mine': got this name, expected small letters"):
         advser.attack("../mine")(many)
     with pytest.raises(InputError, match="access: got 'all', expected white-box"):
-        attack_of(backwards_mended, "all", ("waveform",))  # type: ignore[arg-type]
+        attack_from(backwards_mended, Declaration("all"))
     with pytest.raises(InputError, match="domains: got 'sound', expected waveform, spectrogram"):
-        attack_of(backwards_mended, "blind", ("sound",))  # type: ignore[arg-type]
+        attack_from(backwards_mended, Declaration("blind", ("sound",)))
 
 
 def backwards_mended(target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
@@ -183,6 +184,7 @@ def test_one_figure_can_be_asked_for() -> None:
 
 SCRIPT = '''
 import advser
+from advser.plugins import budget
 from torch import sign as signs
 
 SCALE = 0.5
@@ -193,13 +195,13 @@ def scaled(gradient):
 
 
 @advser.attack
-def half_step(target, x, labels, generator, *, epsilon: float):
+def half_step(target, x, labels, generator, *, epsilon: float = budget()):
     """Nothing yet."""
     return x
 
 
 @advser.attack
-def half_step(target, x, labels, generator, *, epsilon: float):
+def half_step(target, x, labels, generator, *, epsilon: float = budget()):
     """Half of ε along the gradient's sign."""
     return x + epsilon * scaled(target.gradient(x, labels))
 
@@ -250,7 +252,7 @@ def test_a_process_that_a_script_starts_by_itself_loads_the_attack_from_its_file
     (tmp_path / "script.py").write_text("""
 import multiprocessing
 import advser
-from advser.attacks.notebook import cells
+from advser.attacks.notebook import notebook_files
 from advser.plugins.registries import ATTACKS
 from advser.plugins.registry import load_plugin_file
 
@@ -269,7 +271,7 @@ def loaded(files):
 
 if __name__ == "__main__":
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        print(pool.apply(loaded, (cells(),)) == ATTACKS.get("unmoved").__module__)
+        print(pool.apply(loaded, (notebook_files(),)) == ATTACKS.get("unmoved").__module__)
 """)
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,

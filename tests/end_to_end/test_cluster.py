@@ -257,17 +257,18 @@ import os
 import sys
 
 import advser
+from advser.plugins import budget
 
 
 @advser.attack("killer", domains=("waveform",))
-def killer(target, x, labels, generator, *, epsilon: float):
+def killer(target, x, labels, generator, *, epsilon: float = budget()):
     """Ends the process that it runs in."""
     WAY(1)
 '''
 
 
 @pytest.mark.parametrize(
-    ("way", "told"), [("os._exit", "each of 4 workers died under it"), ("sys.exit", "SystemExit: 1 (killer.py:11)")]
+    ("way", "told"), [("os._exit", "each of 4 workers died under it"), ("sys.exit", "SystemExit: 1 (killer.py:12)")]
 )
 def test_a_job_that_ends_its_worker_fails_by_its_name_and_the_others_are_done(way: str, told: str, place: Path) -> None:
     (place / "killer.py").write_text(KILLER.replace("WAY", way))

@@ -21,7 +21,7 @@ from advser.defenses.base import Defense
 from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.tiny import Tiny
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget
 from advser.plugins.registries import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.threat.objectives import cross_entropy
 
@@ -29,7 +29,7 @@ from advser.threat.objectives import cross_entropy
 class Forgetful(Attack):
     """Draws from torch's global generator."""
 
-    epsilon: float = parameter(0.01, about="budget")
+    epsilon: float = budget(0.01, about="budget")
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return x + self.epsilon * torch.randn_like(x)
@@ -38,7 +38,7 @@ class Forgetful(Attack):
 class InPlace(Attack):
     """Overwrites what it is given."""
 
-    epsilon: float = parameter(0.01, about="budget")
+    epsilon: float = budget(0.01, about="budget")
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return x.add_(self.epsilon)
@@ -160,13 +160,6 @@ class Meddling(ModelMetric):
         return torch.zeros(len(labels))
 
 
-class OwnBudget(Forgetful):
-    """Says of its budget what the harness does not ask."""
-
-    def budget(self, domain: Any) -> None:
-        return None
-
-
 class TwoSteps(Forgetful):
     """Takes two steps and says that it takes one."""
 
@@ -237,7 +230,6 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, Infinite, "numbers in the shape of the clips"),
     (contract.attack, Listed, "numbers in the shape of the clips"),
     (contract.attack, Idle, "changes the clips"),
-    (contract.attack, OwnBudget, "the budget is read from epsilon and norm"),
     (contract.attack, TwoSteps, "single_step"),
     (contract.attack, Coarse, "as strong with gradients in bfloat16"),
     (contract.defense, Rooted, "the attacker's loss (adaptive) has a gradient"),
@@ -314,14 +306,14 @@ class Masked(Tiny):
 WEAK = '''
 import advser
 from advser.attacks.base import Attack
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget
 
 
 @advser.attack("weak")
 class Weak(Attack):
     """Hardly moves, and says nothing of where it is from."""
 
-    epsilon: float = parameter(about="budget", unit="full-scale or z")
+    epsilon: float = budget(about="budget", unit="full-scale or z")
 
     def perturb(self, target, x, labels, generator):
         return x + 1e-3 * self.epsilon * target.gradient(x, labels).sign()

@@ -24,14 +24,14 @@ CUT = [
 PLUGIN = '''
 import advser
 from advser.attacks.base import Attack
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget
 
 
 @advser.attack("shift")
 class Shift(Attack):
     """Adds a constant."""
 
-    epsilon: float = parameter(unit="full-scale or z", about="budget", ge=0)
+    epsilon: float = budget(unit="full-scale or z", about="budget", ge=0)
 
     def perturb(self, target, x, labels, generator):
         return {body}

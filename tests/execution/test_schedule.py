@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 from advser.execution.schedule import LONG, Agenda
 from advser.stages import STAGES
 from advser.stages.job import Job, Outcome
+from advser.stages.specs import Spec
+
+
+class Numbered(Spec):
+    number: int
+
+
+SPECS = {stage: type(f"{stage}-spec", (Numbered,), {"stage": stage}) for stage in STAGES}
 
 
 def job(number: int, stage: str = "craft", inputs: Sequence[Job] = ()) -> Job:
-    return Job(stage, {"number": number}, {str(n): one.key for n, one in enumerate(inputs)}, {}, f"job {number}")
+    return Job(SPECS[stage](number=number), {str(n): one.key for n, one in enumerate(inputs)}, {}, f"job {number}")
 
 
 @st.composite

@@ -18,7 +18,7 @@ from advser.attacks.reference import AttackReference
 from advser.errors import InputError
 from advser.metrics.base import ClipMetric
 from advser.metrics.transcribers.sphinx import PocketSphinx
-from advser.plan.added_plugins import with_newcomers
+from advser.plan.added_plugins import with_added_plugins
 from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job
 from advser.plan.planner import NothingSelectedError, make_plan
@@ -27,8 +27,8 @@ from advser.plugins.fingerprint import code_fingerprint
 from advser.plugins.parameters import parameter
 from advser.plugins.registries import ATTACKS, DEFENSES, METRICS, MODELS
 from advser.stages.fingerprints import fingerprints
+from advser.stages.specs import CraftSpec
 from advser.suite.schema import Suite, WorstCase
-from advser.threat.budget import Budget
 
 FGSM = {"name": "fgsm", "params": {"epsilon": 0.06}}
 NOISE = {"name": "noise", "params": {"epsilon": 0.001}}
@@ -50,12 +50,9 @@ class Shift(Attack):
 
 
 class Silent(Shift):
-    """An attack whose budget the harness does not know."""
+    """An attack with a parameter that it does not declare as its budget."""
 
-    eps: float = parameter(0.0005, about="what it calls its budget")
-
-    def budget(self, domain: Any) -> Budget:
-        return Budget("linf", self.eps, "full-scale")
+    eps: float = parameter(0.0005, about="size of the change")
 
 
 class Nested(Attack):
@@ -189,7 +186,7 @@ def test_clean_sound_is_crafted_measured_and_transcribed_once_for_all_models_and
     made = suite(models=["tiny", "cnn4"], attacks=[NOISE], seeds=[0, 1], metrics=["uar", "pesq", "wer"])
     corpus = Corpus({seed: prepare_job(made, seed, None).key for seed in made.seeds}, ("fold1", "fold2"), "en")
     jobs = make_plan(made, corpus, Speech(PocketSphinx(), "pocketsphinx", "", "model"), {}, "cpu").jobs
-    clean = {key for key, job in jobs.items() if job.stage == "craft" and job.spec["attack"]["name"] == "none"}
+    clean = {key for key, job in jobs.items() if job.stage == "craft" and job.spec.attack.name == "none"}
     assert len(clean) == len(corpus.folds)
     for stage, of_noise in {"transcribe": 4, "measure": 4}.items():
         read = [job.inputs["crafted"] for job in jobs.values() if job.stage == stage]
@@ -266,7 +263,7 @@ def test_a_model_without_a_spectrogram_hears_spectrogram_attacks_and_crafts_none
 def test_a_defense_that_hardly_begins_is_told(steps: int, told: str) -> None:
     late = {"name": "vanilla", "params": {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}, "warmup": 50}}
     notes = plan(training={"iterations": steps}, defenses=["none", late]).notes
-    assert [*notes] == ([f"Defense 'vanilla' works in {told} training steps (warmup 50)."] if told else [])
+    assert [*notes] == ([f"Defense 'vanilla' acts in {told} training steps (warmup 50)."] if told else [])
 
 
 CHAIN_RULE = {"name": "chain-rule", "params": {"steps": 1}}
@@ -282,7 +279,7 @@ def test_an_attack_that_needs_a_spectrogram_is_crafted_on_models_that_have_one_a
 @pytest.mark.parametrize(
     ("attack", "needs"),
     [
-        (CHAIN_RULE, r"waveform domain: .*\(models: raw\), expected with a spectrogram and gradients"),
+        (CHAIN_RULE, r"waveform domain: .*\(models: raw\), expected a model with a spectrogram and gradients"),
         ({**FGSM, **IN_FEATURES}, "spectrogram domain: .*with a spectrogram and gradients"),
         ({**NOISE, **IN_FEATURES}, "spectrogram domain: .*with a spectrogram$"),
     ],
@@ -385,7 +382,7 @@ def test_worst_cases_that_come_to_the_same_are_refused_before_anything_runs() ->
 
 
 def test_training_on_a_spectrogram_needs_a_model_that_has_one() -> None:
-    with pytest.raises(InputError, match=r"defense 'vanilla': domain: got 'spectrogram'.*model 'raw'.*waveform"):
+    with pytest.raises(InputError, match=r"defense 'vanilla': domain: got 'spectrogram', expected 'waveform' with model 'raw'"):
         plan(models=["tiny", "raw"], defenses=[VANILLA])
     in_sound = {"name": "vanilla", "params": {"attack": FGSM, "domain": "waveform"}}
     assert len(plan(models=["raw"], defenses=["none", in_sound]).cells) == 2
@@ -457,7 +454,7 @@ def test_a_newcomer_is_exempt_from_the_filter_of_its_own_kind() -> None:
 def test_newcomers_join_where_the_suite_says() -> None:
     waveform = {"domain": "waveform", "epsilon": 0.001}
     spectrogram = {"domain": "spectrogram", "epsilon": 0.06, "delivery": "features", "labels": ["predicted"]}
-    joined = with_newcomers(suite(newcomers=[waveform, {**waveform, "epsilon": 0.01}, spectrogram], attacks=[FGSM]))
+    joined = with_added_plugins(suite(newcomers=[waveform, {**waveform, "epsilon": 0.01}, spectrogram], attacks=[FGSM]))
     assert [entry.title for entry in joined.models] == ["tiny", "raw"]
     assert [entry.title for entry in joined.metrics] == ["uar", "snr", "overwrites"]
     found = [(entry.name, entry.domain[0], entry.labels[0], entry.params) for entry in joined.attacks[1:]]
@@ -477,23 +474,23 @@ def test_newcomers_join_where_the_suite_says() -> None:
 
 def test_newcomers_that_have_no_place_are_refused() -> None:
     with pytest.raises(InputError, match=r"suite 'small' has no 'newcomers' for attack 'decisions'"):
-        with_newcomers(suite())
+        with_added_plugins(suite())
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attacks": [FGSM, FGSM]}, r"attacks: found fgsm .*0.06.* waveform audio true twice"),
+        ({"attacks": [FGSM, FGSM]}, r"attacks: got fgsm .*0.06.* waveform audio true twice"),
         ({"attacks": [{**FGSM, "params": {"epsilon": [0.06, 0.06]}}]}, "fgsm .*twice"),
         ({"attacks": [{**FGSM, "labels": ["true", "true"]}]}, "fgsm .*twice"),
         ({"attacks": [{**FGSM, "domain": ["waveform", "waveform"]}]}, "fgsm .*twice"),
         ({"attacks": [{**FGSM, "domain": ["spectrogram"], "delivery": ["audio", "audio"]}]}, "fgsm .*twice"),
         ({"attacks": [{**FGSM, "params": {"epsilon": []}}]}, r"attack 'fgsm': epsilon: got \[\]"),
-        ({"attacks": [{"name": "decisions", "params": {"epsilon": 1}, "labels": ["soft"]}]}, "labels: found soft"),
+        ({"attacks": [{"name": "decisions", "params": {"epsilon": 1}, "labels": ["soft"]}]}, "labels: got soft"),
         ({"attacks": [{**FGSM, "name": "fgms"}]}, "unknown attack 'fgms'; did you mean 'fgsm'"),
         (
             {"attacks": [{"name": "external", "params": {"folder": "x"}, "labels": ["true", "predicted"]}]},
-            "attack 'external': labels: got true, predicted, expected for what was made elsewhere: true",
+            "attack 'external': labels: got true, predicted, expected true for examples from files",
         ),
         ({"folds": ["fold4"]}, "folds: got 'fold4', expected fold1, fold2, fold3"),
         ({"metrics": ["uar", "overwrites"]}, "metric 'overwrites': got the name or column 'loss'"),
@@ -569,7 +566,7 @@ def test_gradients_are_in_bfloat16_where_the_suite_the_attack_and_the_processor_
 ) -> None:
     monkeypatch.setattr("advser.models.precision.computes_in_bf16", lambda device: native)
     made = plan(attack_precision=wanted, attacks=[{**FGSM, "name": attack}], folds=["fold1"])
-    found = {job.spec["attack"]["name"]: job.spec["precision"] for job in made.jobs.values() if job.stage == "craft"}
+    found = {job.spec.attack.name: job.spec.precision for job in made.jobs.values() if job.stage == "craft"}
     assert found == {"none": "fp32", attack: precision}
 
 
@@ -578,7 +575,7 @@ def test_the_code_of_every_attack_involved_is_in_the_key() -> None:
     defenses = [{"name": "vanilla", "params": {"attack": nested}}]
     made = plan(defenses=defenses, attacks=[{**nested, "domain": ["waveform"]}], folds=["fold1"])
     (train,) = [job for job in made.jobs.values() if job.stage == "train"]
-    craft = next(job for job in made.jobs.values() if job.spec.get("attack", {}).get("name") == "nested")
+    craft = next(job for job in made.jobs.values() if job.stage == "craft" and job.spec.attack.name == "nested")
     for job in (train, craft):
         assert job.code["attacks:fgsm"] == code_fingerprint("advser.attacks.gradient_sign")
         assert "attacks:nested" in job.code
@@ -587,9 +584,7 @@ def test_the_code_of_every_attack_involved_is_in_the_key() -> None:
 def examined(made: Plan) -> Counter[tuple[str, str]]:
     """Attack and metric of the jobs that ask a victim."""
     titles = {key: cell.columns["attack"] for cell in made.cells for key in cell.folds[0].examined.values()}
-    return Counter(
-        (titles[key], job.spec["metric"]["name"]) for key, job in made.jobs.items() if job.stage == "examine"
-    )
+    return Counter((titles[key], job.spec.metric.name) for key, job in made.jobs.items() if job.stage == "examine")
 
 
 def test_a_victim_is_asked_only_where_the_answer_has_a_meaning() -> None:
@@ -613,7 +608,8 @@ def test_the_packages_of_every_plugin_involved_are_in_the_key(monkeypatch: pytes
     found: dict[str, set[str]] = {}
     for job in made.jobs.values():
         packages = {name.removeprefix("package:") for name in job.code if name.startswith("package:")}
-        found.setdefault(f"{job.stage} {job.spec.get('attack', {}).get('name', '')}".strip(), set()).update(packages)
+        attack = f" {job.spec.attack.name}" if isinstance(job.spec, CraftSpec) else ""
+        found.setdefault(job.stage + attack, set()).update(packages)
     assert {"jinja2", "typer"} <= found["craft nested"]
     assert "pooch" in found["learn generator"] & found["craft generator"]
     assert {"rich", "typer"} <= found["train"]

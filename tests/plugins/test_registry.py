@@ -231,7 +231,7 @@ print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datas
         "advser.plugins.registry",
     ]
     # What source files consist of is written by the first process, and read by the next.
-    assert found == [[*needed, "advser.store", "advser.store.artefacts"], needed]
+    assert found == [[*needed, "advser.store", "advser.store.files"], needed]
 
 
 def test_a_plugin_file_registers_what_it_defines(plugin_file: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jobs import craft_spec, do, train_spec
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,13 +20,13 @@ from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.models.frontends import LogMel
 from advser.plan.jobs import prepare_job
-from advser.plugins.parameters import parameter
+from advser.plugins.parameters import budget
 from advser.plugins.registries import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
-from advser.stages.job import Job, Task
 from advser.stages.judge import LOGITS, examine, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
 from advser.stages.probe import FINDINGS, probe
+from advser.stages.specs import ExamineSpec, PluginSpec, PredictSpec, ProbeSpec, TrainSpec
 from advser.stages.train import load_model, train
 from advser.store.artefacts import Artefact, Store
 from advser.suite.loading import load
@@ -34,7 +35,7 @@ from advser.suite.loading import load
 class Returns(Attack):
     """Base of the misbehaving attacks below."""
 
-    epsilon: float = parameter(0.001, unit="full-scale", about="budget", ge=0)
+    epsilon: float = budget(0.001, unit="full-scale", about="budget", ge=0)
 
     def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         raise NotImplementedError
@@ -114,10 +115,7 @@ class InPlace(Returns):
 
 
 class OwnBudget(TooLarge):
-    """Overrides what the harness could ask it about its own budget."""
-
-    def budget(self, domain):
-        return None
+    """Overrides the projection that the harness could use."""
 
     def project(self, perturbed, x, domain):
         return perturbed
@@ -161,50 +159,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"))
 
 
-def do(store: Store, stage, spec: dict, **inputs: Artefact) -> Artefact:
-    """Run a stage under a key of its spec, and return the artefact."""
-    keys = {role: artefact.folder.name for role, artefact in inputs.items()}
-    job = Job(stage.__name__, spec, keys, {}, "test")
-    if job.key not in store:
-        with store.create(job.key, job.record()) as folder:
-            stage(Task(spec, inputs, folder))
-    return store.get(job.key)
-
-
 @pytest.fixture(scope="module")
 def prepared(store: Store) -> Artefact:
-    return do(store, prepare, dict(prepare_job(load("demo"), 0, None).spec))
-
-
-def to_train(defense: str, params: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]:
-    """The spec of a training of the smallest model on the first fold."""
-    return {
-        "model": {"name": "tiny", "params": {}},
-        "defense": {"name": defense, "params": params or {}},
-        "training": {"precision": "fp32", **training},
-        "fold": "fold1",
-        "seed": 0,
-    }
+    return do(store, prepare, prepare_job(load("demo"), 0, None).spec)
 
 
 @pytest.fixture(scope="module")
 def trained(store: Store, prepared: Artefact) -> Artefact:
-    spec = to_train("none", iterations=60, batch_size=16, learning_rate=2e-3)
+    spec = train_spec("none", iterations=60, batch_size=16, learning_rate=2e-3)
     return do(store, train, spec, prepared=prepared)
 
 
 def crafted(store: Store, prepared: Artefact, trained: Artefact | None, name: str, **changes) -> Artefact:
     """Craft with one attack; ``changes`` go to the spec, ``params`` to the attack."""
-    params = changes.pop("params", {})
-    spec = {
-        "attack": {"name": name, "params": params},
-        "domain": "waveform",
-        "labels": "true",
-        "objective": "cross-entropy",
-        "precision": "fp32",
-        "batch_size": 16,
-    }
-    spec |= {"fold": "fold1", "seed": 0, **changes}
+    spec = craft_spec(name, changes.pop("params", {}), changes.pop("domain", "waveform"), **changes)
     inputs = {"prepared": prepared} | ({"source": trained} if trained else {})
     return do(store, craft, spec, **inputs)
 
@@ -287,7 +255,7 @@ def test_the_same_job_gives_the_same_artefact(labels, domain, store, prepared, t
 
 def test_stored_sound_is_judged_as_the_model_hears_it(store: Store, prepared: Artefact, trained: Artefact) -> None:
     made = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
-    spec = {"delivery": "audio", "batch_size": 16, "fold": "fold1"}
+    spec = PredictSpec(delivery="audio", batch_size=16, fold="fold1")
     judged = do(store, predict, spec, prepared=prepared, crafted=made, victim=trained)
     logits = load_file(judged.path(LOGITS))["logits"]
     model = load_model(trained, "cpu")
@@ -300,7 +268,7 @@ def test_stored_sound_is_judged_as_the_model_hears_it(store: Store, prepared: Ar
 def test_features_are_judged_as_they_were_crafted(store: Store, prepared: Artefact, trained: Artefact) -> None:
     made = crafted(store, prepared, trained, "fgsm", params={"epsilon": 0.06}, domain="spectrogram")
     features = load_file(made.path(FEATURES))["features"]
-    spec = {"delivery": "features", "batch_size": 16, "fold": "fold1"}
+    spec = PredictSpec(delivery="features", batch_size=16, fold="fold1")
     judged = do(store, predict, spec, prepared=prepared, crafted=made, victim=trained)
     model = load_model(trained, "cpu")
     clean = clean_clips(prepared)
@@ -312,29 +280,30 @@ def test_features_are_judged_as_they_were_crafted(store: Store, prepared: Artefa
 
 
 def test_training_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(prepared, trained, tmp_path) -> None:
-    spec = trained.manifest["job"]["spec"]
+    spec = TrainSpec.model_validate(trained.manifest["job"]["spec"])
     state = torch.get_rng_state()
     again = do(Store(tmp_path), train, spec, prepared=prepared)
     assert torch.equal(state, torch.get_rng_state())
     assert again.path("weights.safetensors").read_bytes() == trained.path("weights.safetensors").read_bytes()
-    other = do(Store(tmp_path), train, {**spec, "seed": 1}, prepared=prepared)
+    other = do(Store(tmp_path), train, spec.model_copy(update={"seed": 1}), prepared=prepared)
     assert other.path("weights.safetensors").read_bytes() != trained.path("weights.safetensors").read_bytes()
 
 
 def test_a_victim_that_draws_at_random_is_attacked_judged_and_certified_the_same_at_every_run(
     prepared, tmp_path
 ) -> None:
-    spec = to_train("smoothing", {"sigma": 0.01, "draws": 2}, iterations=20, batch_size=8)
-    common = {"fold": "fold1", "batch_size": 16}
-    certify = {"name": "certified-radius", "params": {"draws": 5, "selection": 2}}
+    spec = train_spec("smoothing", {"sigma": 0.01, "draws": 2}, iterations=20, batch_size=8)
+    prediction = PredictSpec(delivery="audio", batch_size=16, fold="fold1")
+    certify = PluginSpec(name="certified-radius", params={"draws": 5, "selection": 2})
+    certification = ExamineSpec(metric=certify, batch_size=16, fold="fold1")
     written = []
     for number in range(2):
         torch.manual_seed(number)
         store = Store(tmp_path / str(number))
         victim = do(store, train, spec, prepared=prepared)
         made = crafted(store, prepared, victim, "ifgsm", params={"epsilon": 0.001, "steps": 2}, labels="predicted")
-        judged = do(store, predict, {**common, "delivery": "audio"}, prepared=prepared, crafted=made, victim=victim)
-        found = do(store, examine, {**common, "metric": certify}, prepared=prepared, crafted=made, victim=victim)
+        judged = do(store, predict, prediction, prepared=prepared, crafted=made, victim=victim)
+        found = do(store, examine, certification, prepared=prepared, crafted=made, victim=victim)
         places = (made.path(AUDIO), judged.path(LOGITS), found.path("values.json"))
         written.append([place.read_bytes() for place in places])
     assert written[0] == written[1]
@@ -363,7 +332,7 @@ def test_a_batch_that_is_too_long_reads_as_any_other(prepared: Artefact, request
 def test_clips_too_long_for_a_batch_are_analysed_apart_with_the_same_result(
     prepared: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    spec = to_train("none", iterations=3, batch_size=8)
+    spec = train_spec("none", iterations=3, batch_size=8)
     whole = do(Store(tmp_path / "whole"), train, spec, prepared=prepared)
     request.getfixturevalue("little_room")
     analyse, sizes = LogMel.analyse, []
@@ -383,7 +352,7 @@ def test_clips_too_long_for_a_batch_are_analysed_apart_with_the_same_result(
 def test_a_model_is_probed_with_clips_that_are_not_too_long(
     prepared: Artefact, trained: Artefact, tmp_path: Path, little_room: None
 ) -> None:
-    found = do(Store(tmp_path), probe, {"fold": "fold1", "fit_on": "train"}, prepared=prepared, victim=trained)
+    found = do(Store(tmp_path), probe, ProbeSpec(fold="fold1", fit_on="train"), prepared=prepared, victim=trained)
     assert found.json(FINDINGS)
 
 
@@ -400,7 +369,7 @@ class Remembers(Undefended):
 
 
 def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wants(prepared, tmp_path) -> None:
-    spec = to_train("test-remembers", iterations=7, batch_size=8)
+    spec = train_spec("test-remembers", iterations=7, batch_size=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEFENSES._decorated, "test-remembers", Remembers)
         do(Store(tmp_path), train, spec, prepared=prepared)
@@ -422,7 +391,7 @@ def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wan
     ids=lambda value: "-".join(map(str, value.values())),
 )
 def test_every_way_of_training_ends_with_finite_weights(training, prepared, tmp_path) -> None:
-    spec = to_train(
+    spec = train_spec(
         "vanilla",
         {"attack": {"name": "fgsm", "params": {"epsilon": 0.06}}},
         iterations=4,

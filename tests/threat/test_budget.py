@@ -115,7 +115,7 @@ def test_one_pcm_step_above_a_waveform_budget_is_seen() -> None:
 
 @pytest.mark.parametrize("epsilon", [-0.1, float("nan")])
 def test_a_budget_below_0_is_refused(epsilon: float) -> None:
-    with pytest.raises(ValueError, match=r"epsilon: got .* allowed: a number of at least 0"):
+    with pytest.raises(ValueError, match=r"epsilon: got .* expected a number of at least 0"):
         Budget("linf", epsilon, "z")
 
 

@@ -1,0 +1,96 @@
+"""From a suite's entries to configurations: each attack with one choice of parameters, domain and labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from advser.attacks.base import Attack
+from advser.errors import InputError
+from advser.metrics.base import ClipMetric
+from advser.models.terms import Domain
+from advser.plan.cells import Configuration
+from advser.plugins.parameters import build, plain, takes_sequence
+from advser.plugins.registries import ATTACKS, METRICS
+from advser.results.schema import EXAMPLES_SCHEMA
+from advser.suite.schema import AttackEntry, PluginEntry
+from advser.threat.model import Labels
+
+
+def configurations(entry: AttackEntry, clips: Mapping[str, int]) -> list[Configuration]:
+    """Return the configurations of an entry.
+
+    Args:
+        entry: the suite's entry.
+        clips: the name of each clip of the corpus, with its number of samples at 16 kHz.
+
+    Raises:
+        InputError: if the attack does not run as the entry says.
+    """
+    plugin = ATTACKS.get(entry.name)
+    where = f"attack '{entry.title}'"
+    _check_labels(entry, plugin, where)
+    labels: Sequence[Labels] = ["none"] if plugin.access == "blind" else entry.labels
+    rows = []
+    for domain in entry.domain:
+        if domain not in plugin.domains:
+            raise InputError(f"{where}: domain: got {domain}, expected {', '.join(plugin.domains)}")
+        for params, given in itertools.product(_grid(entry.params, plugin, where), labels):
+            attack = build(plugin, params, where)
+            rows.append(_configuration(entry, attack, domain, given, clips))
+    return rows
+
+
+def _check_labels(entry: AttackEntry, plugin: type[Attack], where: str) -> None:
+    if plugin.access == "decisions" and "soft" in entry.labels:
+        raise InputError(f"{where}: labels: got soft, expected true or predicted with access '{plugin.access}'")
+    if plugin.places and entry.labels != ["true"]:
+        raise InputError(f"{where}: labels: got {', '.join(entry.labels)}, expected true for examples from files")
+
+
+def _grid(params: Mapping[str, Any], plugin: type[Attack], where: str) -> Iterator[dict[str, Any]]:
+    """Yield one choice of parameters per combination of the listed values; a sequence parameter's list is one value."""
+    spread = {
+        name: value if isinstance(value, list) and not takes_sequence(plugin, name) else [value]
+        for name, value in params.items()
+    }
+    if empty := [name for name, values in spread.items() if not values]:
+        raise InputError(f"{where}: {empty[0]}: got [], expected at least one value")
+    for values in itertools.product(*spread.values()):
+        yield dict(zip(spread, values, strict=True))
+
+
+def _configuration(
+    entry: AttackEntry, attack: Attack, domain: Domain, labels: Labels, clips: Mapping[str, int]
+) -> Configuration:
+    try:
+        budget, reading = attack.budget(domain), attack.reads(clips)
+    except InputError as error:
+        raise InputError(f"attack '{entry.title}': {error}") from None
+    params = plain(attack)
+    local = {name: value for name, value in params.items() if name in attack.places}
+    shared = {name: value for name, value in params.items() if name not in attack.places}
+    return Configuration(entry, attack, shared, domain, labels, budget, local, reading)
+
+
+def check_distinct(rows: Sequence[Configuration]) -> None:
+    """Raise InputError if two configurations would be judged in the same cell."""
+    places = set()
+    for row in rows:
+        for delivery in row.deliveries:
+            place = (row.entry.title, row.text, row.domain, delivery, row.labels)
+            if place in places:
+                raise InputError(f"attacks: got {' '.join(place)} twice, expected once (a label tells two apart)")
+            places.add(place)
+
+
+def check_metric(entry: PluginEntry) -> None:
+    """Raise InputError if a metric's parameters are wrong, or it would overwrite a column of the examples table."""
+    metric = build(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
+    taken = {entry.title, metric.column} & {*EXAMPLES_SCHEMA.names} if isinstance(metric, ClipMetric) else ()
+    if taken:
+        raise InputError(
+            f"metric '{entry.title}': got the name or column '{min(taken)}', expected any that is no "
+            f"column of the examples table ({', '.join(EXAMPLES_SCHEMA.names)})"
+        )

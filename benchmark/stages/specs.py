@@ -1,0 +1,229 @@
+"""What decides the result of each stage's jobs: one frozen, typed specification per stage.
+
+A specification is plain data. It travels to workers, into the artefact's manifest and into the job's key, and seeds are
+derived from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from advser.models.terms import Domain, Precision
+from advser.store.digests import seed_from
+from advser.suite.training import Training
+from advser.threat.budget import Budget
+from advser.threat.model import Delivery, Labels
+
+# Specifications are in every job's key as data.
+__affects_results__ = False
+
+
+class Spec(BaseModel):
+    """Base of specifications.
+
+    Attributes:
+        stage: name of the stage, a key of `advser.stages.STAGES`.
+        unseeded: fields that seeds do not depend on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    stage: ClassVar[str]
+    unseeded: ClassVar[frozenset[str]] = frozenset()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the specification as plain JSON data."""
+        return self.model_dump(mode="json")
+
+    def seed_for(self, *further: Any) -> int:
+        """Return a seed (60 bits) for what a job draws; ``further`` is plain JSON data, such as a batch's number."""
+        data = {name: value for name, value in self.plain().items() if name not in self.unseeded}
+        return seed_from([data, *further] if further else data)
+
+
+def _drop_empty_contents(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != "contents" or value}
+
+
+class PluginSpec(BaseModel):
+    """A plugin by its name and its complete parameters.
+
+    Attributes:
+        name: in its registry.
+        params: as plain JSON data.
+        contents: digest of the files that decide what the plugin computes; empty without files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    params: dict[str, Any]
+    contents: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_contents(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _drop_empty_contents(handler(self))
+
+
+class PrepareSpec(Spec):
+    """Of a prepared corpus.
+
+    Attributes:
+        corpus: the corpus.
+        digest: of the corpus' files.
+        task: what clips are labelled by.
+        classes: the classes that are kept; None: all.
+        protocol: how folds are made.
+        seed: of the protocol; 0 for protocols that draw nothing.
+    """
+
+    stage: ClassVar[str] = "prepare"
+
+    corpus: PluginSpec
+    digest: str
+    task: str
+    classes: list[str] | None
+    protocol: str
+    seed: int
+
+
+class TrainSpec(Spec):
+    """Of a trained model.
+
+    Attributes:
+        model, defense: the plugins.
+        training: how the model is trained; its precision is settled.
+        fold: name of the fold.
+        seed: of initial weights, order of clips, and what the defense draws.
+        device: type of the torch device.
+    """
+
+    stage: ClassVar[str] = "train"
+
+    model: PluginSpec
+    defense: PluginSpec
+    training: Training
+    fold: str
+    seed: int
+    device: str = "cpu"
+
+
+class CraftSpec(Spec):
+    """Of perturbed clips.
+
+    Attributes:
+        attack: the attack.
+        domain: what it perturbs.
+        labels: the labels that it is given.
+        objective: the loss that it ascends: a key of `advser.threat.objectives.OBJECTIVES`, or ``adaptive``.
+        precision: of its gradients.
+        budget: the bound that the harness enforces; None without one.
+        batch_size: clips per batch.
+        fold: name of the fold.
+        seed: of what the attack draws.
+        device: type of the torch device.
+        contents: digest of the files that the attack reads; empty without any.
+    """
+
+    stage: ClassVar[str] = "craft"
+    unseeded: ClassVar[frozenset[str]] = frozenset({"budget"})
+
+    attack: PluginSpec
+    domain: Domain
+    labels: Labels
+    objective: str
+    precision: Precision
+    budget: Budget | None
+    batch_size: int
+    fold: str
+    seed: int
+    device: str = "cpu"
+    contents: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_contents(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _drop_empty_contents(handler(self))
+
+
+class LearnSpec(CraftSpec):
+    """Of the trained network of a `LearnedAttack`."""
+
+    stage: ClassVar[str] = "learn"
+
+
+class PredictSpec(Spec):
+    """Of a victim's logits.
+
+    Attributes:
+        delivery: whether the victim classifies the stored sound or the stored features.
+        batch_size: clips per batch.
+        fold: name of the fold.
+        device: type of the torch device.
+    """
+
+    stage: ClassVar[str] = "predict"
+
+    delivery: Delivery
+    batch_size: int
+    fold: str
+    device: str = "cpu"
+
+
+class MeasureSpec(Spec):
+    """Of a metric that compares perturbed with clean sound: the metric, and the name of the fold."""
+
+    stage: ClassVar[str] = "measure"
+
+    metric: PluginSpec
+    fold: str
+
+
+class TranscribeSpec(Spec):
+    """Of transcripts.
+
+    Attributes:
+        transcriber: the recogniser.
+        model: the recogniser's fingerprint.
+        language: ISO 639-1.
+        fold: name of the fold.
+    """
+
+    stage: ClassVar[str] = "transcribe"
+
+    transcriber: PluginSpec
+    model: str
+    language: str
+    fold: str
+
+
+class ExamineSpec(Spec):
+    """Of a metric that needs the victim: the metric, clips per batch, name of the fold, type of the torch device."""
+
+    stage: ClassVar[str] = "examine"
+
+    metric: PluginSpec
+    batch_size: int
+    fold: str
+    device: str = "cpu"
+
+
+class ProbeSpec(Spec):
+    """Of the probes of a trained model: name of the fold, the clips it was fitted on, type of the torch device."""
+
+    stage: ClassVar[str] = "probe"
+
+    fold: str
+    fit_on: str
+    device: str = "cpu"
+
+
+class TrainedModel(BaseModel):
+    """What stored weights belong to: the plugins that made them, and the number of classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: PluginSpec
+    defense: PluginSpec
+    classes: int

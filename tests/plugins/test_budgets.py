@@ -1,0 +1,105 @@
+"""Declared budgets: the harness reads them from what an attack declares, whatever the fields are called."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from torch import Tensor
+
+from advser.attacks.function import Declaration, attack_from
+from advser.errors import InputError
+from advser.plugins import Attack, Budget, budget, budget_norm, parameter
+from advser.plugins.parameters import field_with_role, takes_sequence
+from advser.plugins.registries import ATTACKS
+from advser.threat.model import Norm
+
+
+class Named(Attack):
+    """Names its budget and norm as it likes."""
+
+    radius: float = budget(0.1, about="size")
+    ball: Norm = budget_norm(about="norm of the size")
+    epsilon: float = parameter(5.0, about="not a budget")
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x
+
+
+class Euclidean(Attack):
+    """Has a budget in one norm."""
+
+    radius: float | None = budget(None, norm="l2")
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x
+
+
+class Undeclared(Attack):
+    """Calls a parameter epsilon, and declares no budget."""
+
+    epsilon: float = parameter(0.1, about="size")
+
+    def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (Named(), Budget("linf", 0.1, "full-scale")),
+        (Named(radius=0.3, ball="relative-l2"), Budget("relative-l2", 0.3, "clip")),
+        (Euclidean(radius=2.0), Budget("l2", 2.0, "full-scale")),
+        (Euclidean(), None),
+        (Undeclared(), None),
+    ],
+)
+def test_a_budget_is_the_declared_parameter_in_the_declared_norm(attack: Attack, expected: Budget | None) -> None:
+    assert attack.budget("waveform") == expected
+
+
+def test_a_norm_without_meaning_in_the_domain_is_refused() -> None:
+    with pytest.raises(InputError, match="norm: got 'relative-l2', expected in the domain spectrogram: linf, l2"):
+        Named(ball="relative-l2").budget("spectrogram")
+
+
+def test_an_attack_cannot_override_its_budget() -> None:
+    with pytest.raises(InputError, match="attack class 'Mine': got a method 'budget', expected none"):
+
+        class Mine(Named):
+            def budget(self, domain: Any) -> None:  # type: ignore[override,misc]
+                return None
+
+
+def test_a_function_declares_its_budget_as_a_default() -> None:
+    def shift(
+        target: Any, x: Tensor, labels: Tensor, generator: Any, *, size: float = budget(about="size"), rate: float = 0.5
+    ) -> Tensor:
+        return x + rate * size
+
+    attack = attack_from(shift, Declaration(access="blind"))(size=0.2)
+    assert attack.budget("waveform") == Budget("linf", 0.2, "full-scale")
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_shipped_attack_is_blind_bounded_or_says_that_it_is_unbounded(name: str) -> None:
+    attack = ATTACKS.get(name)
+    bounded = field_with_role(attack, "budget") is not None
+    assert bounded or attack.access == "blind" or attack.unbounded
+    assert not (bounded and attack.unbounded)
+
+
+class Sequences(Undeclared):
+    """Has parameters of all kinds."""
+
+    numbers: tuple[float, ...] = parameter((), about="several")
+    names: list[str] | None = parameter(None, about="several or none")
+    listed: str = parameter("", about="a text that is called a list")
+    sequence_length: ClassVar[int] = 3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("numbers", True), ("names", True), ("listed", False), ("epsilon", False), ("none", False)]
+)
+def test_a_sequence_parameter_is_known_by_its_type(name: str, expected: bool) -> None:
+    assert takes_sequence(Sequences, name) is expected
