@@ -95,7 +95,7 @@ class ChainRule(Attack):
         frontend = target.frontend
         if not isinstance(frontend, MelFrontEnd):
             found = type(frontend).__name__
-            raise AccessError(f"chain-rule, variant 'published': front end is '{found}', needed: one of mel bands")
+            raise AccessError(f"chain-rule, variant 'published': front end is '{found}', expected mel bands")
         window, hop = (round(length * SAMPLE_RATE / frontend.rate) for length in (frontend.n_fft, frontend.hop))
         distance = frontend.hop / frontend.rate
         places = frontend.positions(x, target.lengths).clamp_max(x.shape[1] - 1)

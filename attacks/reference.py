@@ -55,7 +55,7 @@ class AttackReference(BaseModel):
         """
         attack = self.build()
         if domain not in attack.domains:
-            raise InputError(f"found attack '{self.name}', expected in the domain {domain}: those that run there")
+            raise InputError(f"attack '{self.name}': domain: got {domain}, expected {', '.join(attack.domains)}")
         return attack
 
 

@@ -1,4 +1,4 @@
-"""The libraries that AdvSER's extras install: which one brings what, and what to say where one is missing."""
+"""AdvSER's extras: which extra installs a distribution, and the error for a missing one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __affects_results__ = False
 
 
 def extra_of(distribution: str) -> str:
-    """Return the first of AdvSER's extras that installs a distribution; empty if none does."""
+    """Return the first of AdvSER's extras that installs a distribution; empty if there is none."""
     for requirement in requires("advser") or []:
         extra = re.fullmatch(rf"{re.escape(distribution)}(?![\w.-]).*\bextra == ['\"]([\w-]+)['\"].*", requirement)
         if extra is not None:
@@ -20,11 +20,11 @@ def extra_of(distribution: str) -> str:
 
 
 def not_installed(whose: str, distribution: str) -> InputError:
-    """Return the error for what needs a distribution that is not installed, with the command that installs it.
+    """Return the error for a distribution that is not installed, with the command that installs it.
 
     Args:
-        whose: what needs it, as the error begins, such as ``model 'pretrained'``.
-        distribution: its name as pip knows it.
+        whose: the part that needs it, such as ``model 'pretrained'``.
+        distribution: its name for pip.
     """
     extra = extra_of(distribution)
     remedy = f"pip install '.[{extra}]' (in AdvSER's source folder)" if extra else f"pip install '{distribution}'"

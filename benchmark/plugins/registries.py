@@ -1,4 +1,4 @@
-"""The six registries, one a kind of plugin. Importing this module imports no plugin."""
+"""The six registries, one per kind of plugin. Importing this module imports no plugin."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ REGISTRIES: Final[dict[str, Registry[Any]]] = {
 }
 
 BY_KIND: Final[dict[str, Registry[Any]]] = {registry.kind: registry for registry in REGISTRIES.values()}
-"""The same by the singular: ``attack`` → the attacks."""
+"""Kind in the singular → registry: ``attack`` → the attacks."""
 
 
 def load_plugin_files(paths: Iterable[Path]) -> None:
     """Import plugin files (`advser.plugins.registry.load_plugin_file`).
 
     Raises:
-        InputError: also if one registers nothing that is defined in it or beside it.
+        InputError: if a file cannot be imported, or registers no plugin that is defined in it or beside it.
     """
     for path in paths:
         if not plugin_names(load_plugin_file(path), REGISTRIES.values()):
             raise InputError(
-                f"plugin file {path}: got no plugin that is defined in it or beside it, "
-                "expected a class or function under a decorator (@advser.attack)"
+                f"plugin file {path}: got no plugin defined in it or beside it, "
+                "expected a class or function under a decorator such as @advser.attack"
             )

@@ -1,7 +1,7 @@
 """Registries of plugins: by decorator, by entry point, or from a file named on the command line.
 
-A registry knows the names of its plugins without importing them, so that listing stays quick; the class is
-imported when it is asked for.
+A registry knows the names of its plugins without importing them, so that listing stays quick. It imports a class when
+the class is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_origin
 
 from advser.errors import InputError, did_you_mean, nearest, one_line
 from advser.plugins.fingerprint import PLUGIN_PREFIX, closure, code_fingerprint, imported_distributions, source_file
@@ -31,12 +31,12 @@ __affects_results__ = False
 T = TypeVar("T")
 
 NAME = "[a-z0-9][a-z0-9._-]*"
-"""What a plugin may be called: suites, command lines and names of files hold it."""
+"""The names that a plugin may have: they occur in suites, command lines and file names."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plugin comes from: its module and class, the source file, and the line of the class."""
+    """The source of a plugin: its module and class, the file, the line of the class, and the docstring's first line."""
 
     module: str
     qualname: str
@@ -52,9 +52,9 @@ class Registry(Generic[T]):
     """Named plugins of one kind.
 
     Args:
-        kind: what a plugin is called in messages, in the singular (``"attack"``).
-        group: the entry-point group that installed distributions announce plugins under.
-        base: the class that every plugin derives from, as ``module:class``; None if any class will do.
+        kind: the kind of plugin in messages, in the singular (``"attack"``).
+        group: the entry-point group of plugins in installed distributions.
+        base: the class that every plugin derives from, as ``module:class``; None: any class.
     """
 
     def __init__(self, kind: str, group: str, base: str | None = None) -> None:
@@ -68,8 +68,8 @@ class Registry(Generic[T]):
         """Return a class decorator that adds the class under ``name``.
 
         Raises:
-            InputError: if the name is taken by another class, or the class does not derive from the base or leaves out
-                what the base wants to be told.
+            InputError: if the name is taken by another class, or the class does not derive from the base or lacks a
+                method or class variable that the base declares.
         """
 
         def add(plugin: type[T]) -> type[T]:
@@ -83,9 +83,9 @@ class Registry(Generic[T]):
         return add
 
     def refuse_name(self, name: str) -> None:
-        """Raise InputError if a plugin cannot be called so."""
+        """Raise InputError if a plugin cannot have this name."""
         if not re.fullmatch(NAME, name):
-            raise InputError(f"{self.kind} '{name}': got this name, expected small letters, digits and . _ -")
+            raise InputError(f"{self.kind} '{name}': got this name, expected lower-case letters, digits and . _ -")
 
     def _refuse_stranger(self, name: str, plugin: object) -> None:
         # By name, since importing the base would import torch.
@@ -95,15 +95,14 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} '{name}': got {plugin!r}, expected a class derived from {wanted}")
 
     def _refuse_incomplete(self, name: str, plugin: type[Any]) -> None:
-        """Refuse a class without a method that it must have, or a class variable that a base gives no value."""
-        if lacking := sorted(getattr(plugin, "__abstractmethods__", ())):
-            near = nearest(lacking[0], vars(plugin))
-            found = f"'{near}'" if near else "none"
-            raise InputError(f"{self.kind} '{name}': got {found}, expected a method '{lacking[0]}'")
-        for base in plugin.__mro__:
-            for variable, hint in inspect.get_annotations(base).items():
-                if "ClassVar" in str(hint) and not hasattr(plugin, variable):
-                    raise InputError(f"{self.kind} '{name}': got no {variable}, expected a class variable {variable}")
+        """Raise InputError if a class lacks an abstract method, or a class variable that its bases declare."""
+        if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+            near = nearest(missing[0], vars(plugin))
+            got = f"'{near}'" if near else "none"
+            raise InputError(f"{self.kind} '{name}': got {got}, expected a method '{missing[0]}'")
+        for variable in _class_variables(plugin):
+            if not hasattr(plugin, variable):
+                raise InputError(f"{self.kind} '{name}': got no {variable}, expected a class variable {variable}")
 
     def _refuse_duplicate(self, name: str, plugin: type[T]) -> None:
         here = _address(plugin)
@@ -123,19 +122,19 @@ class Registry(Generic[T]):
         return name in self._decorated or name in self._announced()
 
     def withdraw(self, name: str) -> None:
-        """Forget a plugin that was added by decorator, for another one to take its name."""
+        """Remove a plugin that was added by decorator, so that its name is free."""
         del self._decorated[name]
 
     def decorated(self) -> tuple[str, ...]:
-        """The names that were added by decorator in this process, in order of registration."""
+        """Return the names that were added by decorator in this process, in order of registration."""
         return tuple(self._decorated)
 
     def get(self, name: str) -> type[T]:
         """Import and return the plugin class called ``name``.
 
         Raises:
-            InputError: if there is no such plugin (the message suggests a near name), if two distributions announce
-                it, if it cannot be imported, or if it is not a class derived from the base, or an incomplete one.
+            InputError: if there is no such plugin (the message suggests a near name), two distributions announce it, it
+                cannot be imported, or it is not a complete class derived from the base.
         """
         if name in self._decorated:
             return self._decorated[name]
@@ -165,9 +164,9 @@ class Registry(Generic[T]):
         return announced[name][0]
 
     def origin(self, name: str) -> Origin:
-        """Tell where a plugin is defined, without importing it.
+        """Return where a plugin is defined, without importing it.
 
-        A plugin whose source cannot be found or parsed has an origin too, so that one broken plugin spoils no list.
+        A plugin without readable source has an origin too, so that a broken plugin spoils no list.
 
         Raises:
             InputError: if there is no such plugin, or two distributions announce it.
@@ -187,16 +186,28 @@ class Registry(Generic[T]):
         return Origin(module, qualname, str(file), 1, "")
 
     def fingerprint(self, name: str) -> str:
-        """Hash the code that a plugin consists of; see `code_fingerprint`."""
+        """Return the hash of a plugin's code (`code_fingerprint`)."""
         return code_fingerprint(self._module_and_class(name)[0])
 
     def packages(self, name: str) -> tuple[str, ...]:
-        """Return the distributions that a plugin's own modules import, sorted; of a plugin of AdvSER's, none."""
+        """Return the distributions that a plugin's own modules import, sorted; none for AdvSER's own plugins."""
         return imported_distributions(self._module_and_class(name)[0])
 
     def _module_and_class(self, name: str) -> tuple[str, str, str]:
         value = _address(self._decorated[name]) if name in self._decorated else self._find(name).value
         return value.partition(":")
+
+
+def _class_variables(plugin: type[Any]) -> Iterator[str]:
+    """Yield the class variables that a class and its bases declare with ``ClassVar``."""
+    for base in plugin.__mro__:
+        module = sys.modules.get(base.__module__)
+        for name, hint in inspect.get_annotations(base).items():
+            if isinstance(hint, str):
+                # Only the outermost name matters: the rest may be for type checkers alone.
+                hint = vars(module).get(hint.partition("[")[0].rpartition(".")[2]) if module else None
+            if hint is ClassVar or get_origin(hint) is ClassVar:
+                yield name
 
 
 def _address(plugin: type[Any]) -> str:
@@ -205,20 +216,20 @@ def _address(plugin: type[Any]) -> str:
 
 @cache
 def _entry_points(group: str) -> Mapping[str, Sequence[EntryPoint]]:
-    """Return what distributions announce in a group, by name."""
+    """Return the entry points of a group by name."""
     from importlib.metadata import entry_points
 
-    found: dict[str, list[EntryPoint]] = {}
+    points: dict[str, list[EntryPoint]] = {}
     # A distribution that is installed twice (a wheel beside an editable copy) announces each plugin twice.
     for point in dict.fromkeys(entry_points(group=group)):
-        found.setdefault(point.name, []).append(point)
-    return found
+        points.setdefault(point.name, []).append(point)
+    return points
 
 
 def load_plugin_file(path: Path) -> ModuleType:
-    """Import a Python file so that its decorators register what it defines; at a second call do nothing.
+    """Import a Python file once, so that its decorators register the plugins in it.
 
-    The file may import modules that lie beside it: its folder is searched last.
+    The file may import modules that lie beside it: its folder is last on the search path.
 
     Raises:
         InputError: if the file is missing or cannot be imported.
@@ -251,21 +262,21 @@ def load_plugin_file(path: Path) -> ModuleType:
 
 
 def plugin_files(path: Path) -> dict[str, Path]:
-    """Return a plugin file and the modules beside it that it imports, by their path from its folder.
+    """Return a plugin file and the modules beside it that it imports: path from its folder → file.
 
     Raises:
         InputError: if it cannot be imported.
     """
-    behind = closure(load_plugin_file(path).__name__)
+    modules = closure(load_plugin_file(path).__name__)
     folder = path.resolve().parent
-    files = sorted(part.file for name, part in behind.items() if name.partition(".")[0] != "advser")
+    files = sorted(part.file for name, part in modules.items() if name.partition(".")[0] != "advser")
     for file in files:
         if not file.is_relative_to(folder):
-            raise InputError(f"plugin file {path}: imports {file}, expected beside it: files in its own folder")
+            raise InputError(f"plugin file {path}: imports {file}, expected files in its own folder")
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 
 def plugin_names(module: ModuleType, registries: Iterable[Registry[Any]]) -> list[str]:
-    """Return the names under which the classes of a plugin file, and of the modules beside it, were registered."""
+    """Return the names of the plugins that a plugin file and the modules beside it registered."""
     beside = {name for name in closure(module.__name__) if not name.startswith("advser.")}
     return [name for registry in registries for name in registry.decorated() if registry.get(name).__module__ in beside]

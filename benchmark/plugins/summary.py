@@ -1,4 +1,4 @@
-"""What `advser show` tells of a plugin beside its docstring and its parameters."""
+"""The facts that `advser show` prints of a plugin beside its docstring and its parameters."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _BETTER: Final = {True: "higher", False: "lower", None: "neither is better"}
 
 
 def facts(plugin: type[Any]) -> Iterator[tuple[str, str]]:
-    """Yield heading and text of what a plugin's class variables say; what it does not have is left out."""
+    """Yield heading and text of a plugin's class variables; empty ones are left out."""
     for attribute, heading in HEADINGS.items():
-        if told := getattr(plugin, attribute, ""):
-            yield heading, told if isinstance(told, str) else ", ".join(told)
+        if value := getattr(plugin, attribute, ""):
+            yield heading, value if isinstance(value, str) else ", ".join(value)
     if hasattr(plugin, "higher_is_better"):
         yield "Better for the defender", _BETTER[plugin.higher_is_better]
     if packages := getattr(plugin, "packages", ()):

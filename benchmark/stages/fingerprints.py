@@ -1,4 +1,4 @@
-"""The code that decides a job's result, as fingerprints: equal where it is planned and where it is done."""
+"""Fingerprints of the code that decides a job's result; planner and worker must agree on them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from advser.stages import PACKAGES, STAGES
 
 
 def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
-    """Return name → fingerprint of a stage and of what it uses: plugins, and versions of distributions.
+    """Return name → fingerprint of a stage, of plugins, and of the distributions that they use (their versions).
 
-    Of distributions there are the stage's, those that a plugin says (its class variable ``packages``), and those that
-    the modules of a plugin from outside AdvSER import.
+    The distributions are the stage's, those that a plugin lists (class variable ``packages``), and those that the
+    modules of a plugin from outside AdvSER import.
 
     Args:
         stage: a key of `STAGES`.
@@ -25,18 +25,18 @@ def fingerprints(stage: str, uses: Iterable[str]) -> dict[str, str]:
     Raises:
         InputError: if a plugin is unknown, or a distribution is not installed.
     """
-    found = {"stage": code_fingerprint(STAGES[stage].partition(":")[0])}
+    codes = {"stage": code_fingerprint(STAGES[stage].partition(":")[0])}
     for name in [*(f"package:{package}" for package in PACKAGES[stage]), *uses]:
         kind, _, used = name.partition(":")
         if kind == "package":
-            found[name] = _version(used, f"stage '{stage}'")
+            codes[name] = _version(used, f"stage '{stage}'")
             continue
         registry = REGISTRIES[kind]
-        found[name] = registry.fingerprint(used)
+        codes[name] = registry.fingerprint(used)
         packages = (*registry.packages(used), *getattr(registry.get(used), "packages", ()))
         needs = f"{registry.kind} '{used}'"
-        found |= {f"package:{package}": _version(package, needs) for package in packages}
-    return found
+        codes |= {f"package:{package}": _version(package, needs) for package in packages}
+    return codes
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Admission: what of a perturbation is judged. Mask, project, clip and round, in this order."""
+"""Admission: mask, project, clip and round a perturbation, in this order. The harness judges the result."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from advser.threat.budget import Budget
 
 
 def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
-    """Return what is admitted of a perturbation: ``x`` outside ``mask``, within the budget, and sound on [−1, 1].
+    """Return a perturbation with ``x`` outside ``mask``, within the budget, and sound on [−1, 1].
 
     Args:
-        perturbed: what an attack returned, in the shape of ``x``.
+        perturbed: the attack's result, in the shape of ``x``.
         x: the clean inputs (B, …).
-        mask: broadcasts to ``x``; false in padding; None: there is none.
-        domain: what ``x`` is.
-        budget: the bound; None: there is none.
+        mask: broadcasts to ``x``; false in padding; None: no padding.
+        domain: whether ``x`` are waveforms or spectrograms.
+        budget: the bound; None: no bound.
     """
     admitted = perturbed if mask is None else torch.where(mask, perturbed, x)
     admitted = admitted if budget is None else budget.project(admitted, x)
@@ -27,9 +27,10 @@ def admit(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, bud
 
 
 def round_within(perturbed: Tensor, original: Tensor, budget: Budget | None) -> Tensor:
-    """Round to the 16-bit grid, within a budget around ``original``, which lies on the grid already; both (B, T).
+    """Round to the 16-bit grid, within a budget around ``original``, which lies on the grid; both (B, T).
 
-    Rounding to the nearest step alone could leave an L∞ budget by half a step, and one in L2 by half a step a sample.
+    Rounding to the nearest step alone may exceed an L∞ budget by half a step, and an L2 budget by half a step per
+    sample.
     """
     wanted = (perturbed - original) / PCM_STEP
     steps = torch.round(wanted)
@@ -42,9 +43,9 @@ def round_within(perturbed: Tensor, original: Tensor, budget: Budget | None) -> 
 
 
 def _shortened(steps: Tensor, wanted: Tensor, bound: Tensor) -> Tensor:
-    """Return whole steps (B, T), in clips whose L2 norm is above ``bound`` (B,) with some of them rounded towards 0.
+    """Return whole steps (B, T); in clips whose L2 norm exceeds ``bound`` (B,), some are rounded towards 0.
 
-    Rounded up stay those that were wanted most, by their remainder, as long as the norm is within the bound.
+    Steps with the largest remainder stay rounded up, as long as the norm is within the bound.
     """
     whole = wanted.double().trunc()
     up = steps.double() - whole
@@ -57,9 +58,9 @@ def _shortened(steps: Tensor, wanted: Tensor, bound: Tensor) -> Tensor:
 
 
 def admissible(perturbed: Tensor, x: Tensor, mask: Tensor | None, domain: Domain, budget: Budget | None) -> Tensor:
-    """Return what is judged of a perturbation: what `admit` admits, and of sound what 16-bit PCM leaves.
+    """Return `admit` of a perturbation, and waveforms on the 16-bit grid: what the harness stores and judges.
 
-    The arguments are those of `advser.threat.admission.admit`; waveforms ``x`` lie on the 16-bit grid.
+    The arguments are those of `admit`; waveforms ``x`` lie on the 16-bit grid.
     """
     admitted = admit(perturbed, x, mask, domain, budget)
     if domain == "spectrogram":

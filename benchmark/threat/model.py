@@ -1,4 +1,4 @@
-"""Threat models: what an attacker stands on, what it may ask, and in what its budget is told."""
+"""Threat models: domain, delivery, labels and access of an attacker, and the unit of its budget."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def unit_of(domain: Domain, norm: Norm = "linf") -> Unit:
     """
     if norm == "relative-l2":
         if domain != "waveform":
-            raise InputError(f"norm: got '{norm}', expected in the domain {domain}: linf, l2")
+            raise InputError(f"norm: got '{norm}', expected linf or l2 in the domain {domain}")
         return "clip"
     return "full-scale" if domain == "waveform" else "z"
 
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What the attacker stands on.
+    """The position of an attacker.
 
     Attributes:
-        domain: what is perturbed, the waveform or the normalised spectrogram.
-        delivery: ``features`` if the attacker stands between front end and classifier, ``audio`` if what is
-            judged is sound.
-        labels: which labels the attack is given; ``none`` if it uses none.
-        access: what it may ask of the model; ``blind`` if nothing.
+        domain: whether the waveform or the normalised spectrogram is perturbed.
+        delivery: ``features`` if the attacker is between front end and classifier; ``audio`` if the victim classifies
+            sound.
+        labels: the labels that the attack is given; ``none`` if it uses none.
+        access: what the attack may read of the model; ``blind`` if nothing.
     """
 
     domain: Domain

@@ -1,4 +1,4 @@
-"""What attacks ascend: losses of each clip, of a model's outputs and the labels."""
+"""Objectives: losses per clip that attacks ascend, of a model's outputs and the labels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional
 from advser.models.base import Outputs
 
 TINY: Final = 1e-12
-"""Keeps a quotient finite whose denominator is 0."""
+"""Added to a denominator that may be 0."""
 
 Loss = Callable[[Outputs, Tensor], Tensor]
-"""From outputs and labels to the loss of each clip (B,), which an attack ascends."""
+"""From outputs and labels to the loss of each clip (B,)."""
 
 
 def cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
 
 
 def margin(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Highest logit among the other classes less that of the label (B,): above 0 where the clip is misread.
+    """Highest logit among the other classes less that of the label (B,): above 0 where the clip is misclassified.
 
     Labels are classes (B,) or probabilities (B, C), which count as the most probable class. Works from two classes up.
     Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f6.
@@ -36,7 +36,7 @@ def margin(outputs: Outputs, labels: Tensor) -> Tensor:
 
 
 def classes(labels: Tensor) -> Tensor:
-    """Return labels as classes (B,): of probabilities (B, C), the most probable one."""
+    """Return labels as classes (B,); of probabilities (B, C) the most probable class."""
     return labels if labels.ndim == 1 else labels.argmax(1)
 
 
@@ -54,10 +54,10 @@ def difference_of_logits_ratio(outputs: Outputs, labels: Tensor) -> Tensor:
 
 
 def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
-    """Cross-entropy less ``weight`` (at least 0) times softplus(d) (B,): of an attack that knows the detector.
+    """Cross-entropy less ``weight`` (at least 0) times softplus(d) (B,): for an attack that knows the detector.
 
-    d is the detector's logit, so softplus(d) its cross-entropy of the answer "clean". A model without a detector has
-    none to evade: the loss is then the cross-entropy. Attacks on classifier and detector at once: Carlini & Wagner,
+    d is the detector's logit, so softplus(d) is its cross-entropy for the answer "clean". Without a detector the
+    loss is the cross-entropy. Attacks on classifier and detector at once: Carlini & Wagner,
     "Adversarial examples are not easily detected", 2017.
     """
     loss = cross_entropy(outputs, labels)
@@ -65,7 +65,7 @@ def evasion(outputs: Outputs, labels: Tensor, weight: float = 1.0) -> Tensor:
 
 
 OBJECTIVES: Final[dict[str, Loss]] = {"cross-entropy": cross_entropy, "margin": margin, "evasion": evasion}
-"""What a suite can have an attack ascend, beside ``adaptive``, the loss that the victim's defense gives."""
+"""The objectives of a suite, beside ``adaptive``: the loss of the source's defense."""
 
 ADAPTIVE: Final = "adaptive"
-"""The objective that the defense of the model before the attack gives: `advser.defenses.base.Defense.adaptive`."""
+"""The objective that the defense of the attacked model gives: `advser.defenses.base.Defense.adaptive`."""

@@ -1,4 +1,4 @@
-"""What an attacker may see of a model."""
+"""A target: what an attack may read of a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from advser.threat.objectives import Loss, cross_entropy, margin
 
 
 def drawing(model: EmotionModel, seed: int) -> AbstractContextManager[object]:
-    """Have a model that draws at random draw what ``seed`` says, and leave torch's global generators as they were."""
+    """Seed a randomised model, and restore torch's global generators afterwards."""
     return _seeded(seed) if model.randomised else nullcontext()
 
 
@@ -38,12 +38,12 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ascent:
-    """What one forward and one backward pass tell of each clip.
+    """The result of one forward and one backward pass, per clip.
 
     Attributes:
         loss: (B,).
-        gradient: of the loss with respect to the input, in its shape; 0 in the padding, and where it is not finite.
-        margin: `margin` of the same outputs (B,): above 0 where the clip is misread.
+        gradient: of the loss with respect to the input, in its shape; 0 in the padding and where it is not finite.
+        margin: `margin` of the same outputs (B,): above 0 where the clip is misclassified.
     """
 
     loss: Tensor
@@ -53,13 +53,13 @@ class Ascent:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A forward pass that a gradient can still be taken of.
+    """A forward pass whose gradient can still be taken.
 
     Attributes:
-        x: what was asked about.
-        version: how often it had been written to by then.
-        variable: what stood for it, of which the gradient is taken.
-        outputs: the answer.
+        x: the input.
+        version: how often the input had been written to.
+        variable: the input as a leaf of the graph.
+        outputs: the model's outputs.
     """
 
     x: Tensor
@@ -68,19 +68,19 @@ class _Pass:
     outputs: Outputs
 
     def is_of(self, x: Tensor) -> bool:
-        """Tell whether ``x`` is what was asked about, and as it was then."""
+        """Return whether ``x`` is the input of this pass, unchanged since."""
         return self.x is x and self.version == x._version
 
 
 class _Passes:
-    """Counts passes of ``clips`` clips; those of the whole batch as one number, quicker than a tensor of them."""
+    """Counts passes per clip; passes of the whole batch in one integer, which is quicker than a tensor."""
 
     def __init__(self, clips: int) -> None:
         self._of_all = 0
         self._of_some = torch.zeros(clips, dtype=torch.long)
 
     def add(self, rows: Tensor | None) -> None:
-        """Count one pass of the clips at these indices, a clip as often as it is there; of all if None."""
+        """Count one pass of the clips at these indices, a repeated clip repeatedly; of all clips if None."""
         if rows is None:
             self._of_all += 1
         else:
@@ -88,27 +88,52 @@ class _Passes:
             self._of_some.index_add_(0, rows, torch.ones_like(rows))
 
     def per_clip(self) -> Tensor:
-        """Return how many passes each clip had (B,)."""
+        """Return the number of passes of each clip (B,)."""
         return self._of_some + self._of_all
 
 
+@dataclass(frozen=True)
+class _Clips:
+    """What a target knows of its clips: the attributes of `Target` with these names, and their indices in the batch."""
+
+    lengths: Tensor
+    mask: Tensor | None
+    reference: Tensor | None
+    names: tuple[str, ...]
+    rows: Tensor | None = None
+
+    def at(self, rows: Tensor) -> _Clips:
+        """Return some of the clips (indices, or a mask)."""
+        rows = torch.arange(len(self.lengths), device=rows.device)[rows]
+        return _Clips(
+            lengths=self.lengths[rows],
+            mask=None if self.mask is None else self.mask[rows],
+            reference=None if self.reference is None else self.reference[rows],
+            names=tuple(self.names[row] for row in rows.tolist()) if self.names else (),
+            rows=rows.cpu() if self.rows is None else self.rows[rows.cpu()],
+        )
+
+
 class Target:
-    """One batch of clips before one model, through one domain, at one access level.
+    """What an attack may read of one model on one batch of clips, in one domain, at one access level.
 
-    Used as a context manager: inside it the model is in evaluation mode with frozen weights, its batch normalisation
-    `folded` and the last gradient computed `by_blocks`; afterwards modules, train flags and ``requires_grad`` are as
-    before, and no weight has a gradient left.
+    A context manager: inside it the model is in evaluation mode with frozen weights, its batch normalisation `folded`
+    and the last gradient computed `by_blocks`. Afterwards modules, train flags and ``requires_grad`` are restored, and
+    no weight has a gradient.
 
-    A blind attack may stand before no model at all (None). A model that draws at random draws anew at each call, the
-    same in each target, and without touching torch's global generators.
+    A blind attack may have no model (None). A randomised model draws new numbers at each call, the same in each target,
+    and leaves torch's global generators alone.
 
-    Attributes:
-        lengths: of the clips (B,), in samples at 16 kHz, whatever the domain.
+    Args:
+        model: the model; None for a blind attack.
+        lengths: of the clips (B,), in samples at 16 kHz, in every domain.
+        domain: what ``x`` is in all methods.
+        access: what may be read.
         objective: the loss that attacks ascend.
-        precision: of the passes that end in a gradient of ``x`` (not of the features, `feature_gradient`), of which
-            outputs are float32 again; ``fp32`` leaves them, like all other passes, to what the caller has set, and
-            stands in place of ``bf16`` for a model that it does not make quicker (`advser.models.precision.pays`).
-        mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
+        precision: of passes that end in a gradient of ``x`` (not of features, `feature_gradient`); outputs are float32
+            again. ``fp32`` leaves the caller's setting, and replaces ``bf16`` for a model that it does not speed up
+            (`advser.models.precision.pays`).
+        mask: true where ``x`` is not padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
         names: of the clips in their corpus (B), for attacks that read files (`Attack.places`); empty for all others.
@@ -127,18 +152,15 @@ class Target:
         reference: Tensor | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        # The attack's to read: what it writes there must not decide where its caller cuts clips.
-        self.lengths = lengths.clone()
+        # A copy: an attack that writes to it must not move the ends at which its caller cuts clips.
+        mask = None if mask is None or bool(mask.all()) else mask
+        self._clips = _Clips(lengths.clone(), mask, reference, tuple(names))
         self.domain = domain
         self.access = access
         self.objective = objective
         self.precision: Precision = precision if model is not None and pays(model) else "fp32"
-        self.mask = None if mask is None or bool(mask.all()) else mask
-        self.reference = reference
-        self.names = tuple(names)
         self._forwards, self._backwards = _Passes(len(lengths)), _Passes(len(lengths))
         self._model = model
-        self._rows: Tensor | None = None
         self._seeds = count()
         self._ahead: _Pass | None = None
         self._restore = ExitStack()
@@ -168,18 +190,31 @@ class Target:
         """Return the target of some clips of the batch; it counts on this target's counters.
 
         Args:
-            rows: indices (b,), of which a clip may have several, as for an average over random transformations; or true
-                where a clip is meant (B,).
+            rows: indices (b,), which may repeat a clip, as for an average over random transformations; or a mask (B,).
         """
-        rows = torch.arange(len(self.lengths), device=rows.device)[rows]
         part = copy(self)
-        part._ahead = None
-        part.lengths = self.lengths[rows]
-        part.mask = None if self.mask is None else self.mask[rows]
-        part.reference = None if self.reference is None else self.reference[rows]
-        part.names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
-        part._rows = rows.cpu() if self._rows is None else self._rows[rows.cpu()]
+        part._clips, part._ahead = self._clips.at(rows), None
         return part
+
+    @property
+    def lengths(self) -> Tensor:
+        """Lengths of the clips (B,), in samples at 16 kHz."""
+        return self._clips.lengths
+
+    @property
+    def mask(self) -> Tensor | None:
+        """True where ``x`` is not padding; None: everywhere. Broadcasts to ``x``."""
+        return self._clips.mask
+
+    @property
+    def reference(self) -> Tensor | None:
+        """The model's embeddings (B, D) of the clean clips; None unless the objective compares with them."""
+        return self._clips.reference
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the clips in their corpus (B); empty unless the attack reads files."""
+        return self._clips.names
 
     @property
     def forwards(self) -> Tensor:
@@ -193,9 +228,9 @@ class Target:
 
     @property
     def frontend(self) -> FrontEnd:
-        """What makes the model's features, for an attack that must know its frames and bands. White-box only.
+        """The model's front end, for an attack that needs its frames and bands. White-box only.
 
-        Behind any processing of the sound, which the model's gradient goes through anyway.
+        Processing of the sound before it is left out; the model's gradient passes through that anyway.
         """
         self._grant("frontend", "white-box")
         assert self._model is not None
@@ -208,23 +243,23 @@ class Target:
 
     @property
     def randomised(self) -> bool:
-        """Whether the model draws at random, so that it may answer otherwise when it is asked again."""
+        """Whether the model draws at random, so that two passes may differ."""
         return self._model is not None and self._model.randomised
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return logits (B, C). Needs access to scores."""
+        """Return logits (B, C). Access: white-box or scores."""
         self._grant("logits", "white-box", "scores")
         return self._outputs(x).logits
 
     def decisions(self, x: Tensor) -> Tensor:
-        """Return the classes decided for (B,). Needs access to decisions, the least there is."""
+        """Return the decided classes (B,). Access: white-box, scores or decisions."""
         self._grant("decisions", "white-box", "scores", "decisions")
         return self._outputs(x).logits.argmax(1)
 
     def decisions_ahead(self, x: Tensor) -> Tensor:
-        """Return what `decisions` does, by a forward pass that the next gradient at the same ``x`` goes on from.
+        """Return `decisions`, by a forward pass that the next gradient at the same ``x`` continues. White-box only.
 
-        White-box only. A model that draws at random is asked anew then. It is a pass of the target's ``precision``.
+        The pass has the target's ``precision``. A randomised model gets a separate pass.
         """
         self._grant("gradient", "white-box")
         if self.randomised:
@@ -240,12 +275,12 @@ class Target:
     def gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
         """Return the gradient of each clip's loss with respect to ``x``, in its shape. White-box only.
 
-        It is contiguous, and the caller's, to write over too, as is that of `loss_and_gradient` and `ascent`.
+        It is contiguous and the caller may overwrite it, as that of `loss_and_gradient` and `ascent`.
         """
         return self.loss_and_gradient(x, labels, loss)[1]
 
     def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
-        """Return each clip's loss (B,) and its gradient, which is 0 in the padding: one forward and one backward pass.
+        """Return each clip's loss (B,) and its gradient (0 in the padding), by one forward and one backward pass.
 
         ``loss`` is by default the target's ``objective``. White-box only.
         """
@@ -253,7 +288,7 @@ class Target:
         return losses, gradient
 
     def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
-        """Return what `loss_and_gradient` does, and the margin of the same forward pass. White-box only."""
+        """Return loss, gradient and margin of one forward and one backward pass. White-box only."""
         losses, gradient, outputs = self._ascend(x, labels, loss)
         return Ascent(losses, gradient, margin(outputs, labels).detach())
 
@@ -261,17 +296,17 @@ class Target:
         self._grant("gradient", "white-box")
         passed, self._ahead = self._ahead, None
         if passed is None or not passed.is_of(x):
-            # One that is of no use is forgotten before the next one takes as much memory.
+            # Free an unusable pass before the next one takes as much memory.
             passed = None
             passed = self._to_ascend(x)
         outputs = passed.outputs
         with torch.enable_grad():
             losses = (loss or self.objective)(outputs, labels)
             (gradient,) = torch.autograd.grad(losses, passed.variable, torch.ones_like(losses))
-        self._backwards.add(self._rows)
+        self._backwards.add(self._clips.rows)
         gradient = _finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
-        # That of a mean, say, is one number seen many times.
+        # The gradient of a mean, for example, is one expanded number.
         gradient = gradient.contiguous()
         return losses.detach(), gradient, outputs
 
@@ -285,32 +320,37 @@ class Target:
     def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.
 
-        Both are (B, bands, frames); the gradient is 0 in frames that stem from no sound. One forward and one backward
-        pass. For attacks on waveforms that go on from the features by themselves. White-box only.
+        Both are (B, bands, frames); the gradient is 0 in frames of padding. One forward and one backward pass. For
+        attacks on waveforms that continue from the features by themselves. White-box only.
 
         Raises:
-            AccessError: also if the domain is not the waveform, or the model's features are no spectrogram.
+            AccessError: if access is not white-box, the domain is not the waveform, or the features are no spectrogram.
         """
         self._grant("feature gradient", "white-box")
         assert self._model is not None
         if self.domain != "waveform":
-            raise AccessError(f"feature gradient: domain is '{self.domain}', needed: waveform")
+            raise AccessError(f"feature gradient: domain is '{self.domain}', expected waveform")
         if not self._model.spectrogram:
-            raise AccessError(f"feature gradient: {type(self._model).__name__} has no spectrogram, needed: one")
+            raise AccessError(
+                f"feature gradient: {type(self._model).__name__} has no spectrogram, expected a model with one"
+            )
         with torch.no_grad():
             features = self._model.inputs(x, self.lengths, "spectrogram")
             sounding = self._model.frontend.mask(x, self.lengths)
-        self._forwards.add(self._rows)
+        self._forwards.add(self._clips.rows)
         with torch.enable_grad():
             variable = features.detach().clone().requires_grad_()
             losses = self.objective(self._classify(variable, "spectrogram"), labels)
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
-        self._backwards.add(self._rows)
+        self._backwards.add(self._clips.rows)
         return features, gradient * sounding
 
     @torch.no_grad()
     def loss(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
-        """Return each clip's loss (B,), by default the ``objective``: one forward pass. Needs access to scores."""
+        """Return each clip's loss (B,), by default the ``objective``, by one forward pass.
+
+        Access: white-box or scores.
+        """
         self._grant("loss", "white-box", "scores")
         return (loss or self.objective)(self._forward(x), labels)
 
@@ -319,11 +359,11 @@ class Target:
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Outputs:
-        self._forwards.add(self._rows)
+        self._forwards.add(self._clips.rows)
         return self._classify(x, self.domain)
 
     def _classify(self, x: Tensor, domain: Domain) -> Outputs:
-        assert self._model is not None, "only blind attacks stand before no model"
+        assert self._model is not None, "only blind attacks have no model"
         with drawing(self._model, next(self._seeds)):
             outputs = self._model.outputs(x, self.lengths, domain)
         reference = self.reference if self.access == "white-box" else None
@@ -331,18 +371,18 @@ class Target:
 
     def _grant(self, what: str, *levels: Access) -> None:
         if self.access not in levels:
-            raise AccessError(f"{what}: access is '{self.access}', needed: {' or '.join(levels)}")
+            raise AccessError(f"{what}: access is '{self.access}', expected {' or '.join(levels)}")
 
 
 def _widened(outputs: Outputs) -> Outputs:
-    """Return outputs in float32: losses are taken of them there."""
+    """Return outputs in float32, for the losses."""
     detection = None if outputs.detection is None else outputs.detection.float()
     return replace(outputs, logits=outputs.logits.float(), embedding=outputs.embedding.float(), detection=detection)
 
 
 def _finite(gradient: Tensor) -> Tensor:
-    """Return a gradient with 0 for what is not finite: one such value would undo the direction of all others."""
-    # On a GPU the answer would have to be waited for; on a CPU, reading it all is quicker than writing it anew.
+    """Return a gradient with 0 for non-finite values: one such value would spoil the direction of all others."""
+    # On a CPU reading everything is quicker than writing it; on a GPU the test would wait for the device.
     if gradient.device.type == "cpu" and math.isfinite(gradient.sum().item()):
         return gradient
     return gradient.nan_to_num(0.0, 0.0, 0.0)

@@ -236,7 +236,7 @@ def test_an_attack_of_another_domain_is_refused() -> None:
     ensemble = made(epsilon=0.1, attacks=[{"name": "chain-rule"}])
     with (
         Target(model, lengths, "spectrogram") as target,
-        pytest.raises(InputError, match="found attack 'chain-rule', expected in the domain spectrogram"),
+        pytest.raises(InputError, match="attack 'chain-rule': domain: got spectrogram, expected waveform"),
     ):
         ensemble.perturb(target, x, labels, generator())
 

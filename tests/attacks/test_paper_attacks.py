@@ -151,9 +151,9 @@ def test_the_chain_rule_takes_steps_of_alpha_at_one_pass_each(rule: dict[str, An
     [
         (toys.Waveform, "waveform", "white-box", "coded", "Waveform has no spectrogram"),
         (toys.Waveform, "waveform", "white-box", "published", "Waveform has no spectrogram"),
-        (toys.Linear, "waveform", "white-box", "published", "front end is 'Frames', needed: one of mel bands"),
-        (toys.Linear, "spectrogram", "white-box", "coded", "domain is 'spectrogram', needed: waveform"),
-        (toys.Linear, "waveform", "scores", "coded", "access is 'scores', needed: white-box"),
+        (toys.Linear, "waveform", "white-box", "published", "front end is 'Frames', expected mel bands"),
+        (toys.Linear, "spectrogram", "white-box", "coded", "domain is 'spectrogram', expected waveform"),
+        (toys.Linear, "waveform", "scores", "coded", "access is 'scores', expected white-box"),
     ],
 )
 def test_the_chain_rule_says_what_it_lacks(
@@ -375,7 +375,7 @@ def test_square_stands_before_scores_alone() -> None:
     x, lengths, labels = toys.sounds()
     with (
         Target(made, lengths, "waveform", Square.access) as target,
-        pytest.raises(AccessError, match="gradient: access is 'scores', needed: white-box"),
+        pytest.raises(AccessError, match="gradient: access is 'scores', expected white-box"),
     ):
         target.gradient(x, labels)
 

@@ -59,7 +59,7 @@ def test_a_budget_is_the_declared_parameter_in_the_declared_norm(attack: Attack,
 
 
 def test_a_norm_without_meaning_in_the_domain_is_refused() -> None:
-    with pytest.raises(InputError, match="norm: got 'relative-l2', expected in the domain spectrogram: linf, l2"):
+    with pytest.raises(InputError, match="norm: got 'relative-l2', expected linf or l2 in the domain spectrogram"):
         Named(ball="relative-l2").budget("spectrogram")
 
 

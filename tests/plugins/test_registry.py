@@ -296,9 +296,7 @@ class Misspelt(Attack):
 
 def test_a_plugin_file_that_registers_nothing_is_refused(plugin_file: Callable[..., Path]) -> None:
     empty = plugin_file("NOTHING = 1\n")
-    with pytest.raises(
-        InputError, match=f"plugin file {empty}: got no plugin that is defined in it or beside it, expected "
-    ):
+    with pytest.raises(InputError, match=f"plugin file {empty}: got no plugin defined in it or beside it, expected "):
         load_plugin_files([empty])
 
 
@@ -491,6 +489,31 @@ def test_what_makes_an_attack_of_a_function_counts_to_its_fingerprint(plugin_fil
     path = plugin_file("import advser\n\n\n@advser.attack('f')\ndef f(target, x, labels, generator):\n    return x\n")
     module = load_plugin_file(path)
     assert "advser.attacks.function" in closure(module.__name__)
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [("Attack", "attacks.base"), ("Defense", "defenses.base"), ("EmotionModel", "models.base"), ("Corpus", "corpora.base"),
+     ("ClipMetric", "metrics.base"), ("Transcriber", "metrics.transcribers.base"), ("Target", "threat.target")],
+)  # fmt: skip
+def test_the_contract_counts_to_a_plugin_that_imports_the_face_alone(
+    name: str, home: str, plugin_file: Callable[..., Path]
+) -> None:
+    modules = closure(load_plugin_file(plugin_file(f"from advser.plugins import {name}\n")).__name__)
+    assert f"advser.{home}" in modules
+    assert "advser.plugins" not in modules
+
+
+def test_every_name_of_the_face_has_its_home_twice() -> None:
+    """The table that loads names and the imports for type checkers and fingerprints agree."""
+    import advser.plugins as face
+
+    tree = ast.parse(Path(str(face.__file__)).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    declared = {node.module: tuple(alias.name for alias in node.names) for node in block.body}
+    assert declared == face._HOMES
+    assert sorted(name for names in declared.values() for name in names) == sorted(face.__all__) == sorted(dir(face))
+    assert all(getattr(face, name) is not None for name in face.__all__)
 
 
 def test_fingerprints_need_no_place_to_keep_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

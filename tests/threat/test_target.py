@@ -45,7 +45,7 @@ def test_access_level_decides_what_is_answered(question: str, level: Access) -> 
         if level in QUESTIONS[question]:
             ask(target, question, x, labels)
         else:
-            with pytest.raises(AccessError, match=f"access is '{level}', needed: "):
+            with pytest.raises(AccessError, match=f"access is '{level}', expected "):
                 ask(target, question, x, labels)
             assert not target.forwards.any()
             assert not target.backwards.any()
