@@ -237,6 +237,13 @@ def test_the_reference_has_every_suite_key_and_plugin() -> None:
     assert [name for name in shipped if f"### `{name}`" not in text] == []
 
 
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = [term.replace("ε", "epsilon").lower() for term in re.findall(r"^- \*\*(.+?)\*\*", text, flags=re.MULTILINE)]
+    assert terms
+    assert terms == sorted(set(terms))
+
+
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra docs)")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
