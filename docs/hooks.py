@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: what pages link to outside of this folder goes into the site, and the links lead there."""
+"""Hooks of MkDocs that copy published results and suites into the site and redirect the links to them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ ROOT = Path(__file__).parents[1]
 PLACES = {"leaderboards/published": "published", "benchmark/suite/shipped": "suites"}
 """Folder of the repository → folder of the site."""
 
-TAKEN = (".html", ".css", ".js", ".png", ".svg", ".flac", ".json", ".txt", ".csv", ".tex", ".yaml")
-"""Suffixes of what goes into the site."""
+COPIED = (".html", ".css", ".js", ".png", ".svg", ".flac", ".json", ".txt", ".csv", ".tex", ".yaml")
+"""Suffixes of the files that the site includes."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the published boards, pages and figures, and the suites."""
+    """Add the published boards, pages and figures and the shipped suites."""
     for folder, place in PLACES.items():
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in TAKEN:
+            if path.suffix in COPIED:
                 uri = f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
                 files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead links to folders of the repository to what is in the site."""
+    """Replace links to folders of the repository by links to their copies in the site."""
 
-    def led(match: re.Match[str]) -> str:
+    def redirected(match: re.Match[str]) -> str:
         up, folder, rest = match[1].removesuffix("../"), match[2], match[3]
-        whole = rest if Path(rest).suffix else f"{rest.rstrip('/')}/index.html"
-        return f"]({up}{PLACES[folder]}/{whole.removeprefix('/')})"
+        file = rest if Path(rest).suffix else f"{rest.rstrip('/')}/index.html"
+        return f"]({up}{PLACES[folder]}/{file.removeprefix('/')})"
 
     folders = "|".join(map(re.escape, PLACES))
-    return re.sub(rf"\]\(((?:\.\./)+)({folders})(/[^)#]*)\)", led, markdown)
+    return re.sub(rf"\]\(((?:\.\./)+)({folders})(/[^)#]*)\)", redirected, markdown)

@@ -1,4 +1,4 @@
-"""What pages show: their blocks of code, and the commands among them."""
+"""Blocks of code and commands that pages show."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import shlex
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Return the blocks of code of a language that a page in Markdown shows."""
+    """Return the code blocks of ``language`` in a Markdown page."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands ``advser …`` of a page, each in a line, without comments."""
+    """Return the ``advser …`` commands of a page, one a line, without comments."""
     lines = text.replace("\\\n", " ").splitlines()
     return [line.split("#")[0] for line in lines if re.match(r"(\.venv/bin/)?advser \w", line)]
 
 
 def unknown_options(command: str) -> set[str]:
-    """Return the options of a command that there are not.
+    """Return the options of ``command`` that do not exist.
 
     Raises:
-        KeyError: if there is no such command.
+        KeyError: if the command itself does not exist.
     """
     from typer.main import get_command
 
@@ -29,5 +29,5 @@ def unknown_options(command: str) -> set[str]:
 
     words = shlex.split(command)
     parameters = get_command(app).commands[words[1]].params  # type: ignore[attr-defined]
-    known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
-    return {word for word in words if word.startswith("--")} - known
+    existing = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+    return {word for word in words if word.startswith("--")} - existing

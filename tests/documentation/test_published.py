@@ -1,4 +1,4 @@
-"""What the repository publishes: the folders can be read, stem from the shipped suites, and the README shows them."""
+"""Published folders are readable and stem from the shipped suites; pages show the output of their commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 folders = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 
 
-def test_there_is_something_published() -> None:
+def test_the_repository_publishes_results() -> None:
     assert PUBLISHED
 
 
@@ -41,8 +41,8 @@ def test_a_published_folder_stems_from_the_shipped_suite_at_a_known_commit(folde
 
 @folders
 def test_a_published_folder_holds_no_clips_and_no_sound_but_of_the_embedded_corpus(folder: Path) -> None:
-    heard = [path for path in folder.rglob("*") if path.suffix in FORBIDDEN]
-    assert bool(heard) == (Results.load(folder).run["suite"]["corpus"]["name"] == "demo")
+    sounds = [path for path in folder.rglob("*") if path.suffix in FORBIDDEN]
+    assert bool(sounds) == (Results.load(folder).run["suite"]["corpus"]["name"] == "demo")
     assert not (folder / EXAMPLES_FILE).exists()
 
 
@@ -55,8 +55,8 @@ def test_a_page_shows_what_its_commands_print(page: Path) -> None:
         "-I",
         "docs",
         "-p",
-        "from pages import board, checks, command, figure, keys, performance, plugins, told",
+        "from pages import board, checks, command, figure, keys, performance, plugins, sentences",
     ]
-    done = subprocess.run([cog, *options, page], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nto mend it: tox -e pages"
+    completed = subprocess.run([cog, *options, page], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, f"{completed.stdout}{completed.stderr}\nto update the page: tox -e pages"
     assert "[[[cog" in page.read_text(encoding="utf-8")

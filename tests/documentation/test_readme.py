@@ -1,4 +1,4 @@
-"""The README: its plugins run, its commands exist, its links lead somewhere."""
+"""The README: its plugins run, its board command works, its links lead to files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Write the README's Python blocks to the files that they name, and load them."""
+    """Load the README's plugins from files with the names that their blocks give; return these names."""
     folder = tmp_path_factory.mktemp("readme")
     names = set()
     for block in blocks(README, "python"):
-        # One without a name is no plugin; it is run with those of the documentation.
+        # A block without a file name is no plugin; test_pages.py runs it.
         if not (name := re.match(r"# (\w+\.py)", block)):
             continue
         (folder / name[1]).write_text(block, encoding="utf-8")
@@ -37,7 +37,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 @pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
-def test_the_readmes_attack_is_stronger_than_nothing_in_both_domains(plugins: set[str], domain: Domain) -> None:
+def test_the_readmes_attack_raises_the_loss_in_both_domains(plugins: set[str], domain: Domain) -> None:
     assert "my_attack.py" in plugins
     attack = build(ATTACKS.get("momentum"), {"epsilon": 0.01}, "README")
     victim = model(Convolutional)
@@ -67,16 +67,16 @@ def test_the_readmes_defense_trains(plugins: set[str]) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_every_local_link_leads_somewhere() -> None:
+def test_every_local_link_leads_to_a_file() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
     for link in links:
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
-def test_the_readmes_board_is_that_of_any_results_with_transcripts() -> None:
+def test_the_readmes_board_works_on_published_results() -> None:
     (line,) = [line for line in commands(README) if "--pivot" in line]
     words = shlex.split(line.replace("results/demo", str(ROOT / "leaderboards" / "published" / "emodb")))
-    done = advser(*words[1:])
-    assert done.returncode == 0, done.stderr
-    assert "White-box attacks on the sound" in done.stdout
+    completed = advser(*words[1:])
+    assert completed.returncode == 0, completed.stderr
+    assert "White-box attacks on the sound" in completed.stdout
