@@ -493,9 +493,16 @@ def test_what_makes_an_attack_of_a_function_counts_to_its_fingerprint(plugin_fil
 
 @pytest.mark.parametrize(
     ("name", "home"),
-    [("Attack", "attacks.base"), ("Defense", "defenses.base"), ("EmotionModel", "models.base"), ("Corpus", "corpora.base"),
-     ("ClipMetric", "metrics.base"), ("Transcriber", "metrics.transcribers.base"), ("Target", "threat.target")],
-)  # fmt: skip
+    [
+        ("Attack", "attacks.base"),
+        ("ClipMetric", "metrics.base"),
+        ("Corpus", "corpora.base"),
+        ("Defense", "defenses.base"),
+        ("EmotionModel", "models.base"),
+        ("Target", "threat.target"),
+        ("Transcriber", "metrics.transcribers.base"),
+    ],
+)
 def test_the_contract_counts_to_a_plugin_that_imports_the_face_alone(
     name: str, home: str, plugin_file: Callable[..., Path]
 ) -> None:
