@@ -18,7 +18,7 @@ from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.models.blocks import by_blocks
 from advser.models.folding import folded
-from advser.models.precision import computing, pays
+from advser.models.precision import computing, is_faster_in_bf16
 from advser.models.terms import Domain, Precision
 from advser.threat.model import Access
 from advser.threat.objectives import Loss, cross_entropy, margin
@@ -107,7 +107,8 @@ class Target:
         objective: the loss that attacks ascend.
         precision: of the passes that end in a gradient of ``x`` (not of the features, `feature_gradient`), of which
             outputs are float32 again; ``fp32`` leaves them, like all other passes, to what the caller has set, and
-            stands in place of ``bf16`` for a model that it does not make quicker (`advser.models.precision.pays`).
+            stands in place of ``bf16`` for a model that it does not make quicker
+            (`advser.models.precision.is_faster_in_bf16`).
         mask: true where ``x`` is more than padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
@@ -132,7 +133,7 @@ class Target:
         self.domain = domain
         self.access = access
         self.objective = objective
-        self.precision: Precision = precision if model is not None and pays(model) else "fp32"
+        self.precision: Precision = precision if model is not None and is_faster_in_bf16(model) else "fp32"
         self.mask = None if mask is None or bool(mask.all()) else mask
         self.reference = reference
         self.names = tuple(names)
