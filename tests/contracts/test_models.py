@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
+from demo_speech import speech
 from encoders import tiny_encoder
-from places import DEMO
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -24,7 +23,6 @@ from advser.models.tiny import Tiny
 from advser.plugins.parameters import constructor_schema, describe, validated
 from advser.plugins.registries import MODELS
 
-EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 SMALL: dict[str, dict[str, Any]] = {
     "channels": {"channels": 4},
     "frames": {"frames": 48},
@@ -35,15 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "width": {"width": 0.05},
 }
 """Values that make a model with the parameter fast."""
-
-
-def speech(*patterns: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return clips of the demo corpus: waveforms (B, T), lengths (B,), labels (B,)."""
-    files = sorted(file for pattern in patterns for file in DEMO.glob(pattern))
-    clips = [torch.from_numpy(soundfile.read(file, dtype="float32")[0]) for file in files]
-    labels = torch.tensor([EMOTIONS.index(file.stem.split("_")[1]) for file in files])
-    lengths = torch.tensor([len(clip) for clip in clips])
-    return nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths, labels
 
 
 def small(name: str, classes: int = 5) -> EmotionModel:
