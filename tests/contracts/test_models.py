@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from demo_speech import speech
 from encoders import tiny_encoder
+from networks import layer_counts, parameter_count
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -164,18 +164,10 @@ def values(model: EmotionModel) -> int:
     )
 
 
-def trained(model: EmotionModel) -> int:
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def layers(model: EmotionModel) -> Counter[str]:
-    return Counter(type(module).__name__ for module in model.modules() if not list(module.children()))
-
-
 def test_cnn4_is_as_published() -> None:
     model = CNN4(7)
-    assert trained(model) == 4_307_911
-    counts = layers(model)
+    assert parameter_count(model) == 4_307_911
+    counts = layer_counts(model)
     assert [counts[kind] for kind in ("Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Linear")] == [4, 4, 4, 4, 1]
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [64, 128, 256, 512]
@@ -201,9 +193,9 @@ def test_cnn4_does_not_depend_on_the_time_of_a_pattern() -> None:
 
 def test_emodb_cnn_is_as_published() -> None:
     model = EmodbCNN(7)
-    assert trained(model) == 4_616_935
+    assert parameter_count(model) == 4_616_935
     assert values(model) == 4_619_935
-    counts = layers(model)
+    counts = layer_counts(model)
     kinds = ("Conv2d", "BatchNorm2d", "Linear", "BatchNorm1d", "ReLU", "Dropout")
     assert [counts[kind] for kind in kinds] == [2, 2, 4, 3, 5, 3]
     sizes = [module.in_features for module in model.modules() if isinstance(module, nn.Linear)]
@@ -213,7 +205,7 @@ def test_emodb_cnn_is_as_published() -> None:
 
 
 def test_tiny_has_a_few_thousand_parameters() -> None:
-    assert 2_000 < trained(Tiny(4)) < 10_000
+    assert 2_000 < parameter_count(Tiny(4)) < 10_000
 
 
 def test_tiny_generalises_to_new_voices_and_can_be_attacked() -> None:
