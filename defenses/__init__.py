@@ -1,1 +1,1 @@
-"""Defenses: one file a family."""
+"""Defenses: one file per family."""

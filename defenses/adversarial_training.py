@@ -1,4 +1,4 @@
-"""Adversarial training, and its forms in Ren et al., ICASSP 2020: vanilla and similarity-based."""
+"""Adversarial training, and its variants in Ren et al., ICASSP 2020: vanilla and similarity-based."""
 
 from __future__ import annotations
 
@@ -24,38 +24,42 @@ CITATION = (
 
 
 class AdversarialTraining(Defense, ABC):
-    """Training on x′, perturbed clips, after a warm-up on clean clips x alone."""
+    """Training on perturbed clips x′ after a warm-up on clean clips x."""
 
-    domain: Domain = parameter("spectrogram", about="where x′ is crafted")
+    domain: Domain = parameter("spectrogram", about="domain in which x′ is crafted")
     warmup: int = parameter(0, unit="steps", about="steps of clean training before x′ is used", ge=0)
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the objective (a scalar); during warm-up, the clean cross-entropy."""
+        """Return the objective (a scalar); during the warm-up, the clean cross-entropy.
+
+        Raises:
+            ContractError: if the front end crops each clip at random and ``domain`` is ``waveform``.
+        """
         if step < self.warmup:
             clean = model.outputs(batch.features, batch.lengths, "spectrogram")
             return functional.cross_entropy(clean.logits, batch.labels)
         if self.domain == "waveform" and model.frontend.varies_in_training:
             raise ContractError(
-                f"domain: got 'waveform' with {type(model.frontend).__name__}, which hears another part of a clip at "
-                "each step, so that x and x′ would not be the same clip; expected spectrogram"
+                f"domain: got 'waveform' with {type(model.frontend).__name__}, which crops each clip at random, so "
+                "that x and x′ would differ in the part of the clip; expected spectrogram"
             )
         return self.adversarial_loss(model, batch, step - self.warmup)
 
     @abstractmethod
     def adversarial_loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the objective (a scalar) of one batch; ``step`` counts from the end of the warm-up."""
+        """Return the objective (a scalar) of a batch; ``step`` counts from the end of the warm-up."""
 
 
 class TrainingOnPairs(AdversarialTraining, ABC):
-    """Training on clean clips x and on x′, which an attack crafts from them."""
+    """Training on clean clips x and on clips x′ that an attack crafts from them."""
 
     given: ClassVar[Literal["true", "predicted", "soft"]]
-    """The labels that the attack is given: true ones, the model's decisions on x, or its probabilities."""
+    """The labels that the attack gets: the true labels, the model's decisions on x, or its probabilities."""
 
     attack: AttackReference = parameter(about="the attack that crafts x′")
 
     def adversarial_loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the objective of x, crafted x′ and labels."""
+        """Return the objective (a scalar) of x, of x′ crafted from it, and of the labels."""
         clean = model.outputs(batch.features, batch.lengths, "spectrogram")
         labels = batch.labels if self.given == "true" else self.given
         x = craft(model, batch, self.attack.build(), self.domain, labels)
@@ -67,7 +71,7 @@ class TrainingOnPairs(AdversarialTraining, ABC):
 
 
 class Vanilla(TrainingOnPairs):
-    """Vanilla adversarial training: α L(x, y) + (1 − α) L(x′, y); x′ is crafted against the model's own decisions."""
+    """Vanilla adversarial training: α L(x, y) + (1 − α) L(x′, y), with x′ crafted against the model's own decisions."""
 
     citation: ClassVar[str] = f"{CITATION}, eq. 3"
     given: ClassVar[Literal["true", "predicted", "soft"]] = "predicted"
@@ -83,9 +87,8 @@ class Vanilla(TrainingOnPairs):
 class Similarity(TrainingOnPairs):
     """Similarity-based adversarial training: β L(x, y) + γ L(x′, y) + (1 − β − γ) d(v, v′).
 
-    x′ is crafted against the model's own decisions.
-    v and v′ are the embeddings (the input of the last layer) of x and x′; d is their mean squared difference, as in
-    the authors' code, or the Euclidean norm of the difference, as in the paper.
+    x′ is crafted against the model's own decisions. v and v′ are the embeddings (the input of the last layer) of x and
+    x′. d is their mean squared difference, as in the authors' code, or its Euclidean norm, as in the paper.
     """
 
     citation: ClassVar[str] = f"{CITATION}, eq. 4"
@@ -93,7 +96,7 @@ class Similarity(TrainingOnPairs):
 
     beta: Fraction = parameter(0.4, about="weight β of the clean loss")
     gamma: Fraction = parameter(0.4, about="weight γ of the adversarial loss")
-    norm: Literal["mse", "l2"] = parameter("mse", about="distance d of the embeddings")
+    norm: Literal["mse", "l2"] = parameter("mse", about="distance d between the embeddings")
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:
@@ -109,10 +112,10 @@ class Similarity(TrainingOnPairs):
         return self.beta * clean_loss + self.gamma * adversarial_loss + (1 - self.beta - self.gamma) * distance
 
     def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        """Return L(x′, y) + w d(v, v′) (B,): the training loss turned round, in the part that x′ has a hand in.
+        """Return L(x′, y) + w d(v, v′) (B,): the terms of the training loss that depend on x′.
 
-        w is (1 − β − γ) / γ, as in training; 1 if γ is 0. At x′ = x the gradient of d is 0: a single step from there is
-        that of the cross-entropy.
+        w is (1 − β − γ) / γ, as in training; 1 if γ is 0. At x′ = x the gradient of d is 0, so that a single step from
+        x follows the cross-entropy alone.
         """
         loss = cross_entropy(outputs, labels)
         if outputs.reference is None:
@@ -121,6 +124,6 @@ class Similarity(TrainingOnPairs):
         return loss + weight * self._distance(outputs.reference, outputs.embedding)
 
     def _distance(self, v: Tensor, w: Tensor) -> Tensor:
-        """Return d of each clip (B,) from embeddings (B, D)."""
+        """Return the distance d per clip (B,) between embeddings (B, D)."""
         difference = v.float() - w.float()
         return difference.square().mean(1) if self.norm == "mse" else difference.norm(dim=1)

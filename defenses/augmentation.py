@@ -1,4 +1,4 @@
-"""Training on noisy copies: the baselines that Ren et al. 2020 compare adversarial training with."""
+"""Training on noisy copies: the baselines of adversarial training in Ren et al. 2020."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from advser.threat.admission import admit
 
 
 class NoiseAugmentation(Defense):
-    """Training on each clip and on a noisy copy of it: ½ L(x, y) + ½ L(x + σ n, y), n white and Gaussian.
+    """Training on each clip and a noisy copy: ½ L(x, y) + ½ L(x + σ n, y), with white Gaussian noise n.
 
-    The copy is drawn anew at each step. Noisy sound is 0 in the padding, clipped to [−1, 1], and goes through the front
-    end again. The weights are those of vanilla adversarial training at α = ½: the two differ in x′ alone. FGSM's ±ε has
-    the root mean square ε, so that σ = ε spends the same energy. The source gives no σ.
+    Each step draws new noise. Noisy sound is 0 in the padding, is clipped to [−1, 1], and passes through the front end.
+    The weights are those of vanilla adversarial training at α = ½, so that the two differ in x′ alone. FGSM's ±ε has a
+    root mean square of ε; σ = ε therefore spends the same energy. The source gives no σ.
     """
 
     citation: ClassVar[str] = (
@@ -31,10 +31,10 @@ class NoiseAugmentation(Defense):
     sigma: float = parameter(
         unit="full-scale or z", about="standard deviation σ of the noise; σ = ε matches FGSM", ge=0
     )
-    domain: Domain = parameter("spectrogram", about="what the noise is added to")
+    domain: Domain = parameter("spectrogram", about="domain in which the noise is added")
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the mean cross-entropy of the clips and of their noisy copies."""
+        """Return the mean cross-entropy over the clips and their noisy copies."""
         clean = model.outputs(batch.features, batch.lengths, "spectrogram")
         noisy = model.outputs(self._noisy(model, batch), batch.lengths, self.domain)
         losses = [functional.cross_entropy(outputs.logits, batch.labels) for outputs in (clean, noisy)]

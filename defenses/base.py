@@ -21,7 +21,7 @@ from advser.threat.target import Target
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What a defense gets at each training step.
+    """The input of a defense at one training step.
 
     Attributes:
         waveform: (B, T) float32 on [−1, 1], zero after each clip's end.
@@ -29,7 +29,7 @@ class TrainingBatch:
         labels: classes (B,).
         features: (B, bands, frames), the front end's output for this step.
         generator: the only source of random numbers.
-        kept: what a defense keeps from one step to the next under names of its own; empty at the first step.
+        kept: the defense's own state from step to step, by name; empty at the first step.
     """
 
     waveform: Tensor
@@ -40,52 +40,56 @@ class TrainingBatch:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def inputs(self, domain: Domain) -> Tensor:
-        """Return what is perturbed in ``domain``: the waveform, or the features."""
+        """Return the input that an attack in ``domain`` perturbs: the waveform or the features."""
         return self.waveform if domain == "waveform" else self.features
 
     def mask(self, model: EmotionModel, domain: Domain) -> Tensor:
-        """Return what broadcasts to `inputs`, true where they are more than padding."""
+        """Return a mask that broadcasts to `inputs`: false in padding."""
         if domain == "waveform":
             return sound_mask(self.lengths, self.waveform.shape[1])
         return model.frontend.mask(self.waveform, self.lengths)
 
 
 class Defense(Parameters, ABC):
-    """A way to train, and optionally to use, a model that is to withstand attacks; its fields are its parameters."""
+    """A method that makes a model robust, by its training objective or by processing at test time.
+
+    A subclass implements `loss`; its fields are its parameters. Override `extend` to add modules, `wrap` to process
+    the input at test time, and `adaptive` to give attackers the loss that exploits the defense.
+    """
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """Distributions, beside those of the training stage, whose versions decide what it makes of a model."""
+    """Distributions whose versions affect the defended model, beside those of the training stage."""
 
     @abstractmethod
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the training objective (a scalar) of one batch; ``step`` counts from 0. The model is training."""
+        """Return the training objective (a scalar) of a batch; the model is training, and ``step`` counts from 0."""
 
     def showings(self) -> int:
-        """Return how many steps in a row the model is trained on each batch: at least 1, which is the default."""
+        """Return the number of consecutive training steps on each batch, at least 1; by default 1."""
         return 1
 
     def extend(self, model: EmotionModel) -> EmotionModel:
-        """Return the untrained model with the defense's own modules in it; by default the model itself.
+        """Return the untrained model with modules of the defense added; by default the model itself.
 
-        Called before training, and again before a checkpoint is loaded: what is added is in the checkpoint, and gets
-        its shapes from the model and from the defense's parameters alone.
+        Called before training and before a checkpoint is loaded. The checkpoint contains the added modules; their
+        shapes may depend on nothing but the model and the defense's parameters.
         """
         return model
 
     def wrap(self, model: EmotionModel) -> EmotionModel:
-        """Return the trained model with any processing at test time around it; by default the model itself."""
+        """Return the trained model with the processing at test time; by default the model itself."""
         return model
 
     def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        """Return the loss per clip (B,) that an attacker who knows this defense ascends; by default cross-entropy.
+        """Return the loss per clip (B,) that an attacker who knows the defense ascends; by default cross-entropy.
 
-        A suite asks for it by ``objective: adaptive``. A defense whose loss or detector cross-entropy knows nothing of
-        overrides it; what a defense does to the sound (`wrap`) is in the model's gradient anyway.
+        A suite selects it by ``objective: adaptive``. Override it if cross-entropy ignores the defense, as it ignores a
+        detector. Processing by `wrap` needs no override: the model's gradient includes it.
 
         Args:
-            outputs: what the wrapped model says of x′; ``reference`` has the embeddings of the clean clips at white-box
-                access, else None.
-            labels: classes (B,) or probabilities (B, C), as the attack is given them.
+            outputs: the wrapped model's outputs for x′. With white-box access ``reference`` holds the embeddings of the
+                clean clips, else None.
+            labels: classes (B,) or probabilities (B, C), as the attack gets them.
         """
         return cross_entropy(outputs, labels)
 
@@ -98,16 +102,16 @@ def craft(
     labels: Tensor | Literal["predicted", "soft"] = "predicted",
     objective: Loss = cross_entropy,
 ) -> Tensor:
-    """Return adversarial inputs for a training batch, crafted in evaluation mode, as the harness would admit them.
+    """Return adversarial inputs for a training batch, within the bounds that an evaluation applies (`admit`).
 
     Args:
-        model: the model in training; its state is as before afterwards.
-        batch: the batch.
+        model: the model in training. It is attacked in evaluation mode; its state is restored.
+        batch: the clean batch.
         attack: the attack.
-        domain: where it works.
-        labels: classes (B,), probabilities (B, C), or, of the clean batch, ``soft`` for the model's probabilities, or
-            ``predicted`` for its decisions (Ren et al. 2020), so that the true label does not leak into the
-            perturbation.
+        domain: the domain that is perturbed.
+        labels: classes (B,), probabilities (B, C), or the model's outputs on the clean batch: ``soft`` for its
+            probabilities, ``predicted`` for its decisions. Decisions keep the true label from leaking into the
+            perturbation (Ren et al. 2020).
         objective: the loss that the attack ascends.
     """
     x = batch.inputs(domain)

@@ -1,4 +1,4 @@
-"""Lossy coding of the sound before the model hears it."""
+"""Lossy coding of the sound before the front end."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from advser.plugins.parameters import parameter
 Codec = Literal["mp3", "opus"]
 
 FORMATS: Final[dict[Codec, tuple[str, str]]] = {"mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS")}
-"""What libsndfile calls the container and the coding."""
+"""libsndfile's names of the container and the coding."""
 
 RATES: Final[dict[Codec, tuple[int, int]]] = {"mp3": (8, 160), "opus": (6, 256)}
-"""Bit rates at 16 kHz, kbit/s, that libsndfile spreads its compression levels 1 and 0 over."""
+"""Bit rates in kbit/s at 16 kHz that libsndfile maps to its compression levels 1 and 0, linearly between them."""
 
 LEAST: Final = 16
-"""Lowest bit rate that is offered, kbit/s."""
+"""Lowest bit rate of both codecs, kbit/s."""
 
 
 class Coding(Processing):
-    """The sound is coded by MP3 or Opus, in memory, decoded, and put where it was before.
+    """Coding of the sound by MP3 or Opus and decoding, in memory, aligned with the input.
 
-    The codecs are those of libsndfile (1.1 or newer). MP3 has a constant bit rate, one of 16, 24, 32, 40, 48, 56, 64,
-    80, 96, 112, 128, 144 and 160 kbit/s at 16 kHz: the nearest is taken. Opus varies around the bit rate that it is
-    given. What a codec delays the sound by is found once, on noise, and taken away. Coding has no gradient: attacks get
-    it straight through (BPDA).
+    The codecs are those of libsndfile (1.1 or newer). MP3 has a constant bit rate: the nearest of 16, 24, 32, 40, 48,
+    56, 64, 80, 96, 112, 128, 144 and 160 kbit/s at 16 kHz. Opus varies around the given bit rate. The codec's delay is
+    measured once, on noise, and removed. Coding has no gradient: attacks pass it straight through (BPDA).
     """
 
     citation: ClassVar[str] = (
@@ -43,22 +42,23 @@ class Coding(Processing):
     )
     packages: ClassVar[tuple[str, ...]] = ("soundfile",)
 
-    codec: Codec = parameter("mp3", about="how the sound is coded")
+    codec: Codec = parameter("mp3", about="codec of the sound")
     bitrate: int = parameter(32, unit="kbit/s", about="nominal bit rate", ge=LEAST, le=160)
 
     @model_validator(mode="after")
-    def _codec_is_there(self) -> Self:
-        container, coding = FORMATS[self.codec]
-        if coding not in soundfile.available_subtypes(container):
-            there = [name for name, (where, how) in FORMATS.items() if how in soundfile.available_subtypes(where)]
+    def _codec_is_available(self) -> Self:
+        available = [
+            name for name, (container, coding) in FORMATS.items() if coding in soundfile.available_subtypes(container)
+        ]
+        if self.codec not in available:
             raise ValueError(
-                f"codec: got '{self.codec}', expected with the libsndfile installed "
-                f"({soundfile.__libsndfile_version__}): {', '.join(there) or 'none'}"
+                f"codec: got '{self.codec}', expected with the installed libsndfile "
+                f"({soundfile.__libsndfile_version__}): {', '.join(available) or 'none'}"
             )
         return self
 
     def process(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Code and decode each clip."""
+        """Return the sound (B, T) after coding and decoding."""
         coded = torch.zeros_like(waveform)
         for row, length in enumerate(lengths.tolist()):
             clip = waveform[row, :length].detach().float().cpu().numpy()
@@ -74,12 +74,12 @@ def _coded(clip: Samples, codec: Codec, bitrate: int) -> Samples:
 
 @cache
 def _delay(codec: Codec, bitrate: int) -> int:
-    """Return by how many samples decoded sound comes late: where its correlation with noise that was coded is highest.
+    """Return the delay of decoded sound in samples: the lag of its highest correlation with coded noise.
 
-    Some decoders take the delay away themselves, others do at some bit rates only.
+    Some decoders remove the delay themselves, others only at some bit rates.
     """
     noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
-    # Little of white noise at high frequencies outlives coding: speech has little there too.
+    # Coding removes most high frequencies of white noise; low-passed noise has few of them, as speech.
     noise = np.convolve(noise, np.hanning(9), "same").astype(np.float32)
     decoded = _decoded(noise, codec, bitrate)
     size = len(noise) + len(decoded)
@@ -88,7 +88,7 @@ def _delay(codec: Codec, bitrate: int) -> int:
 
 
 def _decoded(clip: Samples, codec: Codec, bitrate: int) -> Samples:
-    """Return what is decoded of a clip: late by the codec's delay, and perhaps longer or shorter."""
+    """Return a clip after coding and decoding, with the codec's delay, and perhaps longer or shorter."""
     container, coding = FORMATS[codec]
     low, high = RATES[codec]
     file = BytesIO()

@@ -1,4 +1,4 @@
-"""A detector of adversarial input beside a classifier that is trained plainly."""
+"""A detector of adversarial input beside a classifier trained on clean clips."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from advser.threat.target import Target
 class Detector(Defense):
     """A detector of adversarial input, trained on clips x and on x′ crafted from them against the classifier.
 
-    The classifier's loss is the cross-entropy on x alone. The detector's is the mean binary cross-entropy over x
-    (clean) and x′ (adversarial), and moves none of the classifier's weights. The detector reads the spectrogram, or the
-    sound itself if the model has no spectrogram (`DetectorNetwork`). An attack that knows it is to be tried too: one
-    with the objective ``adaptive``, which is here ``evasion`` (`advser.threat.objectives.evasion`).
+    The classifier's loss is the cross-entropy on x alone. The detector's loss is the mean binary cross-entropy over x
+    (clean) and x′ (adversarial); it changes none of the classifier's weights. The detector reads the spectrogram, or
+    the sound if the model has no spectrogram (`DetectorNetwork`). Evaluate it also with the objective ``adaptive``,
+    which is ``evasion`` here (`advser.threat.objectives.evasion`).
 
-    A checkpoint that is chosen by validation may date from the warm-up, in which the detector learns nothing.
+    A checkpoint selected by validation may stem from the warm-up, in which the detector learns nothing.
     """
 
     citation: ClassVar[str] = (
@@ -36,38 +36,38 @@ class Detector(Defense):
     )
 
     attack: AttackReference = parameter(about="the attack that crafts x′, against the model's own decisions")
-    domain: Domain = parameter("spectrogram", about="where x′ is crafted")
-    warmup: int = parameter(0, unit="steps", about="steps before the detector is trained", ge=0)
+    domain: Domain = parameter("spectrogram", about="domain in which x′ is crafted")
+    warmup: int = parameter(0, unit="steps", about="steps before the detector's training", ge=0)
 
     def extend(self, model: EmotionModel) -> EmotionModel:
-        """Add the untrained detector."""
+        """Return the model with an untrained detector."""
         model.detector = DetectorNetwork()
         return model
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the sum of both losses (a scalar); during warm-up, the classifier's."""
-        # Past the detector: its batch normalisation is to see clean and adversarial clips in equal parts.
+        """Return the sum of both losses (a scalar); during the warm-up, the classifier's loss."""
+        # Not `outputs`, which would run the detector on x alone: its batch normalisation needs equal parts of x and x′.
         logits = model.head(model.embed(batch.features, batch.lengths))
         loss = functional.cross_entropy(logits, batch.labels)
         return loss if step < self.warmup else loss + self._detection_loss(model, batch)
 
     def adaptive(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        """Return the loss (B,) of an attack on classifier and detector at once."""
+        """Return the loss (B,) of an attack on both the classifier and the detector."""
         return evasion(outputs, labels)
 
     def _detection_loss(self, model: EmotionModel, batch: TrainingBatch) -> Tensor:
         assert model.detector is not None, "the model was not extended"
         pair = [batch.inputs(self.domain), craft(model, batch, self.attack.build(), self.domain)]
-        seen = torch.cat([self._seen(model, x, batch.lengths) for x in pair])
-        adversarial = torch.arange(2, device=seen.device).repeat_interleave(len(batch.lengths))
-        detection = model.detector(seen, batch.lengths.repeat(2))
+        inputs = torch.cat([self._detector_input(model, x, batch.lengths) for x in pair])
+        adversarial = torch.arange(2, device=inputs.device).repeat_interleave(len(batch.lengths))
+        detection = model.detector(inputs, batch.lengths.repeat(2))
         return functional.binary_cross_entropy_with_logits(detection.float(), adversarial.float())
 
-    def _seen(self, model: EmotionModel, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return what the detector reads of ``x``, without a gradient to the front end."""
+    def _detector_input(self, model: EmotionModel, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the detector's input for ``x``, without a gradient to the front end."""
         if self.domain == "spectrogram" or not model.spectrogram:
             return x.detach()
-        # In evaluation mode, so that x′ leaves running statistics alone and x is cut like x′.
+        # In evaluation mode x′ does not change running statistics, and x is cropped as x′ is.
         with torch.no_grad(), Target(model, lengths, self.domain):
             return model.inputs(x, lengths, "spectrogram")
 
@@ -75,7 +75,7 @@ class Detector(Defense):
 class DetectorNetwork(nn.Module):
     """Three convolutions 3×3 of stride 2, the mean over bands and time, one linear layer; 4,865 parameters.
 
-    Sound is read as a spectrogram of a single band. Padding of sound makes no difference.
+    Sound is processed as a spectrogram of a single band. Padding of sound does not change the logits.
     """
 
     def __init__(self, maps: int = 16) -> None:
@@ -84,9 +84,9 @@ class DetectorNetwork(nn.Module):
         self.last = nn.Linear(maps, 1)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return logits (B,) of a spectrogram (B, bands, frames), or of waveforms (B, T), being adversarial.
+        """Return logits (B,) that a spectrogram (B, bands, frames) or waveforms (B, T) are adversarial.
 
-        ``lengths`` (B,) are the clips' in samples.
+        ``lengths`` (B,) are in samples.
         """
         counts = lengths if x.ndim == 2 else torch.full_like(lengths, x.shape[2])
         inside = sound_mask(counts, x.shape[-1])[:, None, None]

@@ -18,30 +18,30 @@ from advser.plugins.parameters import parameter
 from advser.threat.admission import admit
 from advser.threat.target import Target
 
-LOST: Final = "fast: FGSM has lost touch"
+OVERFITTED: Final = "fast: overfitted to FGSM"
 PERTURBATION: Final = "free: perturbation"
 
 
 class Fast(AdversarialTraining):
     """Fast adversarial training: L(x′, y), where x′ is one FGSM step from a random start, with the true labels.
 
-    x′ = clip(x + n + α ε sign(∇L), x − ε, x + ε), n uniform on [−ε, ε]. A model can learn to withstand that one step
-    and nothing else (catastrophic overfitting): its loss on x′ is then far below that on what more steps find. So every
-    ``check_every`` steps, from the first after the warm-up on, PGD attacks the batch too; if its loss is more than
-    ``tolerance`` times as high, x′ comes from PGD until a later check finds the two within the tolerance again. The
-    source stops training instead when the accuracy under PGD falls.
+    x′ = clip(x + n + α ε sign(∇L), x − ε, x + ε), with n uniform on [−ε, ε]. A model can overfit to this step
+    (catastrophic overfitting): it is robust to the step alone, and its loss is far higher after several steps.
+    Therefore PGD attacks the batch every ``check_every`` steps, first at the step after the warm-up. If the loss under
+    PGD exceeds ``tolerance`` times that under FGSM, PGD crafts x′ until a later check is within the tolerance. The
+    source stops the training instead when the accuracy under PGD drops.
     """
 
     citation: ClassVar[str] = (
-        "Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, ICLR 2020, alg. 3; the guard "
-        "is of this project, for what sec. 5.4 describes"
+        "Wong, Rice, Kolter: Fast is better than free: revisiting adversarial training, ICLR 2020, alg. 3; the check "
+        "by PGD is of this project, against the overfitting of sec. 5.4"
     )
 
     epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", gt=0)
     alpha: float = parameter(1.25, unit="ε", about="step size", gt=0)
-    check_every: int = parameter(25, unit="steps", about="steps from check to check", ge=1)
-    tolerance: float = parameter(2.0, about="ratio of losses, PGD's to FGSM's, above which FGSM is given up", gt=1)
-    steps: int = parameter(5, unit="steps", about="steps of PGD, in the check and where FGSM is given up", ge=2)
+    check_every: int = parameter(25, unit="steps", about="steps between checks", ge=1)
+    tolerance: float = parameter(2.0, about="ratio of PGD's loss to FGSM's above which PGD crafts x′", gt=1)
+    steps: int = parameter(5, unit="steps", about="steps of PGD, in the check and for x′", ge=2)
 
     def adversarial_loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the cross-entropy on x′."""
@@ -51,8 +51,8 @@ class Fast(AdversarialTraining):
         several = PGD(epsilon=self.epsilon, steps=self.steps)
         if step % self.check_every == 0:
             losses = [self._loss(model, batch, attack) for attack in (single, several)]
-            batch.kept[LOST] = losses[1] > self.tolerance * losses[0]
-        x = self._crafted(model, batch, several if batch.kept.get(LOST) else single)
+            batch.kept[OVERFITTED] = losses[1] > self.tolerance * losses[0]
+        x = self._crafted(model, batch, several if batch.kept.get(OVERFITTED) else single)
         return functional.cross_entropy(model.outputs(x, batch.lengths, self.domain).logits, batch.labels)
 
     def _crafted(self, model: EmotionModel, batch: TrainingBatch, attack: Attack) -> Tensor:
@@ -60,18 +60,18 @@ class Fast(AdversarialTraining):
 
     @torch.no_grad()
     def _loss(self, model: EmotionModel, batch: TrainingBatch, attack: Attack) -> Tensor:
-        """Return the mean loss on what an attack makes of a batch, in evaluation mode."""
+        """Return the mean loss on the attack's result for a batch, in evaluation mode."""
         x = self._crafted(model, batch, attack)
         with Target(model, batch.lengths, self.domain) as target:
             return target.loss(x, batch.labels).mean()
 
 
 class Free(AdversarialTraining):
-    """Free adversarial training: each batch m times in a row, on x + δ, where δ moves with the weights' own gradient.
+    """Free adversarial training: m consecutive steps on each batch x + δ; a backward pass updates δ and the weights.
 
-    After each step δ ← clip(δ + ε sign(∇_δ L), −ε, ε), with the gradient of the same backward pass, so that a step
-    costs no more than one of plain training; δ is kept from batch to batch. Each of the training's iterations is one
-    such step: the same number of them shows m times fewer batches than plain training does.
+    δ ← clip(δ + ε sign(∇_δ L), −ε, ε) after each step, so that a step costs as much as in undefended training. The
+    next batch starts from the last δ. Every step counts as an iteration of the training: in the same number of
+    iterations the model sees m times fewer batches.
     """
 
     citation: ClassVar[str] = (
@@ -80,7 +80,7 @@ class Free(AdversarialTraining):
     )
 
     epsilon: float = parameter(unit="full-scale or z", about="L∞ budget ε", ge=0)
-    replays: int = parameter(4, unit="steps", about="m, how often each batch is trained on in a row", ge=1)
+    replays: int = parameter(4, unit="steps", about="m, number of consecutive steps on each batch", ge=1)
 
     def showings(self) -> int:
         """Return m."""
@@ -90,12 +90,12 @@ class Free(AdversarialTraining):
         """Return the cross-entropy on x + δ.
 
         Raises:
-            ContractError: if the front end hears another part of the clip each time that it is shown.
+            ContractError: if the front end crops each clip at random.
         """
         if model.frontend.varies_in_training:
             raise ContractError(
-                f"defense 'free': got {type(model.frontend).__name__}, which hears another part of a clip at each "
-                "step, expected a front end that hears the same"
+                f"defense 'free': got {type(model.frontend).__name__}, which crops each clip at random, expected a "
+                "front end that returns the same part of a clip at each step"
             )
         x = batch.inputs(self.domain)
         delta = self._perturbation(batch.kept.get(PERTURBATION), x).requires_grad_()
@@ -106,12 +106,12 @@ class Free(AdversarialTraining):
         return functional.cross_entropy(model.outputs(perturbed, batch.lengths, self.domain).logits, batch.labels)
 
     def _perturbation(self, before: Tensor | None, x: Tensor) -> Tensor:
-        """Return δ in the shape of ``x``: that of the step before, moved along its gradient; at first 0."""
+        """Return δ in the shape of ``x``: 0 at first, then the last step's δ, moved along its gradient."""
         if before is None:
             return torch.zeros_like(x)
         moved = before.detach()
         if before.grad is not None:
             moved = (moved + self.epsilon * before.grad.sign()).clamp(-self.epsilon, self.epsilon)
-        # Sound is as long as the longest clip of its batch.
+        # A batch of sound is as long as its longest clip.
         missing = x.shape[-1] - moved.shape[-1]
         return functional.pad(moved, (0, missing)) if missing > 0 else moved[..., : x.shape[-1]].clone()

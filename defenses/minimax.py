@@ -1,4 +1,4 @@
-"""Training against the strongest perturbation that an attack finds: Madry's, TRADES and MART."""
+"""Training against the strongest perturbation of an attack: Madry's method, TRADES and MART."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advser.plugins.parameters import parameter
 class Madry(AdversarialTraining):
     """Adversarial training on x′ alone: L(x′, y), where x′ is crafted with the true labels.
 
-    In the source x′ comes from PGD with a random start: ``pgd``, or the cheaper ``ifgsm`` with ``random_start``.
+    The source crafts x′ by PGD with a random start: ``pgd``, or the cheaper ``ifgsm`` with ``random_start``.
     """
 
     citation: ClassVar[str] = (
@@ -37,10 +37,10 @@ class Madry(AdversarialTraining):
 class Trades(TrainingOnPairs):
     """TRADES: L(x, y) + λ KL(p(x) ‖ p(x′)), where x′ maximises that divergence.
 
-    The attack is given p(x), the model's probabilities, as soft labels: their cross-entropy with p(x′) differs from the
-    divergence by the entropy of p(x), which does not depend on x′, so that the gradients are the same. At x′ = x that
-    gradient is 0 but for rounding: the attack must start at random (in the source within 0.001 of x), as ``pgd``, or
-    ``ifgsm`` with ``random_start``.
+    The attack gets p(x), the model's probabilities, as soft labels. Their cross-entropy with p(x′) differs from the
+    divergence by the entropy of p(x) alone, which does not depend on x′: the gradients are equal. At x′ = x this
+    gradient is 0 but for rounding. The attack must therefore start at random (in the source within 0.001 of x), as
+    ``pgd`` does, or ``ifgsm`` with ``random_start``.
     """
 
     citation: ClassVar[str] = (
@@ -60,8 +60,8 @@ class Trades(TrainingOnPairs):
 class Mart(TrainingOnPairs):
     """MART: BCE(x′, y) + λ KL(p(x) ‖ p(x′)) · (1 − p_y(x)); x′ is crafted with the true labels.
 
-    BCE is −log p_y(x′) − log(1 − max p_k(x′)) over the other classes k ≠ y; the divergence counts less where the clean
-    clip is recognised surely.
+    BCE is −log p_y(x′) − log(1 − max p_k(x′)) over the other classes k ≠ y. The divergence counts less the more
+    confident the model is in the label of the clean clip.
     """
 
     citation: ClassVar[str] = (
@@ -74,8 +74,8 @@ class Mart(TrainingOnPairs):
 
     def objective(self, clean: Outputs, adversarial: Outputs, labels: Tensor) -> Tensor:
         """Return the weighted loss."""
-        unsure = 1 - clean.logits.float().softmax(1).gather(1, labels[:, None]).squeeze(1)
-        weighted = divergence(clean.logits, adversarial.logits) * unsure
+        uncertainty = 1 - clean.logits.float().softmax(1).gather(1, labels[:, None]).squeeze(1)
+        weighted = divergence(clean.logits, adversarial.logits) * uncertainty
         return boosted_cross_entropy(adversarial.logits, labels).mean() + self.weight * weighted.mean()
 
 
@@ -90,6 +90,6 @@ def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logs = logits.float().log_softmax(1)
     own = logs.gather(1, labels[:, None]).squeeze(1)
     rival = logs.scatter(1, labels[:, None], -torch.inf).argmax(1)
-    # 1 − p as the sum of the others' probabilities: exact where p is near 1.
+    # 1 − p as the sum of the other classes' probabilities is exact for p near 1.
     rest = logs.scatter(1, rival[:, None], -torch.inf).logsumexp(1)
     return -own - rest

@@ -17,14 +17,14 @@ from advser.plugins.parameters import parameter
 class Mixup(Defense):
     """mixup: x̃ = s x_i + (1 − s) x_j on features, with the loss s L(x̃, y_i) + (1 − s) L(x̃, y_j).
 
-    s is drawn from Beta(α, α) at each step, for the whole batch, and j from a permutation of it, as in the authors'
-    code. A mixture is as long as the longer of its clips. It is a regulariser: the source reports a gain against
-    single-step attacks (sec. 3.5), and nothing in it is meant to withstand iterative ones.
+    Each step draws s from Beta(α, α) for the whole batch, and j from a permutation of the batch, as in the authors'
+    code. A mixture is as long as the longer of its clips. mixup is a regulariser: the source reports a gain against
+    single-step attacks (sec. 3.5) and claims none against iterative attacks.
     """
 
     citation: ClassVar[str] = "Zhang, Cisse, Dauphin, Lopez-Paz: mixup: Beyond empirical risk minimization, ICLR 2018"
 
-    alpha: float = parameter(0.2, about="α of the Beta distribution of the shares; towards 0 nothing is mixed", gt=0)
+    alpha: float = parameter(0.2, about="α of the Beta distribution of the share s; near 0 almost nothing mixes", gt=0)
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the weighted cross-entropy on the mixtures."""
@@ -37,6 +37,6 @@ class Mixup(Defense):
         return share * losses[0] + (1 - share) * losses[1]
 
     def _share(self, generator: torch.Generator) -> float:
-        # torch draws from a Beta distribution by its global generator only.
+        # torch draws from a Beta distribution with its global generator only.
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         return float(np.random.default_rng(int(seed)).beta(self.alpha, self.alpha))

@@ -1,4 +1,4 @@
-"""Randomised smoothing: trained on noise, decided by many noisy copies, certified."""
+"""Randomised smoothing: training on noisy sound, a decision over many noisy copies, and a certificate."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from advser.plugins.parameters import parameter
 
 
 class Smoothing(Defense):
-    """Randomised smoothing: trained on x + σ n alone, n white and Gaussian; at test time a mean over noisy copies.
+    """Randomised smoothing: training on x + σ n alone, with white Gaussian n; at test time a mean over noisy copies.
 
-    The noise is in the waveform, 0 in the padding, and not clipped. What is judged is the mean probability of ``draws``
-    copies (`Smoothed`), the source's own decision being by their votes; attacks go through the mean of as many new
-    copies at each step, which averages the gradient over the noise. The metrics ``certified-radius`` and
-    ``certified-accuracy`` prove how far the decision reaches, in L2, with many more copies. Attacks on features stand
-    behind the noise, and delivered as features meet none.
+    The noise is added to the waveform; it is 0 in the padding and not clipped. The model's output is the mean
+    probability over ``draws`` copies (`Smoothed`), where the source counts their votes. Attacks differentiate the mean
+    over as many new copies at each step, which averages the gradient over the noise. The metrics ``certified-radius``
+    and ``certified-accuracy`` use many more copies to prove an L2 radius without a change of the decision. Attacks on
+    features bypass the noise, and features that are delivered as such get none.
     """
 
     citation: ClassVar[str] = (
@@ -31,10 +31,10 @@ class Smoothing(Defense):
     )
 
     sigma: float = parameter(unit="full-scale", about="standard deviation σ of the noise", gt=0)
-    draws: int = parameter(16, unit="copies", about="noisy copies a decision at test time", ge=1)
+    draws: int = parameter(16, unit="copies", about="noisy copies per decision at test time", ge=1)
 
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the cross-entropy on noisy copies."""
+        """Return the cross-entropy on noisy copies, one per clip."""
         x = batch.waveform
         noise = torch.randn(x.shape, generator=batch.generator, device=x.device, dtype=x.dtype)
         noisy = x + self.sigma * noise * batch.mask(model, "waveform")

@@ -12,7 +12,7 @@ from advser.models.base import EmotionModel
 
 
 class Undefended(Defense):
-    """Plain training on clean data by cross-entropy."""
+    """Training on clean clips by cross-entropy."""
 
     citation: ClassVar[str] = "control; no source"
 

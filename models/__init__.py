@@ -1,1 +1,1 @@
-"""Emotion models: one file a model."""
+"""Emotion models: one file per model."""

@@ -1,4 +1,4 @@
-"""The gradient of a spectrogram or of sound through a convolution of one channel, a block of values at a time."""
+"""The input gradient of a convolution with one input channel, computed a block of values at a time."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from advser.models.folding import watched
+from advser.models.folding import has_hooks
 
 VALUES: Final = 16
-"""Values in a block: as many channels as the library computes at a time."""
+"""Values per block: the number of channels that PyTorch's library for CPUs computes at a time."""
 
 
 @contextmanager
 def by_blocks(model: nn.Module) -> Iterator[None]:
-    """Let convolutions of one channel compute the gradient of their input block by block; undo it afterwards.
+    """Compute the input gradient of convolutions with one input channel block by block, within the context.
 
-    That gradient is a convolution to one channel, for which PyTorch's library for CPUs computes 16: in attacks on
-    `cnn4` it took a fifth of the time. A convolution that strides from block to block, and whose channels are the
-    values of a block, finds the same numbers in a third of it. Of weights that learn, gradients are taken as ever; what
-    has a stride, a dilation or hooks, and all that is on a GPU, stays as it is. Not for ``torch.func``.
+    This gradient is a convolution to one channel, for which PyTorch's library for CPUs computes 16: it took a fifth of
+    the time of attacks on `cnn4`. A convolution with a stride of one block, whose channels are the values of a block,
+    returns the same numbers in a third of that time. Trainable weights get their usual gradients. Convolutions with a
+    stride, a dilation or hooks, and all on a GPU, do not change. ``torch.func`` is not supported.
     """
     with ExitStack() as undo:
         for module in list(model.modules()):
-            if type(module) is nn.Conv2d and _suits(module):
-                # Of this object alone, which keeps its weights for those who look for them.
+            if type(module) is nn.Conv2d and _is_suitable(module):
+                # Replace the method, not the module: other code may still read the module's weights.
                 module.forward = partial(_convolved, module)  # type: ignore[method-assign]
                 undo.callback(delattr, module, "forward")
         yield
 
 
-def _suits(convolution: nn.Conv2d) -> bool:
+def _is_suitable(convolution: nn.Conv2d) -> bool:
     plain = {*convolution.stride, *convolution.dilation} == {1} and convolution.padding_mode == "zeros"
-    ours = convolution.in_channels == 1 and "forward" not in vars(convolution) and not watched(convolution)
-    weight, room = convolution.weight, zip(_margin(convolution), convolution.kernel_size, strict=True)
-    return plain and ours and weight.device.type == "cpu" and all(margin < size for margin, size in room)
+    single_channel = convolution.in_channels == 1
+    untouched = "forward" not in vars(convolution) and not has_hooks(convolution)
+    padding = zip(_margin(convolution), convolution.kernel_size, strict=True)
+    narrow = all(margin < size for margin, size in padding)
+    return plain and single_channel and untouched and convolution.weight.device.type == "cpu" and narrow
 
 
 def _margin(convolution: nn.Conv2d) -> tuple[int, int]:
-    """Return how many zeros are put before the input, above and at the left."""
+    """Return the number of zeros above and left of the input."""
     height, width = convolution.kernel_size
     if convolution.padding == "same":
         return (height - 1) // 2, (width - 1) // 2
@@ -63,7 +65,7 @@ def _convolved(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class _ByBlocks(torch.autograd.Function):
-    """A convolution from one channel, whose weight and bias are frozen."""
+    """A convolution with one input channel and frozen weight and bias."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: nn.Conv2d) -> Tensor:
@@ -76,23 +78,22 @@ class _ByBlocks(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
         block, (height, width) = _block(weight), ctx.shape[2:]
-        # Where blocks do not end with the input, one more on every side: zeros that need no copy of the gradient.
-        spare = [side if length % side else 0 for side, length in zip(block, (height, width), strict=True)]
-        reach = zip(weight.shape[2:], ctx.margin, spare, strict=True)
-        padding = [size - 1 - zeros + more for size, zeros, more in reach]
-        found = _joined(conv2d(gradient, _kernel(weight, block).to(gradient.dtype), None, block, padding), block)
-        above, left = spare
-        found = found[:, :, above : above + height, left : left + width]
-        return found.to(ctx.dtype, memory_format=torch.contiguous_format), None, None, None
+        # If the blocks do not fill the input exactly, add one on each side: padding needs no copy of the gradient.
+        above, left = (side if length % side else 0 for side, length in zip(block, (height, width), strict=True))
+        sides = zip(weight.shape[2:], ctx.margin, (above, left), strict=True)
+        padding = [size - 1 - zeros + extra for size, zeros, extra in sides]
+        blocks = conv2d(gradient, _kernel(weight, block).to(gradient.dtype), None, block, padding)
+        result = _joined(blocks, block)[:, :, above : above + height, left : left + width]
+        return result.to(ctx.dtype, memory_format=torch.contiguous_format), None, None, None
 
 
 def _block(weight: Tensor) -> tuple[int, int]:
-    """Return the height and width of a block, for a weight (channels, 1, height, width)."""
+    """Return the height and width of a block for a weight (channels, 1, height, width)."""
     return (1, VALUES) if weight.shape[2] == 1 else (4, VALUES // 4)
 
 
 def _kernel(weight: Tensor, block: tuple[int, int]) -> Tensor:
-    """Return the weight (values, channels, height, width) that turns gradients of the output into blocks."""
+    """Return the weight (values, channels, height, width) of the convolution from output gradients to blocks."""
     turned = weight.squeeze(1).flip(1, 2)
     channels, height, width = turned.shape
     down, right = block
@@ -104,7 +105,7 @@ def _kernel(weight: Tensor, block: tuple[int, int]) -> Tensor:
 
 
 def _joined(blocks: Tensor, block: tuple[int, int]) -> Tensor:
-    """Return blocks (B, values, rows, columns) side by side: (B, 1, height, width)."""
+    """Return blocks (B, values, rows, columns) side by side, (B, 1, height, width)."""
     count, _, rows, columns = blocks.shape
     down, right = block
     side_by_side = blocks.view(count, down, right, rows, columns).permute(0, 3, 1, 4, 2)

@@ -13,9 +13,9 @@ from advser.models.frontends import FrameCount, LogMel
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return convolution 5×5, batch normalisation, max-pooling 2×2 and ReLU: halves height and width.
+    """Return convolution 5×5, batch normalisation, max-pooling 2×2 and ReLU, which together halve height and width.
 
-    ReLU after the pooling gives what it gives before it, as in the source, at a quarter of the work.
+    The source applies ReLU before the pooling; after it the result is the same, at a quarter of the work.
     """
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 5, padding=2, bias=False),
@@ -26,7 +26,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CNN4(EmotionModel):
-    """Four convolutions of 5×5, global max-pooling, one linear layer; 4,307,911 parameters at 7 classes.
+    """Four convolutions 5×5, global max-pooling, one linear layer; 4,307,911 parameters for 7 classes.
 
     Features: `LogMel` (B, 64, frames). Embedding: (B, 512 · width), the maximum of each map of the last convolution.
     """
@@ -42,7 +42,7 @@ class CNN4(EmotionModel):
         *,
         width: Annotated[
             float,
-            Field(gt=0, description="factor on the 64, 128, 256, 512 maps"),
+            Field(gt=0, description="factor of the 64, 128, 256, 512 maps"),
         ] = 1.0,
         frames: Annotated[FrameCount, Field(ge=16)] = 373,
     ) -> None:

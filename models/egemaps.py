@@ -1,4 +1,4 @@
-"""A support vector machine on the functionals of eGeMAPS: hand-made features and no gradient."""
+"""A support vector machine on the functionals of eGeMAPS: hand-crafted features without a gradient."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from advser.models.base import EmotionModel, FrontEnd
 from advser.plugins.extras import not_installed
 
 FUNCTIONALS: Final = 88
-"""Statistics that eGeMAPS v02 takes of a clip's pitch, loudness, voice quality and spectrum."""
+"""Number of statistics in eGeMAPS v02, of a clip's pitch, loudness, voice quality and spectrum."""
 
 CONSTANT: Final = 1e-6
-"""Standard deviation, as a share of the mean, up to which a functional does not vary."""
+"""Ratio of standard deviation to mean up to which a functional counts as constant."""
 
 
 class Functionals(FrontEnd):
     """The 88 functionals of eGeMAPS v02 (B, 88, 1), computed by openSMILE, standardised, and without a gradient.
 
-    They are computed of each clip up to its end, rounded to 16 bits as everything is that is judged, and standardised
-    by mean and deviation of the training data, whoever speaks. Those that a clip has not (openSMILE gives none to
-    sound shorter than 60 ms) are taken to be the mean, which is 0. About 50 ms a clip of EmoDB.
+    openSMILE gets each clip up to its end, rounded to 16 bits as all evaluated sound. Functionals are standardised by
+    mean and standard deviation of the training data, over all speakers. A missing functional counts as the mean, 0:
+    openSMILE computes none for sound shorter than 60 ms. A clip of EmoDB takes about 50 ms.
 
-    openSMILE's own licence allows research, not commercial products.
+    openSMILE's licence allows research, but no commercial products.
     """
 
     mean: Tensor
@@ -43,28 +43,28 @@ class Functionals(FrontEnd):
 
     @torch.no_grad()
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, 88, 1) of ``waveform`` (B, T)."""
-        found = functionals(waveform, lengths)
-        return torch.where(found.isfinite(), (found - self.mean) / self.std, 0)[:, :, None]
+        """Return standardised functionals (B, 88, 1) of ``waveform`` (B, T)."""
+        values = functionals(waveform, lengths)
+        return torch.where(values.isfinite(), (values - self.mean) / self.std, 0)[:, :, None]
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Set mean and standard deviation of each functional over the clips that have it."""
-        found = torch.cat([functionals(waveform, lengths) for waveform, lengths in batches]).double()
-        found = torch.where(found.isfinite(), found, torch.nan)
-        mean = found.nanmean(0)
-        std = (found - mean).square().nanmean(0).sqrt()
+        """Compute mean and standard deviation of each functional over the clips that have it."""
+        values = torch.cat([functionals(waveform, lengths) for waveform, lengths in batches]).double()
+        values = torch.where(values.isfinite(), values, torch.nan)
+        mean = values.nanmean(0)
+        std = (values - mean).square().nanmean(0).sqrt()
         self.mean.copy_(mean.nan_to_num(0))
-        # One that is constant but for rounding, or that no clip has, is not scaled: the machines give it no weight.
+        # A functional that is constant but for rounding, or missing in all clips, is not scaled: it gets no weight.
         self.std.copy_(torch.where(std > CONSTANT * mean.abs(), std, 1))
 
 
 class EgemapsSVM(EmotionModel):
-    """Linear support vector machines, one a class against the rest, on the 88 functionals of eGeMAPS.
+    """Linear support vector machines, one per class against the rest, on the 88 functionals of eGeMAPS.
 
     Logits: the machines' decision values, in units of their margin. Embedding: the standardised functionals (B, 88).
-    The clips of a class count inversely to its frequency. No gradient reaches the sound, so that only attacks which
-    need none are crafted on it; those of other models can be judged on it.
+    A clip's weight is inverse to the frequency of its class. No gradient reaches the sound: the model can be the
+    surrogate of gradient-free attacks only, and the victim of attacks on other models.
 
     On EmoDB, with C = 0.01, its UAR is .665 (accuracy .673) in the five folds of the suite ``emodb``, and .674 (.680)
     leaving one speaker out.
@@ -78,7 +78,7 @@ class EgemapsSVM(EmotionModel):
     differentiable: ClassVar[bool] = False
 
     packages: ClassVar[tuple[str, ...]] = ("opensmile", "scikit-learn")
-    """Distributions, beside those of the stage, whose versions decide what it computes."""
+    """Distributions whose versions affect the outputs, beside those of the training stage."""
 
     head: nn.Linear
 
@@ -87,7 +87,7 @@ class EgemapsSVM(EmotionModel):
         classes: int,
         *,
         c: Annotated[
-            float, Field(gt=0, description="weight C of clips on the wrong side of the margin, against its width")
+            float, Field(gt=0, description="weight C of margin violations relative to the margin's width")
         ] = 0.01,
     ) -> None:
         super().__init__()
@@ -103,16 +103,16 @@ class EgemapsSVM(EmotionModel):
     def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Train on (waveform (B, T), lengths (B,), labels (B,)) batches; at least two classes must occur.
 
-        A class that does not occur gets the machine of clips that are all of the rest: w = 0, b = −1.
+        A missing class gets the machine that rejects every clip: w = 0, b = −1.
         """
-        known = [
+        examples = [
             (self.frontend(waveform, lengths).flatten(1).cpu(), labels.cpu()) for waveform, lengths, labels in batches
         ]
-        features, labels = (torch.cat(column) for column in zip(*known, strict=True))
+        features, labels = (torch.cat(column) for column in zip(*examples, strict=True))
         machine = _linear_svc(self.c).fit(features.double().numpy(), labels.numpy())
         weight, bias = machine.coef_, machine.intercept_
         if len(machine.classes_) == 2:
-            # scikit-learn keeps only the second of two machines, of which each is the other's negative.
+            # For two classes scikit-learn returns the second machine only; the first is its negative.
             weight, bias = np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
         self.head.weight.zero_()
         self.head.bias.fill_(-1)
@@ -121,11 +121,11 @@ class EgemapsSVM(EmotionModel):
 
 
 def functionals(waveform: Tensor, lengths: Tensor) -> Tensor:
-    """Return the 88 functionals (B, 88) of sound (B, T) up to ``lengths`` (B,); NaN where a clip has none."""
+    """Return the 88 functionals (B, 88) of sound (B, T) up to ``lengths`` (B,); NaN where a functional is missing."""
     extract = _opensmile()
     clips = zip(waveform.detach().cpu().numpy(), lengths.tolist(), strict=True)
-    found = [extract(from_pcm(to_pcm(clip[:length])), SAMPLE_RATE)[0, :, 0] for clip, length in clips]
-    return torch.from_numpy(np.stack(found)).to(waveform.device)
+    values = [extract(from_pcm(to_pcm(clip[:length])), SAMPLE_RATE)[0, :, 0] for clip, length in clips]
+    return torch.from_numpy(np.stack(values)).to(waveform.device)
 
 
 @cache
@@ -142,5 +142,5 @@ def _linear_svc(c: float) -> Any:
         from sklearn.svm import LinearSVC
     except ImportError as error:
         raise not_installed("model 'egemaps-svm'", "scikit-learn") from error
-    # In its primal form the solver draws nothing at random.
+    # The solver of the primal problem draws no random numbers.
     return LinearSVC(C=c, class_weight="balanced", dual=False, max_iter=10_000)

@@ -1,4 +1,4 @@
-"""The small network of Wijayasingha 2019 for EmoDB, after Fayek et al. 2017."""
+"""The small network of Wijayasingha 2019 for EmoDB, based on Fayek et al. 2017."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def dense(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
 
 
 class EmodbCNN(EmotionModel):
-    """Two convolutions of 10×10 and four linear layers; 4,616,935 trained values at 7 classes.
+    """Two convolutions 10×10 and four linear layers; 4,616,935 parameters for 7 classes.
 
-    With the 3,000 running statistics of batch normalisation there are 4,619,935. Features: `DecibelMel`
-    (B, 40, 200). Embedding: (B, 20).
+    The 3,000 running statistics of batch normalisation make 4,619,935 values. Features: `DecibelMel` (B, 40, 200).
+    Embedding: (B, 20).
     """
 
     citation: ClassVar[str] = (
@@ -42,7 +42,7 @@ class EmodbCNN(EmotionModel):
             Field(
                 ge=0,
                 lt=1,
-                description="dropout before the last layer, for which the source gives no rate",
+                description="dropout before the last layer; the source gives no rate",
                 json_schema_extra={"unit": "share of units"},
             ),
         ] = 0.5,

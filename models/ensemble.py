@@ -1,4 +1,4 @@
-"""Several models that decide together."""
+"""Several models with one joint decision."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from advser.models.terms import Domain
 
 
 class _Waveform(FrontEnd):
-    """The sound itself: each member has a front end of its own."""
+    """The sound itself; each member has its own front end."""
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         return waveform[:, None]
 
 
 class Ensemble(EmotionModel):
-    """The mean of the members' log-probabilities; embedding: these in a row.
+    """A classifier by the mean of its members' log-probabilities; the embedding concatenates these.
 
-    An example that fools all of several surrogates is more likely to fool a model that it was not crafted on
+    An example that misleads several surrogates is more likely to mislead another victim
     (Liu, Chen, Liu, Song: Delving into transferable adversarial examples and black-box attacks, ICLR 2017).
 
     Args:
-        members: at least one model; all of the same classes.
+        members: one or more models of the same classes.
     """
 
     spectrogram: ClassVar[bool] = False
@@ -44,14 +44,18 @@ class Ensemble(EmotionModel):
         return torch.cat([member(waveform, lengths).float().log_softmax(1) for member in self.members], 1)
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Domain) -> Outputs:
-        """Classify waveforms (B, T)."""
+        """Return the outputs for waveforms (B, T).
+
+        Raises:
+            ValueError: if ``domain`` is not ``waveform``.
+        """
         if domain != "waveform":
-            raise ValueError(f"domain: got {domain}, expected for an ensemble: waveform")
+            raise ValueError(f"domain: got {domain}, expected waveform for an ensemble")
         return super().outputs(x, lengths, domain)
 
 
 class _Mean(nn.Module):
-    """From the members' rows (B, members · C) to their mean (B, C)."""
+    """The mean (B, C) of the members' concatenated log-probabilities (B, members · C)."""
 
     def __init__(self, members: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, for as long as a model is only asked."""
+"""Batch normalisation folded into the convolution before it, while a model is only evaluated."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ Normalisation = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class _Folded(nn.Module):
-    """Stands for a convolution and the normalisation after it; whoever looks for their weights here is told."""
+    """A convolution and the normalisation after it; access to their own weights raises AttributeError."""
 
     def __init__(self, convolution: Convolution) -> None:
         super().__init__()
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Return the normalised convolution of ``x``."""
         y: Tensor = self.convolution(x)
         return y
 
 
 @contextmanager
 def folded(model: nn.Module) -> Iterator[None]:
-    """Let one convolution stand for each convolution and the batch normalisation after it; undo it afterwards.
+    """Replace each convolution and the batch normalisation after it by one convolution, within the context.
 
-    In evaluation mode both are linear: the outputs are the same but for rounding, and two passes over maps of the
-    convolution's size are saved. The model must be in evaluation mode meanwhile. Folded are neighbours in an
-    `nn.Sequential` that occur in the model once and have no hooks; all others stay as they are. A model that takes such
-    a sequence apart (``self.body[:1](x)``) would see another one: it says ``folds = False``.
+    The model must be in evaluation mode. Both are linear then: outputs are equal but for rounding, without two passes
+    over maps of the convolution's size. Only neighbours in an `nn.Sequential` that occur once in the model and have no
+    hooks are folded. A model that uses part of such a sequence (``self.body[:1](x)``) must set ``folds = False``.
     """
     with ExitStack() as undo:
-        for sequence, place, convolution, normalisation in list(_neighbours(model)):
+        for sequence, place, convolution, normalisation in list(_foldable(model)):
             undo.callback(sequence.__setitem__, place, convolution)
             undo.callback(sequence.__setitem__, place + 1, normalisation)
             sequence[place] = _Folded(fuse_conv_bn_eval(convolution, normalisation))
@@ -46,30 +45,30 @@ def folded(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _neighbours(model: nn.Module) -> Iterator[tuple[nn.Sequential, int, Convolution, Normalisation]]:
-    """Yield the sequences and places of convolutions and of the normalisations after them that can be folded."""
+def _foldable(model: nn.Module) -> Iterator[tuple[nn.Sequential, int, Convolution, Normalisation]]:
+    """Yield the sequence, the index, and both modules of each convolution and normalisation that can be folded."""
     modules = list(model.modules())
     uses = Counter(id(child) for module in modules for child in module._modules.values())
     for sequence in modules:
-        # Subclasses, here and below, may do otherwise.
+        # Here and in `_is_plain`, a subclass may compute something else.
         if type(sequence) is nn.Sequential:
             for place, (first, second) in enumerate(pairwise(sequence)):
                 if isinstance(first, Convolution) and isinstance(second, Normalisation):
-                    alone = all(uses[id(one)] == 1 and not watched(one) for one in (first, second))
-                    if alone and _plain(first, second):
+                    used_once = all(uses[id(module)] == 1 and not has_hooks(module) for module in (first, second))
+                    if used_once and _is_plain(first, second):
                         yield sequence, place, first, second
 
 
-def _plain(convolution: Convolution, normalisation: Normalisation) -> bool:
-    """Tell whether the two do what their names say, the latter by running statistics alone."""
-    known = type(convolution) in get_args(Convolution) and type(normalisation) in get_args(Normalisation)
-    return known and not normalisation.training and normalisation.running_mean is not None
+def _is_plain(convolution: Convolution, normalisation: Normalisation) -> bool:
+    """Return whether both are PyTorch's own classes, and the normalisation uses running statistics alone."""
+    builtin = type(convolution) in get_args(Convolution) and type(normalisation) in get_args(Normalisation)
+    return builtin and not normalisation.training and normalisation.running_mean is not None
 
 
 def normalise_as_trained(model: nn.Module) -> None:
-    """Give batch normalisations weights and statistics as after training, drawn from torch's global generator.
+    """Set weights and statistics of batch normalisations as after training, from torch's global generator.
 
-    Those of an untrained model leave things as they are, so that nobody sees whether they are folded.
+    An untrained batch normalisation is the identity, which would hide an error of folding.
     """
     for module in model.modules():
         if isinstance(module, Normalisation):
@@ -81,7 +80,7 @@ def normalise_as_trained(model: nn.Module) -> None:
                 nn.init.uniform_(module.running_var, 0.5, 2)
 
 
-def watched(module: nn.Module) -> bool:
-    """Tell whether somebody listens to a module's passes."""
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module has forward or backward hooks."""
     before = module._forward_pre_hooks or module._backward_pre_hooks
     return bool(before or module._forward_hooks or module._backward_hooks)

@@ -1,4 +1,4 @@
-"""What WaveCNN and WaveRNN of Gong & Poellabauer 2017 share: convolutions on each frame of the raw sound."""
+"""The common part of WaveCNN and WaveRNN (Gong & Poellabauer 2017): convolutions on each frame of the raw sound."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from advser.models.base import EmotionModel
 from advser.models.raw import STEP, RawSound, Scale
 
 FRAME: Final = STEP
-"""Samples of a frame: 40 ms, next to one another."""
+"""Samples per frame, 40 ms; frames do not overlap."""
 
 KERNEL: Final = 40
 """Width of the convolutions."""
 
 LAYERS: Final = 8
-"""Convolutions on each frame."""
+"""Number of convolutions on each frame."""
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
-Maps = Annotated[int, Field(ge=1, description="of each convolution")]
+Maps = Annotated[int, Field(ge=1, description="maps of each convolution")]
 Pool = Annotated[
     int,
     Field(
         ge=1,
         le=FRAME,
-        description="samples averaged to one before the convolutions: 1 in the paper, 2 in its public code",
+        description="width of the average pooling before the convolutions: 1 in the paper, 2 in its public code",
         json_schema_extra={"unit": "samples"},
     ),
 ]
 
 
 def glorot(layer: L) -> L:
-    """Start a layer's weights as the public code does (Glorot uniform) and its biases at 0; return it.
+    """Return the layer with Glorot uniform weights, as in the public code, and biases 0.
 
-    From PyTorch's own initial values 14 convolutions without normalisation do not learn: of each layer's variance
-    they leave a sixth.
+    With PyTorch's initial values 14 convolutions without normalisation do not learn: each layer leaves a sixth of the
+    variance.
     """
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
@@ -51,11 +51,11 @@ def glorot(layer: L) -> L:
 def convolution(inputs: int, outputs: int) -> nn.Sequential:
     """Return convolution [1, 40] that keeps the width, max-pooling by 2 and ReLU: (N, …, 1, T) → (N, …, 1, ⌈T / 2⌉).
 
-    ReLU after the pooling gives what it gives before it, at half the work. An odd width is rounded up, as in the public
-    code (Keras' padding "same"): the last value then is pooled alone.
+    ReLU follows the pooling: the result is the same, at half the work. As in the public code (Keras' padding "same"),
+    an odd width is rounded up: the last value is then pooled alone.
     """
-    # Two dimensions, of which one is 1, because channels-last is laid out, and quick, in two only. The padding is what
-    # `padding="same"` does, which warns of even kernels.
+    # Two dimensions, because PyTorch has the fast channels-last layout for two only. The padding equals
+    # `padding="same"`, which warns of even kernels.
     return nn.Sequential(
         nn.ZeroPad2d(((KERNEL - 1) // 2, KERNEL // 2, 0, 0)),
         glorot(nn.Conv2d(inputs, outputs, (1, KERNEL))),
@@ -65,14 +65,14 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def convolutions(count: int, inputs: int, maps: int) -> nn.Sequential:
-    """Return ``count`` of these in a row: (N, inputs, 1, T) → (N, maps, 1, ⌈T / 2^count⌉)."""
+    """Return a sequence of ``count`` blocks by `convolution`: (N, inputs, 1, T) → (N, maps, 1, ⌈T / 2^count⌉)."""
     return nn.Sequential(*(convolution(inputs if layer == 0 else maps, maps) for layer in range(count)))
 
 
 class Framed(EmotionModel):
-    """A model of sound in frames of 40 ms, each of which passes through the same eight convolutions.
+    """A model of sound in frames of 40 ms; each frame passes through the same eight convolutions.
 
-    Features: `RawSound`. Clips shorter than ``seconds`` end with silence, as in the paper.
+    Features: `RawSound`. Clips shorter than ``seconds`` are padded with silence, as in the paper.
     """
 
     spectrogram: ClassVar[bool] = False
@@ -88,11 +88,11 @@ class Framed(EmotionModel):
         self.convolutions = convolutions(LAYERS, 1, maps)
 
     def encode(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Return codes (B, frames, maps, points) of features (B, 1, T); at defaults (B, 150, 32, 3)."""
+        """Return codes (B, frames, maps, points) of features (B, 1, T); by default (B, 150, 32, 3)."""
         missing = self.frames * FRAME - features.shape[2]
         frames = pad(features, (0, missing), value=self.frontend.silence).view(-1, self.frames, FRAME)
         sounding = sound_mask(-(-lengths // FRAME), self.frames)
-        # The frames after a clip's end are all alike, so that one frame of silence is computed for all.
+        # All frames after a clip's end are equal: compute a single frame of silence for them.
         silence = frames.new_full((1, FRAME), self.frontend.silence)
         distinct = torch.cat([silence, frames[sounding]])[:, None]
         codes: Tensor = self.convolutions(avg_pool1d(distinct, self.pool, ceil_mode=True)[:, :, None])

@@ -16,11 +16,11 @@ from advser.models.mel import NEPERS_PER_DB, MelFrontEnd, Pick, Sound
 from advser.models.spectrum import magnitude
 
 FrameCount = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
-"""The length of a model's input, as its parameter ``frames``."""
+"""Type of a model's parameter ``frames``, the length of its input."""
 
 
 def resampler(source: int, target: int) -> nn.Module:
-    """Return a module that resamples (B, T) from ``source`` to ``target`` Hz and stores nothing in checkpoints."""
+    """Return a module that resamples (B, T) from ``source`` to ``target`` Hz and adds nothing to checkpoints."""
     module = transforms.Resample(source, target)
     module.register_buffer("kernel", module.kernel, persistent=False)
     return module  # type: ignore[no-any-return]
@@ -29,11 +29,11 @@ def resampler(source: int, target: int) -> nn.Module:
 class LogMel(MelFrontEnd):
     """Logarithmic mel magnitudes: 16 kHz, Hamming window of 512, hop 256, 64 bands from 20 to 8000 Hz.
 
-    Level = ln(magnitude + 1e-8), normalised per band. Short clips are repeated frame by frame, of long ones the
-    beginning is taken. Source: Ren et al., ICASSP 2020, sec. 3.
+    The level is ln(magnitude + 1e-8), normalised per band. Frames of a short clip are repeated; a long clip is cut
+    after its first ``frames``. Source: Ren et al., ICASSP 2020, sec. 3.
 
     Args:
-        frames: frames of 16 ms; 373 in the source (about 6 s).
+        frames: number of frames of 16 ms; 373 in the source (about 6 s).
     """
 
     nepers: ClassVar[float] = 1.0
@@ -51,14 +51,14 @@ class LogMel(MelFrontEnd):
         )
 
     def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, 1, frames), all true: repeated frames stem from sound too."""
+        """Return (B, 1, frames), all true: repeated frames represent sound too."""
         return waveform.new_ones(len(lengths), 1, self.frames, dtype=torch.bool)
 
     def _features(self, waveform: Tensor, lengths: Tensor, *, random: bool) -> Tensor:
-        seen = (self.frames - 1) * self.hop + self.n_fft // 2
-        return super()._features(waveform[:, :seen], lengths.clamp_max(seen), random=random)
+        end = (self.frames - 1) * self.hop + self.n_fft // 2
+        return super()._features(waveform[:, :end], lengths.clamp_max(end), random=random)
 
-    def _hear(self, waveform: Tensor, lengths: Tensor) -> Sound:
+    def _prepare(self, waveform: Tensor, lengths: Tensor) -> Sound:
         sound = waveform * sound_mask(lengths, waveform.shape[1])
         return Sound(sound, lengths, torch.zeros_like(lengths))
 
@@ -73,23 +73,23 @@ class LogMel(MelFrontEnd):
 class DecibelMel(MelFrontEnd):
     """Mel power in dB below the utterance's maximum: 22.05 kHz, Hann window of 551, hop 220, 40 bands to 11 025 Hz.
 
-    Silence at both ends, 60 dB below the loudest frame, is cut off; the level has a floor 80 dB below the maximum
-    and is normalised per band. Clips shorter than 200 frames (2 s) are filled up with the mean, of longer ones the
-    middle is taken, in training a part at random (from torch's global generator). Source: Wijayasingha, Hiding
-    emotions in plain sight, 2019.
+    Silence at both ends, 60 dB below the loudest frame, is trimmed. The level has a floor 80 dB below the maximum and
+    is normalised per band. Clips shorter than 200 frames (2 s) are padded with the mean. Longer clips are cropped to
+    their middle, in training at random (from torch's global generator). Source: Wijayasingha, Hiding emotions in plain
+    sight, 2019.
     """
 
     varies_in_training: ClassVar[bool] = True
     nepers: ClassVar[float] = NEPERS_PER_DB
 
     silence: ClassVar[float] = 1e-6
-    """Power below the loudest frame's at which sound is silence: 60 dB."""
+    """Power of silence relative to the loudest frame: −60 dB."""
 
     faintest: ClassVar[float] = 1e-10
-    """Smallest power told apart from 0, for frames of the trimming and for mel bands."""
+    """Lower bound of the power of frames, for the trimming, and of mel bands."""
 
     depth: ClassVar[float] = 80.0
-    """The floor's distance from the maximum, dB."""
+    """Distance of the floor from the maximum, dB."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -104,20 +104,20 @@ class DecibelMel(MelFrontEnd):
         self.up = resampler(SAMPLE_RATE, self.rate)
         self.down = resampler(self.rate, SAMPLE_RATE)
 
-    def _hear(self, waveform: Tensor, lengths: Tensor) -> Sound:
+    def _prepare(self, waveform: Tensor, lengths: Tensor) -> Sound:
         sound = self.up(waveform * sound_mask(lengths, waveform.shape[1]))
         lengths = -(-lengths * self.rate // SAMPLE_RATE)
         sound = sound * sound_mask(lengths, sound.shape[1])
-        starts, ends = self._ends_of_silence(sound.detach(), lengths)
-        kept = ends - starts
-        positions = starts[:, None] + torch.arange(int(kept.max()), device=sound.device)
+        starts, ends = self._bounds(sound.detach(), lengths)
+        sizes = ends - starts
+        positions = starts[:, None] + torch.arange(int(sizes.max()), device=sound.device)
         trimmed = sound.gather(1, positions.clamp_max(sound.shape[1] - 1))
-        return Sound(trimmed * sound_mask(kept, trimmed.shape[1]), kept, starts)
+        return Sound(trimmed * sound_mask(sizes, trimmed.shape[1]), sizes, starts)
 
-    def _ends_of_silence(self, sound: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first sample and the one after the last (B,) of frames within 60 dB of the loudest frame.
+    def _bounds(self, sound: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return start and end (B,), in samples, of the frames within 60 dB of the loudest frame.
 
-        Frames are 2048 samples long, centred, one every 512.
+        Frames are 2048 samples long and centred on every 512th sample.
         """
         step, around = 512, 2
         blocks = pad(sound, (around * step, (around + 1) * step)).unfold(1, step, step).square().sum(2)
@@ -140,7 +140,7 @@ class DecibelMel(MelFrontEnd):
 
     def _pick(self, counts: Tensor, *, random: bool) -> Pick:
         spare = (counts - self.frames).clamp_min(0)
-        # float64: in float32 a draw just below 1 could round up to the next frame.
+        # float64, because in float32 a draw just below 1 could be rounded to the next frame.
         draw = torch.rand(len(counts), dtype=torch.float64).to(counts.device) if random else None
         first = spare // 2 if draw is None else (draw * (spare + 1)).long()
         index = first[:, None] + torch.arange(self.frames, device=counts.device)

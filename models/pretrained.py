@@ -1,4 +1,4 @@
-"""Encoders that were pretrained on unlabelled speech: wav2vec 2.0, HuBERT, WavLM and data2vec, from transformers."""
+"""Encoders pretrained on unlabelled speech, from transformers: wav2vec 2.0, HuBERT, WavLM and data2vec."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from advser.plugins.extras import not_installed
 from advser.store.digests import contents_digest
 
 FAMILIES: Final = ("data2vec-audio", "hubert", "wav2vec2", "wavlm")
-"""The ``model_type`` of the encoders that can be used."""
+"""Supported encoders, by ``model_type``."""
 
 NEEDED: Final = {
     "config.json": ("config.json",),
     "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
     "model.safetensors": ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
 }
-"""What an encoder consists of, and the files that it may be in; of each there must be one. None can run code."""
+"""Parts of an encoder, and the file names for each, of which at least one must exist. No such file can run code."""
 
 FILES: Final = tuple(pattern for patterns in NEEDED.values() for pattern in patterns)
-"""What is fetched, read and hashed."""
+"""Patterns of the files that are downloaded, read and hashed."""
 
 
 class Utterance(FrontEnd):
     """The sound itself (B, 1, T), zero after each clip's end; if ``normalises``, with mean 0 and variance 1 per clip.
 
-    The variance has 1e-7 added to it, as transformers' feature extractor has it.
+    As in transformers' feature extractor, 1e-7 is added to the variance.
     """
 
     def __init__(self, *, normalises: bool) -> None:
@@ -47,7 +47,7 @@ class Utterance(FrontEnd):
         self.normalises = normalises
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, 1, T) of ``waveform`` (B, T)."""
+        """Return the sound (B, 1, T) of ``waveform`` (B, T)."""
         inside = sound_mask(lengths, waveform.shape[1])
         sound = waveform * inside
         if self.normalises:
@@ -57,22 +57,21 @@ class Utterance(FrontEnd):
         return sound[:, None]
 
     def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, 1, T), true before each clip's end."""
+        """Return (B, 1, T): true before each clip's end."""
         return sound_mask(lengths, waveform.shape[1])[:, None]
 
 
 class Pretrained(EmotionModel):
     """A pretrained speech encoder of the transformers library and one linear layer on its mean over time.
 
-    Embedding: (B, hidden size), the mean over a clip's frames (of 20 ms in the published encoders) of the last
-    transformer layer's output, or of the ``layer``-th's. What is frozen stays in evaluation mode, also in training.
-    Dropout is as the encoder's configuration has it; SpecAugment, which draws from numpy's global generator, and layer
-    drop, which leaves weights without a gradient, are off.
+    Embedding: (B, hidden size), the mean output of the last transformer layer, or of layer ``layer``, over a clip's
+    frames (20 ms in the published encoders). Frozen parts are in evaluation mode even during training. Dropout follows
+    the encoder's configuration. SpecAugment is off because it draws from numpy's global generator, and layer drop
+    because it leaves weights without a gradient.
 
-    Weights are read from safetensors only: a checkpoint that has but pickled ones is refused, and code of a checkpoint
-    is never run. A name is looked up in Hugging Face's cache and downloaded if it is not there (never if the
-    environment variable ``HF_HUB_OFFLINE`` is 1). The encoder is read anew wherever the model is loaded, so that a
-    local folder must be at the same place on every worker.
+    Weights are read from safetensors only: pickled weights are refused, and code of a checkpoint never runs. A name is
+    read from Hugging Face's cache, or downloaded if it is not cached and the environment variable ``HF_HUB_OFFLINE`` is
+    not 1. Every loading of the model reads the encoder: a local folder needs the same path on every worker.
     """
 
     citation: ClassVar[str] = (
@@ -82,7 +81,7 @@ class Pretrained(EmotionModel):
     spectrogram: ClassVar[bool] = False
 
     packages: ClassVar[tuple[str, ...]] = ("transformers", "safetensors")
-    """Distributions, beside those of the stage, whose versions decide what it computes."""
+    """Distributions whose versions affect the outputs, beside those of the training stage."""
 
     def __init__(
         self,
@@ -91,21 +90,21 @@ class Pretrained(EmotionModel):
         encoder: Annotated[
             str, Field(min_length=1, description="name on the Hugging Face Hub, or local folder")
         ] = "facebook/wav2vec2-base-960h",
-        revision: Annotated[str, Field(description="of a name: commit hash, tag or branch")] = "main",
+        revision: Annotated[str, Field(description="commit hash, tag or branch of a name on the Hub")] = "main",
         freeze: Annotated[
             Literal["encoder", "convolutions", "nothing"],
-            Field(description="what keeps its weights: the whole encoder, or its convolutions on the sound"),
+            Field(description="frozen part: the whole encoder, its convolutions on the sound, or nothing"),
         ] = "encoder",
         layer: Annotated[
             int | None,
-            Field(ge=0, description="transformer layer whose output is used; 0: the first's input; none: the last"),
+            Field(ge=0, description="transformer layer of the output; 0: the first layer's input; none: the last"),
         ] = None,
     ) -> None:
         super().__init__()
         folder = located(encoder, revision)
         self.encoder, normalises = _loaded(folder)
         if layer is not None:
-            _cut(self.encoder, layer, str(folder))
+            _cut(self.encoder, layer, folder)
         self.frontend = Utterance(normalises=normalises)
         self.head = nn.Linear(self.encoder.config.hidden_size, classes)
         self._frozen: tuple[nn.Module, ...] = {
@@ -118,16 +117,16 @@ class Pretrained(EmotionModel):
 
     @classmethod
     def fingerprint(cls, params: Mapping[str, Any]) -> str:
-        """Hash the encoder's files, which decide the model beside its parameters; a name is fetched if need be.
+        """Return a hash of the encoder's files, which are downloaded if they are not cached.
 
         Raises:
-            InputError: as the constructor, if there is no such encoder.
+            InputError: as the constructor, if the encoder does not exist.
         """
         folder = located(params["encoder"], params["revision"])
         return contents_digest((path for pattern in FILES for path in folder.glob(pattern)), folder)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, but of what is frozen."""
+        """Set training mode, except for frozen parts."""
         super().train(mode)
         for part in self._frozen:
             part.eval()
@@ -143,11 +142,11 @@ class Pretrained(EmotionModel):
         return pooled[torch.cat(batches).argsort()]
 
     def _batches(self, lengths: Tensor) -> list[Tensor]:
-        """Return which clips (indices) may be padded to a common length: all, or only those of equal length.
+        """Return indices of clips that may share a batch: all clips, or only those of equal length.
 
-        An attention mask keeps padding out of attention, and the library out of one convolution; but not out of group
-        normalisation, whose statistics run over time, nor out of what follows the first of several convolutions or
-        a normalisation before it.
+        The attention mask keeps padding out of the attention, and the library keeps it out of the first positional
+        convolution. Padding does leak into group normalisation, whose statistics are over time, into later
+        convolutions, and into a convolution after a normalisation.
         """
         config = self.encoder.config
         leaks = (
@@ -168,52 +167,52 @@ class Pretrained(EmotionModel):
 
 
 def located(encoder: str, revision: str) -> Path:
-    """Return the folder with an encoder's files: a local one, or that in Hugging Face's cache, filled if need be.
+    """Return the folder of an encoder: a local folder, or a folder in Hugging Face's cache, after a download if needed.
 
     Raises:
-        InputError: if it is neither, nor to be fetched, or lacks something that is `NEEDED`.
+        InputError: if the encoder does not exist, cannot be downloaded, or lacks a part of `NEEDED`.
     """
     folder = Path(encoder) if Path(encoder).is_dir() else _snapshot(encoder, revision)
-    if lacking := _lacking(folder):
+    if missing := _missing(folder):
         raise InputError(
-            f"model 'pretrained': encoder: got '{encoder}' ({revision}) without {', '.join(lacking)}, expected a "
-            "folder or revision with all that transformers' save_pretrained writes; pickled weights are never read"
+            f"model 'pretrained': encoder: got '{encoder}' ({revision}) without {', '.join(missing)}, expected a "
+            "folder or revision with all files of transformers' save_pretrained; pickled weights are never read"
         )
     return folder
 
 
-def _lacking(folder: Path) -> list[str]:
-    """Return what an encoder's folder should have and has not."""
-    return [name for name, patterns in NEEDED.items() if not any(True for one in patterns for _ in folder.glob(one))]
+def _missing(folder: Path) -> list[str]:
+    """Return the parts that an encoder's folder lacks."""
+    return [part for part, patterns in NEEDED.items() if not any(any(folder.glob(pattern)) for pattern in patterns)]
 
 
 def _snapshot(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = list(FILES)
+    patterns = list(FILES)
     try:
-        # What is cached first: every job of a run then reads the same files, and none asks the network.
-        cached = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
-        if not _lacking(cached):
+        # The cache first: every job of a run then reads the same files, without the network.
+        cached = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if not _missing(cached):
             return cached
     except (OSError, ValueError):
         pass
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError:
         raise InputError(
-            f"model 'pretrained': encoder: got '{name}', neither a folder nor a name such as facebook/wav2vec2-base"
+            f"model 'pretrained': encoder: got '{name}', expected a folder or a name such as facebook/wav2vec2-base"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
             f"model 'pretrained': encoder: got '{name}' ({revision}), expected a folder, or a name on the Hugging "
-            f"Face Hub that is cached or can be fetched ({_one_line(error)})"
+            f"Face Hub that is cached or can be downloaded ({_single_line(error)})"
         ) from error
 
 
 def _transformers() -> ModuleType:
-    # transformers imports torchaudio, which beside a CPU build of torch must be repaired first.
+    # transformers imports torchaudio, which must be repaired before, beside a CPU build of torch.
     import advser.audio.torchaudio  # noqa: F401
 
     try:
@@ -225,7 +224,7 @@ def _transformers() -> ModuleType:
 
 
 def _loaded(folder: Path) -> tuple[Any, bool]:
-    """Return the encoder in float32 and in evaluation mode, and whether it wants its input normalised."""
+    """Return the encoder in float32 and in evaluation mode, and whether its input is normalised."""
     transformers = _transformers()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -241,18 +240,18 @@ def _loaded(folder: Path) -> tuple[Any, bool]:
                 folder, config=config, use_safetensors=True, output_loading_info=True, **local
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise InputError(f"model 'pretrained': {folder}: cannot be loaded: {_one_line(error)}") from error
+        raise InputError(f"model 'pretrained': {folder}: cannot be loaded: {_single_line(error)}") from error
     if report["missing_keys"]:
         raise InputError(
-            f"model 'pretrained': {folder}: the weights lack {min(report['missing_keys'])} and "
-            f"{len(report['missing_keys']) - 1} more, expected all of a {config.model_type} encoder"
+            f"model 'pretrained': {folder}: got weights without {min(report['missing_keys'])} and "
+            f"{len(report['missing_keys']) - 1} more, expected all weights of a {config.model_type} encoder"
         )
     return encoder.float(), bool(extractor.do_normalize)
 
 
 @contextmanager
 def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """Keep the library from reporting progress, and which weights an encoder leaves unused, at every loading."""
+    """Suppress the library's reports of progress and of unused weights, within the context."""
     log = transformers.utils.logging
     level, shows_progress = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -265,30 +264,34 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _cut(encoder: Any, layer: int, where: str) -> None:
-    """Remove the transformer layers above ``layer``, and the normalisation that belongs to the last one's output."""
+def _cut(encoder: Any, layer: int, folder: Path) -> None:
+    """Remove the transformer layers above ``layer``, and the normalisation of the last layer's output.
+
+    Raises:
+        InputError: if the encoder has fewer layers.
+    """
     depth = len(encoder.encoder.layers)
     if layer > depth:
-        raise InputError(f"model 'pretrained': layer: got {layer}, expected with {where}: at most {depth}")
+        raise InputError(f"model 'pretrained': layer: got {layer}, expected at most {depth} for {folder}")
     encoder.encoder.layers = encoder.encoder.layers[:layer]
     if layer < depth and getattr(encoder.config, "do_stable_layer_norm", False):
         encoder.encoder.layer_norm = nn.Identity()
 
 
 def _frames(config: Any, lengths: Tensor) -> Tensor:
-    """Return how many frames (B,) the convolutions make of ``lengths`` (B,) samples."""
+    """Return the number of frames (B,) that the convolutions compute from ``lengths`` (B,) samples."""
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         lengths = (lengths - kernel) // stride + 1
     return lengths
 
 
 def _samples(config: Any) -> int:
-    """Return the samples of one frame, the shortest sound that an encoder takes."""
+    """Return the length of a frame in samples: the shortest sound that an encoder accepts."""
     samples = 1
     for kernel, stride in reversed([*zip(config.conv_kernel, config.conv_stride, strict=True)]):
         samples = (samples - 1) * stride + kernel
     return int(samples)
 
 
-def _one_line(error: BaseException) -> str:
+def _single_line(error: BaseException) -> str:
     return shorten(str(error), 300, placeholder=" …") or type(error).__name__

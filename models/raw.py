@@ -1,4 +1,4 @@
-"""The front end of models that read the sound itself."""
+"""The front end of models whose input is the sound itself."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from advser.models.base import FrontEnd
 
 Scale = Annotated[
     Literal["standard", "unit"],
-    Field(description="of the sound: standard deviations of the training data, or [0, 1], which is (x + 1) / 2"),
+    Field(description="scale of the sound: standard deviations of the training data, or [0, 1] by (x + 1) / 2"),
 ]
 
 Seconds = Annotated[
     float,
     Field(
         ge=0.04,
-        description="of a longer clip the beginning is taken; rounded to 40 ms",
+        description="longest input; longer clips are cut at the end; rounded to 40 ms",
         json_schema_extra={"unit": "s"},
     ),
 ]
 
 STEP: Final = SAMPLE_RATE // 25
-"""Samples that lengths are rounded to: 40 ms."""
+"""Step of input lengths in samples: 40 ms."""
 
 
 class RawSound(FrontEnd):
-    """The first ``seconds`` of the sound (B, 1, T), rescaled; after each clip's end it is ``silence``.
+    """The first ``seconds`` of the sound (B, 1, T), rescaled, and ``silence`` after each clip's end.
 
-    Sound is taken to have the mean 0, so that silence stays 0 in standard deviations. On the scale [0, 1] it is 0.5.
+    Sound is assumed to have mean 0, so that silence is 0 in standard deviations, and 0.5 on the scale [0, 1].
 
     Args:
-        seconds: the longest sound that is returned.
-        scale: ``standard``: divided by the training data's standard deviation; ``unit``: (x + 1) / 2.
+        seconds: the longest output, rounded to 40 ms.
+        scale: ``standard`` divides by the training data's standard deviation; ``unit`` returns (x + 1) / 2.
     """
 
     std: Tensor
@@ -51,14 +51,14 @@ class RawSound(FrontEnd):
         self.register_buffer("std", torch.ones(()))
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, 1, T) of ``waveform`` (B, T), of which at most ``samples`` are kept."""
+        """Return the rescaled sound (B, 1, T) of ``waveform`` (B, T), with at most ``samples`` samples."""
         sound = waveform[:, : self.samples]
         sound = (sound * sound_mask(lengths, sound.shape[1]))[:, None]
         return (sound + 1) / 2 if self.scale == "unit" else sound / self.std
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Set the standard deviation over all samples of all clips; of nothing but silence it is left at 1."""
+        """Compute the standard deviation over all samples of all clips; if all are silent, it stays 1."""
         energy, samples = 0.0, 0
         for waveform, lengths in batches:
             sound = waveform * sound_mask(lengths, waveform.shape[1])
@@ -68,5 +68,5 @@ class RawSound(FrontEnd):
             self.std.fill_((energy / samples) ** 0.5)
 
     def mask(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, 1, T), true before each clip's end."""
+        """Return (B, 1, T): true before each clip's end."""
         return sound_mask(lengths, min(waveform.shape[1], self.samples))[:, None]

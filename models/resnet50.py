@@ -11,26 +11,26 @@ from advser.models.base import EmotionModel
 from advser.models.frontends import FrameCount, LogMel
 
 COUNTS: Final = (3, 4, 6, 3)
-"""Bottlenecks of each stage."""
+"""Number of bottlenecks in each stage."""
 
 STRIDES: Final = (1, 2, 2, 2)
-"""Of each stage's first bottleneck; the first stage's is in the max-pooling before it."""
+"""Stride of the first bottleneck of each stage; the max-pooling before it replaces the first stage's."""
 
 EXPANSION: Final = 4
-"""How many times the maps inside a bottleneck it gives out."""
+"""Ratio of a bottleneck's output maps to the maps inside it."""
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
-    """Return convolution size×size, which divides height and width by ``stride`` (rounded up), and normalisation."""
+    """Return convolution size×size, which divides height and width by ``stride`` (rounding up), and normalisation."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs)
     )
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1×1, 3×3 (with the stride) and 1×1 to ``4 · maps``, around which the input is added.
+    """Convolutions 1×1, 3×3 (with the stride) and 1×1 to ``4 · maps``, plus the input.
 
-    The input passes through a convolution 1×1 if it has another shape than the output.
+    A convolution 1×1 adapts the input if its shape differs from the output's.
     """
 
     def __init__(self, inputs: int, maps: int, stride: int) -> None:
@@ -53,13 +53,13 @@ class Bottleneck(nn.Module):
 
 
 def stage(inputs: int, maps: int, count: int, stride: int) -> nn.Sequential:
-    """Return ``count`` bottlenecks, of which the first has the stride: (B, inputs, …) → (B, 4 · maps, …)."""
+    """Return ``count`` bottlenecks, (B, inputs, …) → (B, 4 · maps, …); the first has the stride."""
     rest = (Bottleneck(EXPANSION * maps, maps, 1) for _ in range(count - 1))
     return nn.Sequential(Bottleneck(inputs, maps, stride), *rest)
 
 
 class ResNet50(EmotionModel):
-    """Bottlenecks in stages of 3, 4, 6 and 3, global mean, one linear layer; 23,516,103 parameters at 7 classes.
+    """Bottlenecks in stages of 3, 4, 6 and 3, global mean, one linear layer; 23,516,103 parameters for 7 classes.
 
     Features: `LogMel` (B, 64, frames). Embedding: (B, 2048 · width), the mean of each map of the last stage. The
     stem has one input channel; the stride of a stage is in the convolution 3×3 of its first bottleneck.
@@ -77,7 +77,7 @@ class ResNet50(EmotionModel):
         *,
         width: Annotated[
             float,
-            Field(gt=0, description="factor on the 64, 128, 256, 512 maps inside the bottlenecks"),
+            Field(gt=0, description="factor of the 64, 128, 256, 512 maps inside the bottlenecks"),
         ] = 1.0,
         frames: Annotated[FrameCount, Field(ge=32)] = 373,
     ) -> None:
@@ -85,7 +85,7 @@ class ResNet50(EmotionModel):
         maps = [max(1, round(width * full)) for full in (64, 128, 256, 512)]
         inputs = [maps[0], *(EXPANSION * count for count in maps)]
         self.frontend = LogMel(frames)
-        # ReLU after the pooling gives what it gives before it, at a quarter of the work.
+        # ReLU follows the pooling: the result is the same, at a quarter of the work.
         self.stem = nn.Sequential(
             convolution(1, maps[0], 7, stride=2), nn.MaxPool2d(3, 2, padding=1), nn.ReLU(inplace=True)
         )

@@ -1,4 +1,4 @@
-"""A model that decides by its mean answer to noisy copies of the sound."""
+"""A model with the mean output over noisy copies of the sound."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from advser.models.terms import Domain
 
 
 class Smoothed(EmotionModel):
-    """The logarithm of the mean probability over noisy copies of the sound; embedding: their mean.
+    """A model whose logits are the log of the mean probability over noisy copies; the embedding is their mean.
 
-    Each call draws new noise, white and Gaussian, from torch's global generator, which its caller seeds. Features that
-    are given (the spectrogram domain) are classified as they are: whoever stands there stands behind the noise.
+    Each call draws white Gaussian noise from torch's global generator, which the caller seeds. Features as input (the
+    spectrogram domain) are classified without noise.
 
     Args:
-        base: the model that hears the copies. Its detector, if it has one, is not asked.
+        base: the model that classifies the copies; its detector is not used.
         sigma: standard deviation σ of the noise, full scale.
-        draws: copies a call.
+        draws: number of copies per call.
     """
 
     randomised = True
@@ -41,7 +41,7 @@ class Smoothed(EmotionModel):
         return self.base.embed(features, lengths)
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Domain) -> Outputs:
-        """Classify waveforms (B, T) by noisy copies, or features as they are."""
+        """Return the outputs for noisy copies of waveforms (B, T), or for features without noise."""
         if domain != "waveform":
             return self.base.outputs(x, lengths, domain)
         copies = [self.base.outputs(self.noisy(x, lengths), lengths, domain) for _ in range(self.draws)]

@@ -1,8 +1,8 @@
-"""The short-time spectrum and its magnitude, with gradients that cost as much as they themselves do.
+"""The short-time spectrum and its magnitude, with gradients as cheap as the functions themselves.
 
-PyTorch takes the gradient of a real Fourier transform by a complex one of twice the length, and that of overlapping
-frames sample by sample: a forward and a backward pass of a mel front end take up to twice as long by it. Gradients can
-be taken of gradients; ``torch.func`` does not know these functions.
+PyTorch computes the gradient of a real Fourier transform by a complex transform of twice the length, and that of
+overlapping frames sample by sample. With it, a forward and a backward pass of a mel front end take up to twice as long.
+Second derivatives are supported; ``torch.func`` is not.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch.nn.functional import pad
 
 
 def short_time_spectrum(samples: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Return spectra (B, bins, N), complex, of frames centred on every ``hop``-th of ``samples`` (B, T).
+    """Return complex spectra (B, bins, N) of frames centred on every ``hop``-th of ``samples`` (B, T).
 
-    Frames are as long as ``window`` (n,), bins n // 2 + 1, N is 1 + (T − n mod 2) // ``hop``; beyond its ends sound is
-    silent.
+    Frames are as long as ``window`` (n,). There are n // 2 + 1 bins and N = 1 + (T − n mod 2) // ``hop`` frames. The
+    sound is padded with zeros.
     """
     spectrum: Tensor = _ShortTime.apply(samples, window, hop)  # type: ignore[no-untyped-call]
     return spectrum
 
 
 def magnitude(spectrum: Tensor, power: Literal[1, 2]) -> Tensor:
-    """Return the magnitude of complex values, to the power of 1 or 2, in their shape; at 0 its gradient is 0.
+    """Return the magnitude of complex values to the power of 1 or 2, in the same shape; its gradient at 0 is 0.
 
-    In float32 magnitudes are told from 1e-19 to 1e19; what is below counts as 0.
+    The range in float32 is 1e-19 to 1e19; smaller magnitudes count as 0.
     """
     size: Tensor = (_Magnitude if power == 1 else _Power).apply(spectrum)  # type: ignore[no-untyped-call]
     return size
@@ -46,7 +46,7 @@ class _ShortTime(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (window,) = ctx.saved_tensors
         size = len(window)
-        # The inverse takes every bin for two, of positive and of negative frequency, but those that are their own.
+        # The inverse counts each bin twice, for its positive and its negative frequency, except 0 and Nyquist.
         share = torch.full((size // 2 + 1,), 0.5, dtype=window.dtype, device=window.device)
         share[:: size // 2 if size % 2 == 0 else size] = 1.0
         frames = torch.fft.irfft(gradient.transpose(1, 2) * share, size, norm="forward") * window
@@ -56,7 +56,7 @@ class _ShortTime(torch.autograd.Function):
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:
-    """Return the sum (B, T) of ``frames`` (B, N, n), each ``hop`` samples after the one before it."""
+    """Return the overlap-add (B, T) of ``frames`` (B, N, n) at a distance of ``hop`` samples."""
     count, size = frames.shape[1:]
     parts = -(-size // hop)
     blocks = pad(frames, (0, parts * hop - size)).view(len(frames), count, parts, hop)
@@ -78,7 +78,7 @@ class _Magnitude(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         z, size = ctx.saved_tensors
-        # Where it is 0, so is z; a quotient of 0 would make the gradient's own gradient no number.
+        # Where the size is 0, z is 0 too. A division by 0 would make the second derivative NaN.
         direction: Tensor = z * (gradient / torch.where(size > 0, size, 1.0))
         return direction
 

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return convolution 3×3 of stride 2, batch normalisation and ReLU: halves height and width."""
+    """Return convolution 3×3 of stride 2, which halves height and width, batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )

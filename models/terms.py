@@ -1,4 +1,4 @@
-"""Terms that models, attacks and suites share; importing them imports no torch."""
+"""Terms that models, attacks and suites share; importing them does not import torch."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ Precision = Literal["fp32", "bf16"]
 
 
 WantedPrecision = Literal["auto", "fp32", "bf16"]
-"""What a suite may say of a precision: ``auto`` is bf16 where the processor computes in it."""
+"""A suite's value for a precision: ``auto`` is bf16 if the processor supports it natively, else fp32."""

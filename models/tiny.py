@@ -15,11 +15,11 @@ from advser.models.strided import block
 class Tiny(EmotionModel):
     """Three strided convolutions, the mean over time, one linear layer; about 7,000 parameters.
 
-    Features: `LogMel` (B, 64, frames). Embedding: (B, 192): 24 maps at 8 heights, so that the pitch range that a map
-    answers to is kept.
+    Features: `LogMel` (B, 64, frames). Embedding: (B, 192), from 24 maps at 8 heights, so that it keeps the frequency
+    range of each map's response.
     """
 
-    citation: ClassVar[str] = "of this project, for demonstration; no source"
+    citation: ClassVar[str] = "this project, for demonstration; no source"
 
     def __init__(
         self,

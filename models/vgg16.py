@@ -12,24 +12,24 @@ from advser.models.base import EmotionModel
 from advser.models.frontends import FrameCount, LogMel
 
 GROUPS: Final = (2, 2, 3, 3, 3)
-"""Convolutions of each group, before its max-pooling."""
+"""Number of convolutions in each group, before its max-pooling."""
 
 
 def group(convolutions: int, inputs: int, outputs: int) -> nn.Sequential:
-    """Return convolutions 3×3 with batch normalisation and ReLU, then max-pooling 2×2: halves height and width."""
+    """Return convolutions 3×3 with batch normalisation and ReLU, then max-pooling 2×2 that halves height and width."""
     maps = [inputs, *[outputs] * convolutions]
     layers: list[nn.Module] = []
     for before, after in pairwise(maps):
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    # The last ReLU after the pooling gives what it gives before it, at a quarter of the work.
+    # The last ReLU follows the pooling: the result is the same, at a quarter of the work.
     return nn.Sequential(*layers[:-1], nn.MaxPool2d(2), layers[-1])
 
 
 class VGG16(EmotionModel):
-    """The 13 convolutions of VGG-16, global max-pooling, one linear layer; 14,721,351 parameters at 7 classes.
+    """The 13 convolutions of VGG-16, global max-pooling, one linear layer; 14,721,351 parameters for 7 classes.
 
     Features: `LogMel` (B, 64, frames). Embedding: (B, 512 · width), the maximum of each map of the last group. One
-    linear layer stands in the place of VGG-16's three, and batch normalisation follows each convolution.
+    linear layer replaces VGG-16's three, and batch normalisation follows each convolution.
     """
 
     citation: ClassVar[str] = (
@@ -44,7 +44,7 @@ class VGG16(EmotionModel):
         *,
         width: Annotated[
             float,
-            Field(gt=0, description="factor on the 64, 128, 256, 512, 512 maps"),
+            Field(gt=0, description="factor of the 64, 128, 256, 512, 512 maps"),
         ] = 1.0,
         frames: Annotated[FrameCount, Field(ge=32)] = 373,
     ) -> None:

@@ -10,19 +10,20 @@ from advser.models.framed import Framed, Maps, Pool, convolutions, glorot
 from advser.models.raw import Scale, Seconds
 
 LAYERS: Final = 6
-"""Convolutions over the codes of all frames."""
+"""Number of convolutions over the codes of all frames."""
 
 UNITS: Final = 64
-"""Of the linear layer before the last."""
+"""Units of the hidden linear layer."""
 
 
 class WaveCNN(Framed):
-    """Eight convolutions on each frame, six on all frames' codes in a row, two linear layers.
+    """Eight convolutions on each frame, six on the sequence of all frames' codes, two linear layers.
 
-    551,111 parameters at 7 classes. Embedding: (B, 64). The paper scales sound "into [0, 1]"; if that is (x + 1) / 2
-    (``scale: unit``), its ε is 2ε on [−1, 1], where all budgets of the benchmark are. It is not the default, because
-    from it the network did not learn: anger and sadness in EmoDB, with 8 maps, ``pool`` 2, Adam at 1e-3 and batches of
-    16, had a training loss of .65 after 400 steps, which is guessing, and in standard deviations of .20 after 100.
+    551,111 parameters for 7 classes. Embedding: (B, 64). The paper scales sound "into [0, 1]". If that means
+    (x + 1) / 2 (``scale: unit``), its ε is 2ε on [−1, 1], the scale of all budgets of the benchmark. ``unit`` is not
+    the default because the network did not learn with it. On anger and sadness of EmoDB, with 8 maps, ``pool`` 2, Adam
+    at 1e-3 and batches of 16, the training loss was .65 (chance) after 400 steps. In standard deviations it was .20
+    after 100.
     """
 
     citation: ClassVar[str] = (

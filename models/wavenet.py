@@ -1,4 +1,4 @@
-"""A classifier after WaveNet: the end-to-end baseline of Ren et al., ICASSP 2020."""
+"""A classifier based on WaveNet: the end-to-end baseline of Ren et al., ICASSP 2020."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from advser.models.raw import RawSound, Seconds
 
 
 class Residual(nn.Module):
-    """A gated, dilated convolution that sees a step and the one ``dilation`` steps before it.
+    """A gated, dilated convolution over a step and the step ``dilation`` before it.
 
-    z = tanh(f) · σ(g), where f and g are convolutions of the input (eq. 2 of van den Oord et al.). From z, convolutions
-    1×1 make what is added to the input, for the next layer, and what skips to the output. The last layer has no next.
+    z = tanh(f) · σ(g), where f and g are convolutions of the input (eq. 2 of van den Oord et al.). Two convolutions 1×1
+    of z give the residual, which is added to the input of the next layer, and the skip, which is added to the output.
+    The last layer has no residual.
     """
 
     def __init__(self, channels: int, dilation: int, *, last: bool) -> None:
@@ -29,7 +30,7 @@ class Residual(nn.Module):
         self.residual = None if last else nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next layer's input and the output's summand, each (B, channels, steps) as ``x``."""
+        """Return the next layer's input and the skip, both (B, channels, steps) as ``x``."""
         f, g = self.gates(pad(x, (self.dilation, 0))).chunk(2, 1)
         z = f.tanh() * g.sigmoid()
         return x if self.residual is None else x + self.residual(z), self.skip(z)
@@ -38,18 +39,18 @@ class Residual(nn.Module):
 class WaveNet(EmotionModel):
     """Stacks of causal, dilated, gated convolutions on the sound, the mean over time, one linear layer.
 
-    32,647 parameters at the defaults and 7 classes; with n = layers · stacks and c channels there are
+    32,647 parameters by default and for 7 classes. With n = layers · stacks and c channels there are
     n · (6c² + 4c) + (2 · stride + 1) · c + (c + 1) · classes. Features: `RawSound`. Embedding: (B, channels), the mean
-    over the steps of the clip; no step sees what follows it, so that padding changes nothing.
+    over the steps of the clip. A step depends on no later step, so that padding does not change the embedding.
 
-    Ren et al. give no details, and trained theirs on two classes. This one is after WaveNet's own trial as a recogniser
-    (sec. 3.4), and small. It differs in that the first convolution takes ``stride`` samples a step: by default 16
-    (1 ms), with which two stacks of ten layers see 2 s, at a sixteenth of the work. With 1 it is as in the source.
+    Ren et al. give no details, and trained on two classes. This small model is based on WaveNet's speech recogniser
+    (sec. 3.4), except that its first convolution has a stride of ``stride`` samples. With the default of 16 (1 ms) the
+    receptive field of two stacks of ten layers is 2 s, at a sixteenth of the work. With 1 it is as in the source.
     """
 
     citation: ClassVar[str] = (
         "baseline: Ren, Baird, Han, Zhang, Schuller: Generating and protecting against adversarial attacks for deep "
-        "speech-based emotion recognition models, ICASSP 2020, table 2; after van den Oord et al.: WaveNet: a "
+        "speech-based emotion recognition models, ICASSP 2020, table 2; based on van den Oord et al.: WaveNet: a "
         "generative model for raw audio, arXiv:1609.03499, 2016, secs. 2.1 to 2.4 and 3.4"
     )
     spectrogram: ClassVar[bool] = False
@@ -61,17 +62,17 @@ class WaveNet(EmotionModel):
         classes: int,
         *,
         layers: Annotated[
-            int, Field(ge=1, le=16, description="of a stack; the dilation doubles with each, from 1")
+            int, Field(ge=1, le=16, description="layers per stack; the dilation doubles from layer to layer, from 1")
         ] = 10,
-        stacks: Annotated[int, Field(ge=1, description="one after another")] = 2,
-        channels: Annotated[int, Field(ge=1, description="of every convolution")] = 16,
+        stacks: Annotated[int, Field(ge=1, description="number of stacks")] = 2,
+        channels: Annotated[int, Field(ge=1, description="channels of every convolution")] = 16,
         stride: Annotated[int, Field(ge=1, description="length of a step", json_schema_extra={"unit": "samples"})] = 16,
         seconds: Seconds = 6.0,
     ) -> None:
         super().__init__()
         self.frontend = RawSound(seconds)
         self.stride = stride
-        # Two steps wide, as all others.
+        # Two steps wide, as the convolutions of all layers.
         self.first = nn.Conv1d(1, channels, 2 * stride, stride=stride)
         dilations = [2**layer for layer in range(layers)] * stacks
         last = len(dilations) - 1
@@ -89,7 +90,7 @@ class WaveNet(EmotionModel):
         for layer in self.layers:
             x, skip = layer(x)
             total = total + skip
-        heard = (-(-lengths // self.stride)).clamp_max(steps)
-        states = self.output(total) * sound_mask(heard, steps)[:, None]
-        embedding: Tensor = states.sum(2) / heard[:, None]
+        counts = (-(-lengths // self.stride)).clamp_max(steps)
+        states = self.output(total) * sound_mask(counts, steps)[:, None]
+        embedding: Tensor = states.sum(2) / counts[:, None]
         return embedding

@@ -12,15 +12,15 @@ from advser.models.framed import Framed, Maps, Pool, glorot
 from advser.models.raw import Scale, Seconds
 
 UNITS: Final = 64
-"""Of the recurrent layer."""
+"""Units of the recurrent layer."""
 
 
 class WaveRNN(Framed):
     """Eight convolutions on each frame, a recurrent layer (LSTM) over the frames, one linear layer.
 
-    330,183 parameters at 7 classes. Embedding: (B, 64), the recurrent layer's last output. Its gradient with respect
-    to the sound all but vanishes outside of the last frames (fig. 5 of the paper), which for a clip shorter than
-    ``seconds`` are silence. On ``scale`` see `advser.models.wavecnn.WaveCNN`.
+    330,183 parameters for 7 classes. Embedding: (B, 64), the last output of the recurrent layer. The gradient with
+    respect to the sound almost vanishes outside the last frames (fig. 5 of the paper); these are silent in a clip
+    shorter than ``seconds``. On ``scale`` see `advser.models.wavecnn.WaveCNN`.
     """
 
     citation: ClassVar[str] = (
@@ -51,18 +51,18 @@ class WaveRNN(Framed):
         return outputs[:, -1]
 
     def _differentiable(self, codes: Tensor) -> AbstractContextManager[None]:
-        """Keep cuDNN out where it has no backward pass: in evaluation mode, in which attacks want the gradient."""
+        """Return a context that disables cuDNN for gradients in evaluation mode, where it has no backward pass."""
         if self.training or not (torch.is_grad_enabled() and codes.requires_grad):
             return nullcontext()
-        without: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False)
-        return without
+        context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False)
+        return context
 
 
 def lstm(inputs: int, units: int) -> nn.LSTM:
-    """Return a recurrent layer, (B, frames, inputs) → (B, frames, units), that starts as Keras', the paper's library.
+    """Return a recurrent layer, (B, frames, inputs) → (B, frames, units), with initial weights as in Keras.
 
-    Glorot uniform from the inputs, orthogonal from the state, biases 0, and 1 of the gate that forgets: a state then
-    loses about a quarter in a frame instead of half.
+    Keras is the library of the paper. Input weights are Glorot uniform, state weights orthogonal, and biases 0, except
+    1 for the forget gate: a state then loses about a quarter per frame instead of half.
     """
     layer = nn.LSTM(inputs, units, batch_first=True)
     weights = dict(layer.named_parameters())
@@ -70,6 +70,6 @@ def lstm(inputs: int, units: int) -> nn.LSTM:
     nn.init.orthogonal_(weights["weight_hh_l0"])
     nn.init.zeros_(weights["bias_ih_l0"])
     nn.init.zeros_(weights["bias_hh_l0"])
-    # The gates are, in this order, of the input, to forget, of the cell, and of the output.
+    # The order of the gates is input, forget, cell, output.
     nn.init.ones_(weights["bias_ih_l0"].detach()[units : 2 * units])
     return layer

@@ -14,7 +14,7 @@ from advser.attacks.gradient_sign import IterativeFGSM
 from advser.models.base import EmotionModel
 from advser.models.cnn4 import CNN4
 from advser.models.frontends import LogMel
-from advser.models.precision import computing, pays, settled
+from advser.models.precision import computing, is_faster_in_bf16, settled
 from advser.models.terms import Domain, Precision, WantedPrecision
 from advser.stages.harness import ClipBatch, Harness
 
@@ -45,7 +45,7 @@ MODELS: dict[str, Callable[[], EmotionModel]] = {
 
 def precision(name: str, wanted: WantedPrecision = "auto") -> Precision:
     """Return what the harness computes the gradients of a model in, here."""
-    return settled(wanted, "cpu") if pays(MODELS[name]()) else "fp32"
+    return settled(wanted, "cpu") if is_faster_in_bf16(MODELS[name]()) else "fp32"
 
 
 def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Tiny encoders with random weights, written as transformers' `save_pretrained` writes published ones."""
+"""Tiny encoders with random weights, in the files of transformers' `save_pretrained`, as published encoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
     "num_conv_pos_embedding_groups": 2,
 }
 FRAME, HOP = 105, 80
-"""Samples of a frame, and from frame to frame."""
+"""Length and distance of frames in samples."""
 
 KINDS = [
     ("data2vec-audio", "layer"),
@@ -39,26 +39,26 @@ def _home() -> TemporaryDirectory[str]:
 
 @cache
 def tiny_encoder(family: str = "wav2vec2", norm: str = "group") -> str:
-    """Return a folder with an encoder, which is there until the process ends."""
+    """Return a folder with an encoder; it exists until the process ends."""
     folder = Path(_home().name, f"{family}-{norm}")
     save_encoder(folder, family, norm)
     return str(folder)
 
 
 def save_encoder(folder: Path, family: str = "wav2vec2", norm: str = "group", **settings: Any) -> None:
-    """Write an encoder; one with layer normalisation is built like the published large ones."""
+    """Write an encoder; with layer normalisation it has the structure of the large published encoders."""
     from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
-    alike: dict[str, Any] = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
+    normalisation: dict[str, Any] = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
     if family == "data2vec-audio":
-        alike = {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}
-    config = AutoConfig.for_model(family, **(SMALL | alike | settings))
+        normalisation = {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}
+    config = AutoConfig.for_model(family, **(SMALL | normalisation | settings))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = AutoModel.from_config(config)
         with torch.no_grad():
             for weight in encoder.parameters():
-                # transformers begins with biases of 0, which hide what padding does to a layer.
+                # transformers initialises biases with 0, which would hide leaks of padding into a layer.
                 weight.add_(0.1 * torch.randn(weight.shape))
     encoder.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=family != "wavlm").save_pretrained(folder)

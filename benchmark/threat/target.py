@@ -18,7 +18,7 @@ from advser.errors import AccessError
 from advser.models.base import EmotionModel, FrontEnd, Outputs
 from advser.models.blocks import by_blocks
 from advser.models.folding import folded
-from advser.models.precision import computing, pays
+from advser.models.precision import computing, is_faster_in_bf16
 from advser.models.terms import Domain, Precision
 from advser.threat.model import Access
 from advser.threat.objectives import Loss, cross_entropy, margin
@@ -132,7 +132,7 @@ class Target:
         objective: the loss that attacks ascend.
         precision: of passes that end in a gradient of ``x`` (not of features, `feature_gradient`); outputs are float32
             again. ``fp32`` leaves the caller's setting, and replaces ``bf16`` for a model that it does not speed up
-            (`advser.models.precision.pays`).
+            (`advser.models.precision.is_faster_in_bf16`).
         mask: true where ``x`` is not padding; None: everywhere. Broadcasts to ``x``.
         reference: the model's embeddings (B, D) of the clean clips, for objectives that compare with them; they reach
             an objective at white-box access only.
@@ -158,7 +158,7 @@ class Target:
         self.domain = domain
         self.access = access
         self.objective = objective
-        self.precision: Precision = precision if model is not None and pays(model) else "fp32"
+        self.precision: Precision = precision if model is not None and is_faster_in_bf16(model) else "fp32"
         self._forwards, self._backwards = _Passes(len(lengths)), _Passes(len(lengths))
         self._model = model
         self._seeds = count()

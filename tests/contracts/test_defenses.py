@@ -1,4 +1,4 @@
-"""Every registered defense keeps its contract; the shipped ones are the published objectives."""
+"""Every registered defense satisfies the contract; the objectives of Ren et al. are those of the paper."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def fgsm(epsilon: float = 0.05) -> AttackReference:
     return AttackReference(name="fgsm", params={"epsilon": epsilon})
 
 
-def batches_seen(made: EmotionModel) -> int:
-    return int(made.body[1].num_batches_tracked)
+def training_passes(model: EmotionModel) -> int:
+    return int(model.body[1].num_batches_tracked)
 
 
-def own_fgsm(made: EmotionModel, batch: TrainingBatch, epsilon: float) -> Tensor:
-    """FGSM against the model's own decisions, by hand, on a copy."""
-    frozen = copy.deepcopy(made).eval()
+def own_fgsm(model: EmotionModel, batch: TrainingBatch, epsilon: float) -> Tensor:
+    """Return features perturbed by FGSM against the model's own decisions, on a copy of the model."""
+    frozen = copy.deepcopy(model).eval()
     x = batch.features.clone().requires_grad_()
     logits = frozen.outputs(x, batch.lengths, "spectrogram").logits
     functional.cross_entropy(logits, logits.argmax(1)).backward()
@@ -58,67 +58,64 @@ def own_fgsm(made: EmotionModel, batch: TrainingBatch, epsilon: float) -> Tensor
 
 
 @pytest.mark.parametrize(("name", "kind", "domain"), EVERYWHERE)
-def test_every_defense_keeps_its_contract(name: str, kind: type[EmotionModel], domain: Domain) -> None:
+def test_every_defense_satisfies_the_contract_of_its_loss(name: str, kind: type[EmotionModel], domain: Domain) -> None:
     defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name), domain=domain), name)
-    made = defense.extend(toys.model(kind)).train()
-    batch = toys.training_batch(made)
+    model = defense.extend(toys.model(kind)).train()
+    batch = toys.training_batch(model)
     before = {field: value.clone() for field, value in vars(batch).items() if isinstance(value, Tensor)}
-    loss = defense.loss(made, batch, 0)
+    loss = defense.loss(model, batch, 0)
     loss.backward()
     assert loss.shape == ()
     assert loss.isfinite()
-    assert all(module.training for module in made.modules())
-    assert all(weight.requires_grad for weight in made.parameters())
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in made.parameters())
-    assert any(weight.grad.any() for weight in made.head.parameters())
+    assert all(module.training for module in model.modules())
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+    assert any(weight.grad.any() for weight in model.head.parameters())
     assert all(torch.equal(getattr(batch, field), value) for field, value in before.items())
     assert set(inner_attacks(defense)) <= set(ATTACKS)
 
 
 @pytest.mark.parametrize("plugin", ADVERSARIAL)
-def test_a_step_of_adversarial_training_asks_the_model_three_times(plugin: type[Defense]) -> None:
-    """Once on x, once to craft x′ from the same answer that decides its labels, once on x′."""
-    made = toys.model(toys.Convolutional).train()
-    asked: list[bool] = []
-    made.head.register_forward_hook(lambda module, *_: asked.append(module.training))
-    build(plugin, {"attack": fgsm().model_dump()}, plugin.__name__).loss(made, toys.training_batch(made), 0)
-    assert asked == [True, False, True]
+def test_a_step_of_adversarial_training_has_three_forward_passes(plugin: type[Defense]) -> None:
+    """The passes are on x, on x for both the labels and the gradient that craft x′, and on x′."""
+    model = toys.model(toys.Convolutional).train()
+    modes: list[bool] = []
+    model.head.register_forward_hook(lambda module, *_: modes.append(module.training))
+    build(plugin, {"attack": fgsm().model_dump()}, plugin.__name__).loss(model, toys.training_batch(model), 0)
+    assert modes == [True, False, True]
 
 
 @pytest.mark.parametrize("name", list(DEFENSES))
-def test_every_defense_leaves_a_usable_model(name: str) -> None:
-    made = toys.model(toys.Convolutional)
+def test_every_defense_returns_a_usable_model(name: str) -> None:
+    model = toys.model(toys.Convolutional)
     defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name)), name)
     waveform, lengths, _ = toys.sounds()
-    wrapped = defense.wrap(defense.extend(made)).eval()
+    wrapped = defense.wrap(defense.extend(model)).eval()
     assert wrapped(waveform, lengths).shape == (len(waveform), toys.CLASSES)
-    assert (
-        wrapped.outputs(wrapped.inputs(waveform, lengths, "spectrogram"), lengths, "spectrogram")
-        .logits.isfinite()
-        .all()
-    )
+    features = wrapped.inputs(waveform, lengths, "spectrogram")
+    assert wrapped.outputs(features, lengths, "spectrogram").logits.isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "kind", "domain"), EVERYWHERE)
-def test_what_a_defense_adds_survives_a_checkpoint_and_leaves_the_classifier_alone(
+def test_modules_of_a_defense_are_restored_from_a_checkpoint_and_do_not_change_the_classifier(
     name: str, kind: type[EmotionModel], domain: Domain
 ) -> None:
     defense = build(DEFENSES.get(name), toys.row(DEFENSES.get(name), domain=domain), name)
     plain = toys.model(kind).eval()
     extended = defense.extend(copy.deepcopy(plain)).eval()
     waveform, lengths, _ = toys.sounds()
-    said, expected = extended.outputs(waveform, lengths, "waveform"), plain.outputs(waveform, lengths, "waveform")
-    assert torch.equal(said.logits, expected.logits)
-    assert torch.equal(said.embedding, expected.embedding)
+    outputs, expected = extended.outputs(waveform, lengths, "waveform"), plain.outputs(waveform, lengths, "waveform")
+    assert torch.equal(outputs.logits, expected.logits)
+    assert torch.equal(outputs.embedding, expected.embedding)
     assert torch.equal(extended.inputs(waveform, lengths, domain), plain.inputs(waveform, lengths, domain))
     assert (extended.spectrogram, extended.differentiable) == (plain.spectrogram, plain.differentiable)
     checkpoint = load(save({key: value.contiguous() for key, value in extended.state_dict().items()}))
-    read = defense.extend(toys.model(kind, seed=1)).eval()
-    read.load_state_dict(checkpoint)
-    again = read.outputs(waveform, lengths, "waveform")
-    assert torch.equal(again.logits, said.logits)
-    assert (again.detection is None) == (said.detection is None)
-    assert said.detection is None or torch.equal(again.detection, said.detection)
+    loaded = defense.extend(toys.model(kind, seed=1)).eval()
+    loaded.load_state_dict(checkpoint)
+    again = loaded.outputs(waveform, lengths, "waveform")
+    assert torch.equal(again.logits, outputs.logits)
+    assert (again.detection is None) == (outputs.detection is None)
+    assert outputs.detection is None or torch.equal(again.detection, outputs.detection)
 
 
 @pytest.mark.parametrize("name", list(DEFENSES))
@@ -133,102 +130,104 @@ def test_every_defense_is_described(name: str) -> None:
 
 @pytest.mark.parametrize(("plugin", "attack", "domain"), BY_ATTACK)
 def test_any_attack_can_be_trained_against(plugin: type[Defense], attack: str, domain: Domain) -> None:
-    made = toys.model(toys.Convolutional)
+    model = toys.model(toys.Convolutional)
     params = toys.row(ATTACKS.get(attack), **{"epsilon": toys.EPSILON[domain], **toys.SMALL.get(attack, {})})
     defense = build(plugin, {"attack": {"name": attack, "params": params}, "domain": domain}, "defense")
     assert inner_attacks(defense)[0] == attack
-    batch = toys.training_batch(made)
+    batch = toys.training_batch(model)
     clean_only = build(plugin, {**defense.model_dump(mode="json"), "warmup": 1}, "defense")
     torch.manual_seed(0)
-    loss = defense.loss(made, batch, 0)
+    loss = defense.loss(model, batch, 0)
     torch.manual_seed(0)
     assert loss.isfinite()
-    assert loss.item() != clean_only.loss(made, batch, 0).item()
+    assert loss.item() != clean_only.loss(model, batch, 0).item()
 
 
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("plugin", ADVERSARIAL)
-def test_an_attack_that_needs_a_finished_model_is_refused(plugin: type[Defense], name: str) -> None:
+def test_an_attack_that_needs_a_trained_model_is_rejected(plugin: type[Defense], name: str) -> None:
     reference = {"name": name, "params": toys.row(ATTACKS.get(name), epsilon=0.01)}
     with pytest.raises(InputError, match=f"name: got '{name}', .*; allowed here: "):
         validated(plugin, {"attack": reference}, "defense")
 
 
 def test_undefended_is_the_mean_cross_entropy() -> None:
-    made = toys.model(toys.Linear)
-    batch = toys.training_batch(made)
-    expected = functional.cross_entropy(made(batch.waveform, batch.lengths), batch.labels)
-    torch.testing.assert_close(Undefended().loss(made, batch, 0), expected)
+    model = toys.model(toys.Linear)
+    batch = toys.training_batch(model)
+    expected = functional.cross_entropy(model(batch.waveform, batch.lengths), batch.labels)
+    torch.testing.assert_close(Undefended().loss(model, batch, 0), expected)
 
 
-def forwards_by_hand(made: EmotionModel, batch: TrainingBatch, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return clean and adversarial cross-entropy and embeddings: two forward passes of the model in training mode."""
-    clean = made.outputs(batch.features, batch.lengths, "spectrogram")
-    x = own_fgsm(made, batch, epsilon)
-    adversarial = made.outputs(x, batch.lengths, "spectrogram")
+def forwards_by_hand(
+    model: EmotionModel, batch: TrainingBatch, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return clean and adversarial cross-entropy and embeddings, by two forward passes in training mode."""
+    clean = model.outputs(batch.features, batch.lengths, "spectrogram")
+    x = own_fgsm(model, batch, epsilon)
+    adversarial = model.outputs(x, batch.lengths, "spectrogram")
     losses = [functional.cross_entropy(outputs.logits, batch.labels) for outputs in (clean, adversarial)]
     return losses[0], losses[1], clean.embedding, adversarial.embedding
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8, 1.0])
 def test_vanilla_is_equation_3_of_ren(alpha: float) -> None:
-    made = toys.model(toys.Convolutional)
-    twin, batch = copy.deepcopy(made), toys.training_batch(made)
+    model = toys.model(toys.Convolutional)
+    twin, batch = copy.deepcopy(model), toys.training_batch(model)
     torch.manual_seed(1)
-    found = Vanilla(attack=fgsm(), alpha=alpha).loss(made, batch, 0)
+    loss = Vanilla(attack=fgsm(), alpha=alpha).loss(model, batch, 0)
     torch.manual_seed(1)
     clean, adversarial, _, _ = forwards_by_hand(twin, batch, 0.05)
-    torch.testing.assert_close(found, alpha * clean + (1 - alpha) * adversarial)
+    torch.testing.assert_close(loss, alpha * clean + (1 - alpha) * adversarial)
 
 
 @pytest.mark.parametrize(("beta", "gamma"), [(0.4, 0.4), (0.0, 0.0), (0.7, 0.3)])
 @pytest.mark.parametrize("norm", ["mse", "l2"])
 def test_similarity_is_equation_4_of_ren(beta: float, gamma: float, norm: str) -> None:
-    made = toys.model(toys.Convolutional)
-    twin, batch = copy.deepcopy(made), toys.training_batch(made)
+    model = toys.model(toys.Convolutional)
+    twin, batch = copy.deepcopy(model), toys.training_batch(model)
     torch.manual_seed(1)
     params = {"attack": toys.INNER_ATTACK, "beta": beta, "gamma": gamma, "norm": norm}
-    found = build(Similarity, params, "defense").loss(made, batch, 0)
+    loss = build(Similarity, params, "defense").loss(model, batch, 0)
     torch.manual_seed(1)
     clean, adversarial, v, w = forwards_by_hand(twin, batch, 0.05)
     squares = (v - w) ** 2
     distance = squares.sum() / squares.numel() if norm == "mse" else (squares.sum(1) ** 0.5).sum() / len(v)
-    torch.testing.assert_close(found, beta * clean + gamma * adversarial + (1 - beta - gamma) * distance)
+    torch.testing.assert_close(loss, beta * clean + gamma * adversarial + (1 - beta - gamma) * distance)
 
 
 @pytest.mark.parametrize("plugin", ADVERSARIAL)
-def test_only_the_clean_and_the_adversarial_pass_move_the_batch_norm_statistics(plugin: type[Defense]) -> None:
-    made = toys.model(toys.Convolutional)
-    twin, batch = copy.deepcopy(made), toys.training_batch(made)
-    start = batches_seen(made)
-    plugin(attack=fgsm(), warmup=1).loss(made, batch, 0)
-    assert batches_seen(made) == start + 1
-    made = copy.deepcopy(twin)
+def test_only_the_clean_and_the_adversarial_pass_update_the_running_statistics(plugin: type[Defense]) -> None:
+    model = toys.model(toys.Convolutional)
+    twin, batch = copy.deepcopy(model), toys.training_batch(model)
+    start = training_passes(model)
+    plugin(attack=fgsm(), warmup=1).loss(model, batch, 0)
+    assert training_passes(model) == start + 1
+    model = copy.deepcopy(twin)
     torch.manual_seed(1)
-    plugin(attack=fgsm()).loss(made, batch, 0)
+    plugin(attack=fgsm()).loss(model, batch, 0)
     torch.manual_seed(1)
     forwards_by_hand(twin, batch, 0.05)
-    assert batches_seen(made) == start + 2
-    torch.testing.assert_close(made.body[1].running_mean, twin.body[1].running_mean)
-    torch.testing.assert_close(made.body[1].running_var, twin.body[1].running_var)
+    assert training_passes(model) == start + 2
+    torch.testing.assert_close(model.body[1].running_mean, twin.body[1].running_mean)
+    torch.testing.assert_close(model.body[1].running_var, twin.body[1].running_var)
 
 
 @pytest.mark.parametrize("plugin", ADVERSARIAL)
-def test_warm_up_is_clean_training(plugin: type[Defense]) -> None:
-    made = toys.model(toys.Linear)
-    batch = toys.training_batch(made)
-    clean = Undefended().loss(made, batch, 0)
+def test_the_warm_up_is_clean_training(plugin: type[Defense]) -> None:
+    model = toys.model(toys.Linear)
+    batch = toys.training_batch(model)
+    clean = Undefended().loss(model, batch, 0)
     defense = plugin(attack=fgsm(), warmup=3)
-    assert [torch.equal(defense.loss(made, batch, step), clean) for step in (0, 2, 3, 4)] == [True, True, False, False]
+    assert [torch.equal(defense.loss(model, batch, step), clean) for step in (0, 2, 3, 4)] == [True, True, False, False]
 
 
-def test_crafting_keeps_to_the_budget_the_range_and_the_sound() -> None:
-    made = toys.model(toys.Waveform)
-    batch = toys.training_batch(made)
+def test_crafted_sound_is_within_the_budget_and_the_range_and_zero_in_the_padding() -> None:
+    model = toys.model(toys.Waveform)
+    batch = toys.training_batch(model)
     # Unprojected, and wide enough to leave [−1, 1].
-    wide = craft(made, batch, build(ATTACKS.get("ifgsm"), {"alpha": 0.5, "steps": 4}, "attack"), "waveform")
+    wide = craft(model, batch, build(ATTACKS.get("ifgsm"), {"alpha": 0.5, "steps": 4}, "attack"), "waveform")
     assert wide.abs().max() == 1
-    narrow = craft(made, batch, build(ATTACKS.get("ifgsm"), {"epsilon": 0.01, "alpha": 0.5}, "attack"), "waveform")
+    narrow = craft(model, batch, build(ATTACKS.get("ifgsm"), {"epsilon": 0.01, "alpha": 0.5}, "attack"), "waveform")
     assert (narrow - batch.waveform).abs().max().item() == pytest.approx(0.01, rel=1e-4)
     padding = torch.arange(toys.SAMPLES) >= batch.lengths[:, None]
     assert padding.any()
@@ -236,27 +235,27 @@ def test_crafting_keeps_to_the_budget_the_range_and_the_sound() -> None:
     assert not narrow[padding].any()
 
 
-def test_crafting_leaves_the_model_as_it_was() -> None:
-    made = toys.model(toys.Convolutional)
-    before = toys.state(made)
-    craft(made, toys.training_batch(made), fgsm().build(), "spectrogram")
-    toys.assert_same_state(made, before)
+def test_crafting_restores_the_state_of_the_model() -> None:
+    model = toys.model(toys.Convolutional)
+    before = toys.state(model)
+    craft(model, toys.training_batch(model), fgsm().build(), "spectrogram")
+    toys.assert_same_state(model, before)
 
 
-def test_training_against_fgsm_makes_a_model_that_withstands_it_better() -> None:
+def test_training_against_fgsm_makes_a_model_more_robust_to_it() -> None:
     accuracy = {}
     for name, defense in {"none": Undefended(), "vanilla": Vanilla(attack=fgsm(0.3), alpha=0.5)}.items():
-        made = toys.model(toys.Linear)
-        batch = toys.training_batch(made, clips=24)
-        optimizer = torch.optim.Adam(made.parameters(), 0.01)
+        model = toys.model(toys.Linear)
+        batch = toys.training_batch(model, clips=24)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
         torch.manual_seed(0)
         for step in range(60):
             optimizer.zero_grad()
-            defense.loss(made, batch, step).backward()
+            defense.loss(model, batch, step).backward()
             optimizer.step()
-        x = own_fgsm(made, batch, 0.1)
-        decided = made.eval().outputs(x, batch.lengths, "spectrogram").logits.argmax(1)
-        accuracy[name] = float((decided == batch.labels).float().mean())
+        x = own_fgsm(model, batch, 0.1)
+        decisions = model.eval().outputs(x, batch.lengths, "spectrogram").logits.argmax(1)
+        accuracy[name] = float((decisions == batch.labels).float().mean())
     assert accuracy["vanilla"] > accuracy["none"]
 
 
@@ -277,16 +276,18 @@ def test_training_against_fgsm_makes_a_model_that_withstands_it_better() -> None
         (Vanilla, {"attack": "fgsm"}, "attack: .*\\(got 'fgsm'\\)"),
     ],
 )
-def test_bad_parameters_are_refused_in_one_line(plugin: type[Defense], params: dict[str, object], message: str) -> None:
+def test_invalid_parameters_are_rejected_in_a_single_line(
+    plugin: type[Defense], params: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as refusal:
         build(plugin, {"attack": toys.INNER_ATTACK, **params}, "defense 'x'")
     assert str(refusal.value).startswith("defense 'x': ")
     assert "\n" not in str(refusal.value)
 
 
-def test_attacks_in_a_tuple_are_named_too() -> None:
+def test_inner_attacks_include_those_in_a_tuple() -> None:
     class Ensemble(Vanilla):
-        """Trains against several attacks."""
+        """Training against several attacks."""
 
         more: tuple[AttackReference, ...] = ()
 

@@ -1,17 +1,16 @@
-"""The emotion models: a table of contract tests over every registered one, and the facts of the published ones."""
+"""Every registered emotion model satisfies the contract; the published models have their published properties."""
 
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
+from demo_speech import speech
 from encoders import tiny_encoder
-from places import DEMO
+from networks import layer_counts, parameter_count
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -24,26 +23,16 @@ from advser.models.tiny import Tiny
 from advser.plugins.parameters import constructor_schema, describe, validated
 from advser.plugins.registries import MODELS
 
-EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 SMALL: dict[str, dict[str, Any]] = {
     "channels": {"channels": 4},
     "frames": {"frames": 48},
     "layers": {"layers": 5},
     "maps": {"maps": 4},
-    # Some clips are shorter, and others longer.
+    # Some clips are shorter, others longer.
     "seconds": {"seconds": 1.2},
     "width": {"width": 0.05},
 }
-"""Values that make a model with such a parameter quick to run."""
-
-
-def speech(*patterns: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Read clips of the demo corpus: waveforms (B, T), lengths (B,), labels (B,)."""
-    files = sorted(file for pattern in patterns for file in DEMO.glob(pattern))
-    clips = [torch.from_numpy(soundfile.read(file, dtype="float32")[0]) for file in files]
-    labels = torch.tensor([EMOTIONS.index(file.stem.split("_")[1]) for file in files])
-    lengths = torch.tensor([len(clip) for clip in clips])
-    return nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths, labels
+"""Values that make a model with the parameter fast."""
 
 
 def small(name: str, classes: int = 5) -> EmotionModel:
@@ -82,7 +71,7 @@ def test_shapes(name: str) -> None:
 
 
 @every
-def test_a_clip_is_judged_alike_alone_and_in_a_padded_batch(name: str) -> None:
+def test_the_logits_of_a_clip_do_not_depend_on_the_batch_or_padding(name: str) -> None:
     model = small(name).eval()
     waveform, lengths, _ = speech("f1_*_1.flac")
     together = model(nn.functional.pad(waveform, (0, 4000)), lengths)
@@ -92,7 +81,7 @@ def test_a_clip_is_judged_alike_alone_and_in_a_padded_batch(name: str) -> None:
 
 
 @every
-def test_evaluation_is_deterministic_and_changes_nothing(name: str) -> None:
+def test_evaluation_is_deterministic_and_does_not_change_the_model(name: str) -> None:
     model = small(name).eval()
     waveform, lengths, _ = speech("f1_*_1.flac")
     state = {key: value.clone() for key, value in model.state_dict().items()}
@@ -103,7 +92,7 @@ def test_evaluation_is_deterministic_and_changes_nothing(name: str) -> None:
 
 
 @differentiable
-def test_loss_has_a_gradient_at_every_clip_and_weight(name: str) -> None:
+def test_the_loss_has_a_gradient_for_every_clip_and_weight(name: str) -> None:
     model = small(name)
     waveform, lengths, labels = speech("f1_*_[1-4].flac")
     waveform.requires_grad_()
@@ -118,7 +107,7 @@ def test_loss_has_a_gradient_at_every_clip_and_weight(name: str) -> None:
 
 
 @every
-def test_weights_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_model(name: str, tmp_path: Path) -> None:
     model, other = small(name), small(name)
     waveform, lengths, _ = speech("f1_*_[1-4].flac")
     with torch.no_grad():
@@ -154,20 +143,20 @@ def test_parameters_are_declared(name: str) -> None:
         (Tiny, {"frames": 7}),
     ],
 )
-def test_bad_parameters_are_refused(plugin: type[EmotionModel], params: dict[str, Any]) -> None:
+def test_invalid_parameters_are_rejected(plugin: type[EmotionModel], params: dict[str, Any]) -> None:
     (key,) = params
     with pytest.raises(InputError, match=rf"^model 'm'.*{key}") as caught:
         validated(plugin, params, "model 'm'")
     assert "\n" not in str(caught.value)
 
 
-def test_smallest_parameters_make_working_models() -> None:
+def test_the_smallest_models_work() -> None:
     for model in (CNN4(2, width=0.001, frames=16), Tiny(2, frames=8)):
         assert model.eval()(torch.zeros(1, 1000), torch.tensor([1000])).shape == (1, 2)
 
 
 def values(model: EmotionModel) -> int:
-    """Count the classifier's values, with running statistics, without the front end's."""
+    """Return the number of the classifier's values, with running statistics and without the front end."""
     return sum(
         value.numel()
         for key, value in model.state_dict().items()
@@ -175,18 +164,10 @@ def values(model: EmotionModel) -> int:
     )
 
 
-def trained(model: EmotionModel) -> int:
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def layers(model: EmotionModel) -> Counter[str]:
-    return Counter(type(module).__name__ for module in model.modules() if not list(module.children()))
-
-
 def test_cnn4_is_as_published() -> None:
     model = CNN4(7)
-    assert trained(model) == 4_307_911
-    counts = layers(model)
+    assert parameter_count(model) == 4_307_911
+    counts = layer_counts(model)
     assert [counts[kind] for kind in ("Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Linear")] == [4, 4, 4, 4, 1]
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [64, 128, 256, 512]
@@ -201,8 +182,8 @@ def test_cnn4_width_scales_every_layer() -> None:
     assert [c.out_channels for c in convolutions] == [32, 64, 128, 256]
 
 
-def test_cnn4_sees_the_maximum_wherever_it_is() -> None:
-    """Global max-pooling: a pattern counts the same at another time."""
+def test_cnn4_does_not_depend_on_the_time_of_a_pattern() -> None:
+    """Global max-pooling is invariant to time."""
     model = CNN4(3, width=0.1, frames=256).eval()
     pattern = torch.randn(1, 64, 16)
     early, late = (nn.functional.pad(pattern, (start, 240 - start)) for start in (96, 144))
@@ -212,9 +193,9 @@ def test_cnn4_sees_the_maximum_wherever_it_is() -> None:
 
 def test_emodb_cnn_is_as_published() -> None:
     model = EmodbCNN(7)
-    assert trained(model) == 4_616_935
+    assert parameter_count(model) == 4_616_935
     assert values(model) == 4_619_935
-    counts = layers(model)
+    counts = layer_counts(model)
     kinds = ("Conv2d", "BatchNorm2d", "Linear", "BatchNorm1d", "ReLU", "Dropout")
     assert [counts[kind] for kind in kinds] == [2, 2, 4, 3, 5, 3]
     sizes = [module.in_features for module in model.modules() if isinstance(module, nn.Linear)]
@@ -224,14 +205,14 @@ def test_emodb_cnn_is_as_published() -> None:
 
 
 def test_tiny_has_a_few_thousand_parameters() -> None:
-    assert 2_000 < trained(Tiny(4)) < 10_000
+    assert 2_000 < parameter_count(Tiny(4)) < 10_000
 
 
-def test_tiny_learns_emotions_of_unheard_voices_and_can_be_attacked() -> None:
+def test_tiny_generalises_to_new_voices_and_can_be_attacked() -> None:
     torch.manual_seed(0)
     model = Tiny(4)
     *sound, labels = speech("[mf][12]_*.flac")
-    *unheard, unheard_labels = speech("[mf]3_*.flac")
+    *test_sound, test_labels = speech("[mf]3_*.flac")
     model.frontend.fit([(sound[0], sound[1])])
     features = model.frontend(*sound)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -242,14 +223,14 @@ def test_tiny_learns_emotions_of_unheard_voices_and_can_be_attacked() -> None:
         loss.backward()
         optimiser.step()
     model.eval()
-    x = model.frontend(*unheard).requires_grad_()
-    logits = model.outputs(x, unheard[1], "spectrogram").logits
-    (gradient,) = torch.autograd.grad(cross_entropy(logits, unheard_labels), x)
-    attacked = model.outputs(x + 0.1 * gradient.sign(), unheard[1], "spectrogram").logits
-    noisy = model.outputs(x + 0.1 * torch.randn_like(x).sign(), unheard[1], "spectrogram").logits
+    x = model.frontend(*test_sound).requires_grad_()
+    logits = model.outputs(x, test_sound[1], "spectrogram").logits
+    (gradient,) = torch.autograd.grad(cross_entropy(logits, test_labels), x)
+    attacked = model.outputs(x + 0.1 * gradient.sign(), test_sound[1], "spectrogram").logits
+    noisy = model.outputs(x + 0.1 * torch.randn_like(x).sign(), test_sound[1], "spectrogram").logits
 
-    def accuracy(found: Tensor) -> float:
-        return (found.argmax(1) == unheard_labels).float().mean().item()
+    def accuracy(logits: Tensor) -> float:
+        return (logits.argmax(1) == test_labels).float().mean().item()
 
     assert accuracy(logits) > 0.7
     assert accuracy(noisy) > 0.7

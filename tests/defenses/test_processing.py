@@ -1,4 +1,4 @@
-"""Defenses that process the sound before the model hears it: aligned, alike for every clip, and open to attacks."""
+"""Defenses that process the sound before the front end: alignment, independence of the batch, and gradients."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ ALL: list[Processing] = [
     Quantisation(bits=6),
     *(Coding(codec=codec, bitrate=rate) for codec in ("mp3", "opus") for rate in (16, 32, 64)),
 ]
-EXACT = ALL[:2]
-THROUGH = ALL[2:]
+LINEAR = ALL[:2]
+STRAIGHT_THROUGH = ALL[2:]
 
 
 def named(defense: Processing) -> str:
@@ -43,7 +43,7 @@ every = pytest.mark.parametrize("defense", ALL, ids=named)
 
 
 def speech_like(clips: int = 3, samples: int = 12_000) -> tuple[Tensor, Tensor]:
-    """Noise whose spectrum falls, in bursts, with clips that end early."""
+    """Return bursts of low-pass noise (B, T) and clips' lengths (B,), some shorter than T."""
     generator = np.random.default_rng(0)
     sound = np.stack([np.convolve(row, np.hanning(15), "same") for row in generator.normal(0, 0.03, (clips, samples))])
     sound *= 0.2 + np.abs(np.sin(np.arange(samples) / 900))
@@ -53,7 +53,7 @@ def speech_like(clips: int = 3, samples: int = 12_000) -> tuple[Tensor, Tensor]:
 
 
 @every
-def test_processed_sound_is_where_it_was(defense: Processing) -> None:
+def test_processed_sound_is_aligned_with_its_input(defense: Processing) -> None:
     waveform, lengths = speech_like()
     processed = defense.process(waveform, lengths)
     assert processed.shape == waveform.shape
@@ -65,33 +65,33 @@ def test_processed_sound_is_where_it_was(defense: Processing) -> None:
 
 
 @every
-def test_a_clip_is_processed_alike_alone_and_in_a_batch(defense: Processing) -> None:
+def test_the_processing_of_a_clip_does_not_depend_on_the_batch(defense: Processing) -> None:
     waveform, lengths = speech_like()
-    made = defense.wrap(Tiny(3)).eval()
-    together = made.inputs(waveform, lengths, "spectrogram")
+    model = defense.wrap(Tiny(3)).eval()
+    together = model.inputs(waveform, lengths, "spectrogram")
     for row, length in enumerate(lengths.tolist()):
-        alone = made.inputs(waveform[[row], :length], lengths[[row]], "spectrogram")[0]
+        alone = model.inputs(waveform[[row], :length], lengths[[row]], "spectrogram")[0]
         torch.testing.assert_close(alone, together[row], rtol=1e-3, atol=2e-3)
 
 
 @every
-def test_the_wrapped_front_end_passes_for_the_one_that_it_stands_before(defense: Processing) -> None:
+def test_the_wrapped_front_end_has_the_interface_of_its_core(defense: Processing) -> None:
     waveform, lengths = speech_like()
     for frontend in (Tiny(3).frontend, DecibelMel()):
-        made = Tiny(3)
-        made.frontend = frontend
-        made.frontend.fit([(waveform, lengths)])
-        trained = copy.deepcopy(made).eval()
-        wrapped = defense.wrap(made).eval()
+        model = Tiny(3)
+        model.frontend = frontend
+        model.frontend.fit([(waveform, lengths)])
+        trained = copy.deepcopy(model).eval()
+        wrapped = defense.wrap(model).eval()
         for name in ("resynthesises", "varies_in_training", "kept"):
             assert getattr(wrapped.frontend, name) == getattr(frontend, name)
         assert wrapped.frontend.core is frontend
         for name, value in trained.frontend.state_dict().items():
-            assert torch.equal(frontend.state_dict()[name], value), f"{name} is not that of training"
-        heard = defense.process(waveform, lengths) * (torch.arange(waveform.shape[1]) < lengths[:, None])
+            assert torch.equal(frontend.state_dict()[name], value), f"{name} differs from that of training"
+        processed = defense.process(waveform, lengths) * (torch.arange(waveform.shape[1]) < lengths[:, None])
         features = wrapped.inputs(waveform, lengths, "spectrogram")
-        torch.testing.assert_close(features, trained.inputs(heard, lengths, "spectrogram"))
-        assert torch.equal(wrapped.frontend.mask(waveform, lengths), trained.frontend.mask(heard, lengths))
+        torch.testing.assert_close(features, trained.inputs(processed, lengths, "spectrogram"))
+        assert torch.equal(wrapped.frontend.mask(waveform, lengths), trained.frontend.mask(processed, lengths))
         assert torch.equal(wrapped.frontend.assemble(wrapped.frontend.analyse(waveform, lengths)), features)
         torch.testing.assert_close(
             wrapped.frontend.resynthesise(waveform, lengths, features), waveform, rtol=0, atol=1e-6
@@ -100,25 +100,25 @@ def test_the_wrapped_front_end_passes_for_the_one_that_it_stands_before(defense:
         assert (louder.square().sum(1) > waveform.square().sum(1)).all()
 
 
-def gradients(made: EmotionModel, x: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-    with Target(made, lengths, "waveform") as target:
+def gradients(model: EmotionModel, x: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    with Target(model, lengths, "waveform") as target:
         return target.gradient(x, labels)
 
 
-@pytest.mark.parametrize("defense", THROUGH, ids=named)
-def test_what_has_no_gradient_lets_it_straight_through(defense: Processing) -> None:
+@pytest.mark.parametrize("defense", STRAIGHT_THROUGH, ids=named)
+def test_processing_without_a_gradient_passes_it_straight_through(defense: Processing) -> None:
     plain = toys.model(toys.Convolutional).eval()
     x, lengths, labels = toys.sounds()
     wrapped = defense.wrap(copy.deepcopy(plain))
     inside = torch.arange(x.shape[1]) < lengths[:, None]
-    heard = defense.process(x, lengths) * inside
-    expected = gradients(plain, heard, lengths, labels) * inside
+    processed = defense.process(x, lengths) * inside
+    expected = gradients(plain, processed, lengths, labels) * inside
     assert expected.any()
     torch.testing.assert_close(gradients(wrapped, x, lengths, labels), expected)
 
 
-@pytest.mark.parametrize("defense", EXACT, ids=named)
-def test_what_is_linear_has_its_own_gradient(defense: Processing) -> None:
+@pytest.mark.parametrize("defense", LINEAR, ids=named)
+def test_linear_processing_has_its_exact_gradient(defense: Processing) -> None:
     wrapped = defense.wrap(toys.model(toys.Convolutional)).double()
     x, lengths, labels = toys.sounds(3)
     x = x.double()
@@ -131,24 +131,24 @@ def test_what_is_linear_has_its_own_gradient(defense: Processing) -> None:
 
 @every
 def test_an_attack_works_through_the_processing(defense: Processing) -> None:
-    made = defense.wrap(toys.model(toys.Linear))
+    model = defense.wrap(toys.model(toys.Linear))
     x, lengths, labels = toys.sounds(8)
-    with Target(made, lengths, "waveform") as target:
+    with Target(model, lengths, "waveform") as target:
         perturbed = FGSM(epsilon=0.05).perturb(target, x, labels, torch.Generator())
         assert (target.loss(perturbed, labels) > target.loss(x, labels)).float().mean() > 0.8
 
 
-def test_an_attack_that_must_know_the_mel_bands_finds_them_behind_the_processing() -> None:
+def test_an_attack_that_needs_the_mel_bands_gets_them_from_the_core() -> None:
     waveform, lengths = speech_like(2)
-    made = Quantisation().wrap(Tiny(3))
-    with Target(made, lengths, "waveform") as target:
+    model = Quantisation().wrap(Tiny(3))
+    with Target(model, lengths, "waveform") as target:
         attack = ChainRule(variant="published", steps=1)
         perturbed = attack.perturb(target, waveform, torch.tensor([0, 1]), torch.Generator())
     assert not torch.equal(perturbed, waveform)
 
 
-@pytest.mark.parametrize("defense", EXACT, ids=named)
-def test_high_tones_are_lost_and_low_ones_kept(defense: Processing) -> None:
+@pytest.mark.parametrize("defense", LINEAR, ids=named)
+def test_high_tones_are_removed_and_low_tones_pass(defense: Processing) -> None:
     times = torch.arange(8000) / SAMPLE_RATE
     tones = torch.stack([(2 * torch.pi * frequency * times).sin() for frequency in (1000, 5000)])
     processed = defense.process(tones, torch.tensor([8000, 8000]))[:, 500:-500]
@@ -158,7 +158,7 @@ def test_high_tones_are_lost_and_low_ones_kept(defense: Processing) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 8, 16])
-def test_quantised_sound_lies_on_the_grid_of_its_bits(bits: int) -> None:
+def test_quantised_sound_has_the_levels_of_its_bits(bits: int) -> None:
     x, lengths, _ = toys.sounds()
     x[0, :2] = torch.tensor([1.0, -1.0])
     processed = Quantisation(bits=bits).process(x, lengths)
@@ -172,7 +172,7 @@ def test_quantised_sound_lies_on_the_grid_of_its_bits(bits: int) -> None:
 
 
 @pytest.mark.parametrize("codec", ["mp3", "opus"])
-def test_a_higher_bit_rate_is_nearer_to_the_original(codec: Any) -> None:
+def test_a_higher_bit_rate_has_a_smaller_error(codec: Any) -> None:
     waveform, lengths = speech_like(1)
     errors = [
         (Coding(codec=codec, bitrate=rate).process(waveform, lengths) - waveform).square().sum()
@@ -181,23 +181,23 @@ def test_a_higher_bit_rate_is_nearer_to_the_original(codec: Any) -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_sound_at_full_scale_stays_in_range() -> None:
+def test_coded_sound_at_full_scale_stays_in_range() -> None:
     waveform = torch.ones(1, 4000) * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)).sign()
     assert Coding(bitrate=16).process(waveform, torch.tensor([4000])).abs().max() <= 1
 
 
-def test_a_codec_that_libsndfile_lacks_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_without_support_in_libsndfile_is_rejected_in_a_single_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfile, "available_subtypes", lambda container: {"OGG": {"OPUS": ""}}.get(container, {}))
     with pytest.raises(
-        InputError, match=r"codec: got 'mp3', expected with the libsndfile installed \(.*\): opus"
-    ) as no:
+        InputError, match=r"codec: got 'mp3', expected with the installed libsndfile \(.*\): opus"
+    ) as refusal:
         build(Coding, {}, "defense 'coding'")
-    assert "\n" not in str(no.value)
+    assert "\n" not in str(refusal.value)
     assert build(Coding, {"codec": "opus"}, "defense 'coding'").codec == "opus"
 
 
 @every
-def test_training_is_plain(defense: Processing) -> None:
-    made = toys.model(toys.Linear)
-    batch = toys.training_batch(made)
-    assert torch.equal(defense.loss(made, batch, 0), Undefended().loss(made, batch, 0))
+def test_the_training_is_undefended(defense: Processing) -> None:
+    model = toys.model(toys.Linear)
+    batch = toys.training_batch(model)
+    assert torch.equal(defense.loss(model, batch, 0), Undefended().loss(model, batch, 0))

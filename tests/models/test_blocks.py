@@ -1,4 +1,4 @@
-"""Gradients by blocks against PyTorch's own, and that a model is afterwards what it was before."""
+"""Gradients by blocks equal PyTorch's own, and the context restores the model."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_the_gradient_of_the_input_is_that_of_the_convolution(data: st.DataObjec
     direction = torch.randn_like(expected)
     with by_blocks(model):
         assert replaced(model) == [convolution]
-        found = model(x)
-        assert torch.equal(found, expected)
-        torch.testing.assert_close(grad(found, x, direction), grad(expected, x, direction))
+        y = model(x)
+        assert torch.equal(y, expected)
+        torch.testing.assert_close(grad(y, x, direction), grad(expected, x, direction))
     assert replaced(model) == []
 
 
-def test_gradients_can_be_taken_of_it_again() -> None:
+def test_second_derivatives_are_supported() -> None:
     model = nn.Conv2d(1, 2, (3, 2), padding=1).double().requires_grad_(requires_grad=False)
     x = torch.randn(1, 1, 5, 6, dtype=torch.float64).requires_grad_()
     with by_blocks(model):
@@ -51,7 +51,7 @@ def test_gradients_can_be_taken_of_it_again() -> None:
         assert gradcheck(lambda x: grad(model(x).square().sum(), x, create_graph=True)[0], x)
 
 
-def test_one_image_without_a_batch_is_convolved_as_ever() -> None:
+def test_an_image_without_a_batch_has_the_gradient_of_the_convolution() -> None:
     model = nn.Conv2d(1, 2, 3).requires_grad_(requires_grad=False)
     x = torch.randn(1, 8, 8).requires_grad_()
     expected = grad(model(x).sum(), x)
@@ -59,9 +59,9 @@ def test_one_image_without_a_batch_is_convolved_as_ever() -> None:
         torch.testing.assert_close(grad(model(x).sum(), x), expected)
 
 
-def watched() -> nn.Module:
+def hooked() -> nn.Module:
     convolution = nn.Conv2d(1, 2, 3)
-    convolution.register_forward_hook(lambda *told: None)
+    convolution.register_forward_hook(lambda *_: None)
     return convolution
 
 
@@ -70,26 +70,26 @@ def watched() -> nn.Module:
     [
         nn.Conv2d(2, 2, 3), nn.Conv2d(1, 2, 3, stride=2), nn.Conv2d(1, 2, 3, dilation=2), nn.Conv2d(1, 2, 3, padding=3),
         nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.Conv1d(1, 2, 3),
-        nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)), watched(),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)), hooked(),
     ],
 )  # fmt: skip
-def test_what_is_more_than_a_plain_convolution_of_one_channel_stays_as_it_is(model: nn.Module) -> None:
+def test_other_modules_than_plain_convolutions_of_a_single_channel_do_not_change(model: nn.Module) -> None:
     with by_blocks(model):
         assert replaced(model) == []
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
-def test_weights_that_learn_get_their_gradients(name: str) -> None:
+def test_trainable_weights_get_their_gradients(name: str) -> None:
     model = nn.Conv2d(1, 2, 3).requires_grad_(requires_grad=False)
-    learns = model.get_parameter(name).requires_grad_()
+    weight = model.get_parameter(name).requires_grad_()
     x = torch.randn(1, 1, 8, 8).requires_grad_()
-    (expected,) = grad(model(x).square().sum(), learns)
+    (expected,) = grad(model(x).square().sum(), weight)
     with by_blocks(model):
-        assert torch.equal(grad(model(x).square().sum(), learns)[0], expected)
+        assert torch.equal(grad(model(x).square().sum(), weight)[0], expected)
 
 
-@pytest.mark.parametrize(("precision", "along"), [("fp32", 0.99999), ("bf16", 0.9)])
-def test_a_target_asks_a_model_by_blocks(precision: Precision, along: float) -> None:
+@pytest.mark.parametrize(("precision", "similarity"), [("fp32", 0.99999), ("bf16", 0.9)])
+def test_a_target_computes_gradients_by_blocks(precision: Precision, similarity: float) -> None:
     torch.manual_seed(0)
     model = CNN4(4, width=0.1, frames=37).eval()
     lengths, labels = torch.full((3,), 16_000), torch.arange(3)
@@ -103,8 +103,8 @@ def test_a_target_asks_a_model_by_blocks(precision: Precision, along: float) -> 
     (expected,) = grad(direct(variable), variable)
     with Target(model, lengths, "spectrogram", precision=precision) as target:
         assert len(replaced(model)) == 1
-        found = target.gradient(x, labels)
+        gradient = target.gradient(x, labels)
     assert replaced(model) == []
-    # An odd number of frames is no whole number of blocks.
-    assert found.is_contiguous()
-    assert (torch.cosine_similarity(found.flatten(1), expected.flatten(1)) > along).all()
+    # Blocks do not fill an odd number of frames exactly.
+    assert gradient.is_contiguous()
+    assert (torch.cosine_similarity(gradient.flatten(1), expected.flatten(1)) > similarity).all()

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into convolutions: the same answers by fewer passes, and all as before afterwards."""
+"""Batch normalisation folded into convolutions: equal outputs by fewer passes, and the context restores the model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is computed."""
+    """Count the operations that are computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,22 +39,22 @@ class Operations(TorchDispatchMode):
 
 
 def trained(make: Callable[[], nn.Module]) -> nn.Module:
-    """Return a model in evaluation mode whose normalisations do something."""
+    """Return a model in evaluation mode whose normalisations differ from the identity."""
     torch.manual_seed(0)
-    made = make()
-    normalise_as_trained(made)
-    return made.eval()
+    model = make()
+    normalise_as_trained(model)
+    return model.eval()
 
 
 def normalisations(run: Callable[[], object]) -> int:
-    """Return how many batch normalisations are computed."""
+    """Return the number of batch normalisations that ``run`` computes."""
     with Operations() as operations:
         run()
     return sum(number for name, number in operations.counts.items() if "batch_norm" in name)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_target_normalises_nothing_and_answers_as_the_model(name: str) -> None:
+def test_a_target_computes_no_normalisation_and_returns_the_logits_of_the_model(name: str) -> None:
     model = trained(MODELS[name])
     features, lengths = torch.randn(2, 64, 32), torch.tensor([8000, 8000])
     expected = model.outputs(features, lengths, "spectrogram").logits
@@ -65,7 +65,7 @@ def test_a_target_normalises_nothing_and_answers_as_the_model(name: str) -> None
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_afterwards_all_modules_weights_and_buffers_are_the_same_objects(name: str) -> None:
+def test_the_context_restores_all_modules_weights_and_buffers(name: str) -> None:
     model = trained(MODELS[name])
 
     def state() -> dict[str, tuple[int, ...]]:
@@ -79,55 +79,55 @@ def test_afterwards_all_modules_weights_and_buffers_are_the_same_objects(name: s
     assert state() == before
 
 
-def watched(listen: str) -> nn.Module:
-    made = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    getattr(made[0], f"register_{listen}")(lambda *_: None)
-    return made
+def hooked(kind: str) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    getattr(model[0], f"register_{kind}")(lambda *_: None)
+    return model
 
 
 def shared() -> nn.Module:
-    twice = nn.Conv2d(2, 2, 3, padding=1)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), twice, nn.BatchNorm2d(2), nn.ReLU(), twice)
+    convolution = nn.Conv2d(2, 2, 3, padding=1)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), convolution, nn.BatchNorm2d(2), nn.ReLU(), convolution)
 
 
 class Halved(nn.Conv2d):
-    """Not what it is called."""
+    """A subclass that computes something else."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) / 2
 
 
 class Twice(nn.Sequential):
-    """Not what it is called either."""
+    """A subclass that computes something else."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x[:, :1]) * 2
 
 
-LEFT: dict[str, Callable[[], nn.Module]] = {
-    "a convolution that is watched": lambda: watched("forward_hook"),
-    "a convolution that is watched before": lambda: watched("forward_pre_hook"),
-    "a convolution whose gradient is watched": lambda: watched("full_backward_hook"),
-    "a convolution whose gradient is watched before": lambda: watched("full_backward_pre_hook"),
-    "a convolution that is used twice": shared,
-    "a subclass": lambda: nn.Sequential(Halved(1, 2, 3), nn.BatchNorm2d(2)),
-    "a sequence of one's own": lambda: Twice(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),
+UNFOLDABLE: dict[str, Callable[[], nn.Module]] = {
+    "forward hook": lambda: hooked("forward_hook"),
+    "forward pre-hook": lambda: hooked("forward_pre_hook"),
+    "backward hook": lambda: hooked("full_backward_hook"),
+    "backward pre-hook": lambda: hooked("full_backward_pre_hook"),
+    "convolution used twice": shared,
+    "subclass of a convolution": lambda: nn.Sequential(Halved(1, 2, 3), nn.BatchNorm2d(2)),
+    "subclass of a sequence": lambda: Twice(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),
     "no statistics": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)),
-    "something between": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2)),
+    "no neighbours": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2)),
 }
 
 
-@pytest.mark.parametrize("name", LEFT)
-def test_what_may_do_otherwise_is_left_alone(name: str) -> None:
-    model, x = trained(LEFT[name]), torch.randn(2, 1, 8, 8)
+@pytest.mark.parametrize("name", UNFOLDABLE)
+def test_modules_that_may_compute_something_else_are_not_folded(name: str) -> None:
+    model, x = trained(UNFOLDABLE[name]), torch.randn(2, 1, 8, 8)
     expected = model(x)
     with folded(model):
         assert torch.equal(model(x), expected)
         assert normalisations(lambda: model(x)) == 1
 
 
-class Apart(Tiny):
-    """A model that goes on from the middle of a sequence."""
+class Sliced(Tiny):
+    """A model that uses part of a sequence."""
 
     folds: ClassVar[bool] = False
 
@@ -136,8 +136,8 @@ class Apart(Tiny):
         return super().embed(features, lengths) + first.mean()
 
 
-def test_a_model_that_takes_its_sequences_apart_says_so_and_is_left_alone() -> None:
-    model = trained(lambda: Apart(3, frames=32))
+def test_a_model_that_uses_part_of_a_sequence_is_not_folded() -> None:
+    model = trained(lambda: Sliced(3, frames=32))
     features, lengths = torch.randn(2, 64, 32), torch.tensor([8000, 8000])
     expected = model.outputs(features, lengths, "spectrogram").logits
     with Target(model, lengths, "spectrogram") as target:
@@ -146,7 +146,7 @@ def test_a_model_that_takes_its_sequences_apart_says_so_and_is_left_alone() -> N
         assert not torch.allclose(model.outputs(features, lengths, "spectrogram").logits, expected, atol=1e-3)
 
 
-def test_who_looks_for_a_folded_weight_is_told() -> None:
+def test_access_to_a_folded_weight_raises_an_error() -> None:
     model = trained(lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
     with folded(model), pytest.raises(AttributeError, match="weight"):
         model[0].weight  # noqa: B018

@@ -1,43 +1,26 @@
-"""The front ends: against independent computations, as functions of a batch, as differentiable maps, and backwards."""
+"""Features of the mel front ends: reference implementations, independence of the batch, statistics and gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mel_front_ends import Make, collate, every_front_end, fitted, sawtooth, speech_clips
 from numpy.typing import NDArray
-from places import DEMO
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
-from advser.audio.pcm import PCM_STEP
 from advser.audio.torchaudio import functional
 from advser.errors import InputError
-from advser.models.base import FrontEnd
 from advser.models.frontends import DecibelMel, LogMel
-from advser.models.mel import NEPERS_PER_DB, MelFrontEnd
-
-Make = Callable[[], MelFrontEnd]
-FRONT_ENDS: dict[str, Make] = {"log-mel": lambda: LogMel(96), "decibel-mel": DecibelMel}
-
-both = pytest.mark.parametrize("make", FRONT_ENDS.values(), ids=FRONT_ENDS)
+from advser.models.mel import MelFrontEnd
 
 
-def collate(clips: list[Tensor], spare: int = 0) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([len(clip) for clip in clips])
-    room = int(lengths.max()) + spare
-    return torch.stack([pad(clip, (0, room - len(clip))) for clip in clips]), lengths
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clips() -> list[Tensor]:
-    names = ("m1_anger_1", "f1_sadness_2", "f3_neutral_3", "m2_happiness_4")
-    return [torch.from_numpy(soundfile.read(DEMO / f"{name}.flac", dtype="float32")[0]) for name in names]
+    return speech_clips()
 
 
 @pytest.fixture
@@ -46,21 +29,7 @@ def long(clips: list[Tensor]) -> Tensor:
     return torch.cat(clips)
 
 
-def fitted(make: Make, clips: list[Tensor]) -> MelFrontEnd:
-    frontend = make().eval()
-    frontend.fit([collate(clips)])
-    return frontend
-
-
-def sawtooth(samples: int, noise: float = 0.003) -> Tensor:
-    """A voice-like tone on faint noise, float64."""
-    time = torch.arange(samples, dtype=torch.float64) / 16000
-    generator = torch.Generator().manual_seed(3)
-    tone = 0.3 * torch.remainder(130 * time + 2 * torch.sin(3 * time), 1) - 0.15
-    return tone + noise * torch.randn(samples, dtype=torch.float64, generator=generator)
-
-
-# Independent computations, in numpy and float64.
+# Independent reference implementations, in numpy and float64.
 
 
 def slaney_bank(rate: float, n_fft: int, bands: int, low: float, high: float) -> NDArray[np.float64]:
@@ -94,7 +63,7 @@ def log_mel(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def trimmed(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cut ends whose frames (2048, every 512, centred) are 60 dB or more below the loudest, as librosa does."""
+    """Return the samples without ends of 60 dB below the loudest frame (2048, every 512, centred), as librosa."""
     padded = np.pad(samples, 1024)
     rms = [np.sqrt(np.mean(padded[s : s + 2048] ** 2)) for s in range(0, len(padded) - 2047, 512)]
     level = 20 * np.log10(np.maximum(rms, 1e-5))
@@ -117,27 +86,27 @@ def level(frontend: MelFrontEnd, clip: Tensor) -> NDArray[np.float64]:
     return LEVELS[type(frontend)](clip.double().numpy())  # type: ignore[index]
 
 
-def test_log_mel_agrees_with_an_independent_computation(clips: list[Tensor]) -> None:
+def test_log_mel_agrees_with_the_reference(clips: list[Tensor]) -> None:
     frontend = LogMel(40).eval()
     expected = level(frontend, clips[0])[:, :40]
     np.testing.assert_allclose(frontend(*collate(clips))[0], expected, atol=2e-3)
 
 
-def test_decibel_mel_agrees_with_an_independent_computation(clips: list[Tensor]) -> None:
+def test_decibel_mel_agrees_with_the_reference(clips: list[Tensor]) -> None:
     loudest = clips[0].unfold(0, 2048, 512).square().mean(1).amax().sqrt()
     noise = loudest * torch.randn(8000, generator=torch.Generator().manual_seed(2))
-    # Before the speech noise that is just loud enough to be kept, after it noise that is not.
+    # The noise before the speech is just above the level of silence, the noise after it just below.
     clip = torch.cat([10 ** (-56 / 20) * noise[:3000], clips[0], 10 ** (-64 / 20) * noise[3000:]])
     frontend = DecibelMel().eval()
     expected = level(frontend, clip)
-    assert expected.shape[1] < 200, "the clip must be shorter than the input, so that no crop hides an error"
-    assert expected.shape[1] < 1 + len(clip) * 22050 // 16000 // 220 - 15, "there must be silence to cut off"
+    assert expected.shape[1] < 200, "the clip must be shorter than the input: a crop could hide an error"
+    assert expected.shape[1] < 1 + len(clip) * 22050 // 16000 // 220 - 15, "the clip must end with silence"
     features = frontend(*collate([clip, *clips[1:]]))[0]
     np.testing.assert_allclose(features[:, : expected.shape[1]], expected, atol=0.02)
     assert not features[:, expected.shape[1] :].any()
 
 
-# What the classifier sees of short and long clips.
+# Padding of short clips and crops of long clips.
 
 
 def test_log_mel_repeats_short_clips_frame_by_frame(clips: list[Tensor]) -> None:
@@ -149,16 +118,16 @@ def test_log_mel_repeats_short_clips_frame_by_frame(clips: list[Tensor]) -> None
     assert frontend.mask(*collate(clips)).all()
 
 
-def test_log_mel_takes_the_beginning_of_long_clips(long: Tensor) -> None:
+def test_log_mel_cuts_long_clips_at_the_end(long: Tensor) -> None:
     frontend = LogMel(50).eval()
-    seen = 49 * 256 + 256
-    cut = collate([long[:seen]])
+    end = 49 * 256 + 256
+    cut = collate([long[:end]])
     torch.testing.assert_close(frontend(*collate([long])), frontend(*cut), rtol=0, atol=1e-5)
     shifted = collate([torch.cat([long[256:], long[:256]])])
     torch.testing.assert_close(frontend(*shifted)[:, :, 1:-1], frontend(*collate([long]))[:, :, 2:], rtol=0, atol=1e-4)
 
 
-def test_decibel_mel_fills_up_with_the_mean(clips: list[Tensor]) -> None:
+def test_decibel_mel_pads_with_the_mean(clips: list[Tensor]) -> None:
     frontend = fitted(DecibelMel, clips)
     batch = collate(clips)
     features, mask = frontend(*batch), frontend.mask(*batch)
@@ -167,7 +136,7 @@ def test_decibel_mel_fills_up_with_the_mean(clips: list[Tensor]) -> None:
     assert (features.abs().amax(1) > 0)[mask[:, 0]].all()
 
 
-def test_decibel_mel_takes_the_middle_of_long_clips_and_any_part_in_training(long: Tensor) -> None:
+def test_decibel_mel_crops_long_clips_to_the_middle_and_at_random_in_training(long: Tensor) -> None:
     frontend = DecibelMel()
     whole = torch.from_numpy(level(frontend, long)).float()
     spare = whole.shape[1] - 200
@@ -176,14 +145,14 @@ def test_decibel_mel_takes_the_middle_of_long_clips_and_any_part_in_training(lon
 
     def offsets() -> list[int]:
         distances = (whole.unfold(1, 200, 1).transpose(0, 1)[None] - frontend(*batch)[:, None]).abs().amax((2, 3))
-        assert (distances.amin(1) < 0.05).all(), "what is seen must be one connected part"
-        found: list[int] = distances.argmin(1).tolist()
-        return found
+        assert (distances.amin(1) < 0.05).all(), "the features must be a contiguous part of the clip"
+        result: list[int] = distances.argmin(1).tolist()
+        return result
 
     frontend.train()
     torch.manual_seed(1)
     first = offsets()
-    assert len(set(first)) > 3, "each clip of a batch has a part of its own"
+    assert len(set(first)) > 3, "each clip of a batch has its own crop"
     assert offsets() != first
     torch.manual_seed(1)
     assert offsets() == first
@@ -195,24 +164,24 @@ def test_decibel_mel_takes_the_middle_of_long_clips_and_any_part_in_training(lon
 # A clip's features depend on the clip alone.
 
 
-@both
+@every_front_end
 def test_features_do_not_depend_on_neighbours_or_padding(make: Make, clips: list[Tensor]) -> None:
     frontend = fitted(make, clips)
-    # At 22.05 kHz a whole number of hops long: a frame after the last one would see the click best.
+    # Its length at 22.05 kHz is a multiple of the hop: an extra last frame would overlap the click most.
     size = next(size for size in range(9000, 12000) if -(-size * 22050 // 16000) % 220 == 0)
     click = torch.zeros(size)
     click[:20], click[-20:] = 0.05, 0.5
     clips = [*clips, click]
     together = frontend(*collate(clips, spare=5000))
     alone = torch.cat([frontend(*collate([clip])) for clip in clips])
-    # Above 8 kHz `DecibelMel` hears what the resampler leaves over, 80 dB down: there float32 rounds more coarsely.
+    # Above 8 kHz `DecibelMel` measures the resampler's leakage, 80 dB down, where float32 rounds more coarsely.
     torch.testing.assert_close(together[:, :36], alone[:, :36], rtol=0, atol=1e-5)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
     masks = torch.cat([frontend.mask(*collate([clip])) for clip in clips])
     assert torch.equal(frontend.mask(*collate(clips, spare=5000)), masks)
 
 
-@both
+@every_front_end
 @given(lengths=st.lists(st.integers(1, 40_000), min_size=2, max_size=3), seed=st.integers(0, 99))
 @settings(max_examples=15, deadline=None)
 def test_any_lengths_can_share_a_batch(make: Make, lengths: list[int], seed: int) -> None:
@@ -227,7 +196,7 @@ def test_any_lengths_can_share_a_batch(make: Make, lengths: list[int], seed: int
         assert torch.equal(masks[row], frontend.mask(*alone)[0])
 
 
-@both
+@every_front_end
 def test_samples_after_the_end_are_ignored(make: Make, clips: list[Tensor]) -> None:
     frontend = fitted(make, clips)
     waveform, lengths = collate(clips, spare=2000)
@@ -240,7 +209,7 @@ def test_samples_after_the_end_are_ignored(make: Make, clips: list[Tensor]) -> N
     assert (gradient.abs().sum(1) > 0).all()
 
 
-@both
+@every_front_end
 def test_evaluation_draws_no_random_numbers(make: Make, long: Tensor) -> None:
     frontend = fitted(make, [long])
     before = torch.get_rng_state()
@@ -249,23 +218,23 @@ def test_evaluation_draws_no_random_numbers(make: Make, long: Tensor) -> None:
     assert torch.equal(frontend(*collate([long])), first)
 
 
-@both
+@every_front_end
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_features_from_kept_analyses_are_those_from_the_sound(
+def test_features_from_cached_analyses_equal_those_from_the_sound(
     make: Make, clips: list[Tensor], long: Tensor, training: bool
 ) -> None:
     frontend = fitted(make, [*clips, long])
-    kept = [analysis for clip in [*clips, long] for analysis in frontend.analyse(*collate([clip]))]
+    cached = [analysis for clip in [*clips, long] for analysis in frontend.analyse(*collate([clip]))]
     batch = collate([*clips, long])
     frontend.train(training)
     torch.manual_seed(5)
-    heard = frontend(*batch)
+    features = frontend(*batch)
     torch.manual_seed(5)
-    torch.testing.assert_close(frontend.assemble(kept), heard, rtol=0, atol=1e-3)
+    torch.testing.assert_close(frontend.assemble(cached), features, rtol=0, atol=1e-3)
 
 
-@both
-def test_mixed_precision_does_not_touch_features(make: Make, clips: list[Tensor]) -> None:
+@every_front_end
+def test_mixed_precision_does_not_change_features(make: Make, clips: list[Tensor]) -> None:
     frontend = fitted(make, clips)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = frontend(*collate(clips))
@@ -275,8 +244,8 @@ def test_mixed_precision_does_not_touch_features(make: Make, clips: list[Tensor]
 # Normalisation.
 
 
-@both
-def test_statistics_are_those_of_all_frames_of_the_training_clips(make: Make, clips: list[Tensor]) -> None:
+@every_front_end
+def test_statistics_are_over_all_frames_of_the_training_clips(make: Make, clips: list[Tensor]) -> None:
     frontend = make()
     frontend.fit([collate(clips[:1], spare=777), collate(clips[1:3])])
     frames = np.concatenate([level(frontend, clip) for clip in clips[:3]], axis=1)
@@ -286,7 +255,7 @@ def test_statistics_are_those_of_all_frames_of_the_training_clips(make: Make, cl
     assert not np.allclose(frontend.mean[:, 0], level(frontend, clips[3]).mean(1), **tolerance)
 
 
-@both
+@every_front_end
 def test_features_are_in_standard_deviations(make: Make, clips: list[Tensor]) -> None:
     frontend = make().eval()
     raw = frontend(*collate(clips))
@@ -296,30 +265,30 @@ def test_features_are_in_standard_deviations(make: Make, clips: list[Tensor]) ->
     torch.testing.assert_close(frontend(*collate(clips)), expected, rtol=1e-5, atol=1e-5)
 
 
-@both
-def test_a_constant_band_has_one_decibel_as_standard_deviation(make: Make) -> None:
+@every_front_end
+def test_a_constant_band_has_a_standard_deviation_of_1_db(make: Make) -> None:
     frontend = make()
     frontend.fit([(torch.zeros(2, 16000), torch.tensor([16000, 9000]))])
-    one_db = {LogMel: np.log(10) / 20, DecibelMel: 1.0}[type(frontend)]  # type: ignore[index]
-    torch.testing.assert_close(frontend.std, torch.full_like(frontend.std, one_db))
+    decibel = {LogMel: np.log(10) / 20, DecibelMel: 1.0}[type(frontend)]  # type: ignore[index]
+    torch.testing.assert_close(frontend.std, torch.full_like(frontend.std, decibel))
 
 
-@both
-def test_statistics_need_clips(make: Make) -> None:
-    with pytest.raises(InputError, match="got 0"):
+@every_front_end
+def test_statistics_require_clips(make: Make) -> None:
+    with pytest.raises(InputError, match="got 0, expected at least 1"):
         make().fit([])
 
 
-@both
-def test_checkpoints_hold_nothing_but_the_statistics(make: Make) -> None:
+@every_front_end
+def test_checkpoints_contain_the_statistics_alone(make: Make) -> None:
     assert set(make().state_dict()) == {"mean", "std"}
 
 
 # Gradients.
 
 
-@both
-def test_gradient_agrees_with_finite_differences(make: Make) -> None:
+@every_front_end
+def test_the_gradient_agrees_with_finite_differences(make: Make) -> None:
     frontend = make().double().eval()
     waveform, lengths = collate([sawtooth(9000), sawtooth(6500)], spare=300)
     frontend.fit([(waveform, lengths)])
@@ -339,9 +308,9 @@ def test_gradient_agrees_with_finite_differences(make: Make) -> None:
         torch.testing.assert_close((gradient * direction).sum(), numeric, rtol=1e-4, atol=1e-3)
 
 
-@both
+@every_front_end
 @pytest.mark.parametrize("case", ["silence", "half silent", "impulse", "one sample"])
-def test_gradients_are_finite_where_sound_is_digitally_silent(make: Make, case: str, clips: list[Tensor]) -> None:
+def test_gradients_are_finite_in_digital_silence(make: Make, case: str, clips: list[Tensor]) -> None:
     frontend = fitted(make, clips)
     clip = {
         "silence": torch.zeros(16000),
@@ -354,110 +323,3 @@ def test_gradients_are_finite_where_sound_is_digitally_silent(make: Make, case: 
     assert features.isfinite().all()
     (gradient,) = torch.autograd.grad(features.sum() + features.square().sum(), waveform)
     assert gradient.isfinite().all()
-
-
-# Back to sound.
-
-
-def smooth_change(features: Tensor, size: float) -> Tensor:
-    """A change that varies slowly along time and frequency, at most ``size``."""
-    generator = torch.Generator().manual_seed(5)
-    coarse = torch.randn(len(features), 1, 6, features.shape[2] // 16, generator=generator)
-    change = interpolate(coarse, size=features.shape[1:], mode="bicubic")[:, 0]
-    return size * change / change.abs().amax((1, 2), keepdim=True)
-
-
-@both
-def test_unperturbed_features_give_the_same_sound(make: Make, clips: list[Tensor], long: Tensor) -> None:
-    frontend = fitted(make, clips)
-    waveform, lengths = collate([*clips, long, pad(clips[0], (3000, 4000)), torch.zeros(4000)])
-    again = frontend.resynthesise(waveform, lengths, frontend(waveform, lengths))
-    assert again.shape == waveform.shape
-    assert (again - waveform).abs().max() < PCM_STEP / 2
-    alone = torch.cat([frontend(*collate([clip])) for clip in clips])
-    again = frontend.resynthesise(*collate(clips), alone)
-    assert (again - collate(clips)[0]).abs().max() < PCM_STEP / 2, "features crafted in another batch"
-
-
-@both
-def test_a_louder_spectrogram_is_louder_sound(make: Make) -> None:
-    """The same change in every band and frame is one gain, which re-synthesis must meet exactly."""
-    samples = 78 * 256 - 1  # nearly a whole hop after the centre of the last frame
-    clip = 0.5 * sawtooth(samples).float()
-    frontend = fitted(make, [clip])
-    batch = collate([clip], spare=999)
-    six_db = np.log(2) / frontend.nepers
-    louder = frontend.resynthesise(*batch, frontend(*batch) + six_db / frontend.std)
-    expected = functional.highpass_biquad(batch[0], 16000, 100.0)
-    found = functional.highpass_biquad(louder / 2, 16000, 100.0)
-    for part in (slice(0, samples), slice(samples - 230, samples)):
-        error = (found - expected)[:, part].square().mean() / expected[:, part].square().mean()
-        assert 10 * error.log10() < -20, "below the lowest band nothing is changed, hence the high-pass filter"
-    assert not louder[:, samples:].any()
-
-
-@both
-def test_sound_does_not_depend_on_neighbours_or_padding(make: Make, clips: list[Tensor]) -> None:
-    frontend = fitted(make, clips)
-    waveform, lengths = collate(clips, spare=3000)
-    features = frontend(waveform, lengths)
-    features = features + smooth_change(features, 0.5)
-    together = frontend.resynthesise(waveform, lengths, features)
-    for row, clip in enumerate(clips):
-        alone = frontend.resynthesise(*collate([clip]), features[row : row + 1])
-        torch.testing.assert_close(together[row, : len(clip)], alone[0], rtol=0, atol=PCM_STEP / 4)
-    assert not together[torch.arange(waveform.shape[1]) >= lengths[:, None]].any()
-
-
-@both
-def test_a_smooth_change_survives_the_conversion(make: Make, clips: list[Tensor]) -> None:
-    frontend = fitted(make, clips)
-    clips = [*clips, pad(clips[0], (3000, 4000))]
-    waveform, lengths = collate(clips)
-    features = frontend(waveform, lengths)
-    change = smooth_change(features, 0.1)
-    if isinstance(frontend, LogMel):
-        own = 1 + lengths // 256
-        copies = torch.arange(features.shape[2]) % own[:, None]
-        change = change.gather(2, copies[:, None].expand_as(change))
-    again = frontend(frontend.resynthesise(waveform, lengths, features + change), lengths) - features
-    # Bands far below the peak hear the leakage of louder ones, and the floor of `DecibelMel` cannot be lowered.
-    levels = features * frontend.std + frontend.mean
-    depth = 50 * NEPERS_PER_DB / frontend.nepers
-    audible = frontend.mask(waveform, lengths) & (levels > levels.amax((1, 2), keepdim=True) - depth)
-    for row in range(len(clips)):
-        # In `DecibelMel` the reference, the clip's maximum, may move: the mean change says nothing.
-        asked, got = (x[row][audible[row]] - x[row][audible[row]].mean() for x in (change, again))
-        assert torch.corrcoef(torch.stack([asked, got]))[0, 1] > 0.9
-        assert 0.85 < (asked * got).sum() / asked.square().sum() < 1.15
-
-
-def test_unseen_parts_stay_as_they_are(long: Tensor) -> None:
-    frontend = fitted(lambda: LogMel(50), [long])
-    batch = collate([long])
-    features = frontend(*batch)
-    changed = frontend.resynthesise(*batch, features + 0.3)
-    last_touched = 49 * 256 + 256
-    assert (changed[0, last_touched:] - long[last_touched:]).abs().max() == 0
-    assert (changed[0, :last_touched] - long[:last_touched]).abs().max() > PCM_STEP
-
-
-@both
-def test_huge_changes_make_finite_sound(make: Make, clips: list[Tensor]) -> None:
-    frontend = fitted(make, clips)
-    batch = collate(clips)
-    for change in (1e4, -1e4):
-        assert frontend.resynthesise(*batch, frontend(*batch) + change).isfinite().all()
-
-
-def test_a_front_end_without_re_synthesis_says_so() -> None:
-    class Envelope(FrontEnd):
-        def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-            return waveform.unfold(1, 400, 400).square().mean(2)[:, None]
-
-    waveform, lengths = torch.zeros(2, 800), torch.tensor([800, 400])
-    frontend = Envelope()
-    assert not frontend.resynthesises
-    assert frontend.mask(waveform, lengths).expand(2, 1, 2).all()
-    with pytest.raises(NotImplementedError, match="Envelope"):
-        frontend.resynthesise(waveform, lengths, frontend(waveform, lengths))
