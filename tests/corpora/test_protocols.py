@@ -238,7 +238,7 @@ def test_a_speaker_in_two_parts_is_refused_by_name():
             "loso",
             corpus("abc").assign(target=lambda rows: rows["speaker"].map("abc".index)),
             (),
-            "without training clips",
+            "got one speaker per class",
         ),
         ("random", corpus("a", classes=2, repeats=2), (), "got 2 clips.*at least 3"),
         ("random5-90-5", corpus("a", classes=2, repeats=10), (), "got 10 clips"),
