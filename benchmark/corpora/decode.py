@@ -28,8 +28,8 @@ def task_classes(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) -
     """Return the classes of a task: ``chosen``, in that order, or all labels that occur, sorted.
 
     Raises:
-        InputError: if the task is unknown, a chosen label does not occur or occurs twice in ``chosen``, a row has no
-            label, or fewer than two classes remain.
+        InputError: if the task is unknown; a chosen label does not occur or is chosen twice; a row has no label; or
+            fewer than two classes remain.
     """
     if task not in TASKS:
         raise InputError(f"task: got '{task}', expected {', '.join(TASKS)}")

@@ -51,8 +51,8 @@ def _create(corpus: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"corpus '{corpus}': {folder}: got '{error.strerror}', expected a folder that can be created; "
-            f"or give a copy with --data {corpus}=DIR"
+            f"corpus '{corpus}': {folder}: got '{error.strerror}', expected a folder that can be created, "
+            f"or a copy with --data {corpus}=DIR"
         ) from error
 
 
@@ -63,8 +63,8 @@ def _download(corpus: str, address: str, into: Path) -> None:
         HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30)(address, into, None)
     except OSError as error:  # the base of every error of requests
         raise InputError(
-            f"corpus '{corpus}': {address}: got {type(error).__name__}, expected a download; "
-            f"or give a copy with --data {corpus}=DIR"
+            f"corpus '{corpus}': {address}: got {type(error).__name__}, expected a download, "
+            f"or a copy with --data {corpus}=DIR"
         ) from error
 
 
@@ -85,8 +85,8 @@ def _unpack(corpus: str, archive: Path, wanted: re.Pattern[str], into: Path) -> 
                         target.write(block)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise InputError(
-            f"corpus '{corpus}': got no readable download ({error}), expected a zip archive; "
-            f"or give a copy with --data {corpus}=DIR"
+            f"corpus '{corpus}': got no readable download ({error}), expected a zip archive, "
+            f"or a copy with --data {corpus}=DIR"
         ) from error
 
 
@@ -95,7 +95,7 @@ def _check(corpus: str, folder: Path, digest: str, origin: str) -> None:
     if actual != digest:
         raise InputError(
             f"corpus '{corpus}': {origin}: got files with SHA-256 {actual[:12]}…, expected the official corpus "
-            f"with {digest[:12]}…; or give a copy with --data {corpus}=DIR"
+            f"with {digest[:12]}…, or a copy with --data {corpus}=DIR"
         )
 
 

@@ -59,8 +59,8 @@ class Hub(Corpus):
             return Path(snapshot_download(self.name, repo_type="dataset", revision=self.revision))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"corpus 'hub': {self.name} at {self.revision}: got '{_one_line(error)}', expected a download; "
-                "or give a copy with --data hub=DIR"
+                f"corpus 'hub': {self.name} at {self.revision}: got '{_one_line(error)}', expected a download, "
+                "or a copy with --data hub=DIR"
             ) from error
 
     def read(self, directory: Path | None) -> Dataset:

@@ -167,7 +167,7 @@ class IEMOCAP(Corpus):
             turns = [turn for turn in turns if turn.label in self.emotions]
         if not turns:
             labels = ", ".join(self.emotions) if self.emotions is not None else "any label"
-            raise InputError(f"corpus 'iemocap': {directory}: got no utterance, expected sound with {labels}")
+            raise InputError(f"corpus 'iemocap': {directory}: got no utterance, expected some with sound and {labels}")
         return turns
 
     def _turns(self, directory: Path | None) -> list[_Turn]:

@@ -90,8 +90,9 @@ def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[s
         seed: seed of the random protocols; the others are deterministic.
 
     Raises:
-        InputError: if the protocol does not exist, or cannot split the corpus (too few speakers or clips, unknown
-            speakers or genders, no official split, a tested class that is not trained, classes that are speakers).
+        InputError: if the protocol does not exist, or cannot split the corpus. Reasons: too few speakers or clips,
+            unknown speakers or genders, no official split, a test class without training clips, classes that are
+            speakers.
     """
     independent = is_speaker_independent(protocol)
     if shares := _shares(protocol):

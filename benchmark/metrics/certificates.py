@@ -21,11 +21,11 @@ from advser.plugins.parameters import parameter
 class CertifiedRadius(ModelMetric):
     """Radius (L2, full scale) within which the decision on a clean clip provably stays correct; mean over clips.
 
-    The votes of ``selection`` noisy copies select a class, and ``draws`` new copies certify it. The lower bound p of
-    its probability (Clopper-Pearson, one-sided, wrong with probability α) gives the radius σ Φ⁻¹(p). The radius is 0
-    if p is at most ½ (the procedure abstains) or the class is not the true class. No radius exceeds σ
-    Φ⁻¹(α^(1/draws)). The certificate holds for the votes over all noise, not for the mean over a few copies that other
-    metrics judge. It holds for the sound before rounding to 16 bits. An L∞ budget ε reaches ε √T in L2 over T samples.
+    The votes of ``selection`` noisy copies select a class, and ``draws`` new copies certify it. The lower bound p of its
+    probability (Clopper-Pearson, one-sided, wrong with probability α) gives the radius σ Φ⁻¹(p), at most
+    σ Φ⁻¹(α^(1/draws)). If p is at most ½ (the procedure abstains) or the class is not the true class, it is 0.
+    The certificate holds for the votes over all noise, not for the mean over a few copies that other metrics judge.
+    It holds for the sound before rounding to 16 bits. An L∞ budget ε reaches ε √T in L2 over T samples.
     """
 
     citation: ClassVar[str] = (
@@ -51,8 +51,8 @@ class CertifiedRadius(ModelMetric):
         """Return the radii (B,), drawing from torch's global generator, which the stage seeds.
 
         Raises:
-            NotApplicableError: if the victim is not smoothed by `Smoothed` itself; the noise of a derived class proves
-                nothing.
+            NotApplicableError: if the victim is not smoothed by `Smoothed` itself: a derived class may report another
+                noise than it adds, so its certificate proves nothing.
         """
         if type(model) is not Smoothed:
             raise NotApplicableError("the victim is not smoothed")

@@ -207,7 +207,7 @@ class TestCREMAD:
         assert set(rows("cremad", tmp_path)["gender"]) == {""}
 
     @pytest.mark.parametrize("table", ["ActorID,Gender\n1001,Male\n", TABLE.replace("Male", "M"), ""])
-    def test_a_table_of_another_form_is_refused_or_empty(self, tmp_path, table):
+    def test_a_table_with_wrong_columns_is_refused_and_an_empty_table_gives_no_genders(self, tmp_path, table):
         self.copy(tmp_path, table)
         if table:
             refused("cremad", tmp_path, "VideoDemographics.csv", "expected columns ActorID and Sex")
@@ -294,7 +294,7 @@ class TestIEMOCAP:
         iemocap_copy(tmp_path, codes=("ang", "joy"))
         refused("iemocap", tmp_path, "Ses01F_impro01.txt, line 7", "joy", "ang, dis, exc")
 
-    def test_a_line_of_another_form_is_refused(self, tmp_path):
+    def test_a_line_of_a_different_form_is_refused(self, tmp_path):
         iemocap_copy(tmp_path, codes=("ang",))
         table = tmp_path / "Session2" / "dialog" / "EmoEvaluation" / "Ses02F_impro01.txt"
         table.write_text(table.read_text().replace("\tang\t", "\t"))

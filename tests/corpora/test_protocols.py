@@ -132,7 +132,7 @@ def test_nfold_balances_genders_and_tests_each_speaker_once(count, women, men):
         assert max(people) - min(people) <= 1
 
 
-def test_nfold_balances_clips_and_the_surplus_speakers_of_both_genders():
+def test_nfold_balances_clips_and_the_surplus_speakers_of_each_gender():
     # As uneven as CREMA-D: 43 women and 48 men.
     frame = corpus([*(f"f{number:02}" for number in range(43)), *(f"m{number:02}" for number in range(48))])
     frame["gender"] = frame["speaker"].str[0]

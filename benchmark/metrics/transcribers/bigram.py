@@ -16,7 +16,7 @@ NEVER = -99.0
 def arpa(sentences: Sequence[Sequence[str]], vocabulary: Collection[str], weight: float) -> str:
     """Return a bigram of ``sentences`` mixed with a uniform unigram over ``vocabulary``, in ARPA format.
 
-    P(w | h) = weight · count(h w) / count(h) + (1 − weight) / (V + 1), for V words and the end of the sentence. After a
+    For V words and the end of the sentence, P(w | h) = weight · count(h w) / count(h) + (1 − weight) / (V + 1). After a
     word that no sentence holds, P = 1 / (V + 1). A back-off model represents this mixture exactly: each bigram of the
     sentences has its mixed probability, each other bigram the back-off weight 1 − weight times the unigram.
 
