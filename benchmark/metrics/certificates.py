@@ -21,7 +21,7 @@ from advser.plugins.parameters import parameter
 class CertifiedRadius(ModelMetric):
     """Radius (L2, full scale) within which the decision on a clean clip provably stays correct; mean over clips.
 
-    The votes of ``selection`` noisy copies select a class, and ``draws`` new copies certify it. The lower bound p of its
+    Votes of ``selection`` noisy copies select a class, and ``draws`` new copies certify it. The lower bound p of its
     probability (Clopper-Pearson, one-sided, wrong with probability α) gives the radius σ Φ⁻¹(p), at most
     σ Φ⁻¹(α^(1/draws)). If p is at most ½ (the procedure abstains) or the class is not the true class, it is 0.
     The certificate holds for the votes over all noise, not for the mean over a few copies that other metrics judge.
