@@ -12,7 +12,7 @@ from advser.metrics.recognition import class_column, ratio
 
 
 class TransferRate(Metric):
-    """Share of qualifying clips that mislead the victim.
+    """Share of clips that mislead the victim, among clips that mislead the surrogate and are correct when clean.
 
     A clip qualifies if it misleads the surrogate and the victim classifies it correctly when clean. NaN if no clip
     qualifies. A clip misleads a model if the model's prediction is not the true label.
