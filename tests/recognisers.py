@@ -1,4 +1,4 @@
-"""A Whisper with random weights, converted for CTranslate2, as published ones are."""
+"""A Whisper with random weights, converted for CTranslate2 like published models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL: dict[str, Any] = {
 
 
 def save_whisper(folder: Path, **sizes: int) -> Path:
-    """Write a Whisper of the real vocabulary's layout; return the folder that faster-whisper reads."""
+    """Write a Whisper with a vocabulary in the real layout; return its folder for faster-whisper."""
     import tokenizers
     import transformers
     from ctranslate2.converters import TransformersConverter

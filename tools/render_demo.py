@@ -1,8 +1,8 @@
 """Render the embedded ``demo`` corpus with espeak-ng: 4 emotions × 6 voices × 6 sentences.
 
-An emotion is a setting of speaking rate, pitch, pitch range and loudness; each clip deviates from it by a seeded
-random amount, so that the emotions overlap a little. Needs the program ``espeak-ng`` (1.51 made what is shipped;
-another version gives other samples). The same version and seed give the same files.
+An emotion is a setting of speaking rate, pitch, pitch range and loudness. Each clip deviates from it by a seeded
+random amount, so the emotions overlap a little. The script needs the program ``espeak-ng``. The same version and seed
+give the same files; version 1.51 rendered the shipped files.
 
     python tools/render_demo.py [DIRECTORY] [--seed N]
 """
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,13 @@ SEED = 2021
 FIELDS = ("file", "label", "speaker", "text", "gender")
 
 ROOM_NOISE = 10 ** (-76 / 20)
-"""RMS of the white background noise; a synthesiser's pauses are digital zeros, which no microphone gives."""
+"""RMS of the white background noise; a synthesiser's pauses are digital zeros, which no microphone records."""
 
 EDGE_LEVEL = 10 ** (-40 / 20)
-"""Sound below this share of the clip's peak, before the first and after the last louder sample, is trimmed …"""
+"""Share of the clip's peak; quieter sound before the first and after the last louder sample is trimmed."""
 
 EDGE_SECONDS = 0.03
-"""… up to this much, which stays."""
+"""Seconds of quiet sound that remain at each end."""
 
 SENTENCES = (
     "The dog is in the garden.",
@@ -48,7 +49,7 @@ SENTENCES = (
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: an espeak-ng voice with a variant, and its offset from the pitch of the emotions (0–99 scale)."""
+    """A speaker: an espeak-ng voice with a variant, and its pitch offset from that of the emotions (scale 0–99)."""
 
     speaker: str
     gender: str
@@ -68,12 +69,12 @@ VOICES = (
 
 @dataclass(frozen=True)
 class Prosody:
-    """How a sentence is spoken.
+    """Prosody of an utterance.
 
     Attributes:
-        rate: words a minute (espeak-ng speaks 80 and more).
-        pitch: 0 to 99; 50 is the voice's own.
-        pitch_range: percent of the voice's own; 0 is monotonous.
+        rate: words per minute, at least 80 (the limit of espeak-ng).
+        pitch: 0 to 99; 50 is the voice's own pitch.
+        pitch_range: percent of the voice's own range; 0 is monotonous.
         amplitude: 0 to 200; above about 110 the loudest voices clip.
     """
 
@@ -83,7 +84,7 @@ class Prosody:
     amplitude: float
 
     def varied(self, generator: np.random.Generator) -> Prosody:
-        """Draw one clip's prosody around this one."""
+        """Return the prosody of one clip, drawn around this prosody."""
         rate, loudness = np.exp(generator.normal(0, (0.05, 0.1)))
         pitch, pitch_range = generator.normal(0, (4, 20))
         return Prosody(
@@ -103,12 +104,12 @@ EMOTIONS = {
 
 
 def speak(voice: Voice, text: str, prosody: Prosody) -> Samples:
-    """Return what espeak-ng says, (T,) at 16 kHz, unpolished."""
+    """Return the raw output (T,) of espeak-ng, resampled to 16 kHz."""
     marked = f'<speak><prosody range="{prosody.pitch_range:.0f}%">{escape(text)}</prosody></speak>'
     pitch = round(min(max(prosody.pitch + voice.pitch, 0), 99))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
-        # A second utterance of one process has other samples than the first, so each gets a fresh one.
+        # A second utterance of one process has other samples than the first, so each has a process of its own.
         subprocess.run(  # noqa: S603
             ["espeak-ng", "-m", "-z", "-v", voice.voice, "-s", str(round(prosody.rate)), "-p", str(pitch),  # noqa: S607
              "-a", str(round(prosody.amplitude)), "-w", str(path), marked],
@@ -118,7 +119,7 @@ def speak(voice: Voice, text: str, prosody: Prosody) -> Samples:
 
 
 def trimmed(samples: Samples) -> Samples:
-    """Cut silence off both ends of (T,), leaving `EDGE_SECONDS`."""
+    """Return samples (T,) with silence at both ends cut to `EDGE_SECONDS`."""
     (loud,) = np.nonzero(np.abs(samples) > EDGE_LEVEL * np.abs(samples).max())
     edge = round(EDGE_SECONDS * SAMPLE_RATE)
     return samples[max(loud[0] - edge, 0) : loud[-1] + edge]
@@ -126,21 +127,20 @@ def trimmed(samples: Samples) -> Samples:
 
 def render(directory: Path, seed: int) -> Iterator[dict[str, str]]:
     """Write every clip into ``directory`` and yield its row of ``metadata.csv``."""
-    for v, voice in enumerate(VOICES):
-        for e, (emotion, prosody) in enumerate(EMOTIONS.items()):
-            for s, text in enumerate(SENTENCES):
-                generator = np.random.default_rng([seed, v, e, s])
-                speech = trimmed(speak(voice, text, prosody.varied(generator)))
-                noise = generator.normal(0, ROOM_NOISE, len(speech)).astype(np.float32)
-                name = f"{voice.speaker}_{emotion}_{s + 1}.flac"
-                write(directory / name, to_pcm(speech + noise))
-                yield dict(zip(FIELDS, (name, emotion, voice.speaker, text, voice.gender), strict=True))
+    clips = product(enumerate(VOICES), enumerate(EMOTIONS.items()), enumerate(SENTENCES))
+    for (v, voice), (e, (emotion, prosody)), (s, text) in clips:
+        generator = np.random.default_rng([seed, v, e, s])
+        speech = trimmed(speak(voice, text, prosody.varied(generator)))
+        noise = generator.normal(0, ROOM_NOISE, len(speech)).astype(np.float32)
+        name = f"{voice.speaker}_{emotion}_{s + 1}.flac"
+        write(directory / name, to_pcm(speech + noise))
+        yield dict(zip(FIELDS, (name, emotion, voice.speaker, text, voice.gender), strict=True))
 
 
 def main() -> None:
     """Render the corpus from the command line."""
     parser = argparse.ArgumentParser(description="Render the demo corpus with espeak-ng.")
-    parser.add_argument("directory", type=Path, nargs="?", default=DEMO_DATA, help="where the files go")
+    parser.add_argument("directory", type=Path, nargs="?", default=DEMO_DATA, help="output folder")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the variation between clips")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)

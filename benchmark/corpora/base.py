@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 
 COLUMNS = ("clip", "audio", "speaker", "gender", "text", "label", "split")
 """Columns of a corpus: ``clip`` (unique name), ``audio`` (undecoded: bytes and path), ``speaker``, ``gender``
-(``f``, ``m`` or empty), ``text`` (what is said; may be empty), ``label`` (emotion), ``split`` (official split, or
+(``f``, ``m`` or empty), ``text`` (spoken words; may be empty), ``label`` (emotion), ``split`` (official split, or
 empty)."""
 
 
 class Corpus(Parameters, ABC):
-    """A collection of labelled recordings, read from its official layout."""
+    """A collection of labelled recordings in its official layout."""
 
     title: ClassVar[str]
     licence: ClassVar[str]
     source: ClassVar[str] = ""
-    """Where a copy is had, or asked for; empty where nothing is to be had."""
+    """Where to download or to request a copy; empty if nowhere."""
 
     language: str
-    """ISO 639-1 code of what is spoken (a ``Literal`` where a corpus has one language)."""
+    """ISO 639-1 code of the spoken language (a ``Literal`` where a corpus has one language)."""
 
     caveat: ClassVar[str] = ""
-    """What a reader of any board on this corpus must be told; empty if nothing."""
+    """Warning that every board on this corpus shows; empty if none."""
 
     caveat_of_words: ClassVar[str] = ""
-    """What a reader of closed-text word error rates must be told too; empty if nothing."""
+    """Further warning for boards with closed-text word error rates; empty if none."""
 
     speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """The groups of speakers that the ``Npair`` protocols test together; empty: made from the genders."""
+    """Groups of speakers that the ``Npair`` protocols test together; if empty, one man and one woman each."""
 
     @abstractmethod
     def read(self, directory: Path | None) -> Dataset:
-        """Return the rows (`COLUMNS`) found in ``directory``; None for an embedded corpus.
+        """Return the rows (`COLUMNS`) of the corpus in ``directory``; None for an embedded corpus.
 
         Raises:
-            InputError: if the layout is not the official one; the message names what is missing or extra.
+            InputError: if the layout is not the official one; the message names missing or unexpected files.
         """
 
     @abstractmethod
@@ -53,20 +53,19 @@ class Corpus(Parameters, ABC):
         """Return every file that `read` depends on, sorted."""
 
     def findings(self, directory: Path | None) -> tuple[str, ...]:
-        """Return in what ``directory`` departs from the official corpus without being unusable, a sentence each.
+        """Return the differences of a usable ``directory`` from the official corpus, one sentence each.
 
-        A board on such a copy must say so, as it says `caveat`.
+        Every board on this copy shows them, as it shows `caveat`.
         """
         return ()
 
     def fetch(self) -> Path | None:
-        """Return a folder with the corpus on this machine, downloaded if it is not there yet.
+        """Return a cached folder with the corpus; download it first if necessary.
 
-        Asked when no directory is given. None: nothing is fetched, because the corpus is embedded, licensed, or the
-        user's own.
+        Used when no directory is given. None: the corpus is embedded, licensed, or the user's own.
 
         Raises:
-            InputError: if it cannot be downloaded, or what was downloaded is not the corpus.
+            InputError: if the download fails, or does not hold the corpus.
         """
         return None
 
@@ -76,26 +75,26 @@ class Corpus(Parameters, ABC):
         return contents_digest(files, directory or files[0].parent)
 
 
-def existing(directory: Path | None, corpus: str, source: str = "") -> Path:
-    """Return ``directory`` if it is one.
+def require_folder(directory: Path | None, corpus: str, source: str = "") -> Path:
+    """Return ``directory``, an existing folder.
 
     Args:
-        directory: what was given.
-        corpus: the name in the registry.
+        directory: the folder that the user gave, if any.
+        corpus: its name in the registry.
         source: as `Corpus.source`.
 
     Raises:
-        InputError: if none was given, or there is none at that path.
+        InputError: if the user gave no folder, or the folder does not exist.
     """
     if directory is None:
-        place = f" (to be had: {source})" if source else ""
-        raise InputError(f"corpus '{corpus}': no directory given; say where it is with --data {corpus}=DIR{place}")
+        place = f" (source: {source})" if source else ""
+        raise InputError(f"corpus '{corpus}': got no directory, expected --data {corpus}=DIR{place}")
     if not directory.is_dir():
-        raise InputError(f"corpus '{corpus}': {directory}: not found or not a directory")
+        raise InputError(f"corpus '{corpus}': got no folder '{directory}', expected the folder with the corpus")
     return directory
 
 
-def shortlist(items: Sequence[str], most: int = 10) -> str:
-    """Join the first ``most`` items for a one-line message, and give the number of the others."""
-    rest = len(items) - most
-    return "; ".join(items[:most]) + (f"; and {rest} more" if rest > 0 else "")
+def shortlist(items: Sequence[str], limit: int = 10) -> str:
+    """Join the first ``limit`` items for a one-line message, and count the others."""
+    rest = len(items) - limit
+    return "; ".join(items[:limit]) + (f"; and {rest} more" if rest > 0 else "")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 from advser.audio.pcm import SAMPLE_RATE
-from advser.corpora.base import existing
-from advser.corpora.filenames import FileNameCorpus, first_with
+from advser.corpora.base import require_folder
+from advser.corpora.filenames import FileNameCorpus, find_folders
 from advser.corpora.rows import Row
 from advser.errors import InputError
 from advser.plugins.parameters import parameter
@@ -24,7 +24,7 @@ LABELS: Final = {
     "NEU": "neutral",
     "SAD": "sadness",
 }
-"""Third part of a file name → the emotion that the actor was asked to show."""
+"""Third part of a file name → the emotion that the actor acted."""
 
 TEXTS: Final = {
     "DFA": "Don't forget a jacket.",
@@ -45,13 +45,13 @@ TEXTS: Final = {
 ACTORS: Final = tuple(str(actor) for actor in range(1001, 1092))
 
 SILENT: Final = "1076_MTI_SAD_XX"
-"""The clip without sound, as the corpus's own README says."""
+"""The clip without sound, according to the corpus's own README."""
 
 DEMOGRAPHICS: Final = "VideoDemographics.csv"
 GENDERS: Final = {"Male": "m", "Female": "f"}
 
 POINTER: Final = b"version https://git-lfs"
-"""Begins a file that Git LFS has not yet replaced by the sound."""
+"""First bytes of a Git LFS pointer, a file without its sound."""
 
 
 class CREMAD(FileNameCorpus):
@@ -67,7 +67,7 @@ class CREMAD(FileNameCorpus):
     caveat: ClassVar[str] = f"CREMA-D without {SILENT}, which holds no sound: 7441 of 7442 clips."
     name: ClassVar[str] = "cremad"
     pattern: ClassVar[re.Pattern[str]] = re.compile(
-        # Copies from before October 2022 have one 1040_ITH_SAD_X.wav.
+        # Copies from before October 2022 have a file 1040_ITH_SAD_X.wav.
         rf"({'|'.join(ACTORS)})_({'|'.join(TEXTS)})_({'|'.join(LABELS)})_(?:LO|MD|HI|XX?)\.wav"
     )
     naming: ClassVar[str] = (
@@ -78,31 +78,31 @@ class CREMAD(FileNameCorpus):
     rate: ClassVar[int | None] = SAMPLE_RATE
     channels: ClassVar[int | None] = 1
 
-    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
+    language: Literal["en"] = parameter("en", about="spoken language, ISO 639-1 code")
 
     def folders(self, root: Path) -> list[Path]:
-        """Return ``AudioWAV`` of the repository that was cloned to ``root`` or to ``CREMA-D`` below it."""
-        missing = "folder 'AudioWAV' not found; the repository has it"
-        return first_with(root, (".", "CREMA-D"), "AudioWAV", self.name, missing)
+        """Return ``AudioWAV`` of the repository, cloned to ``root`` or to ``CREMA-D`` below it."""
+        missing = "got no folder 'AudioWAV', expected a clone of the repository"
+        return find_folders(root, (".", "CREMA-D"), "AudioWAV", self.name, missing)
 
-    def skipped(self, path: Path) -> bool:
-        """Tell whether it is the clip without sound."""
+    def is_skipped(self, path: Path) -> bool:
+        """Return whether ``path`` is the clip without sound."""
         return path.stem == SILENT
 
     def clips(self, directory: Path | None) -> list[Path]:
         """Return the sound files, sorted.
 
         Raises:
-            InputError: as `FileNameCorpus.clips`, or if they are pointers of Git LFS.
+            InputError: as `FileNameCorpus.clips`, or if the files are pointers of Git LFS.
         """
-        found = super().clips(directory)
-        with found[0].open("rb") as file:
+        clips = super().clips(directory)
+        with clips[0].open("rb") as file:
             if file.read(len(POINTER)) == POINTER:
-                raise InputError(f"corpus 'cremad': {found[0]}: got a Git LFS pointer, not sound; run git lfs pull")
-        return found
+                raise InputError(f"corpus 'cremad': {clips[0]}: got a Git LFS pointer, expected sound (git lfs pull)")
+        return clips
 
     def rows(self, directory: Path | None) -> list[Row]:
-        """Return a row for each of `clips`, in their order; the genders are those of ``VideoDemographics.csv``.
+        """Return a row for each of `clips`, in their order, with the genders of ``VideoDemographics.csv``.
 
         Raises:
             InputError: as `clips`, or if the table is unreadable.
@@ -116,23 +116,23 @@ class CREMAD(FileNameCorpus):
         return Row(path.stem, path, LABELS[emotion], actor, text=TEXTS[text])
 
     def files(self, directory: Path | None) -> list[Path]:
-        """Return the sound files and, if it is there, the table of genders; errors as in `clips`."""
+        """Return the sound files and, if it exists, the table of genders; errors as in `clips`."""
         table = self._table(directory)
         return sorted([*self.clips(directory), *([table] if table.is_file() else [])])
 
     def gaps(self, names: Sequence[str]) -> list[str]:
-        """Tell which actors are missing."""
-        found = {name[:4] for name in names}
-        return [f"no clip of actor {actor}" for actor in ACTORS if actor not in found]
+        """Return the missing actors."""
+        actors = {name[:4] for name in names}
+        return [f"no clip of actor {actor}" for actor in ACTORS if actor not in actors]
 
     def findings(self, directory: Path | None) -> tuple[str, ...]:
-        """Tell also whether the genders are unknown."""
+        """Report also unknown genders."""
         table = self._table(directory)
-        unknown = [] if table.is_file() else [f"{DEMOGRAPHICS} not found beside AudioWAV, so the genders are unknown"]
+        unknown = [] if table.is_file() else [f"the genders are unknown: no {DEMOGRAPHICS} lies beside AudioWAV"]
         return (*super().findings(directory), *unknown)
 
     def _table(self, directory: Path | None) -> Path:
-        return self.folders(existing(directory, self.name, self.source))[0].with_name(DEMOGRAPHICS)
+        return self.folders(require_folder(directory, self.name, self.source))[0].with_name(DEMOGRAPHICS)
 
 
 def _genders(table: Path) -> dict[str, str]:
@@ -143,5 +143,6 @@ def _genders(table: Path) -> dict[str, str]:
             return {row["ActorID"]: GENDERS[row["Sex"]] for row in csv.DictReader(file)}
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"corpus 'cremad': {table}: unreadable: {error}; expected columns ActorID and Sex (Male or Female)"
+            f"corpus 'cremad': {table}: got an unreadable table ({error}), "
+            "expected columns ActorID and Sex (Male or Female)"
         ) from None

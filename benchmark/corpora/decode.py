@@ -1,4 +1,4 @@
-"""From rows with undecoded audio to checked 16 kHz PCM, labelled for a task."""
+"""Decode the clips of a corpus to checked 16 kHz PCM, labelled for a task."""
 
 from __future__ import annotations
 
@@ -18,87 +18,91 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TASKS = {"emotion": "label", "gender": "gender", "speaker": "speaker"}
-"""Task → the column that is recognised."""
+"""Task → the column with its classes."""
 
 SHORTEST = 0.1
-"""Seconds; a shorter clip holds no syllable."""
+"""Shortest clip in seconds; a shorter clip holds no syllable."""
 
 
-def task_labels(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the classes of a task: ``chosen``, in that order, or all that occur, sorted.
+def task_classes(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes of a task: ``chosen``, in that order, or all labels that occur, sorted.
 
     Raises:
-        InputError: if the task is unknown, a chosen label does not occur or is given twice, a row has no label, or
-            fewer than two classes are left.
+        InputError: if the task is unknown; a chosen label does not occur or is chosen twice; a row has no label; or
+            fewer than two classes remain.
     """
     if task not in TASKS:
-        raise InputError(f"unknown task '{task}' (known: {', '.join(TASKS)})")
+        raise InputError(f"task: got '{task}', expected {', '.join(TASKS)}")
     present = sorted(set(frame[TASKS[task]]))
     if chosen is None:
         if "" in present:
             without = shortlist(frame.loc[frame[TASKS[task]] == "", "clip"].tolist())
-            raise InputError(f"task '{task}': no {TASKS[task]} is given for {without}; choose classes or complete them")
+            raise InputError(
+                f"task '{task}': got no {TASKS[task]} for {without}, expected a {TASKS[task]} for every clip, "
+                "or chosen classes"
+            )
         classes = tuple(present)
     else:
         unknown = [label for label in chosen if label not in present or not label]
         if unknown:
-            raise InputError(f"task '{task}': no clip has the label {', '.join(unknown)} (found: {', '.join(present)})")
+            raise InputError(f"task '{task}': got no clip of class {', '.join(unknown)}, expected {', '.join(present)}")
         classes = tuple(dict.fromkeys(chosen))
         if len(classes) != len(chosen):
-            raise InputError(f"task '{task}': a class is given twice in {', '.join(chosen)}; each once")
+            raise InputError(f"task '{task}': got a class twice in {', '.join(chosen)}, expected each once")
     if len(classes) < 2:
-        raise InputError(f"task '{task}': {len(classes)} class ({', '.join(classes)}); at least two are needed")
+        raise InputError(f"task '{task}': got {len(classes)} class ({', '.join(classes)}), expected at least two")
     return classes
 
 
 def decode(
     dataset: Dataset, task: str = "emotion", chosen: Sequence[str] | None = None
 ) -> tuple[pd.DataFrame, Iterator[Pcm], tuple[str, ...]]:
-    """Read, check and convert the clips of a task, each when it is asked for.
+    """Return the rows of a task and an iterator that reads, checks and converts its clips.
 
-    Channels are averaged, other rates resampled to 16 kHz. With ``chosen``, rows of other classes are left out
-    unread.
+    Channels are averaged, other rates resampled to 16 kHz. Clips of classes outside ``chosen`` are not read.
 
     Args:
         dataset: rows with the columns of `advser.corpora.base.COLUMNS`.
         task: a key of `TASKS`.
-        chosen: the classes, in order; None for all that occur.
+        chosen: the classes, in order; None for all labels that occur.
 
     Returns:
         The rows, numbered from 0, without ``audio`` and with ``target`` (int64, the class index); their clips (T,) in
         the same order; the classes.
 
     Raises:
-        InputError: as `task_labels`; or, after the last clip, naming files that are unreadable, empty, not finite,
-            silent or shorter than `SHORTEST`, which are left out.
+        InputError: as `task_classes`; or, after the last clip, if any file is unreadable, empty, not finite, silent or
+            shorter than `SHORTEST`. The message names these files; the iterator skips them.
     """
     frame: pd.DataFrame = dataset.remove_columns("audio").to_pandas()
-    classes = task_labels(frame, task, chosen)
-    kept = np.flatnonzero(frame[TASKS[task]].isin(classes))
-    rows = frame.iloc[kept].reset_index(drop=True)
+    classes = task_classes(frame, task, chosen)
+    selected = np.flatnonzero(frame[TASKS[task]].isin(classes))
+    rows = frame.iloc[selected].reset_index(drop=True)
     rows["target"] = rows[TASKS[task]].map(classes.index).astype(np.int64)
-    return rows, _sounds(rows["clip"].tolist(), dataset.select(kept)), classes
+    return rows, _clips(rows["clip"].tolist(), dataset.select(selected)), classes
 
 
-def _sounds(names: Sequence[str], dataset: Dataset) -> Iterator[Pcm]:
+def _clips(names: Sequence[str], dataset: Dataset) -> Iterator[Pcm]:
     unusable: list[str] = []
     for clip, audio in zip(names, dataset["audio"], strict=True):
         try:
-            yield _checked(clip, audio)
+            yield _checked_clip(clip, audio)
         except InputError as error:
             unusable.append(" ".join(str(error).split()))
     if unusable:
-        raise InputError(f"{len(unusable)} of {len(names)} clips unusable: {shortlist(unusable)}")
+        raise InputError(f"{len(unusable)} of {len(names)} clips are unusable: {shortlist(unusable)}")
 
 
-def _checked(clip: str, audio: dict[str, Any]) -> Pcm:
+def _checked_clip(clip: str, audio: dict[str, Any]) -> Pcm:
     embedded = audio["bytes"] is not None
-    # The path of embedded sound leads nowhere, and several may have the same.
+    # The path of embedded sound leads to no file, and clips may share it.
     name = clip if embedded else str(audio["path"])
     samples, rate = read(audio["bytes"] if embedded else Path(name), name)
     if len(samples) < SHORTEST * rate:
-        raise InputError(f"{name}: too short ({len(samples) / rate:.3f} s; at least {SHORTEST} s)")
+        raise InputError(
+            f"{name}: got a clip that is too short ({len(samples) / rate:.3f} s), expected at least {SHORTEST} s"
+        )
     pcm = to_pcm(resample(samples, rate))
     if not pcm.any():
-        raise InputError(f"{name}: silent (every sample is 0)")
+        raise InputError(f"{name}: got a silent clip (every sample is 0), expected sound")
     return pcm

@@ -27,12 +27,12 @@ class Demo(Corpus):
         "so these numbers prove nothing about people, models or attacks."
     )
     caveat_of_words: ClassVar[str] = (
-        "PocketSphinx drops words of voices without any background noise: its error rates fall when an attack adds "
-        "some."
+        "PocketSphinx misses words of voices without background noise, so its error rates fall when an attack adds "
+        "noise."
     )
     speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = (("m1", "f1"), ("m2", "f2"), ("m3", "f3"))
 
-    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
+    language: Literal["en"] = parameter("en", about="spoken language, ISO 639-1 code")
 
     def read(self, directory: Path | None) -> Dataset:
         """Return the 144 embedded clips.
@@ -51,4 +51,4 @@ class Demo(Corpus):
 
 def _refuse(directory: Path | None) -> None:
     if directory is not None:
-        raise InputError(f"corpus 'demo': directory {directory} given, but it is embedded; leave --data demo=… out")
+        raise InputError(f"corpus 'demo': got directory {directory}, expected no --data demo=…: the corpus is embedded")

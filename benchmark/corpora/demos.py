@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.corpora.filenames import FileNameCorpus, first_with
+from advser.corpora.filenames import FileNameCorpus, find_folders
 from advser.corpora.rows import Row
 from advser.plugins.parameters import parameter
 
@@ -22,7 +22,7 @@ LABELS: Final = {
     "sor": "surprise",
     "tri": "sadness",
 }
-"""Three letters after the last underscore (of the Italian word) → label."""
+"""First three letters of the Italian word, after the last underscore of a file name → label."""
 
 CLIPS: Final = {
     "anger": 1477,
@@ -40,8 +40,8 @@ CLIPS: Final = {
 class DEMoS(FileNameCorpus):
     """DEMoS: 68 speakers of Italian, seven elicited emotions (9365 clips) and neutral speech (332).
 
-    What is said is not told. A partition into training, development and test speakers is not published with it, so
-    there is no ``official`` split; `docs/corpora.md` tells what is known of the one in use.
+    The corpus has no texts. Its authors publish no partition into training, development and test speakers, so it has no
+    ``official`` split; `docs/corpora.md` describes the partition in use.
     """
 
     title: ClassVar[str] = "DEMoS"
@@ -56,26 +56,26 @@ class DEMoS(FileNameCorpus):
         rf"(?:(?:NP|PR)_)?([fm])_(\d\d)_({'|'.join(LABELS)})[0-9A-Za-z]{{3}}\.wav"
     )
     naming: ClassVar[str] = (
-        "names such as PR_f_01_rab01a.wav, neutral ones such as f_01_neu01a.wav: prototypical PR or not NP, "
+        "names such as PR_f_01_rab01a.wav, for neutral clips f_01_neu01a.wav: prototypical PR or not NP, "
         f"gender f|m, speaker, emotion {'|'.join(LABELS)}, number"
     )
     official: ClassVar[int] = sum(CLIPS.values())
 
-    language: Literal["it"] = parameter("it", about="ISO 639-1 code of what is spoken")
+    language: Literal["it"] = parameter("it", about="spoken language, ISO 639-1 code")
 
     def folders(self, root: Path) -> list[Path]:
-        """Return ``DEMOS`` and, where it is there, ``NEU`` (neutral), in ``root`` or in ``wav_DEMoS`` below it."""
-        missing = "folder 'DEMOS' not found; wav_DEMoS.zip unpacks to it and 'NEU'"
-        found = first_with(root, (".", "wav_DEMoS"), "DEMOS", self.name, missing)
-        neutral = found[0].with_name("NEU")
-        return [*found, *([neutral] if neutral.is_dir() else [])]
+        """Return ``DEMOS`` and, if it exists, ``NEU`` (neutral), in ``root`` or in ``wav_DEMoS`` below it."""
+        missing = "got no folder 'DEMOS', expected 'DEMOS' and 'NEU' of wav_DEMoS.zip"
+        folders = find_folders(root, (".", "wav_DEMoS"), "DEMOS", self.name, missing)
+        neutral = folders[0].with_name("NEU")
+        return [*folders, *([neutral] if neutral.is_dir() else [])]
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
-        """Return the row of a clip; the speaker is named with the gender, such as ``f01``."""
+        """Return the row of a clip; a speaker's name begins with the gender, such as ``f01``."""
         gender, number, emotion = parts.groups()
         return Row(path.stem, path, LABELS[emotion], gender + number, gender)
 
     def gaps(self, names: Sequence[str]) -> list[str]:
-        """Tell which emotions lack clips or have too many."""
+        """Return the emotions with missing or surplus clips."""
         counts = Counter(LABELS[parts[3]] for name in names if (parts := self.pattern.fullmatch(name)))
         return [f"{label} {counts[label]} of {count}" for label, count in CLIPS.items() if counts[label] != count]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 from advser.audio.pcm import SAMPLE_RATE
-from advser.corpora.fetch import fetched
+from advser.corpora.fetch import fetch_archive
 from advser.corpora.filenames import FileNameCorpus
 from advser.corpora.rows import Row
 from advser.errors import InputError
@@ -55,10 +55,10 @@ ADDRESS: Final = "http://emodb.bilderbar.info/download/download.zip"
 """The official archive."""
 
 MEMBER: Final = re.compile(rf"(?:[^/]+/)*wav/{NAME.pattern}")
-"""What of the archive is unpacked: the sound, without label files and listening-test scores."""
+"""Members of the archive that are unpacked: the sound, without label files and listening-test scores."""
 
 DIGEST: Final = "2b7bbf812d2fd75e9440d60b31f73c45f2950d15dd6b3c7c4fa100b39c1fe640"
-"""Of the 535 official sound files in ``wav``: `advser.store.digests.contents_digest` of the folder that holds it."""
+"""`advser.store.digests.contents_digest` of the 535 official files in ``wav``, below the folder that holds it."""
 
 
 class EmoDB(FileNameCorpus):
@@ -88,17 +88,17 @@ class EmoDB(FileNameCorpus):
     rate: ClassVar[int | None] = SAMPLE_RATE
     channels: ClassVar[int | None] = 1
 
-    language: Literal["de"] = parameter("de", about="ISO 639-1 code of what is spoken")
+    language: Literal["de"] = parameter("de", about="spoken language, ISO 639-1 code")
 
     def fetch(self) -> Path:
-        """Return the corpus in the user's cache; download the official archive (40 MB) if it is not there.
+        """Return the corpus in the user's cache; download the official archive (40 MB) if necessary.
 
-        Every sound file is checked against the official one.
+        `DIGEST` verifies every sound file.
 
         Raises:
-            InputError: as `advser.corpora.fetch.fetched`.
+            InputError: as `advser.corpora.fetch.fetch_archive`.
         """
-        return fetched(self.name, ADDRESS, MEMBER, DIGEST)
+        return fetch_archive(self.name, ADDRESS, MEMBER, DIGEST)
 
     def folders(self, root: Path) -> list[Path]:
         """Return the ``wav`` folder: of the unpacked archive, of ``emodb`` below ``root``, or ``root`` itself."""
@@ -107,7 +107,7 @@ class EmoDB(FileNameCorpus):
                 return [folder]
         if root.name == "wav" or any(NAME.fullmatch(path.name) for path in root.iterdir()):
             return [root]
-        raise InputError(f"corpus 'emodb': {root}: folder 'wav' not found; the official archive unpacks to it")
+        raise InputError(f"corpus 'emodb': {root}: got no folder 'wav', expected the unpacked official archive")
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""
@@ -115,6 +115,10 @@ class EmoDB(FileNameCorpus):
         return Row(path.stem, path, LABELS[letter], speaker, GENDERS[speaker], TEXTS[text])
 
     def gaps(self, names: Sequence[str]) -> list[str]:
-        """Tell which speakers lack clips or have too many."""
+        """Return the speakers with missing or surplus clips."""
         counts = Counter(name[:2] for name in names)
-        return [f"speaker {who} {counts[who]} of {count}" for who, count in CLIPS.items() if counts[who] != count]
+        return [
+            f"speaker {speaker} {counts[speaker]} of {count}"
+            for speaker, count in CLIPS.items()
+            if counts[speaker] != count
+        ]

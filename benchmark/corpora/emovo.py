@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.corpora.filenames import FileNameCorpus, first_with
+from advser.corpora.filenames import FileNameCorpus, find_folders
 from advser.corpora.rows import Row
 from advser.plugins.parameters import parameter
 
@@ -21,7 +21,7 @@ LABELS: Final = {
     "sor": "surprise",
     "tri": "sadness",
 }
-"""Begin of a file name (the Italian word's) → label; ``happiness`` is the corpus's joy."""
+"""First three letters of a file name (of the Italian word) → label; ``happiness`` is the corpus's joy."""
 
 TEXTS: Final = {
     "b1": "Gli operai si alzano presto.",
@@ -43,7 +43,9 @@ TEXTS: Final = {
 
 SPEAKERS: Final = ("f1", "f2", "f3", "m1", "m2", "m3")
 
-OFFICIAL: Final = frozenset(f"{emotion}-{who}-{text}.wav" for emotion, who, text in product(LABELS, SPEAKERS, TEXTS))
+OFFICIAL: Final = frozenset(
+    f"{emotion}-{speaker}-{text}.wav" for emotion, speaker, text in product(LABELS, SPEAKERS, TEXTS)
+)
 
 
 class EMOVO(FileNameCorpus):
@@ -68,18 +70,18 @@ class EMOVO(FileNameCorpus):
     )
     official: ClassVar[int] = len(OFFICIAL)
 
-    language: Literal["it"] = parameter("it", about="ISO 639-1 code of what is spoken")
+    language: Literal["it"] = parameter("it", about="spoken language, ISO 639-1 code")
 
     def folders(self, root: Path) -> list[Path]:
         """Return ``f1`` to ``m3``, in ``root`` or in ``EMOVO`` below it."""
-        missing = f"folder 'f1' not found; expected one for each of {SPEAKERS}"
-        return first_with(root, (".", "EMOVO"), "[fm][123]", self.name, missing)
+        missing = f"got no folder 'f1', expected the folders {', '.join(SPEAKERS)}"
+        return find_folders(root, (".", "EMOVO"), "[fm][123]", self.name, missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""
-        emotion, who, text = parts.groups()
-        return Row(path.stem, path, LABELS[emotion], who, who[0], TEXTS[text])
+        emotion, speaker, text = parts.groups()
+        return Row(path.stem, path, LABELS[emotion], speaker, speaker[0], TEXTS[text])
 
     def gaps(self, names: Sequence[str]) -> list[str]:
-        """Tell which clips are missing."""
+        """Return the missing clips."""
         return [f"{name} is missing" for name in sorted(OFFICIAL - set(names))]

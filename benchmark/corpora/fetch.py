@@ -1,4 +1,4 @@
-"""Corpora that may be downloaded: into the user's cache, checked by their contents."""
+"""Download of free corpora into the user's cache, verified by a digest of their contents."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from advser.errors import InputError
 from advser.store.digests import contents_digest
 
 LARGEST = 2**30
-"""Bytes that an archive may unpack to."""
+"""Largest size of an unpacked archive in bytes."""
 
 BLOCK = 2**20
+"""Bytes that are unpacked at a time."""
 
 
-def fetched(corpus: str, address: str, wanted: re.Pattern[str], digest: str) -> Path:
-    """Return the folder with a corpus in the user's cache; download it if it is not there.
+def fetch_archive(corpus: str, address: str, wanted: re.Pattern[str], digest: str) -> Path:
+    """Return the folder with a corpus in the user's cache; download it first if necessary.
 
     Args:
-        corpus: the name in the registry.
-        address: of a zip archive.
-        wanted: the members that are unpacked, by their whole names; any other is left out.
-        digest: of the unpacked files, as `advser.store.digests.contents_digest` makes it.
+        corpus: its name in the registry.
+        address: URL of a zip archive.
+        wanted: pattern of the whole names of the members to unpack.
+        digest: `advser.store.digests.contents_digest` of the unpacked files.
 
     Raises:
-        InputError: if it cannot be downloaded or unpacked, or if its contents have another digest.
+        InputError: if the archive cannot be downloaded or unpacked, or its contents have another digest.
     """
     folder = user_cache_path("advser") / "corpora" / corpus
     if not folder.is_dir():
-        _make(corpus, folder.parent)
+        _create(corpus, folder.parent)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{corpus}-") as scratch:
             archive, unpacked = Path(scratch, "archive.zip"), Path(scratch, "unpacked")
             _download(corpus, address, archive)
             _unpack(corpus, archive, wanted, unpacked)
-            _check(corpus, unpacked, digest, f"what {address} holds")
+            _check(corpus, unpacked, digest, f"the archive of {address}")
             _move(unpacked, folder)
-    _check(corpus, folder, digest, f"{folder} (delete it to fetch anew)")
+    _check(corpus, folder, digest, f"{folder} (delete it to download the corpus again)")
     return folder
 
 
-def _make(corpus: str, folder: Path) -> None:
+def _create(corpus: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"corpus '{corpus}': {folder} cannot be made to fetch it to ({error.strerror}); "
-            f"say where a copy is with --data {corpus}=DIR"
+            f"corpus '{corpus}': {folder}: got '{error.strerror}', expected a folder that can be created, "
+            f"or a copy with --data {corpus}=DIR"
         ) from error
 
 
@@ -60,10 +61,10 @@ def _download(corpus: str, address: str, into: Path) -> None:
 
     try:
         HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30)(address, into, None)
-    except OSError as error:  # every error of requests is one
+    except OSError as error:  # the base of every error of requests
         raise InputError(
-            f"corpus '{corpus}': {address} cannot be fetched ({type(error).__name__}); "
-            f"say where a copy is with --data {corpus}=DIR"
+            f"corpus '{corpus}': {address}: got {type(error).__name__}, expected a download, "
+            f"or a copy with --data {corpus}=DIR"
         ) from error
 
 
@@ -72,9 +73,11 @@ def _unpack(corpus: str, archive: Path, wanted: re.Pattern[str], into: Path) -> 
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if wanted.fullmatch(member.filename)]
             if sum(member.file_size for member in members) > LARGEST:
-                raise InputError(f"corpus '{corpus}': the archive unpacks to more than {LARGEST >> 20} MiB; refused")
+                raise InputError(
+                    f"corpus '{corpus}': got an archive of more than {LARGEST >> 20} MiB unpacked, expected less"
+                )
             for member in members:
-                # No path of the archive is used but for its last two names, which are checked.
+                # The pattern checks the last two names of a path, so no file lands outside the folder.
                 place = into.joinpath(*Path(member.filename).parts[-2:])
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(member) as source, place.open("wb") as target:
@@ -82,24 +85,24 @@ def _unpack(corpus: str, archive: Path, wanted: re.Pattern[str], into: Path) -> 
                         target.write(block)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise InputError(
-            f"corpus '{corpus}': what was fetched is no readable zip archive ({error}); "
-            f"say where a copy is with --data {corpus}=DIR"
+            f"corpus '{corpus}': got no readable download ({error}), expected a zip archive, "
+            f"or a copy with --data {corpus}=DIR"
         ) from error
 
 
-def _check(corpus: str, folder: Path, digest: str, what: str) -> None:
-    found = contents_digest([path for path in folder.rglob("*") if path.is_file()], folder)
-    if found != digest:
+def _check(corpus: str, folder: Path, digest: str, origin: str) -> None:
+    actual = contents_digest([path for path in folder.rglob("*") if path.is_file()], folder)
+    if actual != digest:
         raise InputError(
-            f"corpus '{corpus}': {what} is not the official corpus (SHA-256 over its files: got {found[:12]}…, "
-            f"allowed {digest[:12]}…); say where a copy is with --data {corpus}=DIR"
+            f"corpus '{corpus}': {origin}: got files with SHA-256 {actual[:12]}…, expected the official corpus "
+            f"with {digest[:12]}…, or a copy with --data {corpus}=DIR"
         )
 
 
-def _move(made: Path, folder: Path) -> None:
+def _move(unpacked: Path, folder: Path) -> None:
     try:
-        made.replace(folder)
+        unpacked.replace(folder)
     except OSError:
-        # Another process was first; what it made is checked like ours.
+        # Another process was faster; its folder is verified like ours.
         if not folder.is_dir():
             raise

@@ -1,4 +1,4 @@
-"""Corpora whose file names tell everything: speaker, emotion, what is said."""
+"""Corpora whose file names hold the speaker, the emotion and the text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import soundfile
 
-from advser.corpora.base import Corpus, existing, shortlist
+from advser.corpora.base import Corpus, require_folder, shortlist
 from advser.corpora.rows import Row, to_dataset
 from advser.errors import InputError
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 class FileNameCorpus(Corpus):
     """Base of corpora that are read from the names of their sound files alone.
 
-    A subclass says which folders hold the sound, what a name looks like, and which row it stands for.
+    A subclass defines the folders with sound, the pattern of a name, and the row of a name.
     """
 
     name: ClassVar[str]
-    """In the registry."""
+    """Name in the registry."""
 
     pattern: ClassVar[re.Pattern[str]]
-    """What a file name looks like as a whole; any other is refused."""
+    """Pattern of a whole file name; any other name is refused."""
 
     naming: ClassVar[str]
-    """The same for people: an example, and what its parts may be."""
+    """Description of `pattern` for people: an example, and the values of its parts."""
 
     official: ClassVar[int]
     """Number of clips of a complete copy."""
 
     rate: ClassVar[int | None] = None
-    """Sampling rate in Hz of an unconverted copy; None: not known."""
+    """Sampling rate in Hz of an unconverted copy; None: unknown."""
 
     channels: ClassVar[int | None] = None
-    """Channels of an unconverted copy; None: not known, or mixed."""
+    """Channels of an unconverted copy; None: unknown, or mixed."""
 
     @abstractmethod
     def folders(self, root: Path) -> list[Path]:
-        """Return the folders with sound that there are below ``root``, what the user gave.
+        """Return the folders with sound below ``root``, the folder that the user gave.
 
         Raises:
             InputError: if there is none.
@@ -56,15 +56,15 @@ class FileNameCorpus(Corpus):
         """Return the row of a clip; ``parts`` is the match of its name with `pattern`."""
 
     def gaps(self, names: Sequence[str]) -> list[str]:
-        """Tell what a copy with these file names lacks or has too much of, a phrase each."""
+        """Return the missing and the surplus clips of a copy with these file names, one phrase each."""
         return []
 
-    def skipped(self, path: Path) -> bool:
-        """Tell whether an official file is left out because it is known to be unusable."""
+    def is_skipped(self, path: Path) -> bool:
+        """Return whether to leave out an official file that is known to be unusable."""
         return False
 
     def read(self, directory: Path | None) -> Dataset:
-        """Return the clips, sorted by path; every entry of `findings` is also given as a warning.
+        """Return the clips, sorted by path; warn of each of `findings`.
 
         Raises:
             InputError: as `clips`.
@@ -74,48 +74,53 @@ class FileNameCorpus(Corpus):
         return to_dataset(self.rows(directory))
 
     def rows(self, directory: Path | None) -> list[Row]:
-        """Return a row for each of `clips`, in their order; errors as there."""
+        """Return a row for each of `clips`, in their order; errors as in `clips`."""
         return [self._row(path) for path in self.clips(directory)]
 
     def clips(self, directory: Path | None) -> list[Path]:
         """Return the sound files, sorted.
 
         Raises:
-            InputError: if none was given, its layout is not the official one, or files are not the corpus's.
+            InputError: if no directory is given, its layout is not the official one, or a file name has no place in
+                the corpus.
         """
-        root = existing(directory, self.name, self.source)
+        root = require_folder(directory, self.name, self.source)
         folders = self.folders(root)
-        # Hidden files are left by desktops and by archives made on macOS.
-        found = sorted(path for folder in folders for path in folder.iterdir() if not path.name.startswith("."))
-        extra = [f"{path.parent.name}/{path.name}" for path in found if not self._named(path)]
+        # Desktops and archives from macOS leave hidden files.
+        paths = sorted(path for folder in folders for path in folder.iterdir() if not path.name.startswith("."))
+        extra = [f"{path.parent.name}/{path.name}" for path in paths if not self._has_official_name(path)]
         if extra:
             raise InputError(
-                f"corpus '{self.name}': {root}: {len(extra)} extra file(s): {shortlist(extra)} (expected {self.naming})"
+                f"corpus '{self.name}': {root}: got {len(extra)} unexpected file(s): {shortlist(extra)}, "
+                f"expected {self.naming}"
             )
-        kept = [path for path in found if not self.skipped(path)]
-        if not kept:
+        clips = [path for path in paths if not self.is_skipped(path)]
+        if not clips:
             names = shortlist([folder.name for folder in folders])
-            raise InputError(f"corpus '{self.name}': {root}: {names} empty; a complete copy has {self.official} clips")
-        return kept
+            raise InputError(f"corpus '{self.name}': {root}: got {names} empty, expected {self.official} clips")
+        return clips
 
     def files(self, directory: Path | None) -> list[Path]:
         """Return the sound files, sorted; errors as in `clips`."""
         return self.clips(directory)
 
     def findings(self, directory: Path | None) -> tuple[str, ...]:
-        """Tell what a copy lacks or has too much of, and which files were converted."""
+        """Report missing, surplus and converted clips."""
         clips = self.clips(directory)
         gaps = self.gaps([path.name for path in clips])
-        found = []
+        findings = []
         if gaps or len(clips) != self.official:
             details = f": {shortlist(gaps)}" if gaps else ""
-            found.append(f"not the official {self.official} clips but {len(clips)}{details}")
-        odd = [described for path in clips if (described := self._odd_format(path))]
-        if odd:
-            found.append(f"{len(odd)} file(s) not {self._format()}, as the official ones are: {shortlist(odd)}")
-        return tuple(found)
+            findings.append(f"the copy has {len(clips)} clips, the official corpus {self.official}{details}")
+        converted = [described for path in clips if (described := self._converted_format(path))]
+        if converted:
+            findings.append(
+                f"{len(converted)} file(s) are converted, the official format is {self._format()}: "
+                f"{shortlist(converted)}"
+            )
+        return tuple(findings)
 
-    def _named(self, path: Path) -> bool:
+    def _has_official_name(self, path: Path) -> bool:
         return path.is_file() and self.pattern.fullmatch(path.name) is not None
 
     def _row(self, path: Path) -> Row:
@@ -127,32 +132,33 @@ class FileNameCorpus(Corpus):
         channels = {None: "", 1: " mono", 2: " stereo"}[self.channels]
         return f"{(self.rate or 0) / 1000:g} kHz{channels}"
 
-    def _odd_format(self, path: Path) -> str:
+    def _converted_format(self, path: Path) -> str:
+        """Return the name and the format of a file that is not in the official format; otherwise an empty string."""
         if self.rate is None:
             return ""
         try:
             info = soundfile.info(path)
         except soundfile.LibsndfileError:
-            return ""  # decoding reports it, with all others that are unusable
-        right = info.samplerate == self.rate and self.channels in (None, info.channels)
-        return "" if right else f"{path.name}: {info.samplerate} Hz, {info.channels} channel(s)"
+            return ""  # decoding reports it, with all other unusable files
+        official = info.samplerate == self.rate and self.channels in (None, info.channels)
+        return "" if official else f"{path.name}: {info.samplerate} Hz, {info.channels} channel(s)"
 
 
-def first_with(root: Path, places: Sequence[str], inside: str, corpus: str, missing: str) -> list[Path]:
-    """Return the folders ``inside`` (a glob) of the first of ``places`` below ``root`` that has any, sorted.
+def find_folders(root: Path, places: Sequence[str], pattern: str, corpus: str, missing: str) -> list[Path]:
+    """Return the folders that match ``pattern``, sorted, from the first of ``places`` that has any.
 
     Args:
-        root: what the user gave.
+        root: the folder that the user gave.
         places: folders below it.
-        inside: glob of a folder's name.
-        corpus: name of the corpus, for the error.
-        missing: what the error says is not found, and where it comes from.
+        pattern: glob of a folder's name.
+        corpus: name of the corpus, for the error message.
+        missing: the error message after the place: the absent folder, and its origin.
 
     Raises:
-        InputError: if none has any.
+        InputError: if no place has any.
     """
     for place in places:
-        found = sorted(path for path in (root / place).glob(inside) if path.is_dir())
-        if found:
-            return found
+        folders = sorted(path for path in (root / place).glob(pattern) if path.is_dir())
+        if folders:
+            return folders
     raise InputError(f"corpus '{corpus}': {root}: {missing}")

@@ -1,4 +1,4 @@
-"""Any data set of the Hugging Face Hub that has sound and labels, or a local copy of one."""
+"""Any data set of the Hugging Face Hub that has sound and labels, or a local copy of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from advser.corpora.base import COLUMNS, Corpus, existing
+from advser.corpora.base import COLUMNS, Corpus, require_folder
 from advser.errors import InputError
 from advser.plugins.parameters import parameter
 
@@ -16,42 +16,40 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 GENDERS: Final = {"f": "f", "female": "f", "woman": "f", "m": "m", "male": "m", "man": "m"}
-"""How a gender may be written, in any case; any other is taken for unknown."""
+"""Spelling of a gender, in any case → its code; any other spelling counts as unknown."""
 
 SAVED: Final = ("dataset_dict.json", "state.json")
-"""One of these is in a folder that `datasets` wrote with ``save_to_disk``."""
+"""Files of which a folder from ``save_to_disk`` of `datasets` holds at least one."""
 
 
 class Hub(Corpus):
     """A data set of the Hugging Face Hub, by its name or as a local copy.
 
-    A local copy is what was downloaded (Parquet files with the sound in them), or what ``save_to_disk`` wrote. The
-    sound is read undecoded, bytes and all; a copy that only tells where sound files are is refused, since `digest`
-    would not cover them. Code of a data set is never run.
+    A local copy is a download (Parquet files with the sound in them) or a folder from ``save_to_disk``. The sound is
+    read undecoded, as bytes. A copy that holds only the paths of its sound files is refused, since `digest` would not
+    cover them. Code of a data set is never run.
     """
 
     title: ClassVar[str] = "Hugging Face data set"
-    licence: ClassVar[str] = "as its card says"
-    source: ClassVar[str] = "https://huggingface.co/datasets, or give its parameter 'name'"
+    licence: ClassVar[str] = "as its card states"
+    source: ClassVar[str] = "https://huggingface.co/datasets; parameter 'name' downloads a data set"
 
-    language: str = parameter("en", about="ISO 639-1 code of what is spoken", pattern="^[a-z]{2}$")
-    name: str = parameter("", about="owner/name on the Hub, which is downloaded if no directory is given")
-    revision: str = parameter("main", about="commit hash, tag or branch that is downloaded")
-    subset: str | None = parameter(None, about="the data set's configuration; none: its default")
-    splits: tuple[str, ...] | None = parameter(None, about="the splits that are read; none: all", strict=False)
+    language: str = parameter("en", about="spoken language, ISO 639-1 code", pattern="^[a-z]{2}$")
+    name: str = parameter("", about="owner/name on the Hub; downloaded if no directory is given")
+    revision: str = parameter("main", about="commit hash, tag or branch to download")
+    subset: str | None = parameter(None, about="configuration of the data set; none: its default")
+    splits: tuple[str, ...] | None = parameter(None, about="splits to read; none: all", strict=False)
     audio: str = parameter("audio", about="column with the sound")
     label: str = parameter("label", about="column with the emotion")
-    speaker: str = parameter("", about="column with the speaker; empty: there is none")
-    gender: str = parameter("", about="column with the gender (such as f, Male, woman); empty: there is none")
-    text: str = parameter("", about="column with what is said; empty: there is none")
+    speaker: str = parameter("", about="column with the speaker; empty: no such column")
+    gender: str = parameter("", about="column with the gender (such as f, Male, woman); empty: no such column")
+    text: str = parameter("", about="column with the spoken words; empty: no such column")
 
     def fetch(self) -> Path | None:
-        """Return the folder of the data set in Hugging Face's own cache; download what is not there yet.
-
-        None if the data set has no name.
+        """Return the data set's folder in Hugging Face's own cache, with missing files downloaded; None without a name.
 
         Raises:
-            InputError: if it is neither in the cache nor reachable, or there is no such data set or revision.
+            InputError: if the data set is neither cached nor reachable, or the Hub has no such data set or revision.
         """
         if not self.name:
             return None
@@ -61,46 +59,46 @@ class Hub(Corpus):
             return Path(snapshot_download(self.name, repo_type="dataset", revision=self.revision))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"corpus 'hub': {self.name} at {self.revision} cannot be fetched ({_one_line(error)}); "
-                "say where a copy is with --data hub=DIR"
+                f"corpus 'hub': {self.name} at {self.revision}: got '{_one_line(error)}', expected a download, "
+                "or a copy with --data hub=DIR"
             ) from error
 
     def read(self, directory: Path | None) -> Dataset:
-        """Return the rows of the chosen splits, in their order; ``split`` is the name of the split.
+        """Return the rows of the chosen splits, in their order; column ``split`` holds the split's name.
 
         Raises:
-            InputError: if the folder is no readable data set, a split or column is missing, or the sound is not in it.
+            InputError: if the folder is no readable data set, or a split, a column or the sound is missing.
         """
         from datasets import concatenate_datasets
 
-        loaded = self._loaded(existing(directory, "hub", self.source))
+        loaded = self._load_splits(require_folder(directory, "hub", self.source))
         wanted = list(loaded) if self.splits is None else list(dict.fromkeys(self.splits))
         absent = [split for split in wanted if split not in loaded]
         if absent or not wanted:
-            raise InputError(f"corpus 'hub': no split {', '.join(absent)} (found: {', '.join(loaded) or 'none'})")
+            raise InputError(f"corpus 'hub': got no split {', '.join(absent)}, expected {', '.join(loaded) or 'any'}")
         rows = concatenate_datasets([self._rows(split, loaded[split]) for split in wanted])
         return rows.select_columns(list(COLUMNS))
 
     def files(self, directory: Path | None) -> list[Path]:
         """Return every file of the folder that is not hidden, sorted."""
-        root = existing(directory, "hub", self.source)
-        found = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path.relative_to(root)))
-        if not found:
-            raise InputError(f"corpus 'hub': {root}: empty; a data set has Parquet or Arrow files")
-        return found
+        root = require_folder(directory, "hub", self.source)
+        files = sorted(path for path in root.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(root)))
+        if not files:
+            raise InputError(f"corpus 'hub': {root}: got an empty folder, expected Parquet or Arrow files")
+        return files
 
     def digest(self, directory: Path | None) -> str:
         """Hash the contents of `files` and their places in ``directory``."""
-        root = existing(directory, "hub", self.source)
+        root = require_folder(directory, "hub", self.source)
         digest = hashlib.sha256()
         for path in self.files(directory):
-            # Hugging Face's cache links to files that are named by their contents: the link's place is what counts.
+            # Hugging Face's cache links to files named by their contents, so the place of the link counts.
             with path.open("rb") as file:
                 place = path.relative_to(root).as_posix()
                 digest.update(f"{place}\n".encode() + hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
-    def _loaded(self, root: Path) -> Mapping[str, Dataset]:
+    def _load_splits(self, root: Path) -> Mapping[str, Dataset]:
         from datasets import Dataset, load_dataset, load_from_disk
         from datasets.exceptions import DatasetsError
 
@@ -110,7 +108,7 @@ class Hub(Corpus):
             else:
                 loaded = load_dataset(str(root), self.subset)
         except (OSError, ValueError, DatasetsError) as error:
-            raise InputError(f"corpus 'hub': {root}: unreadable as a data set: {_one_line(error)}") from error
+            raise InputError(f"corpus 'hub': {root}: got '{_one_line(error)}', expected a readable data set") from error
         return {str(loaded.split or "all"): loaded} if isinstance(loaded, Dataset) else loaded
 
     def _rows(self, split: str, part: Dataset) -> Dataset:
@@ -120,7 +118,8 @@ class Hub(Corpus):
         absent = [column for column in (self.audio, *filter(None, named.values())) if column not in part.column_names]
         if absent:
             raise InputError(
-                f"corpus 'hub': split '{split}': no column {', '.join(absent)} (found: {', '.join(part.column_names)})"
+                f"corpus 'hub': split '{split}': got no column {', '.join(absent)}, "
+                f"expected {', '.join(part.column_names)}"
             )
         values = {column: _texts(part, source) for column, source in named.items()}
         values["gender"] = [GENDERS.get(value.casefold(), "") for value in values["gender"]]
@@ -135,18 +134,19 @@ class Hub(Corpus):
 
 
 def _texts(part: Dataset, column: str) -> list[str]:
-    """Return a column as text, class numbers by their names; a value that is missing is empty."""
+    """Return a column as text, class numbers as their names, missing values as empty strings."""
     if not column:
         return [""] * len(part)
     names = getattr(part.features[column], "names", None)
     values: list[Any] = list(part[column])
     if names:
-        # Class −1 is how an unlabelled row is written.
+        # An unlabelled row has class −1.
         return ["" if value is None or value < 0 else names[value] for value in values]
     return ["" if value is None else str(value) for value in values]
 
 
 def _refuse_paths(part: Dataset, column: str, split: str) -> None:
+    """Raise InputError if any clip of the column has no bytes of sound."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -154,15 +154,15 @@ def _refuse_paths(part: Dataset, column: str, split: str) -> None:
     kind = stored.type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise InputError(f"corpus 'hub': split '{split}': column '{column}': got {kind}, expected sound with its bytes")
-    lacking = pc.struct_field(stored, "bytes").null_count
-    if lacking:
+    without = pc.struct_field(stored, "bytes").null_count
+    if without:
         raise InputError(
-            f"corpus 'hub': split '{split}': {lacking} of {len(part)} clips have no bytes in column '{column}'; "
-            "only copies with the sound in them can be used (to_parquet and push_to_hub embed it)"
+            f"corpus 'hub': split '{split}': got {without} of {len(part)} clips without bytes in column '{column}', "
+            "expected a copy with the sound in it (to_parquet and push_to_hub embed it)"
         )
 
 
-def _hidden(place: Path) -> bool:
+def _is_hidden(place: Path) -> bool:
     return any(part.startswith(".") for part in place.parts)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from pydantic import model_validator
 
-from advser.corpora.base import Corpus, existing, shortlist
-from advser.corpora.filenames import first_with
+from advser.corpora.base import Corpus, require_folder, shortlist
+from advser.corpora.filenames import find_folders
 from advser.corpora.rows import Row, to_dataset
 from advser.errors import InputError
 from advser.plugins.parameters import parameter
@@ -46,23 +46,32 @@ LABELS: Final[dict[str, Emotion | Literal[""]]] = {
     "sur": "surprise",
     "xxx": "",
 }
-"""Code of ``dialog/EmoEvaluation`` → label; the annotators of ``xxx`` had no majority, so it has none."""
+"""Code of ``dialog/EmoEvaluation`` → label; ``xxx``, without a majority of the annotators, has no label."""
 
 UTTERANCES: Final = 10_039
-"""Of a complete copy, over all codes."""
+"""Utterances of a complete copy, over all codes."""
 
 TURN: Final = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(Ses0([1-5])[FM]_\w+_([FM])\w+)\s+(\w+)\s+\[.*\]\s*")
-"""Line of ``dialog/EmoEvaluation``: times, utterance (session, speaker), code, dimensions."""
+"""Line of ``dialog/EmoEvaluation``: times, utterance (with session and speaker), code, dimensions."""
 
-SAID: Final = re.compile(r"(Ses0[1-5][FM]_\w+) \[[\d.]+-[\d.]+\]:(.*)")
+TRANSCRIPT: Final = re.compile(r"(Ses0[1-5][FM]_\w+) \[[\d.]+-[\d.]+\]:(.*)")
 """Line of ``dialog/transcriptions``: utterance, times, words."""
 
 NOISE: Final = re.compile(r"\[[A-Z]+\]")
-"""What of a transcription was not spoken, such as ``[LAUGHTER]``."""
+"""Part of a transcription that was not spoken, such as ``[LAUGHTER]``."""
 
 
 @dataclass(frozen=True)
 class _Turn:
+    """One labelled utterance.
+
+    Attributes:
+        session: folder of its session.
+        utterance: its name.
+        speaker: session and gender, such as ``3F``.
+        label: emotion, or empty.
+    """
+
     session: Path
     utterance: str
     speaker: str
@@ -80,8 +89,8 @@ class _Turn:
 class IEMOCAP(Corpus):
     """IEMOCAP: ten English-speaking actors in five sessions of two, 10039 utterances, acted and improvised.
 
-    A speaker is named by session and gender: ``3F`` is the woman of session 3. The two of a session are one group of
-    the ``Npair`` protocols, so that ``5pair`` leaves one session out, and no dialogue is on both sides of a split.
+    A speaker's name holds session and gender: ``3F`` is the woman of session 3. The two speakers of a session are one
+    group of the ``Npair`` protocols: ``5pair`` leaves one session out, so no dialogue is on both sides of a split.
     """
 
     title: ClassVar[str] = "IEMOCAP"
@@ -94,85 +103,72 @@ class IEMOCAP(Corpus):
     )
     speaker_pairs: ClassVar[tuple[tuple[str, ...], ...]] = tuple((f"{n}M", f"{n}F") for n in range(1, 6))
 
-    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
-    merge_excited: bool = parameter(True, about="whether excitement counts as happiness")
+    language: Literal["en"] = parameter("en", about="spoken language, ISO 639-1 code")
+    merge_excited: bool = parameter(True, about="count excitement as happiness")
     emotions: tuple[Emotion, ...] | None = parameter(
         ("anger", "happiness", "neutral", "sadness"),
-        about="the labels that are kept; none: every utterance, those without a majority with an empty label",
+        about="labels to use; none: every utterance, without a majority with an empty label",
         strict=False,
     )
 
     @model_validator(mode="after")
-    def _kept_emotions_can_occur(self) -> Self:
+    def _check_emotions(self) -> Self:
         if self.merge_excited and "excitement" in (self.emotions or ()):
-            raise ValueError("emotions: got 'excitement', expected with merge_excited: any other")
+            raise ValueError("emotions: got 'excitement', expected another label, since merge_excited is true")
         return self
 
     def read(self, directory: Path | None) -> Dataset:
-        """Return the kept utterances, sorted by session and name; every entry of `findings` is also given as a warning.
+        """Return the selected utterances, sorted by session and name; warn of each of `findings`.
 
         Args:
-            directory: what the archive unpacked to, or the folder that holds it as ``IEMOCAP_full_release``.
+            directory: the unpacked archive, or the folder that holds it as ``IEMOCAP_full_release``.
 
         Raises:
-            InputError: if there is no session, a session lacks its sound, labels or transcriptions, a line of labels
-                is of another form, or no utterance is left.
+            InputError: if there is no session; a session lacks its sound, labels or transcriptions; a line of labels
+                has another form; or no utterance remains.
         """
         for finding in self.findings(directory):
             warnings.warn(f"corpus 'iemocap': {finding}", stacklevel=2)
-        kept = self._kept(directory)
-        texts = {name: text for session in _sessions(directory) for name, text in _said(session)}
-        return to_dataset(
-            [
-                Row(
-                    one.utterance,
-                    one.sound,
-                    one.label,
-                    one.speaker,
-                    one.speaker[-1].lower(),
-                    texts.get(one.utterance, ""),
-                )
-                for one in kept
-            ]
-        )
+        turns = self._selected(directory)
+        texts = {name: text for session in _sessions(directory) for name, text in _transcripts(session)}
+        return to_dataset([turn.row(texts.get(turn.utterance, "")) for turn in turns])
 
     def files(self, directory: Path | None) -> list[Path]:
-        """Return the tables and the sound of the kept utterances; errors as in `read`."""
-        tables = [
-            table
-            for session in _sessions(directory)
-            for folder in ("EmoEvaluation", "transcriptions")
-            for table in _tables(session, folder)
-        ]
-        return sorted([*tables, *(one.sound for one in self._kept(directory))])
+        """Return the tables and the sound of the selected utterances; errors as in `read`."""
+        files = [turn.sound for turn in self._selected(directory)]
+        for session in _sessions(directory):
+            files += [*_tables(session, "EmoEvaluation"), *_tables(session, "transcriptions")]
+        return sorted(files)
 
     def findings(self, directory: Path | None) -> tuple[str, ...]:
-        """Tell which sessions and how many sounds and labels are missing."""
+        """Report missing sessions, sound files and labels."""
         sessions = _sessions(directory)
         turns = self._turns(directory)
         absent = [f"Session{n}" for n in range(1, 6) if f"Session{n}" not in [session.name for session in sessions]]
-        lost = [one.utterance for one in turns if not one.sound.is_file()]
-        labelled = {one.sound for one in turns}
+        soundless = [turn.utterance for turn in turns if not turn.sound.is_file()]
+        labelled = {turn.sound for turn in turns}
         unlabelled = [path.stem for session in sessions for path in _sounds(session) if path not in labelled]
-        found = []
+        findings = []
         if len(turns) != UTTERANCES or absent:
-            lacking = f": {', '.join(absent)} not found" if absent else ""
-            found.append(f"not the official {UTTERANCES} utterances but {len(turns)}{lacking}")
-        if lost:
-            found.append(f"{len(lost)} utterance(s) have no sound file and are left out: {shortlist(lost)}")
+            details = f": {', '.join(absent)} missing" if absent else ""
+            findings.append(f"the copy has {len(turns)} utterances, the official corpus {UTTERANCES}{details}")
+        if soundless:
+            findings.append(
+                f"{len(soundless)} utterance(s) have no sound file and are left out: {shortlist(soundless)}"
+            )
         if unlabelled:
-            found.append(f"{len(unlabelled)} sound file(s) have no label and are left out: {shortlist(unlabelled)}")
-        return tuple(found)
+            findings.append(f"{len(unlabelled)} sound file(s) have no label and are left out: {shortlist(unlabelled)}")
+        return tuple(findings)
 
-    def _kept(self, directory: Path | None) -> list[_Turn]:
-        wanted = self.emotions
-        kept = [
-            one for one in self._turns(directory) if one.sound.is_file() and (wanted is None or one.label in wanted)
-        ]
-        if not kept:
-            labels = ", ".join(wanted) if wanted is not None else "any label"
-            raise InputError(f"corpus 'iemocap': {directory}: no utterance with sound and with {labels}")
-        return kept
+    def _selected(self, directory: Path | None) -> list[_Turn]:
+        """Return the turns that have sound and, unless `emotions` is None, one of these labels."""
+        turns = [turn for turn in self._turns(directory) if turn.sound.is_file()]
+        if self.emotions is not None:
+            turns = [turn for turn in turns if turn.label in self.emotions]
+        if not turns:
+            labels = ", ".join(self.emotions) if self.emotions is not None else "any label"
+            raise InputError(f"corpus 'iemocap': {directory}: got no utterance, expected some with sound and {labels}")
+        return turns
 
     def _turns(self, directory: Path | None) -> list[_Turn]:
         merged = {"excitement": "happiness"} if self.merge_excited else {}
@@ -181,23 +177,27 @@ class IEMOCAP(Corpus):
 
 
 def _sessions(directory: Path | None) -> list[Path]:
-    root = existing(directory, "iemocap", IEMOCAP.source)
-    missing = "folder 'Session1' not found; the archive unpacks to five such"
-    return first_with(root, (".", "IEMOCAP_full_release"), "Session[1-5]", "iemocap", missing)
+    root = require_folder(directory, "iemocap", IEMOCAP.source)
+    missing = "got no folder 'Session1', expected the five folders of the archive"
+    return find_folders(root, (".", "IEMOCAP_full_release"), "Session[1-5]", "iemocap", missing)
 
 
 def _tables(session: Path, folder: str) -> list[Path]:
-    found = sorted(path for path in (session / "dialog" / folder).glob("*.txt") if not path.name.startswith("."))
-    if not found:
-        raise InputError(f"corpus 'iemocap': {session}: dialog/{folder} not found or empty; one .txt a dialogue")
-    return found
+    tables = sorted(path for path in (session / "dialog" / folder).glob("*.txt") if not path.name.startswith("."))
+    if not tables:
+        raise InputError(
+            f"corpus 'iemocap': {session}: got no table in dialog/{folder}, expected one .txt per dialogue"
+        )
+    return tables
 
 
 def _sounds(session: Path) -> list[Path]:
-    found = sorted(path for path in session.glob("sentences/wav/*/*.wav") if not path.name.startswith("."))
-    if not found:
-        raise InputError(f"corpus 'iemocap': {session}: sentences/wav not found or empty; one folder a dialogue")
-    return found
+    sounds = sorted(path for path in session.glob("sentences/wav/*/*.wav") if not path.name.startswith("."))
+    if not sounds:
+        raise InputError(
+            f"corpus 'iemocap': {session}: got no sound in sentences/wav, expected one folder per dialogue"
+        )
+    return sounds
 
 
 def _lines(table: Path) -> Iterator[tuple[int, str]]:
@@ -207,22 +207,22 @@ def _lines(table: Path) -> Iterator[tuple[int, str]]:
 def _labelled(session: Path, merged: dict[str, str]) -> Iterator[_Turn]:
     for table in _tables(session, "EmoEvaluation"):
         for number, line in _lines(table):
-            # Every other line is one annotator's own opinion.
+            # Other lines hold the opinions of single annotators.
             if not line.startswith("["):
                 continue
             parts = TURN.fullmatch(line)
             if parts is None or parts[4] not in LABELS:
                 raise InputError(
                     f"corpus 'iemocap': {table}, line {number}: got '{line}', expected [start - end], utterance, "
-                    f"one of {', '.join(LABELS)}, [dimensions]"
+                    f"code ({', '.join(LABELS)}), [dimensions]"
                 )
-            utterance, number_of_session, gender, code = parts.groups()
+            utterance, session_number, gender, code = parts.groups()
             label = LABELS[code]
-            yield _Turn(session, utterance, number_of_session + gender, merged.get(label, label))
+            yield _Turn(session, utterance, session_number + gender, merged.get(label, label))
 
 
-def _said(session: Path) -> Iterator[tuple[str, str]]:
+def _transcripts(session: Path) -> Iterator[tuple[str, str]]:
     for table in _tables(session, "transcriptions"):
         for _, line in _lines(table):
-            if parts := SAID.fullmatch(line.strip()):
+            if parts := TRANSCRIPT.fullmatch(line.strip()):
                 yield parts[1], " ".join(NOISE.sub(" ", parts[2]).split())

@@ -1,6 +1,6 @@
-"""Split protocols: which clips train, validate and test in each fold.
+"""Split protocols: the clips that train, validate and test in each fold.
 
-Where there are several folds, each validates on the clips that the next one tests (cyclically), never on its own.
+Of several folds, each validates on the test clips of the next fold (cyclically), never on its own.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 PAIRS = re.compile(r"([1-9]\d*)pair")
 FOLDS = re.compile(r"([1-9]\d*)fold")
 RANDOM = re.compile(r"random(?:(\d+)-(\d+)-(\d+))?")
-KNOWN = (
+PROTOCOLS = (
     "Npair (such as 5pair), Nfold (such as 5fold), loso, official; speaker-dependent: random, "
     "randomTRAIN-VALIDATION-TEST in per cent (such as random75-5-20), official-dependent"
 )
+"""All protocols, for error messages."""
 
 SHARES = (60, 20, 20)
 """Per cent of each class that train, validate and test under ``random``."""
@@ -37,12 +38,12 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-"""Name of an official split → the part of the fold that it is."""
+"""Name of an official split → part of the fold."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One split: row numbers, ascending, of the clips that train, validate and test."""
+    """One split: ascending row numbers of the clips that train, validate and test."""
 
     name: str
     train: tuple[int, ...]
@@ -50,77 +51,78 @@ class Fold:
     test: tuple[int, ...]
 
 
-def speaker_independent(protocol: str) -> bool:
-    """Tell whether a protocol tests only speakers that it neither trains nor validates on.
+def is_speaker_independent(protocol: str) -> bool:
+    """Return whether a protocol tests only speakers that it neither trains nor validates on.
 
     Raises:
-        InputError: if there is no such protocol, or its shares are no whole per cents that add to 100.
+        InputError: if the protocol does not exist, or its shares are not whole per cents with the sum 100.
     """
     if _shares(protocol) or protocol == "official-dependent":
         return False
     if protocol in ("loso", "official") or PAIRS.fullmatch(protocol) or FOLDS.fullmatch(protocol):
         return True
-    raise InputError(f"unknown protocol '{protocol}' (known: {KNOWN})")
+    raise InputError(f"protocol: got '{protocol}', expected {PROTOCOLS}")
 
 
 def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[str]] = (), seed: int = 0) -> list[Fold]:
-    """Split a corpus.
+    """Return the folds of a corpus under a protocol.
 
-    Speaker-independent protocols, which is asserted:
+    Speaker-independent protocols, verified by `check_disjoint`:
 
     - ``Npair``: N folds of groups of speakers, named ``fold1``, ``fold2``, …
-    - ``Nfold``: N folds of whole speakers, named likewise, as even in women, men and clips as dealing them out makes
-      them; for corpora whose men and women are uneven in number.
-    - ``loso``: leave one speaker out, folds named as the speakers.
+    - ``Nfold``: N folds of whole speakers, named likewise, balanced in women, men and clips (`_balanced_folds`); for
+      corpora with different numbers of men and women.
+    - ``loso``: leave one speaker out; each fold has its speaker's name.
     - ``official``: one fold ``official``, the corpus's own split.
 
-    Speaker-dependent ones:
+    Speaker-dependent protocols:
 
     - ``randomTRAIN-VALIDATION-TEST``: one fold ``random`` with these per cents of each class; ``random`` is
       ``random60-20-20``.
-    - ``official-dependent``: as ``official``, where the corpus's own split shares speakers or knows none.
+    - ``official-dependent``: as ``official``, for a split that shares speakers or a corpus without speakers.
 
     Args:
-        protocol: one of these.
+        protocol: name of a protocol.
         frame: rows as `advser.corpora.decode.decode` returns them (``speaker``, ``gender``, ``target``, and ``split``
-            for the official ones).
-        speaker_pairs: the groups of ``Npair``; if empty, one man and one woman each, in sorted order. Group i is
-            tested in fold i modulo N.
-        seed: of the random ones; the others have no chance in them.
+            for the official protocols).
+        speaker_pairs: the groups of ``Npair``; if empty, one man and one woman each, in sorted order. Fold i modulo N
+            tests group i.
+        seed: seed of the random protocols; the others are deterministic.
 
     Raises:
-        InputError: if there is no such protocol, or the corpus cannot be split by it (too few speakers or clips,
-            unknown speakers or genders, no official split, a tested class that is not trained, classes that are
-            speakers).
+        InputError: if the protocol does not exist, or cannot split the corpus. Reasons: too few speakers or clips,
+            unknown speakers or genders, no official split, a test class without training clips, classes that are
+            speakers.
     """
-    independent = speaker_independent(protocol)
+    independent = is_speaker_independent(protocol)
     if shares := _shares(protocol):
-        return [_random(protocol, frame, shares, seed)]
+        return [_random_fold(protocol, frame, shares, seed)]
     speakers = frame["speaker"].tolist()
     if independent:
-        _assert_splittable(protocol, frame)
+        _check_splittable(protocol, frame)
     if protocol.startswith("official"):
-        made = [_official(protocol, frame)]
+        result = [_official_fold(protocol, frame)]
     else:
-        made = _rotated(protocol, _tested(protocol, frame, speaker_pairs), speakers)
-    for fold in made:
+        result = _rotated_folds(protocol, _test_speakers(protocol, frame, speaker_pairs), speakers)
+    for fold in result:
         if independent:
-            assert_disjoint(fold, speakers)
-        _assert_trained(protocol, fold, frame["target"].to_numpy())
-    return made
+            check_disjoint(fold, speakers)
+        _check_trained(protocol, fold, frame["target"].to_numpy())
+    return result
 
 
-def assert_disjoint(fold: Fold, speakers: Sequence[str]) -> None:
-    """Check that no speaker is in two parts of a fold; ``speakers`` has one entry a row.
+def check_disjoint(fold: Fold, speakers: Sequence[str]) -> None:
+    """Raise InputError, naming the speaker, if two parts of a fold share a speaker.
 
-    Raises:
-        InputError: naming the speaker that leaks.
+    Args:
+        fold: the split.
+        speakers: the speaker of each row.
     """
     parts = {name: {speakers[row] for row in getattr(fold, name)} for name in ("train", "validation", "test")}
-    for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
-        for speaker in sorted(parts[one] & parts[other]):
+    for part, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
+        for speaker in sorted(parts[part] & parts[other]):
             raise InputError(
-                f"split {fold.name} leaks speaker {speaker}: in {one} and in {other}; expected in one only"
+                f"split {fold.name}: got speaker {speaker} in {part} and in {other}, expected each speaker in one part"
             )
 
 
@@ -140,116 +142,123 @@ def _shares(protocol: str) -> tuple[int, int, int] | None:
     return train, validation, test
 
 
-def _assert_splittable(protocol: str, frame: pd.DataFrame) -> None:
-    unknown = int((frame["speaker"] == "").sum())
-    if unknown:
+def _check_splittable(protocol: str, frame: pd.DataFrame) -> None:
+    speakerless = int((frame["speaker"] == "").sum())
+    if speakerless:
         raise InputError(
-            f"split {protocol}: {unknown} clips have no speaker; only a speaker-dependent protocol can split them "
-            f"(known: {KNOWN})"
+            f"split {protocol}: got {speakerless} clips without a speaker, expected a speaker-dependent protocol "
+            f"(of {PROTOCOLS})"
         )
     if (frame.groupby("target")["speaker"].nunique() == 1).all():
         raise InputError(
-            f"split {protocol}: each class is one speaker, and a speaker who is tested is not trained; the task "
-            "'speaker' needs a speaker-dependent protocol: random, randomTRAIN-VALIDATION-TEST (such as "
-            "random75-5-20) or official-dependent"
+            f"split {protocol}: got one speaker per class, expected for the task 'speaker' a speaker-dependent "
+            "protocol: random, randomTRAIN-VALIDATION-TEST (such as random75-5-20) or official-dependent"
         )
 
 
-def _tested(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[str]]) -> dict[str, set[str]]:
-    """Return fold name → the speakers that it tests."""
+def _test_speakers(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[str]]) -> dict[str, set[str]]:
+    """Return fold name → its test speakers."""
     if protocol == "loso":
         return {speaker: {speaker} for speaker in sorted(set(frame["speaker"]))}
     if match := FOLDS.fullmatch(protocol):
-        return _spread(protocol, frame, int(match[1]))
-    return _dealt(protocol, frame, speaker_pairs)
+        return _balanced_folds(protocol, frame, int(match[1]))
+    return _paired_folds(protocol, frame, speaker_pairs)
 
 
-def _official(protocol: str, frame: pd.DataFrame) -> Fold:
-    found = frame["split"].tolist()
-    unknown = sorted(set(found) - set(SPLITS))
+def _official_fold(protocol: str, frame: pd.DataFrame) -> Fold:
+    splits = frame["split"].tolist()
+    unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
         raise InputError(
-            f"split {protocol}: {sum(name in unknown for name in found)} of {len(found)} clips have the official split "
-            f"{names} (expected {', '.join(SPLITS)}; empty: the corpus has none)"
+            f"split {protocol}: got {sum(name in unknown for name in splits)} of {len(splits)} clips with the official "
+            f"split {names}, expected {', '.join(SPLITS)} (empty: the corpus has no official split)"
         )
-    parts = [SPLITS[name] for name in found]
+    parts = [SPLITS[name] for name in splits]
     rows = {part: tuple(row for row, name in enumerate(parts) if name == part) for part in SPLITS.values()}
     empty = [part for part in rows if not rows[part]]
     if empty:
-        raise InputError(f"split {protocol}: no clip is in the official {' or '.join(empty)} split; each needs some")
+        raise InputError(
+            f"split {protocol}: got no clip in the official {' or '.join(empty)} split, expected some in each"
+        )
     return Fold("official", **rows)
 
 
-def _rotated(protocol: str, tested: dict[str, set[str]], speakers: Sequence[str]) -> list[Fold]:
+def _rotated_folds(protocol: str, tested: dict[str, set[str]], speakers: Sequence[str]) -> list[Fold]:
+    """Return folds that validate on the test speakers of the next fold; ``tested``: fold name → test speakers."""
     if len(tested) < 3:
-        raise InputError(f"split {protocol}: {len(tested)} folds; at least 3 are needed to train, validate and test")
+        raise InputError(f"split {protocol}: got {len(tested)} folds, expected at least 3 to train, validate and test")
     names = list(tested)
-    made = []
-    for position, name in enumerate(names):
-        test, validation = tested[name], tested[names[(position + 1) % len(names)]]
-        made.append(
+    rotated = []
+    for name, following in zip(names, [*names[1:], names[0]], strict=True):
+        test, validation = tested[name], tested[following]
+        rotated.append(
             Fold(
                 name,
-                train=tuple(row for row, who in enumerate(speakers) if who not in test | validation),
-                validation=tuple(row for row, who in enumerate(speakers) if who in validation),
-                test=tuple(row for row, who in enumerate(speakers) if who in test),
+                train=tuple(row for row, speaker in enumerate(speakers) if speaker not in test | validation),
+                validation=tuple(row for row, speaker in enumerate(speakers) if speaker in validation),
+                test=tuple(row for row, speaker in enumerate(speakers) if speaker in test),
             )
         )
-    return made
+    return rotated
 
 
-def _spread(protocol: str, frame: pd.DataFrame, count: int) -> dict[str, set[str]]:
-    """Deal speakers to folds, one gender after the other, those with the most clips first.
+def _balanced_folds(protocol: str, frame: pd.DataFrame, count: int) -> dict[str, set[str]]:
+    """Return fold name → test speakers, balanced in genders and clips.
 
-    Each goes to the fold that has the fewest speakers of that gender so far, of these to the one with the fewest
-    clips, of these to the first.
+    Speakers are assigned one gender after the other, in descending order of their clips. Each is assigned to the fold
+    with the fewest speakers of that gender, among these with the fewest clips, among these to the first.
     """
     clips = frame["speaker"].value_counts()
     genders = frame.groupby("speaker")["gender"].first()
     if len(clips) < count:
-        raise InputError(f"split {protocol}: {len(clips)} speakers; at least {count} are needed")
-    made: list[set[str]] = [set() for _ in range(count)]
+        raise InputError(f"split {protocol}: got {len(clips)} speakers, expected at least {count}")
+    groups: list[set[str]] = [set() for _ in range(count)]
     people: Counter[tuple[int, str]] = Counter()
     sizes = [0] * count
-    for who in sorted(clips.index, key=lambda who: (genders[who], -clips[who], who)):
-        gender = genders[who]
+    for speaker in sorted(clips.index, key=lambda name: (genders[name], -clips[name], name)):
+        gender = genders[speaker]
         fold = min(range(count), key=lambda number: (people[number, gender], sizes[number]))
-        made[fold].add(who)
+        groups[fold].add(speaker)
         people[fold, gender] += 1
-        sizes[fold] += int(clips[who])
-    return {f"fold{number}": speakers for number, speakers in enumerate(made, 1)}
+        sizes[fold] += int(clips[speaker])
+    return {f"fold{number}": group for number, group in enumerate(groups, 1)}
 
 
-def _dealt(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[str]]) -> dict[str, set[str]]:
+def _paired_folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[str]]) -> dict[str, set[str]]:
+    """Return fold name → test speakers, each fold with whole groups of speakers."""
     match = PAIRS.fullmatch(protocol)
     assert match is not None
     count = int(match[1])
     present = set(frame["speaker"])
-    groups = [set(pair) & present for pair in speaker_pairs or _couples(protocol, count, frame)]
+    groups = [set(pair) & present for pair in speaker_pairs or _mixed_pairs(protocol, count, frame)]
     groups = [group for group in groups if group]
     ungrouped = present.difference(*groups)
     if ungrouped:
-        raise InputError(f"split {protocol}: speaker {', '.join(sorted(ungrouped))} is in no pair of the corpus")
+        raise InputError(
+            f"split {protocol}: got speaker {', '.join(sorted(ungrouped))} in no pair, expected every speaker in a pair"
+        )
     if len(groups) < count:
-        raise InputError(f"split {protocol}: {len(groups)} pairs of speakers; at least {count} are needed")
+        raise InputError(f"split {protocol}: got {len(groups)} pairs of speakers, expected at least {count}")
     return {f"fold{fold + 1}": set().union(*groups[fold::count]) for fold in range(count)}
 
 
-def _couples(protocol: str, count: int, frame: pd.DataFrame) -> list[tuple[str, str]]:
+def _mixed_pairs(protocol: str, count: int, frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return pairs of one man and one woman, in sorted order."""
     people = sorted(set(zip(frame["gender"], frame["speaker"], strict=True)))
     women = [speaker for gender, speaker in people if gender == "f"]
     men = [speaker for gender, speaker in people if gender == "m"]
     if len(women) != len(men) or len(women) + len(men) != len(people):
         others = len(people) - len(men) - len(women)
         raise InputError(
-            f"split {protocol}: {len(men)} men, {len(women)} women and {others} of unknown gender; "
-            f"one man and one woman make a pair ({count}fold and loso take any)"
+            f"split {protocol}: got {len(men)} men, {len(women)} women and {others} speakers of unknown gender, "
+            f"expected as many men as women ({count}fold and loso need no genders)"
         )
     return list(zip(men, women, strict=True))
 
 
-def _random(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int], seed: int) -> Fold:
+def _random_fold(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int], seed: int) -> Fold:
+    """Return a fold with ``shares`` (per cent that train, validate and test) of each class, at least one clip each."""
     generator = np.random.default_rng(seed)
     targets = frame["target"].to_numpy()
     train: list[int] = []
@@ -261,8 +270,8 @@ def _random(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int], se
         validated = tested + max(round(shares[1] / 100 * len(rows)), 1)
         if validated >= len(rows):
             raise InputError(
-                f"split {protocol}: class number {target} has {len(rows)} clips; too few to train, validate and test "
-                f"with {shares[0]}, {shares[1]} and {shares[2]} per cent of them (at least 3 are needed)"
+                f"split {protocol}: got {len(rows)} clips of class number {target}, expected enough to train, validate "
+                f"and test with {shares[0]}, {shares[1]} and {shares[2]} per cent of them (at least 3)"
             )
         test += rows[:tested]
         validation += rows[tested:validated]
@@ -270,7 +279,9 @@ def _random(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int], se
     return Fold("random", tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
 
 
-def _assert_trained(protocol: str, fold: Fold, targets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+def _check_trained(protocol: str, fold: Fold, targets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
     untrained = set(targets[list(fold.test)].tolist()) - set(targets[list(fold.train)].tolist())
     if untrained:
-        raise InputError(f"split {protocol}, {fold.name}: {len(untrained)} classes are tested but not trained")
+        raise InputError(
+            f"split {protocol}, {fold.name}: got {len(untrained)} test classes without training clips, expected none"
+        )

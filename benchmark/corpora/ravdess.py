@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from advser.corpora.filenames import FileNameCorpus, first_with
+from advser.corpora.filenames import FileNameCorpus, find_folders
 from advser.corpora.rows import Row
 from advser.plugins.parameters import parameter
 
@@ -28,7 +28,7 @@ TEXTS: Final = {"01": "Kids are talking by the door.", "02": "Dogs are sitting b
 """Fifth part of a file name → statement."""
 
 ACTORS: Final = tuple(f"{actor:02}" for actor in range(1, 25))
-"""Odd numbers are men, even ones women."""
+"""Odd numbers are men, even numbers women."""
 
 OFFICIAL: Final = frozenset(
     f"03-01-{emotion}-{intensity}-{text}-{repetition}-{actor}.wav"
@@ -58,12 +58,12 @@ class RAVDESS(FileNameCorpus):
     official: ClassVar[int] = len(OFFICIAL)
     rate: ClassVar[int | None] = 48_000
 
-    language: Literal["en"] = parameter("en", about="ISO 639-1 code of what is spoken")
+    language: Literal["en"] = parameter("en", about="spoken language, ISO 639-1 code")
 
     def folders(self, root: Path) -> list[Path]:
-        """Return ``Actor_01`` and so on, in ``root`` or its folder of the archive's name."""
-        missing = "folder 'Actor_01' not found; the archive unpacks to 24 such"
-        return first_with(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*", self.name, missing)
+        """Return ``Actor_01`` to ``Actor_24``, in ``root`` or in the archive's folder below it."""
+        missing = "got no folder 'Actor_01', expected the 24 folders of the archive"
+        return find_folders(root, (".", "Audio_Speech_Actors_01-24"), "Actor_*", self.name, missing)
 
     def row(self, path: Path, parts: re.Match[str]) -> Row:
         """Return the row of a clip."""
@@ -71,7 +71,7 @@ class RAVDESS(FileNameCorpus):
         return Row(path.stem, path, LABELS[emotion], actor, "m" if int(actor) % 2 else "f", TEXTS[text])
 
     def gaps(self, names: Sequence[str]) -> list[str]:
-        """Tell which clips are missing, and which there should not be."""
-        found = set(names)
-        missing = [f"{name} is missing" for name in sorted(OFFICIAL - found)]
-        return missing + [f"{name} is none of them" for name in sorted(found - OFFICIAL)]
+        """Return the missing and the surplus clips."""
+        present = set(names)
+        missing = [f"{name} is missing" for name in sorted(OFFICIAL - present)]
+        return missing + [f"{name} is surplus" for name in sorted(present - OFFICIAL)]

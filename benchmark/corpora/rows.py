@@ -22,7 +22,7 @@ GENDERS = ("f", "m", "")
 
 @dataclass(frozen=True)
 class Row:
-    """One recording; fields as the `advser.corpora.base.COLUMNS` of the same names."""
+    """One recording; its fields are `advser.corpora.base.COLUMNS` of the same names."""
 
     clip: str
     path: Path
@@ -34,13 +34,13 @@ class Row:
 
 
 def to_dataset(rows: Sequence[Row]) -> Dataset:
-    """Return rows as a Hugging Face dataset with undecoded audio (a path; no bytes)."""
+    """Return rows as a Hugging Face dataset with undecoded audio (paths without bytes)."""
     from datasets import Audio, Dataset, Features, Value
 
     texts = [column for column in COLUMNS if column != "audio"]
     columns = {column: [getattr(row, column) for row in rows] for column in texts}
     features = {column: Value("string") for column in texts}
-    # An Audio feature from the start would ask for torchcodec, even undecoded; a later cast does not.
+    # An Audio feature from the start needs torchcodec, even undecoded; a later cast does not.
     plain = Features({**features, "audio": {"bytes": Value("binary"), "path": Value("string")}})
     sound = [{"bytes": None, "path": str(row.path)} for row in rows]
     dataset = Dataset.from_dict({**columns, "audio": sound}, features=plain)
@@ -51,13 +51,13 @@ def read_metadata(directory: Path, labels: Sequence[str] | None = None) -> list[
     """Read ``directory/metadata.csv`` (UTF-8, comma-separated, with a header), in the order of its lines.
 
     Args:
-        directory: the folder; ``file`` is relative to it.
-        labels: the labels that may occur; None allows any.
+        directory: the folder; column ``file`` is relative to it.
+        labels: the allowed labels; None allows any.
 
     Raises:
-        InputError: if it is missing, has no rows, lacks a column of `REQUIRED` or has one outside `FIELDS`; if a line
-            has another number of values than the header, an empty label or one outside ``labels``, or a gender
-            outside `GENDERS`; if a file is missing, listed twice or outside ``directory``.
+        InputError: if the table is missing or has no rows; if its columns lack any of `REQUIRED` or exceed `FIELDS`; if
+            a line has another number of values than the header, an empty label or a label outside ``labels``, or a
+            gender outside `GENDERS`; if a file is missing, listed twice or outside ``directory``.
     """
     table = directory / METADATA
     rows: list[Row] = []
@@ -66,16 +66,19 @@ def read_metadata(directory: Path, labels: Sequence[str] | None = None) -> list[
         where = f"{table}, line {line}"
         row = _row(directory, values, where)
         if labels is not None and row.label not in labels:
-            raise InputError(f"{where}: label '{row.label}' is not in the list (expected {', '.join(labels)})")
+            raise InputError(f"{where}: got label '{row.label}', expected {', '.join(labels)}")
         first = listed.setdefault(row.path, line)
         if first != line:
-            raise InputError(f"{where}: file '{values['file']}' is already listed in line {first}; each file once")
+            raise InputError(f"{where}: got file '{values['file']}' of line {first} again, expected each file once")
         rows.append(row)
     if not rows:
-        raise InputError(f"{table}: no rows; one a recording is needed")
+        raise InputError(f"{table}: got no rows, expected one row per recording")
     missing = [row.clip for row in rows if not row.path.is_file()]
     if missing:
-        raise InputError(f"{table}: {len(missing)} of {len(rows)} files not found in {directory}: {shortlist(missing)}")
+        raise InputError(
+            f"{table}: got {len(missing)} of {len(rows)} files that do not exist, "
+            f"expected all of them in {directory}: {shortlist(missing)}"
+        )
     return rows
 
 
@@ -86,37 +89,39 @@ def _records(table: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             _check_header(header, table)
-            # Blank lines come as empty lists.
+            # csv returns blank lines as empty lists.
             lines = [(reader.line_num, values) for values in reader if values]
     except FileNotFoundError:
-        raise InputError(f"{table}: not found; it lists the recordings (columns: {', '.join(FIELDS)})") from None
+        raise InputError(
+            f"{table}: got no such file, expected a table of the recordings with columns {', '.join(FIELDS)}"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: unreadable as comma-separated UTF-8: {error}") from None
+        raise InputError(f"{table}: got '{error}', expected readable comma-separated UTF-8") from None
     for line, values in lines:
         if len(values) != len(header):
-            raise InputError(f"{table}, line {line}: {len(values)} values, but the header has {len(header)} columns")
+            raise InputError(f"{table}, line {line}: got {len(values)} values, expected {len(header)}, one per column")
     return [(line, dict(zip(header, values, strict=True))) for line, values in lines]
 
 
 def _check_header(header: list[str], table: Path) -> None:
     wrong = [f"'{name}' is missing" for name in REQUIRED if name not in header]
     wrong += [f"'{name}' is unknown" for name in header if name not in FIELDS]
-    wrong += [f"'{name}' stands twice" for name in FIELDS if header.count(name) > 1]
+    wrong += [f"'{name}' occurs twice" for name in FIELDS if header.count(name) > 1]
     if wrong:
         raise InputError(
-            f"{table}: column {'; '.join(wrong)} (required: {', '.join(REQUIRED)}; expected {', '.join(FIELDS)})"
+            f"{table}: column {'; '.join(wrong)}; expected {', '.join(FIELDS)} (required: {', '.join(REQUIRED)})"
         )
 
 
 def _row(directory: Path, values: dict[str, str], where: str) -> Row:
     file, label, gender = values["file"], values["label"], values.get("gender", "")
     if not file:
-        raise InputError(f"{where}: file is empty; a path relative to {directory} is needed")
+        raise InputError(f"{where}: got an empty file, expected a path relative to {directory}")
     if not label:
-        raise InputError(f"{where}: label is empty; every recording needs one")
+        raise InputError(f"{where}: got an empty label, expected a label for every recording")
     if gender not in GENDERS:
-        raise InputError(f"{where}: gender '{gender}' (expected f, m, or empty)")
+        raise InputError(f"{where}: got gender '{gender}', expected f, m or empty")
     path = (directory / file).resolve()
     if not path.is_relative_to(directory.resolve()):
-        raise InputError(f"{where}: file '{file}' lies outside {directory}; only paths inside it are allowed")
+        raise InputError(f"{where}: got file '{file}' outside {directory}, expected a path inside it")
     return Row(file, path, label, values.get("speaker", ""), gender, values.get("text", ""), values.get("split", ""))

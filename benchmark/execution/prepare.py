@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advser.audit.split_checks import split_findings
-from advser.corpora.protocols import speaker_independent
+from advser.corpora.protocols import is_speaker_independent
 from advser.errors import InputError
 from advser.execution.cluster import missing
 from advser.execution.request import Request
@@ -228,7 +228,7 @@ def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
     notes = [suite.about] if suite.about else []
     notes += [f"Corpus: {finding}" for finding in corpus.findings(directory)]
     notes += [corpus.caveat] if corpus.caveat else []
-    if not speaker_independent(suite.protocol):
+    if not is_speaker_independent(suite.protocol):
         notes.append(f"Protocol '{suite.protocol}' is speaker-dependent: never ranked with speaker-independent runs.")
     if speech.transcriber is None:
         notes.append(f"No word error rates: {speech.reason}.")

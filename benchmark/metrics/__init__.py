@@ -1,1 +1,1 @@
-"""Metrics: one file a family."""
+"""Metrics, one file per family."""

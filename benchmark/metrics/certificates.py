@@ -1,4 +1,4 @@
-"""How far the decision of a smoothed victim provably reaches."""
+"""Certificates of a smoothed victim's decision: radius and accuracy."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from advser.plugins.parameters import parameter
 
 
 class CertifiedRadius(ModelMetric):
-    """Radius, in L2 on full scale, within which the smoothed decision on a clean clip provably stays right; the mean.
+    """Radius (L2, full scale) within which the decision on a clean clip provably stays correct; mean over clips.
 
-    The class with the most votes of ``selection`` noisy copies is certified with ``draws`` new ones: the lower bound p
-    of its probability (Clopper-Pearson, one-sided, wrong with probability α) gives σ Φ⁻¹(p). It is 0 where p is not
-    above ½ (the procedure abstains) and where the class is not the true one. No radius can exceed σ Φ⁻¹(α^(1/draws)).
-    The certificate is of the votes over all noise, not of the mean over a few copies that other metrics judge, and of
-    the sound before rounding to 16 bits. An L∞ budget ε reaches ε √T in L2 over T samples.
+    Votes of ``selection`` noisy copies select a class, and ``draws`` new copies certify it. The lower bound p of its
+    probability (Clopper-Pearson, one-sided, wrong with probability α) gives the radius σ Φ⁻¹(p), at most
+    σ Φ⁻¹(α^(1/draws)). If p is at most ½ (the procedure abstains) or the class is not the true class, it is 0.
+    The certificate holds for the votes over all noise, not for the mean over a few copies that other metrics judge.
+    It holds for the sound before rounding to 16 bits. An L∞ budget ε reaches ε √T in L2 over T samples.
     """
 
     citation: ClassVar[str] = (
@@ -41,33 +41,35 @@ class CertifiedRadius(ModelMetric):
     undefined: ClassVar[str] = "the radius is not a number"
     packages: ClassVar[tuple[str, ...]] = ("scipy",)
 
-    draws: int = parameter(1000, unit="copies", about="noisy copies that certify; 100,000 in the source", ge=1)
-    selection: int = parameter(100, unit="copies", about="noisy copies that choose the class", ge=1)
+    draws: int = parameter(
+        1000, unit="copies", about="noisy copies that certify the class; 100,000 in the source", ge=1
+    )
+    selection: int = parameter(100, unit="copies", about="noisy copies that select the class", ge=1)
     alpha: float = parameter(0.001, about="probability α that a clip's certificate is wrong", gt=0, lt=0.5)
 
     def measure(self, model: EmotionModel, clean: Tensor, judged: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """Return the radii (B,), drawing from torch's global generator, which the stage seeds.
 
         Raises:
-            NotApplicableError: if the victim is not smoothed by `Smoothed` itself: what a class derived from it says of
-                its noise proves nothing.
+            NotApplicableError: if the victim is not smoothed by `Smoothed` itself: a derived class may report another
+                noise than it adds, so its certificate proves nothing.
         """
         if type(model) is not Smoothed:
             raise NotApplicableError("the victim is not smoothed")
-        chosen = votes(model, clean, lengths, self.selection).argmax(1)
-        for_chosen = votes(model, clean, lengths, self.draws).gather(1, chosen[:, None]).squeeze(1)
-        radii = model.sigma * norm.ppf(lower_bound(for_chosen.cpu().double().numpy(), self.draws, self.alpha))
-        return torch.from_numpy(np.maximum(radii, 0)).to(clean.device) * (chosen == labels)
+        selected = votes(model, clean, lengths, self.selection).argmax(1)
+        successes = votes(model, clean, lengths, self.draws).gather(1, selected[:, None]).squeeze(1)
+        radii = model.sigma * norm.ppf(lower_bound(successes.cpu().double().numpy(), self.draws, self.alpha))
+        return torch.from_numpy(np.maximum(radii, 0)).to(clean.device) * (selected == labels)
 
 
 class CertifiedAccuracy(CertifiedRadius):
-    """Share of clips whose smoothed decision is right and provably stays so within a radius, in L2 on full scale."""
+    """Share of clips whose smoothed decision is provably correct within a radius (L2, full scale)."""
 
     title: ClassVar[str] = "Certified accuracy"
     unit: ClassVar[str] = ""
     column: ClassVar[str] = "certified_accuracy"
 
-    radius: float = parameter(0.01, unit="full-scale (L2)", about="the radius", ge=0)
+    radius: float = parameter(0.01, unit="full-scale (L2)", about="certified radius", ge=0)
 
     def measure(self, model: EmotionModel, clean: Tensor, judged: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """Return 1 or 0 for each clip (B,)."""
@@ -77,23 +79,23 @@ class CertifiedAccuracy(CertifiedRadius):
 
 @torch.no_grad()
 def votes(model: Smoothed, waveform: Tensor, lengths: Tensor, draws: int) -> Tensor:
-    """Return how many of ``draws`` noisy copies the model within a smoothed one takes for each class (B, C).
+    """Return the votes (B, C) of the base model: its decisions for each class on ``draws`` noisy copies.
 
-    The noise is added here, whatever the model adds when it is asked: the proof is about this noise.
+    The noise is added here, regardless of the model's own noise: the proof is about this noise.
     """
     inside = sound_mask(lengths, waveform.shape[1])
     noisy = (waveform + model.sigma * torch.randn_like(waveform) * inside for _ in range(draws))
-    answers = (model.base(copy, lengths) for copy in noisy)
-    return torch.stack([functional.one_hot(logits.argmax(1), logits.shape[1]) for logits in answers]).sum(0)
+    outputs = (model.base(copy, lengths) for copy in noisy)
+    return torch.stack([functional.one_hot(logits.argmax(1), logits.shape[1]) for logits in outputs]).sum(0)
 
 
 def lower_bound(successes: Array, draws: int, alpha: float) -> Array:
     """Return the one-sided lower confidence bound (B,) of a probability (Clopper, Pearson 1934).
 
     Args:
-        successes: how often the event was seen (B,), 0 to ``draws``.
-        draws: in how many independent draws.
-        alpha: probability that the bound is above the truth, at most.
+        successes: number of events (B,), 0 to ``draws``.
+        draws: number of independent draws.
+        alpha: largest probability that the bound exceeds the true probability.
     """
     bound = beta.ppf(alpha, np.maximum(successes, 1), draws - np.maximum(successes, 1) + 1)
     return np.where(successes == 0, 0.0, bound)

@@ -1,4 +1,4 @@
-"""What crafting an adversarial example costs: seconds, forward and backward passes, each per clip."""
+"""Cost of crafting an adversarial example: seconds, forward and backward passes, each per clip."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from advser.metrics.recognition import ratio
 
 
 class Cost(Metric):
-    """Mean over clips of a column of the examples table that counts what was spent on a clip."""
+    """Mean over clips of a cost column of the examples table."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"costs", "attack"})
     higher_is_better: ClassVar[bool] = False
     column: ClassVar[str]
-    """The column that is averaged."""
+    """The averaged column."""
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
-        """Return (N, 2): the clip's cost, and a one."""
+        """Return (N, 2): the clip's cost, and 1."""
         cost = examples[self.column].to_numpy(np.float64)
         return ratio(cost, np.ones_like(cost), cost)
 
 
 class Seconds(Cost):
-    """Wall-clock seconds of crafting per clip: a batch's time shared among its clips."""
+    """Wall-clock seconds of crafting per clip: a batch's time over its number of clips."""
 
     title: ClassVar[str] = "Seconds"
     unit: ClassVar[str] = "s/clip"

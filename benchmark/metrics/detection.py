@@ -1,8 +1,8 @@
-"""How well the victim's detector tells attacked clips from clean ones: ROC AUC and equal-error rate.
+"""Performance of the victim's detector on attacked against clean clips: ROC AUC and equal-error rate.
 
-Each fold has a detector of its own, whose logits have a scale of their own: a threshold that suits one says nothing of
-another, and clips of several folds have no common ROC curve. So each fold has its curve, over the attacked and the
-clean versions of its test clips, and the figure is the mean over folds, weighted by their clips.
+Each fold has its own detector, whose logits have their own scale, so clips of several folds have no common ROC curve.
+Each fold has a ROC curve over the attacked and the clean versions of its test clips. The figure is the mean over folds,
+weighted by their clips.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pandas as pd
 from advser.metrics.base import Array, Metric, Need
 
 BINS: Final = 256
-"""Ranks a fold: as many as there can be of 128 clips. Of more clips neighbours are tied, which moves the AUC by at most
-1 / 512 if all logits differ."""
+"""Ranks per fold, enough for 128 clips, each attacked and clean. With more clips, neighbours tie, which changes the AUC
+by at most 1 / 512 if all logits differ."""
 
 
 class Detection(Metric, ABC):
@@ -27,7 +27,7 @@ class Detection(Metric, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({"predictions", "detections", "attack"})
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
-        """Return (N, folds · 2 · 256): a one at the clip's rank in its fold when attacked, and one when clean."""
+        """Return (N, folds · 2 · 256): 1 at the rank of the attacked clip in its fold, 1 at that of the clean clip."""
         owner, folds = pd.factorize(examples["fold"])
         logits = examples[["detection", "clean_detection"]].to_numpy(np.float64)
         rows = np.zeros((len(examples), len(folds), 2, BINS))
@@ -38,11 +38,11 @@ class Detection(Metric, ABC):
         return rows.reshape(len(examples), -1)
 
     def combine(self, sums: Array) -> Array:
-        """Return the mean over folds (…), weighted by their clips; NaN if there is no clip."""
+        """Return the mean over folds (…), weighted by their clips; NaN without a clip."""
         counts = sums.reshape(*sums.shape[:-1], -1, 2, BINS)
         clips = counts[..., 0, :].sum(axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # Fold by fold, since each needs several arrays as large as its counts.
+            # Fold by fold, since each fold needs several arrays as large as its counts.
             figures = [self.figure(counts[..., fold, 0, :], counts[..., fold, 1, :]) for fold in range(clips.shape[-1])]
             weighted = np.where(clips > 0, np.stack(figures, axis=-1) * clips, 0)
             mean: Array = weighted.sum(axis=-1) / clips.sum(axis=-1)
@@ -50,14 +50,15 @@ class Detection(Metric, ABC):
 
     @abstractmethod
     def figure(self, attacked: Array, clean: Array) -> Array:
-        """Return the figure (…) from how many clips have each rank (…, ranks); anything where there is no clip."""
+        """Return the figure (…) of clip counts per rank (…, ranks); the value for counts of 0 is arbitrary."""
 
 
 class DetectorAUC(Detection):
-    """Area under the ROC curve of the victim's detector: how probably an attacked clip's logit exceeds a clean one's.
+    """Area under the ROC curve of the victim's detector.
 
-    Pairs are of all attacked and all clean clips of a fold; ties count one half (Mann–Whitney). .5 is chance; below it,
-    attacked clips look cleaner than clean ones.
+    It is the probability that an attacked clip's logit exceeds a clean clip's. Pairs are all attacked with all clean
+    clips of a fold; ties count one half (Mann–Whitney). Chance is .5; below it, attacked clips score cleaner than
+    clean clips.
     """
 
     citation: ClassVar[str] = (
@@ -76,10 +77,10 @@ class DetectorAUC(Detection):
 
 
 class DetectorEER(Detection):
-    """Equal-error rate of the victim's detector: where it misses as many attacked clips as it flags clean ones.
+    """Equal-error rate of the victim's detector: as many attacked clips are missed as clean clips are flagged.
 
-    Between two thresholds the ROC curve is a straight line, as for an answer drawn at random between both; so a tie
-    counts one half here too.
+    Between two thresholds the ROC curve is a straight line, as for a random choice between them, so a tie counts one
+    half here too.
     """
 
     citation: ClassVar[str] = (
@@ -102,13 +103,13 @@ class DetectorEER(Detection):
 
 
 def ranks(logits: Array) -> npt.NDArray[np.intp]:
-    """Return each value's place among the distinct ones, in their shape, on [0, 256)."""
+    """Return each value's place among the distinct values, in the shape of ``logits``, on [0, 256)."""
     values, place = np.unique(logits, return_inverse=True)
     return place.reshape(logits.shape) * min(len(values), BINS) // len(values)
 
 
 def share_below(counts: Array) -> Array:
-    """Return the share of clips (…, ranks + 1) below each threshold, from 0 to 1, of counts (…, ranks)."""
+    """Return the share of clips (…, ranks + 1) below each threshold, from 0 to 1, for counts (…, ranks)."""
     sums = np.insert(counts.cumsum(axis=-1), 0, 0, axis=-1)
     share: Array = sums / sums[..., -1:]
     return share

@@ -1,4 +1,4 @@
-"""How well the judged sound can be understood, as predicted from the clean one: STOI and extended STOI."""
+"""Predicted intelligibility of the judged sound, with the clean sound as reference: STOI and extended STOI."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from advser.metrics.base import ClipMetric
 from advser.metrics.quality import refuse_silence
 
 SHORTEST = 0.384
-"""Seconds: the analysis window of STOI, 30 frames at a hop of 128 samples at 10 kHz."""
+"""Shortest clip in seconds: the analysis window of STOI, 30 frames at a hop of 128 samples at 10 kHz."""
 
 LONGEST = 600.0
-"""Seconds. pystoi holds all analysis windows at once: 2.4 MB a second of sound, 8.7 GB of an hour."""
+"""Longest clip in seconds. pystoi holds all analysis windows at once: 2.4 MB per second of sound, 8.7 GB per hour."""
 
 
 class STOI(ClipMetric):
@@ -33,14 +33,13 @@ class STOI(ClipMetric):
     higher_is_better: ClassVar[bool] = True
     column: ClassVar[str] = "stoi"
     extended: ClassVar[bool] = False
-    """Which of the two measures `measure` computes."""
+    """Whether `measure` computes extended STOI."""
 
     def measure(self, clean: Samples, judged: Samples, rate: int) -> float:
         """Return the predicted intelligibility of ``judged``; both (T,), resampled from ``rate`` to 10 kHz.
 
         Raises:
-            MeasurementError: if a clip is silent or longer than 10 min, or less than 0.384 s of it is left without its
-                silent frames.
+            MeasurementError: if a clip is silent, longer than 10 min, or, without silent frames, shorter than 0.384 s.
         """
         from pystoi import stoi
 
@@ -58,7 +57,7 @@ class STOI(ClipMetric):
 
 
 class ESTOI(STOI):
-    """Extended short-time objective intelligibility, which also hears modulated maskers; mean over clips."""
+    """Extended short-time objective intelligibility, which also covers modulated maskers; mean over clips."""
 
     citation: ClassVar[str] = (
         "J. Jensen, C. H. Taal: An algorithm for predicting the intelligibility of speech masked by modulated noise "
@@ -71,7 +70,7 @@ class ESTOI(STOI):
 
 @contextmanager
 def _fixed_random_numbers() -> Iterator[None]:
-    """Make pystoi repeatable: it dithers with numpy's global generator, whose state is given back afterwards."""
+    """Seed numpy's global generator, with which pystoi dithers, and restore its state afterwards."""
     state = np.random.get_state()
     np.random.seed(0)
     try:

@@ -1,4 +1,4 @@
-"""Bring what was said and what was recognised into one spelling, so that only misheard words count as errors."""
+"""Normalisation of reference and transcript to one spelling, so that only misrecognised words count as errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def normalise(text: str, language: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     letters = folded.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    spaced = "".join(one if one == "'" or unicodedata.category(one)[0] in "LMN" else " " for one in letters)
+    spaced = "".join(char if char == "'" or unicodedata.category(char)[0] in "LMN" else " " for char in letters)
     spelled = {str(number): word for number, word in enumerate(NUMBERS.get(language, "").split())}
     words = (word.strip("'") for word in spaced.split())
     return " ".join(spelled.get(word, word) for word in words if word).translate(FOLDED.get(language, {}))

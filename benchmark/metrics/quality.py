@@ -1,4 +1,4 @@
-"""How the judged sound compares with the clean one: signal-to-noise ratio and PESQ."""
+"""Quality of the judged sound against the clean sound: signal-to-noise ratio and PESQ."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric, Need
 
 PESQ_RATE = 16_000
-"""Hz; the only rate of wideband PESQ."""
+"""Sampling rate in Hz; wideband PESQ has no other."""
 
 PESQ_LONGEST = 20.0
-"""Seconds. The reference code has room for 50 utterances, each with its pause at least 0.4 s, and writes past it."""
+"""Longest clip in seconds: the reference code overflows beyond 50 utterances, each at least 0.4 s with its pause."""
 
 
 class SNR(ClipMetric):
@@ -31,7 +31,7 @@ class SNR(ClipMetric):
         """Return 10 log10(Σ x² / Σ (x′ − x)²) in dB; both (T,) on [−1, 1].
 
         Raises:
-            NotApplicableError: if the perturbation is zero: the ratio is infinite, and no mean can be taken over it.
+            NotApplicableError: if the perturbation is zero, since the ratio is infinite and has no mean.
             MeasurementError: if the clean clip is silent.
         """
         difference = np.subtract(judged, clean, dtype=np.float64)
@@ -64,7 +64,7 @@ class PESQ(ClipMetric):
         from pesq import PesqError, pesq
 
         if rate != PESQ_RATE:
-            raise MeasurementError(f"wideband PESQ needs {PESQ_RATE} Hz, found {rate} Hz")
+            raise MeasurementError(f"wideband PESQ: got {rate} Hz, expected {PESQ_RATE} Hz")
         if len(clean) > PESQ_LONGEST * rate:
             raise MeasurementError(f"the clip is {len(clean) / rate:.1f} s long, PESQ takes {PESQ_LONGEST:.0f} s")
         refuse_silence(clean, judged)
@@ -76,7 +76,7 @@ class PESQ(ClipMetric):
 
 
 def refuse_silence(clean: Samples, judged: Samples) -> None:
-    """Raise MeasurementError if either clip (T,) is digital silence, which leaves nothing to compare."""
+    """Raise MeasurementError if either clip (T,) is digital silence, which has no quality to compare."""
     for name, clip in (("clean", clean), ("judged", judged)):
         if not np.any(clip):
             raise MeasurementError(f"the {name} clip is silent")

@@ -1,4 +1,4 @@
-"""Whether the words survive: word and character error rates of a speech recogniser on the judged sound."""
+"""Word and character error rates of a speech recogniser on the judged sound."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from advser.metrics.recognition import ratio
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Edits (substitutions, deletions and insertions) between what was said and what was recognised.
+    """Edits (substitutions, deletions and insertions) between reference and transcript.
 
     Attributes:
         word_errors: edits in words.
-        words: words that were said.
-        char_errors: edits in characters, a space between words included.
-        chars: characters that were said, spaces included.
+        words: words of the reference.
+        char_errors: edits in characters, spaces included.
+        chars: characters of the reference, spaces included.
     """
 
     word_errors: int
@@ -32,20 +32,19 @@ class ErrorCounts:
 
 
 def count_errors(reference: str, hypothesis: str, language: str) -> ErrorCounts:
-    """Count the errors of a transcript, after `normalise` on both sides, with jiwer.
+    """Return the errors of a transcript, counted by jiwer after `normalise` on both texts.
 
-    A clip whose ``reference`` is empty tells nothing about the recogniser: all its counts are 0, and a pooled error
-    rate leaves it out.
+    With an empty ``reference`` all counts are 0, so that a pooled error rate leaves the clip out.
 
     Args:
-        reference: what was said.
-        hypothesis: what was recognised.
+        reference: spoken words.
+        hypothesis: transcript.
         language: ISO 639-1 code.
     """
-    said, heard = normalise(reference, language), normalise(hypothesis, language)
-    if not said:
+    reference, hypothesis = normalise(reference, language), normalise(hypothesis, language)
+    if not reference:
         return ErrorCounts(0, 0, 0, 0)
-    words, chars = jiwer.process_words(said, heard), jiwer.process_characters(said, heard)
+    words, chars = jiwer.process_words(reference, hypothesis), jiwer.process_characters(reference, hypothesis)
     return ErrorCounts(
         word_errors=words.substitutions + words.deletions + words.insertions,
         words=words.hits + words.substitutions + words.deletions,
@@ -55,7 +54,10 @@ def count_errors(reference: str, hypothesis: str, language: str) -> ErrorCounts:
 
 
 class ErrorRate(Metric):
-    """Errors over words or characters said, pooled over clips, as a fraction; insertions can bring it above 1."""
+    """Errors over words or characters of the reference, pooled over clips, as a fraction.
+
+    Insertions can raise it above 1.
+    """
 
     citation: ClassVar[str] = (
         "A. C. Morris, V. Maier, P. Green: From WER and RIL to MER and WIL, Interspeech 2004, section 2.1."
@@ -64,25 +66,25 @@ class ErrorRate(Metric):
     higher_is_better: ClassVar[bool] = False
     errors: ClassVar[str]
     """Column of the errors."""
-    said: ClassVar[str]
-    """Column of the words or characters that were said."""
+    total: ClassVar[str]
+    """Column of the words or characters of the reference."""
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
-        """Return (N, 2): the clip's errors, and the words or characters that were said in it."""
-        errors, said = (examples[column].to_numpy(np.float64) for column in (self.errors, self.said))
-        return ratio(errors, said, errors, said)
+        """Return (N, 2): the clip's errors, and the words or characters of its reference."""
+        errors, total = (examples[column].to_numpy(np.float64) for column in (self.errors, self.total))
+        return ratio(errors, total, errors, total)
 
 
 class ErrorRateChange(ErrorRate):
-    """Errors on the judged sound less those on the clean one, over what was said; above 0 if the attack adds errors."""
+    """Error rate of the judged sound minus that of the clean sound; above 0 if the attack adds errors."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"transcripts", "attack"})
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
-        """Return (N, 2): the clip's errors less those when clean, and the words or characters that were said."""
-        columns = (self.errors, f"clean_{self.errors}", self.said)
-        errors, clean, said = (examples[column].to_numpy(np.float64) for column in columns)
-        return ratio(errors - clean, said, errors, clean, said)
+        """Return (N, 2): the clip's errors minus those when clean, and the words or characters of its reference."""
+        columns = (self.errors, f"clean_{self.errors}", self.total)
+        errors, clean, total = (examples[column].to_numpy(np.float64) for column in columns)
+        return ratio(errors - clean, total, errors, clean, total)
 
 
 class WER(ErrorRate):
@@ -90,7 +92,7 @@ class WER(ErrorRate):
 
     title: ClassVar[str] = "WER"
     errors: ClassVar[str] = "word_errors"
-    said: ClassVar[str] = "words"
+    total: ClassVar[str] = "words"
 
 
 class CER(ErrorRate):
@@ -98,20 +100,20 @@ class CER(ErrorRate):
 
     title: ClassVar[str] = "CER"
     errors: ClassVar[str] = "char_errors"
-    said: ClassVar[str] = "chars"
+    total: ClassVar[str] = "chars"
 
 
 class WERChange(ErrorRateChange):
-    """Word error rate less that of the clean clips, as a fraction."""
+    """Word error rate minus that of the clean clips, as a fraction."""
 
     title: ClassVar[str] = "ΔWER"
     errors: ClassVar[str] = "word_errors"
-    said: ClassVar[str] = "words"
+    total: ClassVar[str] = "words"
 
 
 class CERChange(ErrorRateChange):
-    """Character error rate less that of the clean clips, as a fraction."""
+    """Character error rate minus that of the clean clips, as a fraction."""
 
     title: ClassVar[str] = "ΔCER"
     errors: ClassVar[str] = "char_errors"
-    said: ClassVar[str] = "chars"
+    total: ClassVar[str] = "chars"

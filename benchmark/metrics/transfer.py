@@ -1,4 +1,4 @@
-"""How far adversarial examples carry from the model they were crafted on to another."""
+"""Transfer of adversarial examples from the surrogate to the victim."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from advser.metrics.base import Array, Metric, Need
-from advser.metrics.recognition import integers, ratio
+from advser.metrics.recognition import class_column, ratio
 
 
 class TransferRate(Metric):
-    """Among clips that fool the source and that the victim reads rightly when clean, the share that fool the victim.
+    """Share of clips that mislead the victim, among clips that mislead the surrogate and are correct when clean.
 
-    NaN if no clip qualifies. A clip fools a model if the model does not read its true label.
+    A clip qualifies if it misleads the surrogate and the victim classifies it correctly when clean. NaN if no clip
+    qualifies. A clip misleads a model if the model's prediction is not the true label.
     """
 
     title: ClassVar[str] = "Transfer"
@@ -22,9 +23,9 @@ class TransferRate(Metric):
     needs: ClassVar[frozenset[Need]] = frozenset({"predictions", "source", "attack"})
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
-        """Return (N, 2): whether the clip qualifies and fools the victim, and whether it qualifies."""
-        label, prediction = integers(examples, "label"), integers(examples, "prediction")
-        clean, source = integers(examples, "clean_prediction"), integers(examples, "source_prediction")
+        """Return (N, 2): whether the clip qualifies and misleads the victim, and whether it qualifies."""
+        label, prediction = class_column(examples, "label"), class_column(examples, "prediction")
+        clean, source = class_column(examples, "clean_prediction"), class_column(examples, "source_prediction")
         qualifies = (source != label) & (clean == label)
-        fooled = np.logical_and(qualifies, prediction != label)
-        return ratio(fooled, qualifies, label, prediction, clean, source)
+        misled = np.logical_and(qualifies, prediction != label)
+        return ratio(misled, qualifies, label, prediction, clean, source)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from advser.attacks.learned import LearnedAttack
 from advser.attacks.reference import AttackReference
-from advser.corpora.protocols import speaker_independent
+from advser.corpora.protocols import is_speaker_independent
 from advser.defenses.base import Defense
 from advser.errors import InputError
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
@@ -55,7 +55,7 @@ def prepare_job(suite: Suite, seed: int, directory: Path | None) -> Job:
         task=suite.task,
         classes=suite.classes,
         protocol=suite.protocol,
-        seed=0 if speaker_independent(suite.protocol) else seed,
+        seed=0 if is_speaker_independent(suite.protocol) else seed,
     )
     code = fingerprints("prepare", [f"corpora:{name}"])
     return Job(spec, {}, code, f"prepare {name} {suite.protocol}", {"directory": directory})

@@ -1,4 +1,4 @@
-"""The embedded corpus: what ships is complete, small, balanced, and learnable but not trivial."""
+"""The embedded corpus: complete, small, balanced, and learnable but not trivial."""
 
 import importlib.util
 import shutil
@@ -28,7 +28,7 @@ def decoded():
     return rows, list(clips), classes
 
 
-def test_every_emotion_voice_and_sentence_is_there_once(decoded):
+def test_every_combination_of_emotion_voice_and_sentence_occurs_once(decoded):
     rows, clips, classes = decoded
     assert classes == ("anger", "happiness", "neutral", "sadness")
     texts = sorted(set(rows["text"]))
@@ -47,23 +47,23 @@ def test_files_are_16_bit_16_khz_mono_flac_unclipped():
         assert 0.5 < info.duration < 2.5, path.name
 
 
-def test_it_is_small_and_has_nothing_beside_what_it_lists():
+def test_it_is_small_and_has_only_listed_files():
     listed = {path.name for path in Demo().files(None)}
-    found = {path.name for path in DATA.iterdir() if path.is_file()}
-    assert found - listed == {"README.md", "__init__.py"}
+    present = {path.name for path in DATA.iterdir() if path.is_file()}
+    assert present - listed == {"README.md", "__init__.py"}
     assert sum(path.stat().st_size for path in DATA.iterdir() if path.is_file()) < 4_000_000
 
 
-def test_no_recording_stands_twice(decoded):
+def test_recordings_are_distinct(decoded):
     assert len({clip.tobytes() for clip in decoded[1]}) == len(decoded[1])
 
 
-def test_it_says_that_its_numbers_prove_nothing():
+def test_the_caveat_states_that_its_numbers_prove_nothing():
     assert "prove nothing" in Demo.caveat
     assert "prove nothing" in (DATA / "README.md").read_text()
 
 
-def test_it_takes_no_directory(tmp_path):
+def test_a_directory_is_refused(tmp_path):
     with pytest.raises(InputError, match="embedded"):
         Demo().read(tmp_path)
 
@@ -75,7 +75,7 @@ def spectrum(samples):
     return np.concatenate([bands.mean(0), bands.std(0), [np.log(len(samples))]])
 
 
-def test_unseen_voices_are_recognised_well_but_not_perfectly(decoded):
+def test_held_out_voices_are_classified_well_but_not_perfectly(decoded):
     rows, clips, _ = decoded
     features = np.stack([spectrum(from_pcm(clip)) for clip in clips])
     targets = rows["target"].to_numpy()

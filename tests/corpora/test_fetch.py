@@ -1,4 +1,4 @@
-"""Downloading a corpus: checked by its contents, unpacked safely, told in one line where it cannot be."""
+"""Download of a corpus: verified contents, safe unpacking, one-line errors."""
 
 import io
 import threading
@@ -25,7 +25,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A folder that is served on this machine, a user's cache, and the digest of `SOUNDS`."""
+    """Serve a folder, whose path is the fixture; set the user's cache and the digest of `SOUNDS`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     served = tmp_path / "served"
     served.mkdir()
@@ -69,7 +69,7 @@ def places(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_archive_is_fetched_once_and_only_its_sound_is_kept(site, tmp_path):
+def test_the_archive_is_downloaded_once_and_only_its_sound_is_unpacked(site, tmp_path):
     (site / "download.zip").write_bytes(archive({**SOUNDS, "erkennung.txt": b"scores", "lablaut/03a01Fa.lablaut": b""}))
     folder = EmoDB().fetch()
     assert folder == tmp_path / "cache" / "advser" / "corpora" / "emodb"
@@ -89,20 +89,20 @@ def test_members_with_odd_paths_stay_inside_the_folder(site, tmp_path):
 
 
 @pytest.mark.parametrize("changed", [{"wav/03a01Fa.wav": b"other"}, {"wav/09a01Na.wav": b"more"}])
-def test_other_contents_are_refused_and_nothing_is_left(site, tmp_path, changed):
+def test_other_contents_are_refused_and_no_file_remains(site, tmp_path, changed):
     (site / "download.zip").write_bytes(archive(SOUNDS | changed))
-    refused("download.zip holds is not the official corpus", "SHA-256")
+    refused("download.zip: got files with SHA-256", "expected the official corpus")
     assert places(tmp_path / "cache") == []
 
 
 def test_an_archive_without_the_corpus_is_refused(site):
     (site / "download.zip").write_bytes(archive({"index.html": b"moved"}))
-    refused("is not the official corpus")
+    refused("expected the official corpus")
 
 
-def test_what_is_no_archive_is_refused(site):
+def test_a_file_that_is_no_archive_is_refused(site):
     (site / "download.zip").write_bytes(b"<html>maintenance</html>")
-    refused("no readable zip archive")
+    refused("got no readable download", "expected a zip archive")
 
 
 def test_a_damaged_archive_is_refused(site):
@@ -115,37 +115,37 @@ def test_a_damaged_archive_is_refused(site):
 def test_an_archive_that_unpacks_to_too_much_is_refused(site, monkeypatch):
     monkeypatch.setattr(fetch, "LARGEST", 10)
     (site / "download.zip").write_bytes(archive(SOUNDS))
-    with pytest.raises(InputError, match="unpacks to more than"):
+    with pytest.raises(InputError, match=r"got an archive of more than \d+ MiB unpacked"):
         EmoDB().fetch()
 
 
-def test_without_a_network_the_message_says_what_to_do(site, monkeypatch):
-    refused("download.zip cannot be fetched (HTTPError)")
+def test_without_a_network_the_message_names_the_fix(site, monkeypatch):
+    refused("download.zip: got HTTPError, expected a download")
     monkeypatch.setattr(emodb, "ADDRESS", "http://127.0.0.1:9/download.zip")
-    refused("http://127.0.0.1:9/download.zip cannot be fetched (ConnectionError)")
+    refused("http://127.0.0.1:9/download.zip: got ConnectionError, expected a download")
 
 
-def test_a_cache_that_was_changed_is_refused(site):
+def test_a_changed_cache_is_refused(site):
     (site / "download.zip").write_bytes(archive(SOUNDS))
     folder = EmoDB().fetch()
     (folder / "wav" / "03a01Fa.wav").write_bytes(b"cut")
-    refused(str(folder), "delete it to fetch anew")
+    refused(str(folder), "delete it to download the corpus again")
 
 
-def test_a_cache_that_cannot_be_made_is_told(site, tmp_path):
+def test_a_cache_that_cannot_be_created_is_reported(site, tmp_path):
     (tmp_path / "cache").write_bytes(b"a file")
-    refused(str(tmp_path / "cache"), "cannot be made")
+    refused(str(tmp_path / "cache"), "expected a folder that can be created")
 
 
-def test_another_process_may_be_first(site, tmp_path, monkeypatch):
+def test_a_second_process_may_be_faster(site, tmp_path, monkeypatch):
     (site / "download.zip").write_bytes(archive(SOUNDS))
     download = fetch._download
 
-    def meanwhile(*args):
+    def overtaken_download(*args):
         download(*args)
         digest_of(tmp_path / "cache" / "advser" / "corpora" / "emodb", SOUNDS)
 
-    monkeypatch.setattr(fetch, "_download", meanwhile)
+    monkeypatch.setattr(fetch, "_download", overtaken_download)
     assert places(EmoDB().fetch()) == sorted(SOUNDS)
 
 
@@ -154,7 +154,7 @@ def test_the_official_archive_is_accepted_and_one_changed_sample_is_not(site, mo
     monkeypatch.setattr(emodb, "DIGEST", OFFICIAL)
     files = {place: (emodb_directory / place).read_bytes() for place in places(emodb_directory)}
     (site / "download.zip").write_bytes(archive(files | {"wav/03a01Fa.wav": files["wav/03a01Fa.wav"][:-1] + b"\x7f"}))
-    refused("is not the official corpus")
+    refused("expected the official corpus")
     (site / "download.zip").write_bytes(archive(files))
     folder = EmoDB().fetch()
     assert len(EmoDB().files(folder)) == 535

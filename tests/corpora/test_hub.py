@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub: local copies of both kinds, column mapping, and what is refused."""
+"""Data sets of the Hugging Face Hub: local copies of both kinds, column mapping, refused copies."""
 
 import io
 import json
@@ -22,7 +22,7 @@ MAPPING = {"label": "emotion", "speaker": "who", "gender": "sex", "text": "words
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Keep what `datasets` caches out of the user's home."""
+    """Keep the cache of `datasets` out of the user's home."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -55,7 +55,7 @@ FEATURES = {
 
 
 def parquet_copy(directory: Path, **splits: list[dict]) -> Path:
-    """Write a data set as the Hub holds it: Parquet, a part a split, the features as schema metadata."""
+    """Write a data set in the Hub's layout: one Parquet file per split, the features as schema metadata."""
     (directory / "data").mkdir(parents=True, exist_ok=True)
     for split, listed in splits.items():
         table = pa.Table.from_pylist(listed)
@@ -82,7 +82,7 @@ def copy(tmp_path) -> Path:
     return parquet_copy(tmp_path / "copy", train=rows("train"), validation=rows("dev", 2), test=rows("test", 2))
 
 
-def test_a_parquet_copy_is_read_by_the_column_mapping(copy):
+def test_a_parquet_copy_is_read_with_the_column_mapping(copy):
     dataset = hub().read(copy)
     assert tuple(dataset.column_names) == COLUMNS
     frame = dataset.remove_columns("audio").to_pandas()
@@ -107,24 +107,24 @@ def test_its_sound_is_decoded_and_its_split_is_a_protocol(copy):
     assert (fold.train, fold.validation, fold.test) == ((0, 1, 2, 3), (4, 5), (6, 7))
 
 
-def test_what_datasets_saved_to_disk_is_read_too(copy, tmp_path):
+def test_folders_from_save_to_disk_are_read(copy, tmp_path):
     from datasets import Audio, Dataset, DatasetDict
 
-    made = Dataset.from_list(rows("train")).cast_column("audio", Audio(decode=False))
-    DatasetDict(train=made, test=made).save_to_disk(tmp_path / "several")
-    made.save_to_disk(tmp_path / "one")
+    saved = Dataset.from_list(rows("train")).cast_column("audio", Audio(decode=False))
+    DatasetDict(train=saved, test=saved).save_to_disk(tmp_path / "several")
+    saved.save_to_disk(tmp_path / "single")
     several = hub().read(tmp_path / "several")
     assert list(several["split"]) == ["train"] * 4 + ["test"] * 4
     assert list(several["label"])[:2] == ["0", "1"]
-    assert list(hub().read(tmp_path / "one")["split"]) == ["all"] * 4
+    assert list(hub().read(tmp_path / "single")["split"]) == ["all"] * 4
 
 
 def test_splits_are_chosen_in_their_order(copy):
     assert list(hub(splits=["test", "validation"]).read(copy)["split"]) == ["test"] * 2 + ["validation"] * 2
-    refused(lambda: hub(splits=["test", "dev"]).read(copy), "no split dev", "found: train, validation, test")
+    refused(lambda: hub(splits=["test", "dev"]).read(copy), "got no split dev", "expected train, validation, test")
 
 
-def test_columns_that_are_not_named_are_empty(copy):
+def test_unnamed_columns_are_empty(copy):
     frame = hub(speaker="", gender="", text="").read(copy).remove_columns("audio").to_pandas()
     assert set(frame["speaker"]) == set(frame["gender"]) == set(frame["text"]) == {""}
 
@@ -144,7 +144,7 @@ def test_the_digest_depends_on_the_contents_and_their_places_alone(copy, tmp_pat
     assert len({first, second, hub().digest(elsewhere)}) == 3
 
 
-def test_links_into_a_cache_count_by_their_own_places(copy, tmp_path):
+def test_links_into_a_cache_are_hashed_with_their_own_places(copy, tmp_path):
     snapshot = tmp_path / "snapshot"
     for path in hub().files(copy):
         (snapshot / path.relative_to(copy)).parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +155,9 @@ def test_links_into_a_cache_count_by_their_own_places(copy, tmp_path):
 @pytest.mark.parametrize(
     ("params", "fragments"),
     [
-        ({"label": "mood"}, ["no column mood", "found: audio, emotion, who, sex, words"]),
-        ({"audio": "sound", "speaker": "id"}, ["no column sound, id"]),
-        ({"audio": "words"}, ["column 'words': found string", "expected sound with its bytes"]),
+        ({"label": "mood"}, ["got no column mood", "expected audio, emotion, who, sex, words"]),
+        ({"audio": "sound", "speaker": "id"}, ["got no column sound, id"]),
+        ({"audio": "words"}, ["column 'words': got string", "expected sound with its bytes"]),
     ],
 )
 def test_a_wrong_mapping_is_refused(copy, params, fragments):
@@ -168,32 +168,32 @@ def test_a_copy_without_the_sound_in_it_is_refused(tmp_path):
     listed = [row | {"audio": {"bytes": None, "path": "/etc/hostname"}} for row in rows("train")]
     listed[0] = rows("train")[0]
     copy = parquet_copy(tmp_path / "copy", train=listed)
-    refused(lambda: hub().read(copy), "3 of 4 clips have no bytes")
+    refused(lambda: hub().read(copy), "got 3 of 4 clips without bytes")
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
     (tmp_path / "data.parquet").write_bytes(b"not Parquet")
-    refused(lambda: hub().read(tmp_path), str(tmp_path), "unreadable as a data set")
+    refused(lambda: hub().read(tmp_path), str(tmp_path), "expected a readable data set")
     (tmp_path / "empty").mkdir()
-    refused(lambda: hub().read(tmp_path / "empty"), "empty")
-    refused(lambda: hub().files(tmp_path / "empty"), "empty")
+    refused(lambda: hub().read(tmp_path / "empty"), "/empty: got")
+    refused(lambda: hub().files(tmp_path / "empty"), "got an empty folder")
 
 
-def test_a_named_data_set_is_fetched_at_its_revision(copy, monkeypatch):
+def test_a_named_data_set_is_downloaded_at_its_revision(copy, monkeypatch):
     import huggingface_hub
 
-    asked = {}
+    request = {}
 
     def snapshot(name, **options):
-        asked.update(options, name=name)
+        request.update(options, name=name)
         return str(copy)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert hub(name="owner/speech", revision="v1").fetch() == copy
-    assert asked == {"name": "owner/speech", "repo_type": "dataset", "revision": "v1"}
+    assert request == {"name": "owner/speech", "repo_type": "dataset", "revision": "v1"}
 
 
-def test_a_data_set_that_cannot_be_fetched_is_told_in_a_line(monkeypatch):
+def test_a_failed_download_is_reported_in_one_line(monkeypatch):
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -201,4 +201,8 @@ def test_a_data_set_that_cannot_be_fetched_is_told_in_a_line(monkeypatch):
         raise LocalEntryNotFoundError("An error happened.\nCheck your connection.")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    refused(hub(name="owner/speech").fetch, "owner/speech at main cannot be fetched", "--data hub=DIR")
+    refused(
+        hub(name="owner/speech").fetch,
+        "owner/speech at main: got 'An error happened. Check your connection.', expected a download",
+        "--data hub=DIR",
+    )

@@ -1,4 +1,4 @@
-"""Corpus loaders: official layouts, and unusable ones refused by name."""
+"""Corpus loaders, decoding, and the refusal of unusable files by name."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from advser.audio.clips import Clips
 from advser.audio.pcm import SAMPLE_RATE, from_pcm
 from advser.corpora import decode as decoding
 from advser.corpora.base import COLUMNS, Corpus
-from advser.corpora.decode import task_labels
+from advser.corpora.decode import task_classes
 from advser.corpora.emodb import CLIPS, TEXTS, EmoDB
 from advser.corpora.folder import Folder
 from advser.corpora.protocols import folds
@@ -60,17 +60,17 @@ def test_every_corpus_describes_itself(name):
 
 
 @pytest.mark.parametrize("name", [name for name in CORPORA if name != "demo"])
-def test_a_missing_directory_is_refused_by_name_and_where_to_get_it(name, tmp_path):
+def test_a_missing_directory_is_refused_with_the_corpus_and_its_source(name, tmp_path):
     corpus = build(CORPORA.get(name), {}, name)
     for action in (corpus.read, corpus.files, corpus.digest):
         refused(lambda action=action: action(None), f"--data {name}=DIR", corpus.source)
-    refused(lambda: corpus.read(tmp_path / "absent"), name, "absent", "not found")
+    refused(lambda: corpus.read(tmp_path / "absent"), name, "absent", "got no folder")
     refused(lambda: corpus.read(tmp_path), str(tmp_path))
     assert corpus.source or name == "folder"
 
 
 @pytest.mark.parametrize("name", [name for name in CORPORA if name != "emodb"])
-def test_only_what_may_be_fetched_is(name):
+def test_only_free_corpora_are_downloaded(name):
     assert build(CORPORA.get(name), {}, name).fetch() is None
 
 
@@ -94,31 +94,31 @@ class TestFolder:
         ("table", "fragments"),
         [
             ("", ["'file' is missing", "'label' is missing"]),
-            ("file,label\n", ["no rows"]),
+            ("file,label\n", ["got no rows"]),
             ("file,speaker\na.wav,s\n", ["'label' is missing"]),
             ("file,label,age\na.wav,x,3\n", ["'age' is unknown", "speaker, text, gender"]),
-            ("file,label,label\na.wav,x,y\n", ["'label' stands twice"]),
-            ("file,label\na.wav\n", ["line 2", "1 values", "2 columns"]),
-            ("file,label\na.wav,\n", ["line 2", "label is empty"]),
-            ("file,label\n,x\n", ["line 2", "file is empty"]),
+            ("file,label,label\na.wav,x,y\n", ["'label' occurs twice"]),
+            ("file,label\na.wav\n", ["line 2", "got 1 values", "expected 2"]),
+            ("file,label\na.wav,\n", ["line 2", "got an empty label"]),
+            ("file,label\n,x\n", ["line 2", "got an empty file"]),
             ("file,label,gender\na.wav,x,w\n", ["line 2", "gender 'w'", "f, m"]),
-            ("file,label\na.wav,x\n./a.wav,y\n", ["line 3", "already listed in line 2"]),
+            ("file,label\na.wav,x\n./a.wav,y\n", ["line 3", "of line 2 again"]),
             ("file,label\n../a.wav,x\n", ["line 2", "'../a.wav'", "outside"]),
             ("file,label\n/etc/hostname,x\n", ["line 2", "outside"]),
-            ("file,label\na.wav,x\nb.wav,y\nc.wav,y\n", ["2 of 3 files not found", "b.wav; c.wav"]),
-            ('file,label\n"a.wav,x\n', ["unreadable"]),
+            ("file,label\na.wav,x\nb.wav,y\nc.wav,y\n", ["got 2 of 3 files that do not exist", "b.wav; c.wav"]),
+            ('file,label\n"a.wav,x\n', ["expected readable"]),
         ],
     )
     def test_a_wrong_table_is_refused(self, tmp_path, table, fragments):
         write_folder(tmp_path, table, "a.wav")
         refused(lambda: Folder().read(tmp_path), "metadata.csv", *fragments)
 
-    def test_the_table_may_give_an_official_split(self, tmp_path):
+    def test_the_table_may_hold_an_official_split(self, tmp_path):
         write_folder(tmp_path, "file,label,split\na.wav,x,train\nb.wav,y,dev\n", "a.wav", "b.wav")
         assert list(Folder().read(tmp_path)["split"]) == ["train", "dev"]
 
     def test_a_missing_table_is_refused(self, tmp_path):
-        refused(lambda: Folder().read(tmp_path), "metadata.csv", "not found", "file, label")
+        refused(lambda: Folder().read(tmp_path), "metadata.csv", "got no such file", "file, label")
 
     def test_a_table_that_is_not_utf8_is_refused(self, tmp_path):
         (tmp_path / "metadata.csv").write_bytes("file,label\nä.wav,x\n".encode("latin-1"))
@@ -131,11 +131,11 @@ class TestFolder:
         write_folder(tmp_path / "in", "file,label\na.wav,x\n")
         refused(lambda: Folder().read(tmp_path / "in"), "outside")
 
-    def test_a_label_outside_the_given_list_is_refused(self, tmp_path):
+    def test_a_label_outside_the_allowed_list_is_refused(self, tmp_path):
         corpus = build(Folder, {"labels": ["glad", "calm"]}, "folder")
         refused(lambda: corpus.read(two_clips(tmp_path)), "line 3", "label 'sad'", "glad, calm")
 
-    def test_the_digest_follows_table_and_sound(self, tmp_path):
+    def test_the_digest_depends_on_table_and_sound(self, tmp_path):
         first = Folder().digest(two_clips(tmp_path))
         assert Folder().digest(tmp_path) == first
         soundfile.write(tmp_path / "a.wav", TONE[:-1], SAMPLE_RATE)
@@ -155,7 +155,7 @@ class TestDecode:
         expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
         assert np.abs(from_pcm(clips[0]) - expected)[200:-200].max() < 1e-3
 
-    def test_16_khz_mono_comes_back_as_stored(self, tmp_path):
+    def test_16_khz_mono_is_returned_as_stored(self, tmp_path):
         _, clips, _ = decode(Folder().read(two_clips(tmp_path)))
         assert np.array_equal(clips[0], soundfile.read(tmp_path / "a.wav", dtype="int16")[0])
 
@@ -170,16 +170,16 @@ class TestDecode:
             (np.zeros(0), "empty"),
             (np.zeros(8000), "silent"),
             (np.full(8000, 1e-6), "silent"),
-            (TONE[:1599], "too short (0.100 s; at least 0.1 s)"),
+            (TONE[:1599], "too short (0.100 s), expected at least 0.1 s"),
             (np.where(np.arange(8000) == 5, np.nan, TONE), "not finite"),
         ],
     )
     def test_unusable_sound_is_refused_by_name(self, tmp_path, samples, reason):
         two_clips(tmp_path)
         soundfile.write(tmp_path / "b.wav", samples, SAMPLE_RATE, subtype="FLOAT")
-        refused(lambda: decode(Folder().read(tmp_path)), "1 of 2 clips unusable", "b.wav", reason)
+        refused(lambda: decode(Folder().read(tmp_path)), "1 of 2 clips are unusable", "b.wav", reason)
 
-    def test_a_clip_of_just_the_shortest_length_is_used(self, tmp_path):
+    def test_a_clip_of_exactly_the_shortest_length_is_used(self, tmp_path):
         two_clips(tmp_path)
         soundfile.write(tmp_path / "b.wav", TONE[:1600], SAMPLE_RATE)
         assert decode(Folder().read(tmp_path))[1].lengths.tolist() == [8000, 1600]
@@ -187,7 +187,7 @@ class TestDecode:
     def test_unusable_embedded_sound_is_named_by_its_clip(self, tmp_path):
         dataset = Folder().read(two_clips(tmp_path))
         broken = dataset.map(lambda row: {"audio": {"bytes": b"not sound", "path": None}})
-        refused(lambda: decode(broken), "2 of 2 clips unusable", "a.wav: unreadable", "b.wav: unreadable")
+        refused(lambda: decode(broken), "2 of 2 clips are unusable", "a.wav: unreadable", "b.wav: unreadable")
 
     def test_ten_unusable_files_are_named_and_the_rest_counted(self, tmp_path):
         names = [f"{number:02}.wav" for number in range(13)]
@@ -200,7 +200,7 @@ class TestDecode:
             decode(dataset)
         assert "10.wav" not in str(caught.value)
 
-    def test_chosen_classes_keep_their_order_and_drop_the_rest_unread(self, tmp_path):
+    def test_chosen_classes_keep_their_order_and_other_clips_are_not_read(self, tmp_path):
         table = "file,label\na.wav,x\nb.wav,y\nc.wav,z\n"
         write_folder(tmp_path, table, "a.wav", "c.wav")
         (tmp_path / "b.wav").write_bytes(b"not sound")
@@ -213,17 +213,17 @@ class TestDecode:
     @pytest.mark.parametrize(
         ("task", "chosen", "fragments"),
         [
-            ("age", None, ["unknown task 'age'", "emotion, gender, speaker"]),
-            ("emotion", ["x", "q"], ["label q", "found: x, y"]),
-            ("emotion", ["x"], ["1 class (x)", "two"]),
-            ("emotion", ["x", "y", "x"], ["given twice"]),
-            ("gender", None, ["no gender is given for b"]),
-            ("speaker", None, ["1 class (s)"]),
+            ("age", None, ["got 'age'", "expected emotion, gender, speaker"]),
+            ("emotion", ["x", "q"], ["class q", "expected x, y"]),
+            ("emotion", ["x"], ["got 1 class (x)", "two"]),
+            ("emotion", ["x", "y", "x"], ["got a class twice"]),
+            ("gender", None, ["got no gender for b"]),
+            ("speaker", None, ["got 1 class (s)"]),
         ],
     )
     def test_impossible_tasks_are_refused(self, task, chosen, fragments):
         frame = pd.DataFrame({"clip": ["a", "b"], "label": ["x", "y"], "gender": ["f", ""], "speaker": "s"})
-        refused(lambda: task_labels(frame, task, chosen), *fragments)
+        refused(lambda: task_classes(frame, task, chosen), *fragments)
 
 
 def emodb_copy(directory: Path, names: list[str], rate: int = SAMPLE_RATE) -> Path:
@@ -236,7 +236,7 @@ def emodb_copy(directory: Path, names: list[str], rate: int = SAMPLE_RATE) -> Pa
 class TestEmoDBLayout:
     @pytest.mark.filterwarnings("ignore::UserWarning")
     @pytest.mark.parametrize("below", [".", "wav", ".."])
-    def test_the_archive_is_found_at_its_usual_levels(self, tmp_path, below):
+    def test_the_archive_is_read_at_its_usual_levels(self, tmp_path, below):
         emodb_copy(tmp_path / "emodb", ["03a01Fa.wav", ".DS_Store.wav", "14b09Wd.wav"])
         rows = EmoDB().read(tmp_path / "emodb" / below).remove_columns("audio").to_pandas()
         assert rows.iloc[0].to_dict() == {
@@ -253,22 +253,22 @@ class TestEmoDBLayout:
     def test_extra_files_are_refused_by_name(self, tmp_path, name):
         emodb_copy(tmp_path, ["03a01Fa.wav"])
         (tmp_path / "wav" / name).write_bytes(b"")
-        refused(lambda: EmoDB().read(tmp_path), "extra", name, "03a01Fa.wav")
+        refused(lambda: EmoDB().read(tmp_path), "unexpected", name, "03a01Fa.wav")
 
     def test_a_wrong_or_empty_folder_is_refused(self, tmp_path):
-        refused(lambda: EmoDB().read(tmp_path), str(tmp_path), "'wav' not found")
+        refused(lambda: EmoDB().read(tmp_path), str(tmp_path), "got no folder 'wav'")
         (tmp_path / "wav").mkdir()
         refused(lambda: EmoDB().read(tmp_path), "wav", "empty", "535")
 
-    def test_an_incomplete_or_converted_copy_says_so(self, tmp_path):
+    def test_an_incomplete_or_converted_copy_is_reported(self, tmp_path):
         emodb_copy(tmp_path, ["03a01Fa.wav"], rate=44100)
         incomplete, converted = EmoDB().findings(tmp_path)
-        assert "not the official 535 clips but 1" in incomplete
+        assert "the copy has 1 clips, the official corpus 535" in incomplete
         assert "speaker 08 0 of 58" in incomplete
         assert "03a01Fa.wav: 44100 Hz" in converted
-        with pytest.warns(UserWarning, match="emodb") as warned:
+        with pytest.warns(UserWarning, match="emodb") as warnings:
             EmoDB().read(tmp_path)
-        assert [str(warning.message) for warning in warned] == [
+        assert [str(warning.message) for warning in warnings] == [
             f"corpus 'emodb': {finding}" for finding in (incomplete, converted)
         ]
 
@@ -280,10 +280,10 @@ def decoded(emodb_directory):
 
 @pytest.mark.data
 class TestEmoDBItself:
-    def test_it_is_complete(self, emodb_directory):
+    def test_the_copy_is_complete(self, emodb_directory):
         assert EmoDB().findings(emodb_directory) == ()
 
-    def test_counts_are_the_published_ones(self, decoded):
+    def test_counts_equal_the_published_counts(self, decoded):
         rows, clips, classes = decoded
         assert rows["label"].value_counts().to_dict() == {
             "anger": 127, "boredom": 81, "disgust": 46, "fear": 69, "happiness": 71, "sadness": 62, "neutral": 79,
@@ -295,14 +295,14 @@ class TestEmoDBItself:
 
     def test_each_pair_fold_has_every_class(self, decoded):
         rows = decoded[0]
-        made = folds("5pair", rows, EmoDB.speaker_pairs)
-        assert [len(fold.test) for fold in made] == [110, 107, 98, 106, 114]
-        for fold in made:
+        splits = folds("5pair", rows, EmoDB.speaker_pairs)
+        assert [len(fold.test) for fold in splits] == [110, 107, 98, 106, 114]
+        for fold in splits:
             counts = rows["label"].iloc[list(fold.test)].value_counts()
             assert len(counts) == 7
             assert counts.min() >= 5
 
-    def test_two_chosen_emotions_make_a_task(self, emodb_directory):
+    def test_two_chosen_emotions_are_a_task(self, emodb_directory):
         rows, clips, classes = decode(EmoDB().read(emodb_directory), chosen=["anger", "sadness"])
         assert classes == ("anger", "sadness")
         assert rows["target"].value_counts().to_dict() == {0: 127, 1: 62}
@@ -315,7 +315,7 @@ class TestEmoDBItself:
         assert rows["target"].value_counts().to_dict() == {0: 302, 1: 233}
         assert {len(set(rows["target"].iloc[list(fold.test)])) for fold in folds("5fold", rows)} == {2}
 
-    def test_speaker_is_a_task_of_random_folds_alone(self, emodb_directory):
+    def test_speaker_is_a_task_of_random_folds_only(self, emodb_directory):
         rows, _, classes = decode(EmoDB().read(emodb_directory), "speaker", ["03", "08", "09", "10"])
         assert classes == ("03", "08", "09", "10")
         (fold,) = folds("random75-5-20", rows)
@@ -324,5 +324,5 @@ class TestEmoDBItself:
             refused(lambda protocol=protocol: folds(protocol, rows, EmoDB.speaker_pairs), "'speaker'", "random75-5-20")
 
     def test_loso_has_ten_folds(self, decoded):
-        made = folds("loso", decoded[0], EmoDB.speaker_pairs)
-        assert {fold.name: len(fold.test) for fold in made} == CLIPS
+        splits = folds("loso", decoded[0], EmoDB.speaker_pairs)
+        assert {fold.name: len(fold.test) for fold in splits} == CLIPS

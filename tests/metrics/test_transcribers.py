@@ -1,4 +1,4 @@
-"""Speech recognisers, run for real: PocketSphinx on speech, faster-whisper on a random model, and their choice."""
+"""Real speech recognisers: PocketSphinx on speech, faster-whisper on a random model, and their choice."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ GERMAN = {
 
 @pytest.fixture(autouse=True)
 def _bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No acoustic model and no cached weights, whatever the machine has."""
+    """Hide the machine's acoustic models and cached weights."""
     monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")
 def english() -> tuple[list[Pcm], list[str]]:
-    """Clips of the demo corpus and what is said in them."""
+    """Return clips of the demo corpus and their texts."""
     with (DEMO / "metadata.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["label"] == "neutral"][::2]
     return [to_pcm(read(DEMO / row["file"], row["file"])[0]) for row in rows], [row["text"] for row in rows]
 
 
-def word_error_rate(said: list[str], heard: list[str], language: str) -> float:
-    counts = [count_errors(*pair, language) for pair in zip(said, heard, strict=True)]
-    return sum(one.word_errors for one in counts) / sum(one.words for one in counts)
+def word_error_rate(references: list[str], transcripts: list[str], language: str) -> float:
+    counts = [count_errors(*pair, language) for pair in zip(references, transcripts, strict=True)]
+    return sum(count.word_errors for count in counts) / sum(count.words for count in counts)
 
 
 def noisy(clip: Pcm, snr: float) -> Pcm:
@@ -71,7 +71,7 @@ def noisy(clip: Pcm, snr: float) -> Pcm:
 
 
 def probabilities(text: str) -> tuple[dict[str, float], dict[str, float], dict[tuple[str, str], float]]:
-    """Parse an ARPA file: unigrams, back-off weights and bigrams, as probabilities."""
+    """Return the unigrams, back-off weights and bigrams of an ARPA file as probabilities."""
     unigrams, back_off, bigrams = {}, {}, {}
     for line in text.splitlines():
         if re.match(r"-?\d", line):
@@ -108,7 +108,7 @@ def test_bigram_is_mixed_with_the_uniform_unigram():
 
 
 @given(words=st.sets(st.text("abcä'1", min_size=1, max_size=5), max_size=40), number=st.integers(0, 10))
-def test_distractors_are_plain_words_that_nobody_says(words, number):
+def test_distractors_are_plain_unspoken_words(words, number):
     exclude = set(sorted(words)[::2])
     drawn = draw_distractors(words, exclude, number)
     assert drawn == draw_distractors(sorted(words, reverse=True), exclude, number)
@@ -120,20 +120,20 @@ def test_distractors_are_plain_words_that_nobody_says(words, number):
 # PocketSphinx
 
 
-def test_english_is_recognised_at_once_and_worse_in_noise(english):
-    clips, said = english
+def test_english_works_at_once_and_has_more_errors_in_noise(english):
+    clips, texts = english
     engine = PocketSphinx()
     assert engine.unavailable("en") is None
     assert engine.closed_text
-    clean = word_error_rate(said, list(engine.transcribe(clips, "en", sorted(set(said)))), "en")
-    heard = list(engine.transcribe([noisy(clip, 0) for clip in clips], "en", sorted(set(said))))
+    clean = word_error_rate(texts, list(engine.transcribe(clips, "en", sorted(set(texts)))), "en")
+    transcripts = list(engine.transcribe([noisy(clip, 0) for clip in clips], "en", sorted(set(texts))))
     assert clean < 0.35
-    assert word_error_rate(said, heard, "en") > clean + 0.2
+    assert word_error_rate(texts, transcripts, "en") > clean + 0.2
 
 
 def test_a_transcript_depends_on_the_clip_alone(english):
-    clips, said = english
-    sentences = sorted(set(said))
+    clips, texts = english
+    sentences = sorted(set(texts))
     engine = PocketSphinx()
     some = [noisy(clip, 15) for clip in clips[:6]]
     forward = list(engine.transcribe(some, "en", sentences))
@@ -144,12 +144,12 @@ def test_a_transcript_depends_on_the_clip_alone(english):
 
 
 @pytest.mark.parametrize("samples", [1, 300, 16000])
-def test_silence_and_shreds_are_transcribed_without_failing(samples):
+def test_silence_and_very_short_clips_are_transcribed(samples):
     (text,) = PocketSphinx().transcribe([np.zeros(samples, np.int16)], "en", ["He came home last night."])
     assert isinstance(text, str)
 
 
-def test_a_word_that_could_never_be_recognised_is_named():
+def test_a_word_without_pronunciation_is_named():
     with pytest.raises(NotApplicableError, match=r"cmudict-en-us\.dict lacks words of the corpus: grzlbrmpf"):
         list(PocketSphinx().transcribe([], "en", ["He grzlbrmpf home."]))
 
@@ -159,7 +159,7 @@ def test_a_corpus_without_text_is_refused():
         PocketSphinx().transcribe([], "en", ["", "…"])
 
 
-def test_a_language_without_a_model_is_told_with_the_folder(tmp_path):
+def test_a_language_without_a_model_is_reported_with_the_folder(tmp_path):
     assert f"${DIRECTORY_VARIABLE} name no folder with acoustic/ and de.dict" in PocketSphinx().unavailable("de")
     engine = PocketSphinx(model_dir=str(tmp_path))
     assert f"{tmp_path} holds no folder" in engine.unavailable("de")
@@ -168,7 +168,7 @@ def test_a_language_without_a_model_is_told_with_the_folder(tmp_path):
         engine.transcribe([], "de", ["Das will sie."])
 
 
-def test_the_environment_names_the_folder_and_the_parameters_record_it(monkeypatch, tmp_path):
+def test_the_parameters_record_the_folder_of_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
     assert validated(PocketSphinx, {}, "transcriber")["model_dir"] == str(tmp_path)
     assert build(PocketSphinx, {"model_dir": "given"}, "transcriber").model_dir == "given"
@@ -181,7 +181,7 @@ def test_bad_parameters_are_named(params):
 
 
 @pytest.mark.data
-def test_german_models_are_found_by_language(german_sphinx):
+def test_german_models_are_selected_by_language(german_sphinx):
     for directory in (german_sphinx, german_sphinx.parent):
         engine = PocketSphinx(model_dir=str(directory))
         assert engine.unavailable("de") is None
@@ -192,14 +192,14 @@ def test_german_models_are_found_by_language(german_sphinx):
 def test_german_error_rate_is_low_when_clean_and_grows_with_noise(emodb_directory, german_sphinx):
     files = sorted((emodb_directory / "wav").glob("*.wav"))[::36]
     clips = [to_pcm(read(file, file.name)[0]) for file in files]
-    said = [GERMAN[file.name[2:5]] for file in files]
+    texts = [GERMAN[file.name[2:5]] for file in files]
     engine = PocketSphinx(model_dir=str(german_sphinx))
     rates = [
-        word_error_rate(said, list(engine.transcribe(heard, "de", list(GERMAN.values()))), "de")
-        for heard in (clips, [noisy(clip, 10) for clip in clips], [noisy(clip, 0) for clip in clips])
+        word_error_rate(texts, list(engine.transcribe(judged, "de", list(GERMAN.values()))), "de")
+        for judged in (clips, [noisy(clip, 10) for clip in clips], [noisy(clip, 0) for clip in clips])
     ]
     assert rates[0] < 0.13
-    assert all(more > less + 0.15 for less, more in pairwise(rates))
+    assert all(noisier > cleaner + 0.15 for cleaner, noisier in pairwise(rates))
 
 
 # faster-whisper
@@ -207,7 +207,7 @@ def test_german_error_rate_is_low_when_clean_and_grows_with_noise(emodb_director
 
 @pytest.fixture(scope="session")
 def random_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("transformers", reason="transformers makes the random Whisper model")
+    pytest.importorskip("transformers", reason="transformers writes the random Whisper model")
     return save_whisper(tmp_path_factory.mktemp("whisper"))
 
 
@@ -216,14 +216,14 @@ def test_whisper_transcribes_from_a_local_folder(random_whisper, english):
     assert not engine.closed_text
     assert engine.unavailable("de") is None
     clips = english[0][:2]
-    texts = list(engine.transcribe(clips, "de", ["not looked at"]))
+    texts = list(engine.transcribe(clips, "de", ["ignored"]))
     assert len(texts) == 2
     assert all(text == text.strip() for text in texts)
     assert any(texts)
     assert list(engine.transcribe(clips[::-1], "de", [])) == texts[::-1]
 
 
-def test_whisper_without_weights_says_so_and_asks_no_network():
+def test_whisper_without_weights_is_unavailable_and_uses_no_network():
     reason = FasterWhisper(model="base").unavailable("en")
     assert reason is not None
     assert "cache of weights lacks model.bin" in reason
@@ -236,17 +236,17 @@ def test_whisper_without_weights_says_so_and_asks_no_network():
     ("model", "language", "reason"),
     [
         ("base", "xx", "no language 'xx'"),
-        ("base.en", "de", "knows English only"),
+        ("base.en", "de", "transcribes only English"),
         ("gigantic", "de", "'gigantic'.*expected one of"),
     ],
 )
-def test_whisper_tells_what_it_cannot_do(model, language, reason):
+def test_whisper_gives_the_reason_for_being_unavailable(model, language, reason):
     for download in (False, True):
         assert re.search(reason, str(FasterWhisper(model=model, download=download).unavailable(language)))
 
 
 @pytest.mark.parametrize("file", ["model.bin", "tokenizer.json"])
-def test_whisper_names_what_a_folder_lacks(random_whisper, tmp_path, file):
+def test_whisper_names_a_missing_file_of_a_folder(random_whisper, tmp_path, file):
     folder = Path(shutil.copytree(random_whisper, tmp_path / "copy"))
     (folder / file).unlink()
     assert str(FasterWhisper(model=str(folder)).unavailable("en")).endswith(f"lacks {file}")
@@ -262,13 +262,13 @@ def test_whisper_names_a_model_that_cannot_be_loaded(random_whisper, tmp_path):
 # The choice
 
 
-def test_choice_falls_back_and_says_why():
+def test_choice_falls_back_and_gives_the_reason():
     chosen = choose("en")
     assert (chosen.name, type(chosen.transcriber)) == ("pocketsphinx", PocketSphinx)
     assert "Whisper model 'base'" in chosen.reason
 
 
-def test_nothing_serves_a_language_without_models():
+def test_no_recogniser_serves_a_language_without_models():
     chosen = choose("de")
     assert chosen.transcriber is None
     assert chosen.name == "none"
@@ -297,5 +297,5 @@ def test_importing_the_plugins_imports_no_engine():
     code = "import sys, advser.metrics.transcribers.choice, advser.metrics.transcribers.sphinx; " \
            "import advser.metrics.transcribers.whisper; " \
            "print({'faster_whisper', 'pocketsphinx', 'ctranslate2'} & set(sys.modules))"  # fmt: skip
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "set()"

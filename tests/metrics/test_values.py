@@ -1,4 +1,4 @@
-"""Every metric on clips whose figure is known."""
+"""Every metric on clips with a known figure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def value(metric: Metric, **columns: list[float]) -> float:
     return float(metric.combine(metric.statistics(pd.DataFrame(columns), 3).sum(axis=0)))
 
 
-# Five clips: turned by the attack, misread already, right throughout, misread already and righted, turned.
+# Five clips (clean → attacked): correct → wrong, wrong → wrong, correct → correct, wrong → correct, correct → wrong.
 OUTCOME = {
     "label": [0, 1, 2, 2, 0],
     "clean_prediction": [0, 0, 2, 1, 0],
@@ -75,7 +75,7 @@ OUTCOME = {
         (Forwards(), 8.0),
         (Backwards(), 9.0),
     ],
-    ids=lambda one: type(one).__name__ if isinstance(one, Metric) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, Metric) else "",
 )
 def test_known_outcome(metric, expected):
     assert value(metric, **OUTCOME) == pytest.approx(expected)
@@ -89,7 +89,7 @@ def test_transfer_rate_without_a_qualifying_clip_is_undefined():
     ("metric", "column"),
     [(UAR(), "prediction"), (Accuracy(), "prediction"), (AttackSuccess(), "clean_prediction"),
      (TransferRate(), "source_prediction"), (DetectorAUC(), "detection"), (DetectorEER(), "clean_detection")],
-    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )  # fmt: skip
 def test_a_missing_prediction_is_a_failed_clip(metric, column):
     missing = np.nan if "detection" in column else -1
@@ -107,7 +107,7 @@ def test_shipped_metric_describes_itself(name):
     assert type(metric).__doc__
 
 
-def test_where_metrics_have_no_meaning():
+def test_needs_of_metrics():
     needs = {name: METRICS.get(name).needs for name in METRICS}
     assert {name for name, kinds in needs.items() if "audio" in kinds} >= {"snr", "pesq", "stoi", "estoi"}
     assert {name for name, kinds in needs.items() if "source" in kinds} == {"transfer-rate"}
@@ -127,7 +127,7 @@ def test_snr_of_noise_at_a_known_level(speech, level):
     assert SNR().measure(speech, noisy(speech, level), SAMPLE_RATE) == pytest.approx(level, abs=1e-2)
 
 
-def test_snr_of_no_perturbation_is_told_not_invented(speech):
+def test_snr_without_a_perturbation_is_not_applicable(speech):
     with pytest.raises(NotApplicableError, match="nothing was perturbed"):
         SNR().measure(speech, speech, SAMPLE_RATE)
 
@@ -138,22 +138,22 @@ def test_identical_sound_scores_highest(speech):
     assert ESTOI().measure(speech, speech, SAMPLE_RATE) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", SCORES, ids=lambda one: one.title)
+@pytest.mark.parametrize("metric", SCORES, ids=lambda metric: metric.title)
 def test_more_noise_scores_lower_and_the_same_sound_scores_the_same(metric, speech):
     judged = [noisy(speech, level) for level in (40, 20, 0)]
-    scores = [metric.measure(speech, one, SAMPLE_RATE) for one in judged]
+    scores = [metric.measure(speech, clip, SAMPLE_RATE) for clip in judged]
     assert scores[0] > scores[1] > scores[2]
-    assert [metric.measure(speech, one, SAMPLE_RATE) for one in judged] == scores
+    assert [metric.measure(speech, clip, SAMPLE_RATE) for clip in judged] == scores
 
 
-@pytest.mark.parametrize("metric", CLIP_METRICS, ids=lambda one: one.title)
+@pytest.mark.parametrize("metric", CLIP_METRICS, ids=lambda metric: metric.title)
 def test_a_silent_clip_fails_with_a_reason(metric, speech):
     silence = np.zeros_like(speech)
     with pytest.raises(MeasurementError, match="silent"):
         metric.measure(silence, speech, SAMPLE_RATE)
 
 
-@pytest.mark.parametrize("metric", SCORES, ids=lambda one: one.title)
+@pytest.mark.parametrize("metric", SCORES, ids=lambda metric: metric.title)
 @pytest.mark.parametrize("samples", [1, 200, 3000])
 def test_too_short_a_clip_fails_with_a_reason(metric, samples, speech):
     short = speech[6000 : 6000 + samples]
@@ -161,7 +161,7 @@ def test_too_short_a_clip_fails_with_a_reason(metric, samples, speech):
         metric.measure(short, short * np.float32(0.9), SAMPLE_RATE)
 
 
-@pytest.mark.parametrize("metric", [STOI(), ESTOI()], ids=lambda one: one.title)
+@pytest.mark.parametrize("metric", [STOI(), ESTOI()], ids=lambda metric: metric.title)
 def test_mostly_silence_fails_instead_of_scoring_a_constant(metric):
     clip = np.zeros(SAMPLE_RATE, np.float32)
     clip[8000:9000] = np.random.default_rng(0).standard_normal(1000) * 0.1
@@ -169,24 +169,24 @@ def test_mostly_silence_fails_instead_of_scoring_a_constant(metric):
         metric.measure(clip, clip, SAMPLE_RATE)
 
 
-def test_pesq_refuses_what_its_code_cannot_hold(speech):
-    # Sixty bursts in thirty seconds end the process if they reach the reference code.
+def test_pesq_refuses_clips_that_overflow_its_code(speech):
+    # Sixty bursts in thirty seconds crash the process if they reach the reference code.
     bursts = np.tile(np.repeat([0.3, 0.0], 4000), 60).astype(np.float32)
     bursts *= np.random.default_rng(0).standard_normal(len(bursts)).astype(np.float32)
     with pytest.raises(MeasurementError, match=r"30\.0 s long"):
         PESQ().measure(bursts, bursts, SAMPLE_RATE)
-    with pytest.raises(MeasurementError, match="16000 Hz, found 8000 Hz"):
+    with pytest.raises(MeasurementError, match="got 8000 Hz, expected 16000 Hz"):
         PESQ().measure(speech, speech, 8000)
 
 
-@pytest.mark.parametrize("metric", [STOI(), ESTOI()], ids=lambda one: one.title)
-def test_stoi_refuses_what_would_take_gigabytes(metric):
+@pytest.mark.parametrize("metric", [STOI(), ESTOI()], ids=lambda metric: metric.title)
+def test_stoi_refuses_clips_that_need_gigabytes(metric):
     clip = np.random.default_rng(0).standard_normal(601 * SAMPLE_RATE, np.float32) * np.float32(0.1)
     with pytest.raises(MeasurementError, match=rf"the clip is 601\.0 s long, {metric.title} takes 600 s"):
         metric.measure(clip, clip, SAMPLE_RATE)
 
 
-def test_measuring_leaves_the_random_state_of_the_caller(speech):
+def test_measuring_preserves_the_random_state_of_the_caller(speech):
     np.random.seed(3)
     expected = np.random.standard_normal(4)
     np.random.seed(3)
@@ -218,23 +218,23 @@ def test_normalisation(text, language, expected):
 
 
 @given(text=st.text(max_size=40), language=st.sampled_from(["de", "en", "it"]))
-def test_normalising_twice_changes_nothing_more(text, language):
+def test_normalisation_is_idempotent(text, language):
     once = normalise(text, language)
     assert normalise(once, language) == once
     assert once == " ".join(once.split())
 
 
-@given(said=st.text("abc äß,.7", min_size=1, max_size=30), heard=st.text("abc äß,.7", max_size=30))
-def test_error_counts_are_edit_distances(said, heard):
-    counts = count_errors(said, heard, "de")
-    same = normalise(said, "de") == normalise(heard, "de")
+@given(reference=st.text("abc äß,.7", min_size=1, max_size=30), hypothesis=st.text("abc äß,.7", max_size=30))
+def test_error_counts_are_edit_distances(reference, hypothesis):
+    counts = count_errors(reference, hypothesis, "de")
+    same = normalise(reference, "de") == normalise(hypothesis, "de")
     assert (counts.word_errors == 0) == (same or counts.words == 0)
-    assert counts.words == len(normalise(said, "de").split())
-    assert counts.char_errors <= max(counts.chars, len(normalise(heard, "de")))
+    assert counts.words == len(normalise(reference, "de").split())
+    assert counts.char_errors <= max(counts.chars, len(normalise(hypothesis, "de")))
 
 
-def test_errors_of_kinds_are_added_up():
-    # One word replaced, one left out, two put in.
+def test_kinds_of_errors_are_summed():
+    # One substitution, one deletion, two insertions.
     counts = count_errors("Das will sie am Mittwoch.", "das soll sie mittwoch ja ja", "de")
     assert (counts.word_errors, counts.words) == (4, 5)
     assert count_errors("", "anything", "en") == ErrorCounts(0, 0, 0, 0)
@@ -258,7 +258,7 @@ def test_error_rates_are_pooled_over_clips():
     assert value(CERChange(), **pooled) == pytest.approx(3 / 45)
 
 
-@pytest.mark.parametrize("metric", [WER(), CER(), WERChange(), CERChange()], ids=lambda one: one.title)
+@pytest.mark.parametrize("metric", [WER(), CER(), WERChange(), CERChange()], ids=lambda metric: metric.title)
 def test_missing_transcripts_are_failed_clips(metric):
     examples = pd.DataFrame({name: [None, *counts[1:]] for name, counts in TRANSCRIBED.items()})
     assert np.isnan(metric.statistics(examples, 3)).any(axis=1).tolist() == [True, False, False]
@@ -266,10 +266,10 @@ def test_missing_transcripts_are_failed_clips(metric):
     assert np.isnan(metric.statistics(nothing, 3)).all()
 
 
-@pytest.mark.parametrize("lacking", ["title", "higher_is_better", "column"])
-def test_a_metric_that_does_not_say_what_boards_must_know_is_refused_by_name(lacking: str) -> None:
-    told = {"title": "Told", "higher_is_better": True, "column": "told", "measure": lambda self, *clips: 0.0}
-    del told[lacking]
-    silent = type(ClipMetric)("Silent", (ClipMetric,), {"__module__": __name__, **told})
-    with pytest.raises(InputError, match=f"metric 'silent': got no {lacking}, expected a class variable"):
-        METRICS.register("silent")(silent)
+@pytest.mark.parametrize("missing", ["title", "higher_is_better", "column"])
+def test_a_metric_without_a_class_variable_for_boards_is_refused_by_name(missing: str) -> None:
+    variables = {"title": "Partial", "higher_is_better": True, "column": "partial", "measure": lambda self, *clips: 0.0}
+    del variables[missing]
+    partial = type(ClipMetric)("Partial", (ClipMetric,), {"__module__": __name__, **variables})
+    with pytest.raises(InputError, match=f"metric 'partial': got no {missing}, expected a class variable"):
+        METRICS.register("partial")(partial)

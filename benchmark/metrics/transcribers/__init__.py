@@ -1,1 +1,1 @@
-"""Speech-to-text engines."""
+"""Speech recognisers."""

@@ -1,4 +1,4 @@
-"""Where PocketSphinx finds an acoustic model and a pronunciation dictionary."""
+"""Search for an acoustic model and a pronunciation dictionary of PocketSphinx."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ALTERNATIVE = re.compile(r"\(\d+\)$")
-"""How a dictionary marks further pronunciations of a word: ``either(2)``."""
+"""Mark of a word's further pronunciations in a dictionary: ``either(2)``."""
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,15 @@ class AcousticModel:
     """The acoustic model of one language, with its pronunciation dictionary.
 
     Attributes:
-        acoustic: folder with ``mdef``, ``means`` and the rest.
-        dictionary: text file, a word and its phones a line.
+        acoustic: folder with ``mdef``, ``means`` and further files.
+        dictionary: text file, one word with its phones per line.
     """
 
     acoustic: Path
     dictionary: Path
 
     def pronunciations(self) -> dict[str, list[str]]:
-        """Read the dictionary: every word's lines, the alternative pronunciations included."""
+        """Return word → its lines of the dictionary, alternative pronunciations included."""
         lines: dict[str, list[str]] = defaultdict(list)
         for line in self.dictionary.read_text(encoding="utf-8", errors="replace").splitlines():
             word, _, phones = line.partition(" ")
@@ -35,11 +35,10 @@ class AcousticModel:
 
 
 def find_model(directory: Path | None, language: str) -> AcousticModel | None:
-    """Return the model of ``language`` in ``directory``, or the English one of the pocketsphinx wheel, or None.
+    """Return the model of ``language`` in ``directory``, or the English model of the pocketsphinx wheel, or None.
 
-    ``directory`` holds ``acoustic/`` and ``LANGUAGE.dict``, or has a sub-folder that does and whose name ends with
-    ``-LANGUAGE`` or is the language. The dictionary's name must be the language's code, so that no corpus is ever
-    decoded in the wrong language.
+    ``acoustic/`` and ``LANGUAGE.dict`` lie in ``directory`` or in its sub-folder ``LANGUAGE`` or ``NAME-LANGUAGE``. The
+    dictionary's name must be the language's code, so that no corpus is decoded in the wrong language.
     """
     for folder in _candidates(directory, language):
         model = AcousticModel(folder / "acoustic", folder / f"{language}.dict")

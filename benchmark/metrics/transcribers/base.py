@@ -1,4 +1,4 @@
-"""The contract of a speech-to-text engine."""
+"""The contract of a speech recogniser."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ class Transcriber(Parameters, ABC):
     """A speech recogniser."""
 
     closed_text: ClassVar[bool] = False
-    """Whether it is told the sentences of the corpus, so that its error rates compare with nothing else."""
+    """Whether it uses the sentences of the corpus, so that its error rates compare with no other recogniser's."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """Distributions whose versions decide the transcripts."""
+    """Distributions whose versions affect the transcripts."""
 
     places: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that only say where the model lies: what it holds counts (`fingerprint`), its path does not."""
+    """Parameters with the path of the model; its contents count (`fingerprint`), its path does not."""
 
     def fingerprint(self, language: str) -> str:
-        """Hash the contents of the model's files, so that another model gives other keys; empty if it has none here."""
+        """Hash the contents of the model's files, which are part of the keys of transcripts; empty without files."""
         return ""
 
     def on(self, device: str) -> Self:
-        """Return the engine as it works beside models on ``device`` (``cpu``, ``cuda``); a choice left open is made."""
+        """Return the recogniser for use beside models on ``device`` (``cpu``, ``cuda``), an open choice settled."""
         return self
 
     @abstractmethod
     def unavailable(self, language: str) -> str | None:
-        """Return why the engine cannot serve ``language`` (an ISO 639-1 code) here, or None if it can."""
+        """Return why the recogniser cannot serve ``language`` (ISO 639-1) on this machine, or None if it can."""
 
     @abstractmethod
     def transcribe(self, clips: Iterable[Pcm], language: str, sentences: Sequence[str]) -> Iterator[str]:
-        """Yield the text of each clip ((T,) int16, 16 kHz, mono).
+        """Yield the transcript of each clip.
 
         Args:
-            clips: the sound.
+            clips: clips (T,), int16, 16 kHz, mono.
             language: ISO 639-1 code.
-            sentences: all distinct sentences of the corpus; only a closed-text engine may look at them.
+            sentences: all distinct sentences of the corpus; only a closed-text recogniser may use them.
         """

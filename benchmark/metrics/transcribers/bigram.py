@@ -10,20 +10,20 @@ from math import log10
 
 START, END = "<s>", "</s>"
 NEVER = -99.0
-"""Logarithm that ARPA files give to what cannot happen; the start of a sentence is never predicted."""
+"""Log probability of an impossible event in ARPA files; the start of a sentence is never predicted."""
 
 
 def arpa(sentences: Sequence[Sequence[str]], vocabulary: Collection[str], weight: float) -> str:
     """Return a bigram of ``sentences`` mixed with a uniform unigram over ``vocabulary``, in ARPA format.
 
-    P(w | h) = weight · count(h w) / count(h) + (1 − weight) / (V + 1), for V words and the end of the sentence; after
-    a word that no sentence holds it is 1 / (V + 1). A back-off model writes this mixture exactly: every seen bigram
-    gets its mixed probability, every other one the back-off weight 1 − weight times the unigram.
+    For V words and the end of the sentence, P(w | h) = weight · count(h w) / count(h) + (1 − weight) / (V + 1). After a
+    word that no sentence holds, P = 1 / (V + 1). A back-off model represents this mixture exactly: each bigram of the
+    sentences has its mixed probability, each other bigram the back-off weight 1 − weight times the unigram.
 
     Args:
         sentences: the words of each sentence.
-        vocabulary: all words, those of the sentences among them.
-        weight: of the bigram, above 0 and below 1.
+        vocabulary: all words, including those of the sentences.
+        weight: weight of the bigram, above 0 and below 1.
     """
     uniform = 1 / (len(vocabulary) + 1)
     back_off = log10(1 - weight)
@@ -43,10 +43,10 @@ def arpa(sentences: Sequence[Sequence[str]], vocabulary: Collection[str], weight
 
 
 def draw_distractors(words: Iterable[str], exclude: Collection[str], number: int) -> list[str]:
-    """Choose ``number`` words, or all if there are fewer: always the same ones for the same words.
+    """Return ``number`` of ``words``, or all if there are fewer; the same words give the same draw.
 
-    The order of the words' hashes serves as the draw, so that a word added to the dictionary displaces one
-    distractor at most. Only words of three and more plain letters are eligible.
+    The draw is the order of the words' hashes, so a word added to the dictionary displaces at most one distractor. Only
+    words of at least three ASCII letters are eligible.
     """
     eligible = {word for word in words if len(word) > 2 and word.isascii() and word.isalpha()} - set(exclude)
     return sorted(eligible, key=lambda word: hashlib.sha256(word.encode()).digest())[:number]

@@ -1,4 +1,4 @@
-"""Which recogniser serves a language where a suite leaves the choice open."""
+"""Choice of the recogniser for a language where a suite leaves it open."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from advser.metrics.transcribers.base import Transcriber
 from advser.plugins.registries import TRANSCRIBERS
 
 PREFERENCE = ("faster-whisper", "pocketsphinx")
-"""Names of the recognisers that are tried, the best first."""
+"""Names of the recognisers in order of preference."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A recogniser, or the reason why there is none.
+    """A recogniser, or the reason for its absence.
 
     Attributes:
         transcriber: the recogniser, or None.
-        name: its name in the registry; ``none`` if there is none.
-        reason: why the recognisers before it, or all, cannot serve; empty if the first one does.
+        name: its name in the registry, or ``none``.
+        reason: why the preferred recognisers, or all, cannot serve; empty if the first can.
     """
 
     transcriber: Transcriber | None
@@ -27,10 +27,9 @@ class Choice:
 
 
 def choose(language: str) -> Choice:
-    """Return the first recogniser that can serve ``language`` (an ISO 639-1 code) on this machine as it is.
+    """Return the first recogniser that can serve ``language`` (ISO 639-1) on this machine, without downloads.
 
-    That is faster-whisper where its weights are at hand, else pocketsphinx where it has an acoustic model. Nothing
-    is fetched from the network.
+    faster-whisper is first, if its weights are cached; then pocketsphinx, if it has an acoustic model.
     """
     reasons: list[str] = []
     for name in PREFERENCE:

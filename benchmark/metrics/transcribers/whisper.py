@@ -1,4 +1,4 @@
-"""Whisper by faster-whisper (CTranslate2)."""
+"""Whisper, run by faster-whisper (CTranslate2)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from advser.plugins.parameters import parameter
 from advser.store.digests import contents_digest
 
 FILES = ("model.bin", "config.json", "tokenizer.json")
-"""What a model's folder must hold; without the tokenizer faster-whisper would fetch one from the network."""
+"""Required files of a model's folder; without the tokenizer faster-whisper would download it."""
 
 
 class FasterWhisper(Transcriber):
     """Whisper, an open-vocabulary recogniser of about a hundred languages, in greedy or beam search at temperature 0.
 
-    It runs in float16 on a GPU and in int8 on a CPU. Nothing is fetched from the network unless ``download`` says so.
+    It runs in float16 on a GPU and in int8 on a CPU. It downloads weights only if ``download`` is true.
     """
 
     citation: ClassVar[str] = (
@@ -29,12 +29,12 @@ class FasterWhisper(Transcriber):
     packages: ClassVar[tuple[str, ...]] = ("faster-whisper", "ctranslate2")
 
     model: str = parameter("base", about="size (tiny, base, small, …), Hugging Face name, or local folder")
-    device: Literal["auto", "cpu", "cuda"] = parameter("auto", about="auto: a GPU if there is one")
-    beam: int = parameter(5, ge=1, about="beams; 1 is greedy search")
-    download: bool = parameter(default=False, about="fetch the weights if they are not on this machine")
+    device: Literal["auto", "cpu", "cuda"] = parameter("auto", about="device; auto: a GPU if available")
+    beam: int = parameter(5, ge=1, about="number of beams; 1 is greedy search")
+    download: bool = parameter(default=False, about="download the weights if they are not on this machine")
 
     def fingerprint(self, language: str) -> str:
-        """Hash the weights and the vocabulary; empty if they are still to be fetched."""
+        """Hash the weights and the vocabulary; empty before their download."""
         try:
             folder = self._folder(local_only=True)
         except (OSError, ValueError):
@@ -42,13 +42,13 @@ class FasterWhisper(Transcriber):
         return contents_digest((path for path in folder.iterdir() if path.is_file()), folder)
 
     def unavailable(self, language: str) -> str | None:
-        """Return why ``language`` (an ISO 639-1 code) cannot be served, or None; asks no network."""
+        """Return why the recogniser cannot serve ``language`` (ISO 639-1), or None; uses no network."""
         from faster_whisper.tokenizer import _LANGUAGE_CODES
 
         if language not in _LANGUAGE_CODES:
-            return f"Whisper knows no language '{language}'"
+            return f"Whisper has no language '{language}'"
         if language != "en" and Path(self.model).name.endswith(".en"):
-            return f"Whisper model '{self.model}' knows English only, the corpus is in '{language}'"
+            return f"Whisper model '{self.model}' transcribes only English, the corpus is in '{language}'"
         try:
             folder = self._folder(local_only=True)
         except ValueError as error:
@@ -62,10 +62,10 @@ class FasterWhisper(Transcriber):
         return f"Whisper model '{self.model}': {where} lacks {', '.join(missing)}"
 
     def transcribe(self, clips: Iterable[Pcm], language: str, sentences: Sequence[str]) -> Iterator[str]:
-        """Yield the text of each clip ((T,) int16, 16 kHz, mono); ``sentences`` are not looked at.
+        """Yield the transcript of each clip ((T,) int16, 16 kHz, mono); ``sentences`` are ignored.
 
         Raises:
-            InputError: if `unavailable` says why, or the weights cannot be fetched or loaded.
+            InputError: if `unavailable` returns a reason, or the weights cannot be downloaded or loaded.
         """
         reason = self.unavailable(language)
         if reason is not None:
@@ -73,7 +73,7 @@ class FasterWhisper(Transcriber):
         return self._decode(clips, language)
 
     def on(self, device: str) -> Self:
-        """Return the engine with its device settled: that of the models, since both compute differently."""
+        """Return the recogniser on the device of the models, unless given; transcripts differ between devices."""
         return self if self.device != "auto" else self.model_copy(update={"device": device.partition(":")[0]})
 
     def _decode(self, clips: Iterable[Pcm], language: str) -> Iterator[str]:
@@ -99,10 +99,10 @@ class FasterWhisper(Transcriber):
             folder = self._folder(local_only=not self.download)
             return WhisperModel(str(folder), device=device, compute_type=precision)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"Whisper model '{self.model}': cannot be loaded on {device}: {_line(error)}") from error
+            raise InputError(f"Whisper model '{self.model}' cannot be loaded on {device}: {_line(error)}") from error
 
     def _folder(self, *, local_only: bool) -> Path:
-        """Return the model's folder; raises OSError if it is not at hand, ValueError if there is no such size."""
+        """Return the model's folder; raise OSError if it is not on this machine, ValueError for an unknown size."""
         from faster_whisper.utils import download_model
 
         if Path(self.model).is_dir():
