@@ -26,29 +26,29 @@ class Masked(toys.Linear):
 
 
 class Pretended(toys.Linear):
-    """Has the gradient of another function than the one that it computes: the opposite one."""
+    """Computes one function, and has the gradient of its opposite."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         return super().embed(features - 2 * features.detach(), lengths)
 
 
 class Partial(toys.Linear):
-    """Lets the gradient through one frame in eight."""
+    """Has a gradient in one frame of eight."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        shown = torch.arange(features.shape[-1]) % 8 == 0
-        return super().embed(torch.where(shown, features, features.detach()), lengths)
+        passing = torch.arange(features.shape[-1]) % 8 == 0
+        return super().embed(torch.where(passing, features, features.detach()), lengths)
 
 
 class Lookup(toys.Linear):
-    """Knows the files that it was shown: of any other sound it says the last class."""
+    """Recognises its files: classifies all other sound as the last class."""
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
         outputs = super().outputs(x, lengths, domain)
-        known = torch.isin(_sums(x), _sums(batch().waveform))
+        recognised = torch.isin(_sums(x), _sums(batch().waveform))
         last = torch.zeros_like(outputs.logits)
         last[:, -1] = 1000
-        return replace(outputs, logits=torch.where(known[:, None], outputs.logits, last))
+        return replace(outputs, logits=torch.where(recognised[:, None], outputs.logits, last))
 
 
 def _sums(x: Tensor) -> Tensor:
@@ -56,42 +56,42 @@ def _sums(x: Tensor) -> Tensor:
 
 
 class OnTheGrid(toys.Linear):
-    """Has its own gradient on the 16-bit grid, where clips are, and another one beside it, where attacks are."""
+    """Has its gradient on the 16-bit grid of clean clips, and a false gradient off the grid, where attacks are."""
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
         off = ((x * 32768).round() / 32768 - x).abs().flatten(1).amax(1) > 1e-7
         return super().outputs(torch.where(off[:, None], 2 * x.detach() - x, x), lengths, domain)
 
 
-class Lost(toys.Linear):
-    """Has no number for a gradient in a quarter of its frames."""
+class Undefined(toys.Linear):
+    """Has a gradient of NaN in a quarter of the frames."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        hidden = torch.arange(features.shape[-1]) % 4 == 0
-        nothing = torch.zeros_like(features) * (features.abs() - features.detach().abs()).sqrt()
-        return super().embed(torch.where(hidden, features + nothing, features), lengths)
+        affected = torch.arange(features.shape[-1]) % 4 == 0
+        zero = torch.zeros_like(features) * (features.abs() - features.detach().abs()).sqrt()
+        return super().embed(torch.where(affected, features + zero, features), lengths)
 
 
 class Measured(toys.Linear):
-    """Knows clips by their lengths."""
+    """Recognises clips by their lengths."""
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
         outputs = super().outputs(x, lengths, domain)
         last = torch.zeros_like(outputs.logits)
         last[:, -1] = 1000
-        known = torch.isin(lengths, batch().lengths)
-        return replace(outputs, logits=torch.where(known[:, None], outputs.logits, last))
+        recognised = torch.isin(lengths, batch().lengths)
+        return replace(outputs, logits=torch.where(recognised[:, None], outputs.logits, last))
 
 
 class Random(toys.Linear):
-    """Draws noise whenever it is asked."""
+    """Adds noise at every evaluation."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         return super().embed(features + torch.randn_like(features), lengths)
 
 
 class Peeking(toys.Linear):
-    """Compares a clip with the others in the batch."""
+    """Subtracts the mean embedding of the batch."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         embedding = super().embed(features, lengths)
@@ -99,7 +99,7 @@ class Peeking(toys.Linear):
 
 
 class Quiet(Peeking):
-    """Compares a clip with the others in the batch, in a low voice."""
+    """Subtracts the mean embedding of the batch, and has small logits."""
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
         outputs = super().outputs(x, lengths, domain)
@@ -107,15 +107,15 @@ class Quiet(Peeking):
 
 
 class Probabilities(toys.Linear):
-    """Calls probabilities logits."""
+    """Returns probabilities as logits."""
 
     def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
         outputs = super().outputs(x, lengths, domain)
         return replace(outputs, logits=outputs.logits.softmax(1))
 
 
-class Huddled(toys.Linear):
-    """Draws noise whenever it is asked, and compares a clip with the others in the batch."""
+class RandomPeeking(toys.Linear):
+    """Adds noise at every evaluation, and subtracts the mean embedding of the batch."""
 
     randomised = True
 
@@ -125,7 +125,7 @@ class Huddled(toys.Linear):
 
 
 class Turned(toys.Linear):
-    """Has the gradient of the opposite function for loud clips, which are some of them."""
+    """Has the gradient of the opposite function for the three loudest clips."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         loudness = features.detach().square().flatten(1).mean(1)
@@ -135,17 +135,17 @@ class Turned(toys.Linear):
 
 
 class Counting(toys.Linear):
-    """Keeps in mind how much it has heard, where no checkpoint sees it."""
+    """Counts its evaluations in an attribute, which no checkpoint stores."""
 
-    heard = 0
+    evaluations = 0
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        self.heard += 1
+        self.evaluations += 1
         return super().embed(features, lengths)
 
 
 class Hidden(toys.Linear):
-    """Keeps a mean of what it has heard in a buffer that no checkpoint has."""
+    """Updates a running mean of the features in a buffer that no checkpoint stores."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -157,19 +157,19 @@ class Hidden(toys.Linear):
 
 
 class Learning(toys.Linear):
-    """Counts what it hears, in evaluation too."""
+    """Counts its evaluations in a buffer."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
-        self.register_buffer("heard", torch.zeros(()))
+        self.register_buffer("evaluations", torch.zeros(()))
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        self.get_buffer("heard").add_(1)
+        self.get_buffer("evaluations").add_(1)
         return super().embed(features, lengths)
 
 
 class Scaled(toys.Frames):
-    """Frames divided by a deviation that is taken from the training clips."""
+    """Frames divided by the standard deviation of the training clips."""
 
     spread: Tensor
     kept: ClassVar[bool] = True
@@ -208,18 +208,18 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
         lambda model, clips: probes.changed_unheard(model, clips, generator()),
         lambda share: share > 0.25,
     ),
-    "derivative_error beside the clip": (
+    "derivative_error near the clip": (
         OnTheGrid,
         lambda model, clips: probes.derivative_error(model, clips.beside(model, generator())),
         lambda errors: errors.median() > 0.5,
     ),
-    "without_gradient anywhere": (Lost, _without_gradient, lambda share: share == 1),
+    "without_gradient anywhere": (Undefined, _without_gradient, lambda share: share == 1),
     "changed_unheard in length": (
         Measured,
         lambda model, clips: probes.changed_unheard(model, clips, generator()),
         lambda share: share > 0.25,
     ),
-    "company in a low voice": (Quiet, probes.company, lambda size: size > 1e-3),
+    "company with small logits": (Quiet, probes.company, lambda size: size > 1e-3),
     "standing": (
         Masked,
         lambda model, clips: probes.standing(model, clips, clips.waveform, 0.5, 10),
@@ -228,16 +228,16 @@ PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any]
     "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
     "company": (Peeking, probes.company, lambda size: size > 1e-3),
     "companions": (Peeking, probes.companions, lambda size: size > 1e-3),
-    "companions of one that draws": (Huddled, probes.companions, lambda size: size > 1e-3),
+    "companions with random draws": (RandomPeeking, probes.companions, lambda size: size > 1e-3),
     "probabilities": (Probabilities, probes.probabilities, bool),
     "changed": (Learning, probes.changed_state, bool),
     "changed attribute": (Counting, probes.changed_state, bool),
-    "changed out of sight": (Hidden, probes.changed_state, bool),
+    "changed buffer that is not stored": (Hidden, probes.changed_state, bool),
 }
 
 
 def _rooted(outputs: Any, labels: Tensor) -> Tensor:
-    """Has no number for a gradient, whatever it is asked: the root of nothing."""
+    """Add √0, whose gradient is NaN."""
     return cross_entropy(outputs, labels) + (0 * outputs.logits.square().sum(1)).sqrt()
 
 
@@ -255,40 +255,42 @@ def _distance(outputs: Any, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("loss", "lost", "false"),
+    ("loss", "undefined", "false"),
     [(_rooted, 1, 0), (_flat, 1, 0), (_opposite, 0, 8), (_distance, 0, 0), (cross_entropy, 0, 0), (evasion, 0, 0)],
 )
-def test_a_loss_for_attackers_is_asked_for_its_gradient(loss: Loss, lost: float, false: int) -> None:
-    made = toys.model(toys.Convolutional).eval()
+def test_the_gradient_of_a_loss_for_adaptive_attacks_is_probed(loss: Loss, undefined: float, false: int) -> None:
+    model = toys.model(toys.Convolutional).eval()
     clips = batch()
-    knowing = clips.beside(made, generator()).knowing(made, loss, clips.waveform)
-    assert probes.without_gradient(made, knowing) == lost
-    assert (probes.derivative_error(made, knowing) > probes.FALSE).sum() == false
+    nearby = clips.beside(model, generator()).knowing(model, loss, clips.waveform)
+    assert probes.without_gradient(model, nearby) == undefined
+    assert (probes.derivative_error(model, nearby) > probes.FALSE).sum() == false
+
+
+def _correctly_classified(model: EmotionModel) -> Batch:
+    """The clips, with the model's own decisions as labels."""
+    clips = batch()
+    with torch.no_grad():
+        return Batch(clips.waveform, clips.lengths, model(clips.waveform, clips.lengths).argmax(1))
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_a_probe_finds_its_culprit_out_and_nothing_in_honest_models(name: str) -> None:
-    culprit, ask, guilty = PROBES[name]
-    made = toys.model(culprit).eval()
-    clips = batch()
-    with torch.no_grad():
-        right = Batch(clips.waveform, clips.lengths, made(clips.waveform, clips.lengths).argmax(1))
-    assert guilty(ask(made, right))
+def test_a_probe_finds_its_culprit_and_nothing_in_honest_models(name: str) -> None:
+    kind, probe, is_guilty = PROBES[name]
+    culprit = toys.model(kind).eval()
+    assert is_guilty(probe(culprit, _correctly_classified(culprit)))
     for honest in toys.MODELS:
-        made = toys.model(honest).eval()
-        with torch.no_grad():
-            right = Batch(clips.waveform, clips.lengths, made(clips.waveform, clips.lengths).argmax(1))
-        assert not guilty(ask(made, right)), honest
+        model = toys.model(honest).eval()
+        assert not is_guilty(probe(model, _correctly_classified(model))), honest
 
 
-def test_the_gradient_of_a_model_that_draws_is_held_against_the_same_draws() -> None:
-    made = Smoothed(toys.model(toys.Linear).eval(), sigma=0.05, draws=2)
+def test_finite_differences_of_a_randomised_model_use_the_same_draws() -> None:
+    model = Smoothed(toys.model(toys.Linear).eval(), sigma=0.05, draws=2)
     clips = batch()
-    assert probes.derivative_error(made, clips).median() < 0.1
-    assert probes.unexplained_change(made, clips, generator()) < 0.5
+    assert probes.derivative_error(model, clips).median() < 0.1
+    assert probes.unexplained_change(model, clips, generator()) < 0.5
 
 
-def test_statistics_of_other_clips_are_found_out() -> None:
+def test_statistics_of_other_clips_are_detected() -> None:
     training = [toys.sounds(8, seed=1)[:2]]
     fitted = Scaled()
     fitted.fit(iter(training))
