@@ -86,7 +86,7 @@ def performance() -> str:
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
     told = f"{machine}; {versions}; AdvSER at the commits {found.commits}."
-    return "\n\n".join([told, found.standing, found.text("github"), found.growth_text("github")])
+    return "\n\n".join([told, found.goals_met, found.text("github"), found.growth_text("github")])
 
 
 def told(name: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Training steps: of the training stage, and of the loop that anyone would write."""
+"""Training by the stage of a run, and by a plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from advser.store.artefacts import Artefact
 from advser.suite.training import Training
 
 FEW, MANY = 10, 40
-"""Steps of two trainings: what one takes longer than the other is that of steps alone."""
+"""Steps of two trainings; the difference of their times is the time of steps alone."""
 
 BATCH = 16
 MODEL: dict[str, Any] = {"width": 0.25}
@@ -32,8 +32,8 @@ DEFENSES: dict[str, dict[str, Any]] = {
 PRECISION = settled("auto", "cpu")
 
 
-def told(defense: str, steps: int) -> dict[str, Any]:
-    """Return what the stage that trains is told."""
+def training_spec(defense: str, steps: int) -> dict[str, Any]:
+    """Return the specification of a training job."""
     training = Training.model_validate({"iterations": steps, "batch_size": BATCH, "precision": PRECISION})
     return {
         "model": {"name": "cnn4", "params": MODEL}, "defense": DEFENSES[defense],
@@ -42,10 +42,10 @@ def told(defense: str, steps: int) -> dict[str, Any]:
 
 
 def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return trainings by the stage that a run trains by, from a prepared corpus to stored weights."""
+    """Return trainings by the stage of a run, from a prepared corpus to stored weights."""
 
     def trained(defense: str, steps: int) -> Callable[[], None]:
-        spec = told(defense, steps)
+        spec = training_spec(defense, steps)
 
         def run() -> None:
             with TemporaryDirectory() as into:
@@ -57,14 +57,14 @@ def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
 
 
 def theirs(prepared: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return the loop that anyone would write: features anew at each step, default precision and memory format."""
-    found = load_prepared(Artefact(prepared))
-    clips = Clips.pack(found.clips)  # in memory
-    fold, targets = found.folds["fold1"], torch.from_numpy(found.targets)
+    """Return a plain loop: it recomputes features at each step, in the default precision and memory format."""
+    corpus = load_prepared(Artefact(prepared))
+    clips = Clips.pack(corpus.clips)  # in memory
+    fold, targets = corpus.folds["fold1"], torch.from_numpy(corpus.targets)
 
     def run(steps: int) -> None:
         torch.manual_seed(0)
-        model = CNN4(len(found.classes), **MODEL)
+        model = CNN4(len(corpus.classes), **MODEL)
         model.frontend.fit([clips.batch(list(fold.train))])
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
