@@ -62,7 +62,7 @@ class Cell:
         return bool(_without(self.params, except_for) == _without(other.params, except_for))
 
     def is_within_budget_of(self, other: Cell) -> bool:
-        """Return whether the budget is at most another cell's; no bound is larger than any budget."""
+        """Return whether the budget is at most another cell's; an attack without a bound exceeds every budget."""
         epsilon, limit = self.keys["epsilon"], other.keys["epsilon"]
         return limit is None or (epsilon is not None and epsilon <= limit)
 
