@@ -137,9 +137,9 @@ class APGD(AutoPGD):
     """Auto-PGD: steepest ascent with momentum; the step size is halved where the loss stops rising.
 
     z = Π(x₍ₖ₎ + η · d(∇L(x₍ₖ₎))), x₍ₖ₊₁₎ = Π(x₍ₖ₎ + ¾ (z − x₍ₖ₎) + ¼ (x₍ₖ₎ − x₍ₖ₋₁₎)), where d is the direction of
-    steepest ascent in the norm, and initially η = 2 ε. At a checkpoint, two conditions halve a clip's η and restart its
-    search from the point of its highest loss: the loss rose in fewer than ρ of the steps since the last checkpoint; or
-    η was not halved there, and the highest loss has not changed since.
+    steepest ascent in the norm, and initially η = 2 ε. At a checkpoint, a clip's η is halved and its search restarts
+    from the point of its highest loss under either of two conditions. The loss rose in fewer than ρ of the steps since
+    the last checkpoint; or η was not halved there, and the highest loss has not changed since.
 
     Losses: the suite's ``objective``, ``cross-entropy``, ``margin``, or ``dlr``. The last divides the margin by the
     difference of the highest and third-highest logit; with two classes it is the margin.
@@ -168,7 +168,7 @@ class APGD(AutoPGD):
 
 
 class APGDTargeted(AutoPGD):
-    """Targeted Auto-PGD: `APGD` towards one class after another, in the order of the clean logits.
+    """Targeted Auto-PGD: `APGD` towards one class after another, starting with the highest clean logit.
 
     With four or more classes it ascends the targeted DLR, (z_t − z_y) / (z₍₁₎ − (z₍₃₎ + z₍₄₎) / 2), where z₍ᵢ₎ is the
     i-th highest logit; with fewer classes, z_t − z_y. Misclassification as any class counts: a misclassified iterate is
