@@ -121,7 +121,7 @@ def test_every_attack_is_described(name: str) -> None:
     ("plugin", "params", "message"),
     [
         (FGSM, {}, "epsilon: Field required"),
-        (FGSM, {"epsilon": -1}, "greater than or equal to 0 .found -1"),
+        (FGSM, {"epsilon": -1}, "greater than or equal to 0 .got -1"),
         (FGSM, {"epsilon": 0.1, "clip": 0}, "clip: Input should be greater than 0"),
         (IterativeFGSM, {}, "got neither epsilon nor alpha"),
         (IterativeFGSM, {"alpha": 0.1, "steps": 1.5}, "steps: "),
