@@ -1,1 +1,1 @@
-"""Attacks: one file a family."""
+"""Attacks, one file per family."""

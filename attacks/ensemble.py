@@ -1,4 +1,4 @@
-"""The worst of several attacks, clip by clip, which spends its budget on the clips that still stand."""
+"""The worst of several attacks for each clip; each attack runs on the clips that are still robust."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.model import Norm
 from advser.threat.target import Target
 
-USUAL: Final[tuple[dict[str, Any], ...]] = (
+DEFAULTS: Final[tuple[dict[str, Any], ...]] = (
     {"name": "apgd", "params": {"loss": "objective"}},
     {"name": "apgd", "params": {"loss": "cross-entropy"}},
     {"name": "apgd", "params": {"loss": "dlr"}},
     {"name": "apgd-targeted"},
     {"name": "square"},
 )
-"""What is run unless the suite says otherwise."""
+"""The default attacks."""
 
 
 class Ensemble(Attack):
-    """Attacks in turn, each on the clips that none before it has had misread; a clip's best example is kept.
+    """Several attacks in turn, each on the clips that are still robust; each clip's best example is kept.
 
-    A clip has fallen once its example, projected and rounded to 16-bit PCM, is misread; one that is misread when clean
-    stays as it is. Of a clip that never falls, the example of the highest margin is kept (highest other logit less that
-    of the label), which may be the clean one. Under an objective that aims at more than misreading, as ``evasion``, no
-    clip falls: all are given to every attack; misread examples come before others, and those of a higher loss first.
+    A clip is misled once its example, projected and rounded to 16-bit PCM, is misclassified. A clip that is
+    misclassified when clean stays unchanged. For a robust clip, the example of the highest margin (highest other logit
+    minus the label's logit) is kept, which may be the clean clip. If the objective aims at more than misclassification,
+    as ``evasion`` does, every attack runs on all clips; misclassified examples are preferred, then those of a higher
+    loss.
 
-    By default: ``apgd`` with the suite's objective, with cross-entropy, and with DLR (below three classes that is the
-    margin), ``apgd-targeted`` and, in L∞, ``square``, each with its own defaults. They have ``epsilon`` and ``norm``
-    from the ensemble. Where the objective is the loss of another ``apgd`` among them, it is not ascended twice.
-    AutoAttack, which this follows, has its minimum-norm attack FAB too, no run of the untargeted DLR in its standard
-    form, and 5,000 queries of Square, here 1,000 unless ``attacks`` says otherwise.
+    Defaults: ``apgd`` with the suite's objective, with cross-entropy, and with DLR (the margin below three classes),
+    ``apgd-targeted`` and, in L∞, ``square``. Each uses its own defaults, and the ensemble's ``epsilon`` and ``norm``.
+    If the suite's objective is also the loss of another ``apgd`` here, it is ascended once.
+
+    The ensemble follows AutoAttack, which also contains the minimum-norm attack FAB, does not run the untargeted DLR in
+    its standard form, and gives Square 5,000 queries instead of 1,000 here.
     """
 
     citation: ClassVar[str] = (
@@ -51,7 +53,7 @@ class Ensemble(Attack):
     norm: Norm = budget_norm(about="norm of the budget of all attacks")
     attacks: tuple[AttackReference, ...] = parameter(
         (),
-        about="in this order, without epsilon and norm; none: apgd (objective, cross-entropy, dlr), apgd-targeted, "
+        about="attacks in order, without epsilon and norm; none: apgd (objective, cross-entropy, dlr), apgd-targeted, "
         "square",
     )
 
@@ -61,29 +63,29 @@ class Ensemble(Attack):
         if not isinstance(data, dict) or not isinstance(data.get("epsilon"), (int, float)):
             return data
         norm = data.get("norm", "linf")
-        listed = data.get("attacks") or [one for one in USUAL if keeps_norm(one["name"], norm)]
+        listed = data.get("attacks") or [attack for attack in DEFAULTS if keeps_norm(attack["name"], norm)]
         if not isinstance(listed, (list, tuple)):
             return data
-        return {**data, "attacks": tuple(with_budget(one, data["epsilon"], norm) for one in listed)}
+        return {**data, "attacks": tuple(with_budget(attack, data["epsilon"], norm) for attack in listed)}
 
     @classmethod
     def ascends(cls, params: Mapping[str, Any]) -> bool:
-        """Tell whether any of the attacks does."""
-        return any(map(ascends, params.get("attacks") or USUAL))
+        """Return whether any of the attacks ascends the suite's objective."""
+        return any(map(ascends, params.get("attacks") or DEFAULTS))
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Run the attacks.
+        """Return each clip's best example of all attacks.
 
         Raises:
-            InputError: if one of them does not run in the domain.
+            InputError: if an attack does not run in the domain.
         """
         best = Best(self, target, x, labels, target.objective)
         best.offer(torch.arange(len(x), device=x.device), x)
         attacks = [reference.build_for(target.domain) for reference in self.attacks]
         losses = [LOSSES.get(attack.loss) for attack in attacks if isinstance(attack, APGD)]
         for attack in attacks:
-            rows = best.standing
-            again = isinstance(attack, APGD) and attack.loss == OBJECTIVE and target.objective in losses
-            if len(rows) and not again:
+            rows = best.robust
+            redundant = isinstance(attack, APGD) and attack.loss == OBJECTIVE and target.objective in losses
+            if len(rows) and not redundant:
                 best.offer(rows, attack.perturb(target.at(rows), x[rows], labels[rows], generator))
         return best.examples

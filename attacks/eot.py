@@ -1,4 +1,4 @@
-"""Expectation over transformation: an attack on what a randomised model says on average."""
+"""Expectation over transformation: an attack on the mean answer of a randomised model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from advser.threat.target import Ascent, Target
 
 
 class Averaged(Target):
-    """A target that asks the model several times for each answer and returns the mean; every pass counts.
+    """A target whose answers are means over several evaluations; every pass counts.
 
-    Decisions are those of the mean logits.
+    Decisions are the classes of the highest mean logits.
     """
 
     def __init__(self, target: Target, draws: int) -> None:
-        # All of the target's own: its counters, what it compares with, and where its draws stand.
+        # Shared with the target: its counters, its reference embeddings, and the state of its draws.
         vars(self).update(vars(target), _ahead=None)
         self.draws = draws
 
@@ -47,8 +47,8 @@ class Averaged(Target):
 
     def loss_and_gradient(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
         """Return the mean loss and gradient."""
-        told = self.ascent(x, labels, loss)
-        return told.loss, told.gradient
+        values = self.ascent(x, labels, loss)
+        return values.loss, values.gradient
 
     def ascent(self, x: Tensor, labels: Tensor, loss: Loss | None = None) -> Ascent:
         """Return the mean loss, gradient and margin."""
@@ -60,28 +60,28 @@ class Averaged(Target):
         features, gradient = _means(self.draws, lambda: super(Averaged, self).feature_gradient(x, labels))
         return features, gradient
 
-    def _mean(self, ask: Callable[[], Tensor]) -> Tensor:
-        return _means(self.draws, lambda: (ask(),))[0]
+    def _mean(self, evaluate: Callable[[], Tensor]) -> Tensor:
+        return _means(self.draws, lambda: (evaluate(),))[0]
 
 
-def _parts(told: Ascent) -> tuple[Tensor, ...]:
-    return told.loss, told.gradient, told.margin
+def _parts(values: Ascent) -> tuple[Tensor, ...]:
+    return values.loss, values.gradient, values.margin
 
 
-def _means(draws: int, ask: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Return the means of the parts of several answers; of equal answers, that answer bit by bit."""
-    means = ask()
+def _means(draws: int, evaluate: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return the mean of each tensor over several evaluations; the mean of equal tensors is equal bit by bit."""
+    means = evaluate()
     for number in range(2, draws + 1):
-        means = tuple(mean + (part - mean) / number for mean, part in zip(means, ask(), strict=True))
+        means = tuple(mean + (part - mean) / number for mean, part in zip(means, evaluate(), strict=True))
     return means
 
 
 class EOT(Attack):
-    """Any attack on a randomised model, with every loss, gradient and logit averaged over several evaluations.
+    """Any attack on a randomised model, with losses, gradients and logits averaged over several evaluations.
 
-    ∇ E[L(f(x), y)] ≈ 1/n Σ ∇ L(fᵢ(x), y). Only for what asks the target alone: an attack that looks at the model's
-    front end sees no average of it. On a deterministic model it does what that attack does, for ``draws`` times the
-    passes.
+    ∇ E[L(f(x), y)] ≈ 1/n Σ ∇ L(fᵢ(x), y). The average covers the target's answers alone: an attack that uses the
+    model's front end gets it without averaging. On a deterministic model the result is that of the attack within, at
+    ``draws`` times the passes.
     """
 
     citation: ClassVar[str] = (
@@ -90,9 +90,9 @@ class EOT(Attack):
     )
 
     epsilon: float = budget(unit="full-scale, z or clip", about="budget ε of the attack within")
-    norm: Norm = budget_norm(about="norm of its budget")
+    norm: Norm = budget_norm(about="norm of the budget")
     attack: AttackReference = parameter(None, about="the attack within, without epsilon and norm; none: pgd")
-    draws: int = parameter(10, unit="evaluations", about="that every answer is the mean of", ge=1)
+    draws: int = parameter(10, unit="evaluations", about="evaluations per answer", ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -104,11 +104,11 @@ class EOT(Attack):
 
     @classmethod
     def ascends(cls, params: Mapping[str, Any]) -> bool:
-        """Tell whether the attack within does."""
+        """Return whether the attack within ascends the suite's objective."""
         return not params.get("attack") or ascends(params["attack"])
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Run the attack.
+        """Return the examples of the attack within.
 
         Raises:
             InputError: if it does not run in the domain.

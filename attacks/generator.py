@@ -1,4 +1,4 @@
-"""A network that turns sound into adversarial sound in one pass."""
+"""A network that computes adversarial sound in one pass."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from advser.threat.budget import per_clip
 from advser.threat.target import Target
 
 QUIETEST = 1e-4
-"""Peak below which a clip is not made louder for the network, full scale."""
+"""Smallest peak by which the input of the network is divided, full scale."""
 
 
 class AtrousCNN(nn.Module):
-    """Convolutions of width 3 along time, each with twice the dilation of the one before and a shortcut around it.
+    """Convolutions of width 3 along time, each with twice the dilation of the previous one and a shortcut.
 
-    From waveforms (B, T), each scaled to a peak of 1, to (B, T). The output at a sample depends on
-    2 · 2^layers − 1 samples around it. No layer has a bias, so that silence stays silence.
+    Maps waveforms (B, T), each scaled to a peak of 1, to (B, T). The output at a sample depends on 2 · 2^layers − 1
+    samples around it. No layer has a bias, so silence stays silence.
     """
 
     def __init__(self, channels: int, layers: int) -> None:
@@ -45,16 +45,16 @@ class AtrousCNN(nn.Module):
 
 
 class Generator(LearnedAttack):
-    """An atrous CNN g, trained on other clips, makes the perturbation at one pass: x′ = x + ε · tanh(g(x)).
+    """An atrous CNN g, trained on the training clips, computes the perturbation in one pass: x′ = x + ε · tanh(g(x)).
 
-    Each training step ascends the loss of one batch before one target; targets that take turns make one network for
-    all of them. A batch's gradient reaches the network through x′, each clip's scaled to a sum of absolute values of
-    1, so that clips that the target is sure of count as much as others.
+    Each training step ascends the loss of one target on one batch; several targets take turns and train one network.
+    The gradient reaches the network through x′. Each clip's gradient is scaled to an L1 norm of 1, so that clips that
+    the target classifies with high confidence count as much as others.
     """
 
     citation: ClassVar[str] = (
         "Ren, Han, Cummins, Schuller: Enhancing transferability of black-box adversarial attacks via lifelong learning "
-        "for speech emotion recognition models, Interspeech 2020 (an atrous CNN as attacker; the size is ours)"
+        "for speech emotion recognition models, Interspeech 2020 (an atrous CNN as attacker; its size is our choice)"
     )
     domains: ClassVar[tuple[Domain, ...]] = ("waveform",)
 
@@ -71,7 +71,7 @@ class Generator(LearnedAttack):
     def learn(
         self, network: nn.Module, batches: Iterator[tuple[Target, Tensor, Tensor]], generator: torch.Generator
     ) -> None:
-        """Train the network: one forward and one backward pass of a target each step."""
+        """Train the network with one forward and one backward pass of a target per step."""
         optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
         for target, x, labels in islice(batches, self.steps):
             perturbed = self._perturbed(network, x)

@@ -1,4 +1,4 @@
-"""Attacks along the sign of the gradient: FGSM, its iteration, and PGD."""
+"""Attacks along the sign of the gradient: FGSM, iterative FGSM, and PGD."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class FGSM(Attack):
     single_step: ClassVar[bool] = True
 
     epsilon: float = budget(unit="full-scale or z", about="step size ε and L∞ budget")
-    clip: float | None = parameter(None, unit="full-scale or z", about="largest change η", gt=0)
+    clip: float | None = parameter(None, unit="full-scale or z", about="largest change η; none: ε", gt=0)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Take the step."""
+        """Return ``x`` after the step."""
         change = self.epsilon * target.gradient(x, labels).sign()
         return x + (change if self.clip is None else change.clamp(-self.clip, self.clip))
 
@@ -41,9 +41,9 @@ class FGSM(Attack):
 class IterativeFGSM(Attack):
     """Iterative FGSM (BIM): steps of size α along the sign of the gradient, each projected to the budget.
 
-    x₍ₖ₊₁₎ = Π_ε(x₍ₖ₎ + α · sign(∇ L(x₍ₖ₎, y))), in L2 with ∇L / ‖∇L‖₂ of each clip in place of the sign; relative to
-    the clip, ε and α are multiples of its L2 norm. Without ε there is no projection, as in Wijayasingha 2019. With soft
-    labels the gradient at the starting point is zero but for rounding (p − p): give ``random_start`` there.
+    x₍ₖ₊₁₎ = Π_ε(x₍ₖ₎ + α · sign(∇ L(x₍ₖ₎, y))). L2 norms use each clip's ∇L / ‖∇L‖₂ instead of the sign; in
+    ``relative-l2``, ε and α are multiples of the clip's L2 norm. Without ε there is no projection, as in Wijayasingha
+    2019. With soft labels the gradient at the clean clip is 0 up to rounding (p − p): use ``random_start``.
     """
 
     citation: ClassVar[str] = (
@@ -60,18 +60,18 @@ class IterativeFGSM(Attack):
     random_start: float = parameter(
         0.0,
         unit="full-scale or z",
-        about="half-width of the uniform noise that the first step starts from",
+        about="half-width of the uniform noise at the start",
         ge=0,
     )
 
     @model_validator(mode="after")
-    def _step_size_known(self) -> Self:
+    def _has_step_size(self) -> Self:
         if self.epsilon is None and self.alpha is None:
-            raise ValueError("give epsilon or alpha")
+            raise ValueError("got neither epsilon nor alpha, expected at least one of them")
         return self
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Take the steps."""
+        """Return ``x`` after all steps."""
         alpha = self.alpha if self.alpha is not None else 2.5 * (self.epsilon or 0) / max(self.steps, 1)
         size, project = alpha * scale(x, self.norm), self.projection(x, target.domain)
         perturbed = x
@@ -84,10 +84,10 @@ class IterativeFGSM(Attack):
 
 
 class PGD(Attack):
-    """Projected gradient descent: `IterativeFGSM` from random starts, keeping each clip's best iterate.
+    """Projected gradient descent: `IterativeFGSM` from random starts; returns each clip's best iterate.
 
-    Best is the highest loss over all iterates of all restarts. Costs steps + 1 forward and steps backward passes a
-    restart.
+    The best iterate has the highest loss over all restarts. A restart costs steps + 1 forward and steps backward
+    passes.
     """
 
     citation: ClassVar[str] = (
@@ -97,11 +97,11 @@ class PGD(Attack):
     epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
     norm: Norm = budget_norm(about="norm of the budget and of the steps")
     alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
-    steps: int = parameter(10, unit="steps", about="steps a restart", ge=1)
+    steps: int = parameter(10, unit="steps", about="steps per restart", ge=1)
     restarts: int = parameter(1, unit="runs", about="random starts in the budget", ge=1)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Run all restarts."""
+        """Return each clip's iterate of the highest loss."""
         best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
         alpha = 2.5 * self.epsilon / self.steps if self.alpha is None else self.alpha
         size, project = alpha * scale(x, self.norm), self.projection(x, target.domain)

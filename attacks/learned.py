@@ -1,4 +1,4 @@
-"""The contract of an attack that has a network of its own."""
+"""The contract of an attack with a trained network."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from advser.threat.target import Target
 
 
 class LearnedAttack(Attack, ABC):
-    """An attack with a network that is trained once, on the fold's training clips, and then asks its target nothing.
+    """An attack with a network that is trained once, on the fold's training clips, and then uses no target.
 
-    The harness makes the network (`network`, torch's global generator being seeded), has it trained against the
-    attack's source, or the ensemble of several (`learn`), stores its weights, and crafts with it (`apply`).
+    The harness builds the network (`network`, with torch's global generator seeded), trains it against the attack's
+    source or an ensemble of surrogates (`learn`), stores its weights, and crafts examples with it (`apply`).
     """
 
     single_step: ClassVar[bool] = True
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """Return the untrained network; its initial weights are drawn from torch's global generator.
+        """Return the untrained network, with initial weights from torch's global generator.
 
-        Its state decides everything that `apply` does: the harness keeps nothing else.
+        `apply` may depend on the network's state alone: the harness stores nothing else.
         """
 
     @abstractmethod
@@ -37,24 +37,24 @@ class LearnedAttack(Attack, ABC):
         """Train ``network`` in place.
 
         Args:
-            network: as `network` returned it, on the device of the batches.
-            batches: without end, (target, x, labels): the model before this batch of training clips (it may be another
-                at each batch), waveforms (B, T) or features (B, bands, frames), and classes (B,) or probabilities
-                (B, C). A target serves until the next is asked for.
+            network: the result of `network`, on the device of the batches.
+            batches: infinite iterator of (target, x, labels): the target of a batch of training clips, whose model may
+                change from batch to batch; waveforms (B, T) or features (B, bands, frames); classes (B,) or
+                probabilities (B, C). A target is valid until the next batch is requested.
             generator: the only source of random numbers, on the device of the batches.
         """
 
     @abstractmethod
     def apply(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Return adversarial examples in the shape of ``x``, which no gradient is needed for."""
+        """Return adversarial examples in the shape of ``x``, without gradients."""
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Refuse: without a trained network there is no example.
+        """Raise ContractError: an example needs a trained network.
 
         Raises:
             ContractError: always.
         """
         raise ContractError(
-            f"{type(self).__name__}.perturb: got an attack whose network is not trained, expected 'learn', then "
-            "'apply' (it cannot serve where an attack is crafted at once, as in adversarial training)"
+            f"{type(self).__name__}.perturb: got an attack whose network is not trained, expected calls of 'learn', "
+            "then 'apply' (the attack is unusable where examples are crafted directly, as in adversarial training)"
         )

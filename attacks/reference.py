@@ -1,4 +1,4 @@
-"""Attacks that other plugins refer to: by name and parameters."""
+"""References of other plugins to attacks, by name and parameters."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ class AttackReference(BaseModel):
                 raise ValueError(str(error)) from None
             if issubclass(plugin, LearnedAttack):
                 raise ValueError(
-                    f"name: got '{data['name']}', whose network is trained against a finished model; allowed "
-                    "here: an attack that crafts at once"
+                    f"name: got '{data['name']}', which needs a network trained against a finished model; expected an "
+                    "attack without a network"
                 )
             if plugin.places:
-                raise ValueError(
-                    f"name: got '{data['name']}', which reads files; allowed here: an attack that needs none"
-                )
+                raise ValueError(f"name: got '{data['name']}', which reads files; expected an attack that reads none")
             return {**data, "params": params}
         return data
 
@@ -48,7 +46,7 @@ class AttackReference(BaseModel):
         return build(ATTACKS.get(self.name), self.params, f"attack '{self.name}'")
 
     def build_for(self, domain: Domain) -> Attack:
-        """Return the attack, to run in ``domain``.
+        """Return the attack, for ``domain``.
 
         Raises:
             InputError: if it does not run there.
@@ -60,7 +58,7 @@ class AttackReference(BaseModel):
 
 
 def ascends(reference: Any) -> bool:
-    """Tell whether a reference, as data or as it is, is to an attack that ascends the suite's objective."""
+    """Return whether the attack of a reference, which may be data, ascends the suite's objective."""
     data = reference.model_dump() if isinstance(reference, BaseModel) else reference
     return ATTACKS.get(data["name"]).ascends(data.get("params") or {})
 
@@ -72,24 +70,24 @@ def keeps_norm(name: str, norm: Any) -> bool:
 
 
 def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
-    """Return a reference, as data, whose attack has the budget of the plugin that refers to it, in that norm.
+    """Return a reference, as data, whose attack has the budget ``epsilon`` in ``norm``.
 
-    What is no reference to a known attack is returned as it is, for validation to refuse.
+    Anything but a reference to a registered attack is returned unchanged; validation refuses it later.
 
     Raises:
-        ValueError: if it has another budget already, or the attack keeps none in that norm.
+        ValueError: if the reference has another budget, or the attack supports none in that norm.
     """
     data = reference.model_dump() if isinstance(reference, BaseModel) else reference
     if not isinstance(data, dict) or not isinstance(data.get("name"), str) or data["name"] not in ATTACKS:
         return data
     name, params = data["name"], dict(data.get("params") or {})
     if not keeps_norm(name, norm):
-        raise ValueError(f"found attack '{name}', expected with norm {norm}: attacks that keep a budget in it")
+        raise ValueError(f"got attack '{name}', expected an attack with a budget in norm {norm}")
     for role, value in {"budget": epsilon, "norm": norm}.items():
         key = field_with_role(ATTACKS.get(name), role)
         if key is None:
             continue
         if params.get(key) not in (None, value):
-            raise ValueError(f"attack '{name}': {key}: got {params[key]}, expected that of the whole, {value}")
+            raise ValueError(f"attack '{name}': {key}: got {params[key]}, expected the whole attack's {value}")
         params[key] = value
     return {**data, "params": params}

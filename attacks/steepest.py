@@ -1,4 +1,4 @@
-"""Steps of steepest ascent and random starting points in the norms of budgets."""
+"""Steps of steepest ascent, and random starts, in the norms of budgets."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ from advser.threat.target import Target
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
-    """Return the direction of norm 1 in which each clip's loss rises most: sign(g) in L∞, g / ‖g‖₂ in L2.
+    """Return each clip's direction of steepest ascent, of norm 1: sign(g) in L∞, g / ‖g‖₂ in L2.
 
-    Where the gradient is 0, so is the direction. Args and result are (B, …).
+    Gradient and result are (B, …). The direction is 0 where the gradient is 0.
     """
     return gradient.sign() if norm == "linf" else of_length_1(gradient, 2)
 
 
 def ascended(x: Tensor, gradient: Tensor, size: Tensor, norm: Norm, into: Tensor | None = None) -> Tensor:
-    """Return each clip of ``x`` (B, …) a step of ``size`` (B,) further in the `steepest` direction.
+    """Return each clip of ``x`` (B, …) after a step of ``size`` (B,) in the `steepest` direction.
 
-    The result is written ``into`` that memory, which may be the gradient's; without it, into new memory, which takes
-    twice as long. With it, no gradient can be taken of the step.
+    Args:
+        x: inputs (B, …).
+        gradient: of the loss (B, …).
+        size: length of the step in ``norm`` (B,).
+        norm: of the budget.
+        into: memory for the result, which may be the gradient's; then the step has no gradient itself. New memory
+            takes twice as long.
     """
     direction = torch.sign(gradient, out=into) if norm == "linf" else steepest(gradient, norm)
     return torch.addcmul(x, per_clip(size, x), direction, out=into)
 
 
 def of_length_1(gradient: Tensor, order: int) -> Tensor:
-    """Return each clip's gradient (B, …) over its norm of that order; 0 where it is 0, and nowhere else.
+    """Return each clip's gradient (B, …) divided by its norm of that order; 0 only where the gradient is 0.
 
-    It is divided by its largest value first: the squares of a small gradient, as a confident model has it, would
-    vanish.
+    The gradient is divided by its largest value first, because the squares of a confident model's small gradient would
+    underflow.
     """
     gradient = gradient / per_clip(_or_1(gradient.flatten(1).abs().amax(1)), gradient)
     return gradient / per_clip(_or_1(gradient.flatten(1).norm(p=order, dim=1)), gradient)
@@ -43,9 +48,9 @@ def _or_1(length: Tensor) -> Tensor:
 
 
 def random_start(x: Tensor, target: Target, norm: Norm, epsilon: float, generator: torch.Generator) -> Tensor:
-    """Draw a point around each clip, the same in its padding: uniform in an L∞ ball, on the surface of an L2 ball.
+    """Return a random point around each clip, uniform in an L∞ ball or on the surface of an L2 ball.
 
-    In thousands of dimensions nearly all the volume of an L2 ball is at its surface.
+    The padding stays unchanged. In thousands of dimensions, nearly all volume of an L2 ball is at its surface.
     """
     if norm == "linf":
         direction = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) * 2 - 1

@@ -1,4 +1,4 @@
-"""Attacks of the Adversarial Robustness Toolbox (ART), before AdvSER's own target."""
+"""Attacks of the Adversarial Robustness Toolbox (ART) on AdvSER's target."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
     from advser.attacks.toolbox_classifier import Array, ClipClassifier
 
 ALWAYS = {"targeted": False, "verbose": False, "summary_writer": False}
-"""Arguments that every attack is given that takes them."""
+"""Arguments of every attack that accepts them."""
 
 Ball = Literal["linf", "l2"]
-"""Norms that the toolbox has."""
+"""Norms that ART supports."""
 
 ORDERS: dict[Norm, float] = {"linf": np.inf, "l2": 2}
-"""Norms as ART and torch know them."""
+"""Norms as ART and torch name them."""
 
-STARTED = ("BoundaryAttack", "HopSkipJump")
-"""Attacks whose starting point ART draws from a generator that nothing can seed: they are given one."""
+NEED_START = ("BoundaryAttack", "HopSkipJump")
+"""Attacks that need a starting point, because ART draws theirs from a generator that cannot be seeded."""
 
 TRIALS = 100
-"""Noises that are tried as a starting point."""
+"""Number of noises tried as a starting point."""
 
 FAINTEST = 0.001
-"""Amplitude of the first of them, of the range that values lie in; the last one has all of it."""
+"""Amplitude of the first noise, as a share of the range of values; the last noise has an amplitude of 1."""
 
 
 class ToolboxAttack(Attack, ABC):
-    """What attacks of ART share: they are run clip by clip, untargeted, and draw from the generator that is given.
+    """Base of ART's attacks, which run clip by clip, untargeted, with random numbers from the given generator.
 
-    Many of them minimise the distance instead of keeping a budget: an example that is farther away than ε is cut to the
-    budget by the harness and may then be read rightly again. Soft labels count as their most probable class.
+    Many of them minimise the distance and ignore the budget. The harness projects an example beyond ε to the budget,
+    where the victim may classify it correctly again. Soft labels count as their most probable class.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("adversarial-robustness-toolbox",)
@@ -59,10 +59,10 @@ class ToolboxAttack(Attack, ABC):
     epsilon: float | None = budget(None, unit="full-scale or z", about="budget ε; none: no bound")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Run ART on each clip.
+        """Return ART's example for each clip.
 
         Raises:
-            InputError: if ART is not installed, or refuses this model or the attack's arguments.
+            InputError: if ART is not installed, or refuses the model or the attack's arguments.
         """
         if self.epsilon == 0:
             return x
@@ -71,23 +71,23 @@ class ToolboxAttack(Attack, ABC):
 
     @abstractmethod
     def _run(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what ART makes of each clip; ``labels`` are classes (B,)."""
+        """Return ART's example for each clip; ``labels`` are classes (B,)."""
 
 
 class ART(ToolboxAttack):
-    """Any evasion attack of ART, white-box: it may ask for decisions, logits, and gradients of the loss and of logits.
+    """Any evasion attack of ART, white-box: with decisions, logits, and gradients of the loss and of logits.
 
-    ``attack`` is a class in ``art.attacks.evasion``, ``arguments`` those of its constructor; ``eps`` and ``norm``, if
-    there are such and they are not given, are those of the budget, and ``targeted`` is off. ART's other defaults are
-    meant for images on [0, 1]: give ``eps_step`` at least. ART sees one-channel images, (1, bands, frames) or
-    (1, 1, samples), so that attacks that need two dimensions, colours or probabilities fail. Of sound, 16-bit rounding
-    may undo what stops just past the decision boundary.
+    ``attack`` is a class in ``art.attacks.evasion``, ``arguments`` are arguments of its constructor. ``eps`` and
+    ``norm``, where they exist and are not given, follow the budget; ``targeted`` is off. ART's other defaults are for
+    images on [0, 1]: set at least ``eps_step``. ART gets one-channel images, (1, bands, frames) or (1, 1, samples), so
+    attacks that need two dimensions, colours or probabilities fail. In sound, 16-bit rounding may undo examples just
+    beyond the decision boundary.
 
     Work on sound and on spectrograms: AutoConjugateGradient, AutoProjectedGradientDescent, BasicIterativeMethod,
     BoundaryAttack, CarliniL2Method, CarliniLInfMethod, DeepFool, ElasticNet, FastGradientMethod, HopSkipJump,
     MomentumIterativeMethod, NewtonFool, ProjectedGradientDescent, SignOPTAttack, UniversalPerturbation (of each clip
-    alone). One forward pass a clip is spent on the number of classes. DeepFool leaves the model's own decision,
-    whatever label it is given: a clip that is misread when clean may become right.
+    alone). One forward pass per clip determines the number of classes. DeepFool ignores the label and leaves the
+    model's own decision: a clip that is misclassified when clean may become correct.
     """
 
     citation: ClassVar[str] = "Nicolae et al.: Adversarial Robustness Toolbox v1.0.0, arXiv 1807.01069"
@@ -96,16 +96,17 @@ class ART(ToolboxAttack):
     arguments: dict[str, Any] = parameter({}, about="arguments of its constructor")
 
     @model_validator(mode="after")
-    def _constructible(self) -> Self:
+    def _has_valid_arguments(self) -> Self:
         signature = inspect.signature(toolbox_class(self.attack))
         allowed = [name for name in list(signature.parameters)[1:] if name not in ALWAYS]
         for name in self.arguments:
             if name not in allowed:
-                raise ValueError(f"arguments: got '{name}', expected for {self.attack}: {', '.join(allowed)}")
+                raise ValueError(f"arguments: got '{name}', expected arguments of {self.attack}: {', '.join(allowed)}")
         try:
             signature.bind(None, **self._configured())
         except TypeError as error:
-            raise ValueError(f"arguments: {error}, expected for {self.attack}: {', '.join(allowed)}") from None
+            expected = f"expected arguments of {self.attack}: {', '.join(allowed)}"
+            raise ValueError(f"arguments: {error}, {expected}") from None
         return self
 
     def _configured(self) -> dict[str, Any]:
@@ -118,21 +119,21 @@ class ART(ToolboxAttack):
         from advser.attacks.toolbox_classifier import ClipClassifier
 
         number, budget = target.logits(x).shape[1], self.budget(target.domain)
-        found = x.clone()
+        examples = x.clone()
         for row, label in enumerate(labels.tolist()):
             clip = ClipClassifier(target, x, row, budget, Target.logits, number)
-            found[row] = _generated(self.attack, self._configured(), clip, label, generator)
-        return found
+            examples[row] = _generated(self.attack, self._configured(), clip, label, generator)
+        return examples
 
 
 class HopSkipJump(ToolboxAttack):
-    """HopSkipJump, by decisions alone: it walks along the decision boundary towards the clip.
+    """HopSkipJump, with decisions alone: it follows the decision boundary towards the clip.
 
-    ART is told of each input only whether it is still read as the label; the result is the nearest input that was not.
-    The walk starts from the clip in the faintest of 100 uniform noises of growing amplitude that has it misread;
-    without one, or if it is misread when clean, the clip stays as it is. Changes are whole steps of 2⁻¹⁵, as in 16-bit
-    PCM: so near the boundary, sound that is rounded afterwards would often be read rightly again, and features
-    sometimes, by the rounding of float32 in a batch of another size.
+    ART learns of each input only whether it is misclassified; the result is the nearest misclassified input. The search
+    starts from the clip with the faintest of 100 uniform noises of growing amplitude that misleads the model. Without
+    any, or if it is misclassified when clean, the clip stays unchanged. Changes are whole steps of 2⁻¹⁵, as in 16-bit
+    PCM. Without these steps, examples so close to the boundary would often become correct again: sound by 16-bit
+    rounding, features sometimes by float32 rounding in a batch of another size.
     """
 
     citation: ClassVar[str] = (
@@ -141,16 +142,16 @@ class HopSkipJump(ToolboxAttack):
     )
     access: ClassVar[Access] = "decisions"
 
-    queries: int = parameter(1000, unit="forward passes a clip", about="most queries, that of the clean clip too", ge=1)
+    queries: int = parameter(1000, unit="forward passes per clip", about="most queries, including the clean clip", ge=1)
     max_iter: int = parameter(50, unit="steps", about="most steps along the boundary", ge=0)
-    max_eval: int = parameter(10_000, unit="queries", about="most queries for one estimate of the direction", ge=1)
+    max_eval: int = parameter(10_000, unit="queries", about="most queries for an estimate of the direction", ge=1)
     init_eval: int = parameter(100, unit="queries", about="queries for the first estimate; grows with √step", ge=1)
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _has_possible_estimate(self) -> Self:
         toolbox_class("HopSkipJump")
         if self.init_eval > self.max_eval:
-            raise ValueError(f"init_eval is {self.init_eval}, expected at most max_eval, {self.max_eval}")
+            raise ValueError(f"init_eval: got {self.init_eval}, expected at most max_eval, {self.max_eval}")
         return self
 
     def _run(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -158,25 +159,25 @@ class HopSkipJump(ToolboxAttack):
 
         configured = {"norm": ORDERS[self.norm], "verbose": False}
         configured |= {"max_iter": self.max_iter, "max_eval": self.max_eval, "init_eval": self.init_eval}
-        found = x.clone()
-        right = target.decisions(x) == labels
-        for row in right.nonzero().flatten().tolist():
+        examples = x.clone()
+        correct = target.decisions(x) == labels
+        for row in correct.nonzero().flatten().tolist():
             search = _Search(x[row], labels[row], self.norm, self.queries - 1)
             clip = ClipClassifier(target, x, row, self.budget(target.domain), search, 2)
             with suppress(_SpentError):
                 _generated("HopSkipJump", configured, clip, 0, generator)
-            found[row] = search.nearest
-        return found
+            examples[row] = search.nearest
+        return examples
 
 
 class _SpentError(Exception):
-    """All queries are spent."""
+    """The search has no queries left."""
 
 
 class _Search:
-    """Tells ART whether inputs, their changes rounded to PCM steps, are misread, and keeps the nearest one that is.
+    """Answer for ART: whether inputs, with changes rounded to PCM steps, are misclassified; stores the nearest of them.
 
-    The bound on queries also ends ART's search for a step that it repeats until it succeeds, which need not happen.
+    The limit of queries also ends ART's loop for a step size, which otherwise repeats until it succeeds, if ever.
     """
 
     def __init__(self, clean: Tensor, label: Tensor, norm: Norm, queries: int) -> None:
@@ -191,70 +192,69 @@ class _Search:
             raise _SpentError
         self.left -= len(x)
         x = self.clean + torch.round((x - self.clean) / PCM_STEP) * PCM_STEP
-        misread = target.decisions(x) != self.label
-        distance = torch.where(misread, (x - self.clean).flatten(1).norm(self.order, dim=1), torch.inf)
+        misled = target.decisions(x) != self.label
+        distance = torch.where(misled, (x - self.clean).flatten(1).norm(self.order, dim=1), torch.inf)
         if (nearest := float(distance.min())) < self.distance:
             self.distance, self.nearest = nearest, x[distance.argmin()]
-        return one_hot(misread.long(), 2).float()
+        return one_hot(misled.long(), 2).float()
 
 
 def toolbox_class(name: str) -> type[Any]:
-    """Return an evasion attack of ART by the name of its class.
+    """Return the class of an evasion attack of ART.
 
     Raises:
         InputError: if ART is not installed.
-        ValueError: if it has no such attack.
+        ValueError: if ART has no such attack.
     """
     try:
         from art.attacks import EvasionAttack, evasion
     except ImportError as error:
         raise not_installed(f"attack '{name}'", "adversarial-robustness-toolbox") from error
-    found = getattr(evasion, name, None)
-    if not (isinstance(found, type) and issubclass(found, EvasionAttack)):
+    attack = getattr(evasion, name, None)
+    if not (isinstance(attack, type) and issubclass(attack, EvasionAttack)):
         raise ValueError(f"attack: got '{name}', expected a class in art.attacks.evasion")
-    return found
+    return attack
 
 
 def _generated(
     name: str, configured: dict[str, Any], clip: ClipClassifier, label: int, generator: torch.Generator
 ) -> Tensor:
-    """Return what an attack of ART makes of a clip whose label has the column ``label``."""
+    """Return an ART attack's example for a clip; ``label`` is the column of the clip's label."""
     further = {}
-    if name in STARTED:
-        start = _misread(clip, generator)
+    if name in NEED_START:
+        start = _misleading_noise(clip, generator)
         if start is None:
             return clip.inputs(clip.clean)[0]
         further["x_adv_init"] = start
     try:
         attack = toolbox_class(name)(clip, **configured)
     except (TypeError, ValueError) as error:
-        raise InputError(f"attack '{name}': refused by the toolbox: {error}") from error
+        raise InputError(f"attack '{name}': got arguments or a model that ART refuses: {error}") from error
     y = np.eye(clip.nb_classes, dtype=np.float32)[[label]]
     return clip.inputs(attack.generate(clip.clean, y=y, **further))[0]
 
 
-def _misread(clip: ClipClassifier, generator: torch.Generator) -> Array | None:
-    """Return the clip in the faintest of some noises that changes how it is read, as a batch of one, or None."""
+def _misleading_noise(clip: ClipClassifier, generator: torch.Generator) -> Array | None:
+    """Return the clip with the faintest of `TRIALS` noises that changes its class, as a batch of 1, or None."""
     decided = clip.predict(clip.clean).argmax(1)
     low, high = clip.clip_values
     for amplitude in np.geomspace(FAINTEST, 1, TRIALS) * (high - low):
         draw = torch.rand(clip.clean.shape, generator=generator, device=generator.device).cpu().numpy()
-        noisy = (clip.clean + amplitude * (2 * draw - 1)).clip(low, high).astype(np.float32)
+        noisy: Array = (clip.clean + amplitude * (2 * draw - 1)).clip(low, high).astype(np.float32)
         if clip.predict(noisy).argmax(1) != decided:
-            found: Array = noisy
-            return found
+            return noisy
     return None
 
 
 @contextmanager
 def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators that ART draws from, numpy's and Python's, and restore them afterwards."""
+    """Seed the global generators of numpy and Python, which ART uses, and restore them afterwards."""
     seed = int(torch.randint(2**32, (1,), generator=generator, device=generator.device))
-    numpys, pythons = np.random.get_state(), random.getstate()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     np.random.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        np.random.set_state(numpys)
-        random.setstate(pythons)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

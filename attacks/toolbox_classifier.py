@@ -1,6 +1,6 @@
-"""A clip before its target, as a classifier of the Adversarial Robustness Toolbox (ART).
+"""A clip's target as a classifier of the Adversarial Robustness Toolbox (ART).
 
-Needs ART: import this module where it is used, not above.
+Import this module inside functions: it needs ART, which is optional.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from advser.threat.target import Target
 
 Array = NDArray[np.float32]
 Answer = Callable[[Target, Tensor], Tensor]
-"""From the target of n copies of a clip, and n inputs, to n rows of scores (n, C)."""
+"""Function of the target of n copies of a clip, and n inputs (n, …); returns scores (n, C)."""
 
 
 class ClipClassifier(
@@ -32,19 +32,19 @@ class ClipClassifier(
     NeuralNetworkMixin,
     BaseEstimator,
 ):
-    """One clip of a batch: ART's questions go to the target, which grants them or not, and counts them.
+    """A clip of a batch as ART's classifier; the target restricts and counts all access.
 
-    ART sees images of one channel, (n, 1, bands, frames) or (n, 1, 1, samples), without the clip's padding, as
-    float32. Values lie on [−1, 1] in a waveform; in a spectrogram in the clip's own range, widened by ε, or by one
-    standard deviation if there is no L∞ budget.
+    ART gets one-channel images, (n, 1, bands, frames) or (n, 1, 1, samples), without the clip's padding, as float32.
+    Values lie on [−1, 1] in a waveform. In a spectrogram they lie in the clip's own range, widened by ε, or by one
+    standard deviation without an L∞ budget.
 
     Args:
-        target: of the batch.
-        x: the batch.
-        row: the clip's place in it.
+        target: target of the batch.
+        x: inputs of the batch (B, …).
+        row: index of the clip in the batch.
         budget: the attack's budget.
-        answer: what ART is told of inputs.
-        classes: number of columns of the answer.
+        answer: returns the scores that ART gets.
+        classes: number of columns of the scores.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ClipClassifier(
 
     @property
     def clean(self) -> Array:
-        """The clean clip, as a batch of one."""
+        """The clean clip, as a batch of 1."""
         return self._to_art(self._clip[None])
 
     @property
@@ -70,14 +70,14 @@ class ClipClassifier(
         return self.clean.shape[1:]
 
     def inputs(self, images: Array) -> Tensor:
-        """Return what the target is asked about (n, …): the clip's padding around each image."""
+        """Return the target's inputs (n, …): each image within the clip's padding."""
         whole = self._clip.repeat(len(images), *[1] * self._clip.ndim)
         values = torch.from_numpy(np.ascontiguousarray(images)).to(whole)
         whole[..., self._sounding] = values.reshape(len(images), *self._clip.shape[:-1], -1)
         return whole
 
     def predict(self, x: Array, batch_size: int = 128, **_: Any) -> Array:
-        """Return the answer (n, C) to images."""
+        """Return the scores (n, C) of images."""
         inputs = torch.split(self.inputs(x), batch_size)
         return _array(torch.cat([self._answer(self._target_of(part), part) for part in inputs]))
 
@@ -87,25 +87,26 @@ class ClipClassifier(
         return _array(self._target_of(inputs).loss(inputs, self._labels(y)))
 
     def loss_gradient(self, x: Array, y: Array, **_: Any) -> Array:
-        """Return the gradient of the loss with respect to images, in their shape."""
+        """Return the gradient of the loss with respect to images, in the shape of ``x``."""
         inputs = self.inputs(x)
         return self._to_art(self._target_of(inputs).gradient(inputs, self._labels(y)))
 
     def class_gradient(self, x: Array, label: Any = None, **_: Any) -> Array:
-        """Return the gradients (n, C, …) of all logits with respect to images, or (n, 1, …) of those of ``label``."""
-        wanted = range(self.nb_classes) if label is None else [label]
+        """Return the gradients of all logits (n, C, …), or of the logits of ``label`` (n, 1, …)."""
+        columns = range(self.nb_classes) if label is None else [label]
         inputs = self.inputs(x)
-        places = [torch.from_numpy(np.broadcast_to(one, len(x)).copy()).long().to(inputs.device) for one in wanted]
+        labels = [torch.from_numpy(np.broadcast_to(column, len(x)).copy()).long() for column in columns]
         target = self._target_of(inputs)
-        return np.stack([self._to_art(target.gradient(inputs, place, _logit)) for place in places], 1)
+        gradients = [target.gradient(inputs, label.to(inputs.device), _logit) for label in labels]
+        return np.stack([self._to_art(gradient) for gradient in gradients], 1)
 
     def fit(self, x: Array, y: Array, **_: Any) -> None:
-        """Refuse: a target is not trained."""
-        raise NotImplementedError("a target is not trained")
+        """Raise NotImplementedError: a target cannot be trained."""
+        raise NotImplementedError("fit: got a target, expected a model that can be trained")
 
     def get_activations(self, x: Array, layer: Any, batch_size: int, framework: bool = False) -> Array:
-        """Refuse: a target shows no layers."""
-        raise NotImplementedError("a target shows no layers")
+        """Raise NotImplementedError: a target has no accessible layers."""
+        raise NotImplementedError("get_activations: got a target, expected a model with accessible layers")
 
     def _target_of(self, inputs: Tensor) -> Target:
         return self._target.at(torch.full((len(inputs),), self.row, device=inputs.device))

@@ -1,4 +1,4 @@
-"""Ten steps of iterative FGSM before a model: by the harness, by the bare loop, and by other libraries."""
+"""Ten steps of iterative FGSM on a model: by the harness, by a bare loop, and by other libraries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FROZEN = ", weights frozen"
 
 
 class Linear(EmotionModel):
-    """One linear layer on the spectrogram that cnn4 sees: what an attack costs beside the model."""
+    """One linear layer on cnn4's spectrogram; it shows the cost of an attack beside the model."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Linear(EmotionModel):
         self.head = nn.Linear(64 * self.frontend.frames, classes)
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Return all of the spectrogram."""
+        """Return the whole spectrogram, flat."""
         return features.flatten(1)
 
 
@@ -49,7 +49,7 @@ def precision(name: str, wanted: WantedPrecision = "auto") -> Precision:
 
 
 def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return waveforms, lengths and labels: clips of up to so many seconds, the shortest five sixths as long."""
+    """Return waveforms (B, T), lengths (B,) and labels (B,): clips of 5/6 to 1 times `SECONDS`."""
     generator = torch.Generator().manual_seed(0)
     samples = 16_000 * SECONDS
     waveform = 0.1 * torch.randn(batch, samples, generator=generator).clamp(-3, 3)
@@ -59,10 +59,9 @@ def sounds(batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto") -> Mapping[str, Callable[[], Any]]:
-    """Return the attack as the harness runs it, written out in place, and its passes forward and backward alone.
+    """Return the attack in the harness, the same steps written out in place, and a bare loop of its passes.
 
-    All have the model as the store gives it to an attack (`advser.stages.train.load_model`), and compute in the same
-    precision.
+    All use the same precision, and the model as `advser.stages.train.load_model` returns it.
     """
     torch.manual_seed(0)
     model = MODELS[name]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -78,7 +77,7 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
 
     def attacked() -> None:
         with target:
-            attack.perturb(target, x, given, torch.Generator())
+            attack.perturb(target, x, attack_labels, torch.Generator())
 
     def gradient(at: Tensor) -> Tensor:
         variable = at.detach().requires_grad_()
@@ -102,7 +101,7 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
 
 
 class Logits(nn.Module):
-    """A model as other libraries want it: one tensor in, logits out."""
+    """A model for other libraries: one tensor in, logits out."""
 
     def __init__(self, model: EmotionModel, domain: Domain, lengths: Tensor) -> None:
         super().__init__()
@@ -114,7 +113,7 @@ class Logits(nn.Module):
 
 
 class Rescaled(nn.Module):
-    """A model of input on [0, 1], which torchattacks clips to, that stands for [−``reach``, ``reach``]."""
+    """A model whose input on [0, 1], to which torchattacks clips, represents [−``reach``, ``reach``]."""
 
     def __init__(self, model: nn.Module, reach: float) -> None:
         super().__init__()
@@ -127,28 +126,29 @@ class Rescaled(nn.Module):
 
 
 def theirs(name: str, domain: Domain, batch: int, *, frozen: bool = False) -> Mapping[str, Callable[[], Any]]:
-    """Return the same attack by other libraries, on the same model as PyTorch makes it.
+    """Return the same attack by other libraries, on the same model in plain PyTorch.
 
     Args:
-        name: of the model.
-        domain: where the attack works.
-        batch: clips.
-        frozen: whether its weights take no gradient, as their documentation does not do; their names then say so.
+        name: name of the model.
+        domain: domain of the attack.
+        batch: number of clips.
+        frozen: whether the weights take no gradient, against the libraries' documentation; the result's names end with
+            `FROZEN` then.
     """
     torch.manual_seed(0)
     waveform, lengths, labels = sounds(batch)
-    made = MODELS[name]().eval().requires_grad_(requires_grad=not frozen)
+    emotion_model = MODELS[name]().eval().requires_grad_(requires_grad=not frozen)
     with torch.no_grad():
-        x = made.inputs(waveform, lengths, domain)
+        x = emotion_model.inputs(waveform, lengths, domain)
     reach = 2 * float(x.abs().max())
-    model, epsilon = Logits(made, domain, lengths).eval(), EPSILON[domain]
+    model, epsilon = Logits(emotion_model, domain, lengths).eval(), EPSILON[domain]
     scaled = Rescaled(model, reach).eval(), x / (2 * reach) + 0.5, labels, epsilon / (2 * reach)
-    made_by = (
+    attacks = (
         of_foolbox(model, x, labels, epsilon, reach),
         of_torchattacks(*scaled),
         of_art(model, x, labels, epsilon, reach),
     )
-    return {f"{peer}{FROZEN if frozen else ''}": attack for peer, attack in zip(PEERS, made_by, strict=True)}
+    return {f"{peer}{FROZEN if frozen else ''}": attack for peer, attack in zip(PEERS, attacks, strict=True)}
 
 
 def of_foolbox(model: nn.Module, x: Tensor, labels: Tensor, epsilon: float, reach: float) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""The installed command line, and where the real corpus and the recogniser of its language are."""
+"""The installed command line, and the folders of EmoDB and its speech recogniser."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SHARED = Path(__file__).parents[2] / "shared"
 DATA = Path(os.environ.get("ADVSER_DATA") or _SHARED / "data")
 RECOGNISER = Path(os.environ.get("ADVSER_ASR") or _SHARED / "asr")
 
-needs_emodb = pytest.mark.skipif(not (DATA / "emodb").is_dir(), reason="EmoDB is not there ($ADVSER_DATA)")
+needs_emodb = pytest.mark.skipif(not (DATA / "emodb").is_dir(), reason="no folder of EmoDB in $ADVSER_DATA")
 EMODB = ("--data", f"emodb={DATA / 'emodb'}")
 
 
 def run(folder: Path, name: str, *options: str, store: str = "store") -> tuple[float, int]:
-    """Run a suite; return the seconds and the number of jobs done."""
+    """Run a suite; return its seconds and its number of jobs."""
     start = time.perf_counter()
     command = [ADVSER, "run", name, "--store", store, "--out", f"{store}-{Path(name).stem}", *options]
     done = subprocess.run(

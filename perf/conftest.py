@@ -1,7 +1,7 @@
-"""The table of a run of the measurements: printed at its end, and kept in ``perf/table.json``.
+"""The table of the measurements, printed at the end of a run and saved in ``perf/table.json``.
 
-A run of some of them (``-k judging``), or without EmoDB, replaces their lines in what is kept, on the same machine with
-the same versions; a run of all but those marked ``whole`` leaves the lines of these there.
+A run of some measurements (``-k judging``), or without EmoDB, replaces their lines in the saved table, on the same
+machine with the same versions. A run of all measurements but those marked ``whole`` leaves the lines of these.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-# Whoever is imported in a process of its own finds these too.
+# Processes of a contest import from these folders too.
 sys.path += [str(HERE), str(HERE.parent / "tests")]
 
 from growth import draw  # noqa: E402
@@ -25,10 +25,10 @@ TABLE = pytest.StashKey[Table]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin an empty table."""
-    told = provenance()
-    others = {"torchattacks": version("torchattacks")}
-    config.stash[TABLE] = Table(circumstances={**told, "packages": told["packages"] | others})
+    """Create an empty table."""
+    circumstances = provenance()
+    packages = circumstances["packages"] | {"torchattacks": version("torchattacks")}
+    config.stash[TABLE] = Table(circumstances={**circumstances, "packages": packages})
 
 
 @pytest.fixture
@@ -38,27 +38,27 @@ def table(request: pytest.FixtureRequest) -> Table:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table, and keep it if all measurements were made."""
-    found = config.stash[TABLE]
-    if found.figures:
-        terminalreporter.write_line(found.text())
-        terminalreporter.write_line(found.standing)
-    if found.growths:
-        terminalreporter.write_line(found.growth_text())
+    """Print the table, and save it if no measurement failed."""
+    table = config.stash[TABLE]
+    if table.figures:
+        terminalreporter.write_line(table.text())
+        terminalreporter.write_line(table.goals_met)
+    if table.growths:
+        terminalreporter.write_line(table.growth_text())
     ended = terminalreporter.stats
     if not ended.get("passed") or ended.get("failed") or ended.get("error"):
         return
     file = HERE / "table.json"
-    kept = Table.load(file) if file.is_file() else found
-    same = all(kept.circumstances[name] == found.circumstances[name] for name in ("host", "python", "packages"))
+    saved = Table.load(file) if file.is_file() else table
+    same = all(saved.circumstances[name] == table.circumstances[name] for name in ("host", "python", "packages"))
     named = [Path(argument).resolve() for argument in config.args]
     left_out = [item for item in ended.get("deselected", ()) if "whole" not in item.keywords]
     if left_out or ended.get("skipped") or named != [HERE]:
         if not same:
-            terminalreporter.write_line("not kept: the table is of another machine, or of other versions")
+            terminalreporter.write_line("not saved: the saved table is from another machine, or from other versions")
             return
-        found = found.updating(kept)
-    elif same and kept is not found:
-        found = found.beside(kept, WHOLE)
-    found.save(file)
-    draw(found.growths, HERE.parent / "docs")
+        table = table.updating(saved)
+    elif same and saved is not table:
+        table = table.with_part(saved, WHOLE)
+    table.save(file)
+    draw(table.growths, HERE.parent / "docs")

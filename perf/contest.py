@@ -1,4 +1,4 @@
-"""Contests of pieces of code in processes of their own, each under the settings that it runs under in real life."""
+"""Time comparisons of functions, each in its own processes with the settings of real use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advser.execution.forkserver import KEEP_MEMORY, ONE_THREAD
 
 Candidates = Mapping[str, Callable[[], object]]
 SHORTEST = 0.1
-"""Seconds: what takes less is called several times in a row, as batches come one after the other in a run."""
+"""Seconds: faster functions are called several times in a row, as a run processes batches."""
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -26,11 +26,11 @@ class Team:
     """Candidates that run in the same processes.
 
     Attributes:
-        make: makes them, in each process; a function of a module.
-        arguments: what it is given.
-        processes: how many do the same at the same time, as the workers of a run do.
-        environment: variables of the processes.
-        threads: threads of PyTorch in each process; 0: as many as it takes by itself.
+        make: returns the candidates, in each process; a function of a module.
+        arguments: arguments of ``make``.
+        processes: number of processes that do the same work at the same time, as the workers of a run do.
+        environment: environment variables of the processes.
+        threads: threads of PyTorch in each process; 0: PyTorch's default.
     """
 
     make: Callable[..., Candidates]
@@ -41,33 +41,33 @@ class Team:
 
 
 def as_workers(make: Callable[..., Candidates], *arguments: object) -> Team:
-    """Return candidates as the workers of a run are: one process a core, each with one thread."""
+    """Return a team in the settings of a run's workers: one process per core, with one thread each."""
     return replace(as_one_worker(make, *arguments), processes=CORES)
 
 
 def as_one_worker(make: Callable[..., Candidates], *arguments: object) -> Team:
-    """Return candidates as one worker of a run is: a process with one thread."""
+    """Return a team in the settings of a single worker: one process with one thread."""
     settings = {name: str(value) for name, value in {**ONE_THREAD, **KEEP_MEMORY}.items()}
     return Team(make, arguments, 1, settings, threads=1)
 
 
 def as_script(make: Callable[..., Candidates], *arguments: object) -> Team:
-    """Return candidates as a script of one's own is: one process, whose threads are PyTorch's to choose."""
+    """Return a team in the settings of a user's script: one process, with PyTorch's default number of threads."""
     return Team(make, arguments, 1, {}, threads=0)
 
 
 def contest(teams: Sequence[Team], rounds: int) -> dict[str, float]:
-    """Return the median seconds that each candidate takes, over the number of its processes.
+    """Return the median seconds of each candidate, divided by its number of processes.
 
-    They are called in turns, each round in another order, so that a machine that slows down slows all alike. First
-    calls, which do not count, tell how often in a row each is called.
+    Candidates take turns, in a different order each round, so that a slower machine affects all equally. First calls do
+    not count; they determine how often each candidate is called in a row.
     """
     with ExitStack() as stack:
         callers: dict[str, Callable[[int], float]] = {}
         for team in teams:
             callers |= stack.enter_context(_playing(team))
         names = list(callers)
-        times = {name: _often(call) for name, call in callers.items()}
+        times = {name: _repetitions(call) for name, call in callers.items()}
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for number in range(rounds):
             shift = number % len(names)
@@ -76,23 +76,23 @@ def contest(teams: Sequence[Team], rounds: int) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def _often(call: Callable[[int], float]) -> int:
-    """Return how often a candidate is called in a row; its very first call may take longer than all others."""
+def _repetitions(call: Callable[[int], float]) -> int:
+    """Return how often a candidate is called in a row; the first call may take longer than all others."""
     first = call(1)
     return math.ceil(SHORTEST / (call(1) if first < 10 * SHORTEST else first))
 
 
 @contextmanager
 def _playing(team: Team) -> Iterator[dict[str, Callable[[int], float]]]:
-    """Yield what calls each candidate so often in all processes of its team: seconds of a call over their number."""
+    """Yield a function per candidate: it makes a number of calls in all processes, and returns seconds per call."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     with _variables(team.environment):
         for _ in range(team.processes):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(there, team), daemon=True)
+            own_end, process_end = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(process_end, team), daemon=True)
             process.start()
-            pipes.append(here)
+            pipes.append(own_end)
             processes.append(process)
     names: list[str]
     names, *_ = [pipe.recv() for pipe in pipes]
@@ -118,7 +118,7 @@ def _playing(team: Team) -> Iterator[dict[str, Callable[[int], float]]]:
 
 @contextmanager
 def _variables(settings: Mapping[str, str]) -> Iterator[None]:
-    """Have processes that are started meanwhile inherit these variables, and none that sets a number of threads."""
+    """Set environment variables for processes started meanwhile, and unset those for numbers of threads."""
     before = dict(os.environ)
     for name in ONE_THREAD:
         os.environ.pop(name, None)

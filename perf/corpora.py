@@ -1,4 +1,4 @@
-"""Corpora as large as is wanted."""
+"""Corpora of any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile
 
 
 def corpus(folder: Path, times: int) -> None:
-    """Write the embedded corpus so many times over, each copy with a little noise of its own."""
+    """Write ``times`` copies of the demo corpus, each with its own faint noise."""
     source = Path(str(files("advser.corpora") / "demo_data"))
     rows = pd.read_csv(source / "metadata.csv", keep_default_na=False)
     noise = np.random.default_rng(0)
@@ -20,7 +20,7 @@ def corpus(folder: Path, times: int) -> None:
     for number in range(times):
         for file in rows["file"]:
             samples, rate = soundfile.read(source / file, dtype="int16")
-            heard = samples.astype(np.int32) + noise.integers(-2, 3, samples.shape)
-            soundfile.write(folder / f"{number}_{file}", heard.clip(-32768, 32767).astype(np.int16), rate)
+            noisy = samples.astype(np.int32) + noise.integers(-2, 3, samples.shape)
+            soundfile.write(folder / f"{number}_{file}", noisy.clip(-32768, 32767).astype(np.int16), rate)
         copies.append(rows.assign(file=f"{number}_" + rows["file"]))
     pd.concat(copies).to_csv(folder / "metadata.csv", index=False)

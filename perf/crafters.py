@@ -1,4 +1,4 @@
-"""Crafting, by the stage of a run, of more and more clips, and by more and more steps."""
+"""Crafting by the stage of a run, with growing numbers of clips and of steps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from attackers import EPSILON
 from corpora import corpus
-from judges import FOLD, in_sound, prepared
-from trainers import PRECISION, train_spec
+from judges import FOLD, prepared, waveform_attack
+from trainers import PRECISION, training_spec
 
 from advser.stages.craft import craft
 from advser.stages.job import Task
@@ -23,7 +23,7 @@ COPIES, STEPS = (1, 2, 4, 8), (2, 5, 10, 20)
 
 
 def stored(root: Path) -> dict[int, int]:
-    """Store the embedded corpus so many times over, prepared, and a model; return the clips to attack, by copies."""
+    """Store prepared copies of the demo corpus, and a model; return the number of clips to attack by copies."""
     store, keys, clips = Store(root), {}, {}
     for copies in COPIES:
         folder = root.parent / f"x{copies}"
@@ -32,7 +32,7 @@ def stored(root: Path) -> dict[int, int]:
         keys[str(copies)] = artefact.folder.name
         clips[copies] = len(load_prepared(artefact).folds[FOLD].test)
     with store.create("model", {}) as into:
-        train(Task(train_spec("clean", 1), {"prepared": store.get(keys["1"])}, into))
+        train(Task(training_spec("clean", 1), {"prepared": store.get(keys["1"])}, into))
     (root / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
     return clips
 
@@ -42,7 +42,7 @@ def crafting(root: Path, copies: int, steps: int) -> Callable[[], None]:
     store = Store(root)
     key = json.loads((root / "keys.json").read_text(encoding="utf-8"))[str(copies)]
     inputs: dict[str, Artefact] = {"prepared": store.get(key), "source": store.get("model")}
-    spec = in_sound("ifgsm", "true", PRECISION, epsilon=EPSILON["waveform"], steps=steps)
+    spec = waveform_attack("ifgsm", "true", PRECISION, epsilon=EPSILON["waveform"], steps=steps)
 
     def run() -> None:
         with TemporaryDirectory() as into:
@@ -52,10 +52,10 @@ def crafting(root: Path, copies: int, steps: int) -> Callable[[], None]:
 
 
 def by_clips(root: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return the crafting of each corpus at 2 steps, by its copies."""
+    """Return the crafting of each corpus with 2 steps, by number of copies."""
     return {str(copies): crafting(root, copies, 2) for copies in COPIES}
 
 
 def by_steps(root: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return the crafting of the smallest corpus, by each number of steps."""
+    """Return the crafting of the smallest corpus, by number of steps."""
     return {str(steps): crafting(root, 1, steps) for steps in STEPS}

@@ -1,4 +1,4 @@
-"""The figure of how times grow."""
+"""The figure of growing times."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from advser.leaderboards.figures.drawing import SCREEN, look, save
 
 
 def draw(growths: Sequence[Growth], directory: Path) -> None:
-    """Write ``growth.svg``: seconds against what grows, with the fitted line, or power where time falls."""
+    """Write ``growth.svg``: seconds by count, with the fitted line, or the fitted power if seconds decrease."""
     with SCREEN.style():
         figure = SCREEN.panels(len(growths), 2, (3.3, 2.4))
         places = figure.subplots(-(-len(growths) // 2), 2).flatten()
-        for number, (place, one) in enumerate(zip(places, growths, strict=False)):
-            counts = np.linspace(min(one.counts), max(one.counts), 50)
-            at_0, more = one.line
-            falling = one.seconds[0] * (counts / one.counts[0]) ** one.exponent
-            fitted = at_0 + more * counts if one.exponent > 0 else falling
+        for number, (place, growth) in enumerate(zip(places, growths, strict=False)):
+            counts = np.linspace(min(growth.counts), max(growth.counts), 50)
+            intercept, slope = growth.line
+            power = growth.seconds[0] * (counts / growth.counts[0]) ** growth.exponent
+            fitted = intercept + slope * counts if growth.exponent > 0 else power
             place.plot(counts, fitted, color=look(number)["color"], linewidth=1)
-            place.plot(one.counts, one.seconds, linestyle="", **look(number))
-            place.set(xlabel=one.with_, ylabel="seconds", ylim=(0, 1.08 * max(one.seconds)), title=one.what)
+            place.plot(growth.counts, growth.seconds, linestyle="", **look(number))
+            place.set(xlabel=growth.with_, ylabel="seconds", ylim=(0, 1.08 * max(growth.seconds)), title=growth.what)
             SCREEN.shorten_ticks(place)
-            if len(one.counts) == 2:
-                place.set_xticks(one.counts)
+            if len(growth.counts) == 2:
+                place.set_xticks(growth.counts)
         for place in places[len(growths) :]:
             place.remove()
         save(SCREEN.finished(figure, places[: len(growths)], ""), directory, "growth", ["svg"])

@@ -1,9 +1,10 @@
-"""Judging stored sound: by the stages of a run, and by PESQ, STOI and Whisper called in a row."""
+"""Measures of stored sound: by the stages of a run, and by PESQ, STOI and Whisper called in a row."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,7 @@ SUITE: dict[str, Any] = {
 
 
 def prepared(store: Store, directory: Path | None = None) -> Artefact:
-    """Return the demo corpus, or one in the folder ``directory``, prepared."""
+    """Return the prepared demo corpus, or the prepared corpus in ``directory``."""
     corpus = "folder" if directory else "demo"
     job = prepare_job(Suite.model_validate({**SUITE, "corpus": corpus}), 0, directory)
     with store.create(job.key, job.record()) as folder:
@@ -42,7 +43,7 @@ def prepared(store: Store, directory: Path | None = None) -> Artefact:
     return store.get(job.key)
 
 
-def in_sound(attack: str, labels: Labels, precision: Precision, **params: object) -> CraftSpec:
+def waveform_attack(attack: str, labels: Labels, precision: Precision, **params: object) -> CraftSpec:
     """Return the specification of a crafting job for an attack on waveforms."""
     return CraftSpec(
         attack=PluginSpec(name=attack, params=params),
@@ -58,16 +59,16 @@ def in_sound(attack: str, labels: Labels, precision: Precision, **params: object
 
 
 def stored(store: Store) -> dict[str, Artefact]:
-    """Return the demo corpus, prepared, and its test clips in noise."""
+    """Return the prepared demo corpus, and its test clips with noise."""
     inputs = {"prepared": prepared(store)}
-    spec = in_sound("noise", "none", "fp32", epsilon=0.002, kind="sign")
+    spec = waveform_attack("noise", "none", "fp32", epsilon=0.002, kind="sign")
     with store.create("crafted", {}) as folder:
         craft(Task(spec, inputs, folder))
     return {**inputs, "crafted": store.get("crafted")}
 
 
 def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return the stages that judge, by what they find."""
+    """Return the stages that measure and transcribe, by name of the metric or transcriber."""
     store = Store(root)
     keys: dict[str, str] = json.loads((root / "keys.json").read_text(encoding="utf-8"))
     inputs = {role: store.get(key) for role, key in keys.items()}
@@ -87,12 +88,11 @@ def ours(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
         with TemporaryDirectory() as into:
             transcribe(Task(spec, inputs, Path(into)))
 
-    found: dict[str, Callable[[], Any]] = {name: lambda name=name: measured(name) for name in METRICS}  # type: ignore[misc]
-    return {**found, "faster-whisper": transcribed}
+    return {**{name: partial(measured, name) for name in METRICS}, "faster-whisper": transcribed}
 
 
 def theirs(root: Path, whisper: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return the libraries called on the same clips, one after the other."""
+    """Return calls of the libraries on the same clips, one clip after another."""
     from faster_whisper import WhisperModel
     from pesq import pesq
     from pystoi import stoi

@@ -1,4 +1,4 @@
-"""What was measured, as a share of something else or of a goal, and the table that it makes."""
+"""Measurements, as shares of a reference or of a goal, and their table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabulate import tabulate
 from advser.store.files import replacing
 
 WHOLE = "whole suite"
-"""The part of the table that takes longer than all others, and is measured by itself."""
+"""The part of the table that takes longer than all others together, and is measured on request."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Figure:
     """One line of the table.
 
     Attributes:
-        part: what it is about: ``attack loop``.
-        what: what was measured, in words.
-        ours: how much it took.
-        reference: how much the reference took; 1 where the goal is absolute.
-        against: what the reference is; empty where the goal is absolute.
-        unit: of both.
-        goal: of ``ours / reference``.
-        at_least: whether the ratio is to be at least the goal; else at most.
-        detail: what is told beside the reference.
-        commit: of AdvSER, with a ``+`` if there were changes to it.
+        part: part of the table, for example ``attack loop``.
+        what: what is measured, in words.
+        ours: AdvSER's value.
+        reference: the reference's value; 1 if the goal is absolute.
+        against: name of the reference; empty if the goal is absolute.
+        unit: unit of both values.
+        goal: goal of ``ours / reference``.
+        at_least: whether the goal is a minimum of the ratio; otherwise it is a maximum.
+        detail: text after the reference's name.
+        commit: AdvSER's commit, with a ``+`` if its files were changed.
     """
 
     part: str
@@ -48,7 +48,7 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Ours as a share of the reference."""
+        """AdvSER's value as a share of the reference's."""
         return self.ours / self.reference
 
     @property
@@ -59,13 +59,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Growth:
-    """How the time for something grows.
+    """Times of an operation for growing counts.
 
     Attributes:
-        what: takes the time.
-        with_: what grows: ``clips``.
-        counts: how many of them, rising.
-        seconds: for each count.
+        what: the operation.
+        with_: the counted things, for example ``clips``.
+        counts: increasing counts.
+        seconds: time for each count.
     """
 
     what: str
@@ -75,19 +75,19 @@ class Growth:
 
     @property
     def line(self) -> tuple[float, float]:
-        """Seconds at the count 0, and seconds a count more: the line of least squares."""
-        more, at_0 = np.polyfit(self.counts, self.seconds, 1)
-        return float(at_0), float(more)
+        """Intercept in seconds and slope in seconds per count, by least squares."""
+        slope, intercept = np.polyfit(self.counts, self.seconds, 1)
+        return float(intercept), float(slope)
 
     @property
     def exponent(self) -> float:
-        """The p of seconds ∝ count^p, by least squares of the logarithms: 1 is in proportion, −1 inversely so."""
+        """The p of seconds ∝ count^p, by least squares of the logarithms; proportional: 1, inversely: −1."""
         return float(np.polyfit(np.log(self.counts), np.log(self.seconds), 1)[0])
 
 
 @dataclass
 class Table:
-    """All figures of one run, and what it ran on."""
+    """All figures of one run, with its machine and versions."""
 
     figures: list[Figure] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Table:
 
     @property
     def commit(self) -> str:
-        """AdvSER's commit, with a ``+`` if there were changes to it; empty if it is not known."""
+        """AdvSER's commit, with a ``+`` if its files were changed; empty if unknown."""
         git = self.circumstances.get("git")
         return f"{git['commit'][:7]}{'+' if git['dirty'] else ''}" if git else ""
 
@@ -105,75 +105,75 @@ class Table:
 
     @property
     def commits(self) -> str:
-        """How many of the lines are of which commit."""
-        counts = Counter(one.commit for one in self.figures)
+        """The number of lines of each commit, in words."""
+        counts = Counter(figure.commit for figure in self.figures)
         return ", ".join(f"{commit} ({count} lines)" for commit, count in counts.most_common())
 
     def save(self, path: Path) -> None:
         """Write the table as JSON."""
-        told = {
+        data = {
             "circumstances": dict(self.circumstances),
-            "figures": [asdict(one) for one in self.figures],
-            "growths": [asdict(one) for one in self.growths],
+            "figures": [asdict(figure) for figure in self.figures],
+            "growths": [asdict(growth) for growth in self.growths],
         }
         with replacing(path) as beside:
-            beside.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            beside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Table:
-        """Read a table that was saved."""
-        told = json.loads(path.read_text(encoding="utf-8"))
-        figures = [Figure(**one) for one in told["figures"]]
-        growths = [Growth(**one) for one in told["growths"]]
-        return cls(figures, growths, told["circumstances"])
+        """Read a saved table."""
+        data = json.loads(path.read_text(encoding="utf-8"))
+        figures = [Figure(**figure) for figure in data["figures"]]
+        growths = [Growth(**growth) for growth in data["growths"]]
+        return cls(figures, growths, data["circumstances"])
 
-    def updating(self, kept: Table) -> Table:
-        """Return what was kept, with these lines in the places of those about the same, and new ones at the end."""
-        mine = {(one.part, one.what, one.against): one for one in self.figures}
-        grown = {(one.what, one.with_): one for one in self.growths}
-        figures = [mine.pop((one.part, one.what, one.against), one) for one in kept.figures]
-        growths = [grown.pop((one.what, one.with_), one) for one in kept.growths]
-        return Table([*figures, *mine.values()], [*growths, *grown.values()], self.circumstances)
+    def updating(self, saved: Table) -> Table:
+        """Return a saved table in which these lines replace their predecessors; further lines are at the end."""
+        figures = {(figure.part, figure.what, figure.against): figure for figure in [*saved.figures, *self.figures]}
+        growths = {(growth.what, growth.with_): growth for growth in [*saved.growths, *self.growths]}
+        return Table([*figures.values()], [*growths.values()], self.circumstances)
 
-    def beside(self, kept: Table, part: str) -> Table:
-        """Return these lines, and from what was kept those of a part that was not measured now."""
-        others = [one for one in kept.figures if one.part == part]
+    def with_part(self, saved: Table, part: str) -> Table:
+        """Return these lines, and a saved table's lines of one part."""
+        others = [figure for figure in saved.figures if figure.part == part]
         return Table([*self.figures, *others], self.growths, self.circumstances)
 
     def growth_text(self, form: str = "simple") -> str:
-        """Return how times grow, in a format of tabulate's."""
+        """Return the growths as a table in a format of tabulate."""
         lines = []
-        for one in self.growths:
-            at_0, more = one.line
-            points = ", ".join(f"{_short(s)} s ({n})" for n, s in zip(one.counts, one.seconds, strict=True))
-            fit = f"{_short(at_0)} s + {_short(1e3 * more)} ms" if one.exponent > 0 else ""
-            lines.append([one.what, one.with_, points, fit, f"{one.exponent:.2f}"])
+        for growth in self.growths:
+            intercept, slope = growth.line
+            points = ", ".join(f"{_short(s)} s ({n})" for n, s in zip(growth.counts, growth.seconds, strict=True))
+            fit = f"{_short(intercept)} s + {_short(1e3 * slope)} ms" if growth.exponent > 0 else ""
+            lines.append([growth.what, growth.with_, points, fit, f"{growth.exponent:.2f}"])
         headings = ["time of", "against", "seconds (count)", "line: at 0 + for each", "exponent"]
         return tabulate(lines, headings, tablefmt=form, disable_numparse=True)
 
     @property
-    def standing(self) -> str:
-        """How many goals are met, in all and of each part, in a sentence."""
-        lines = Counter(one.part for one in self.figures)
-        met = Counter(one.part for one in self.figures if one.met)
-        told = ", ".join(f"{part} {met[part]} of {count}" for part, count in lines.items())
-        return f"{met.total()} of {len(self.figures)} goals are met: {told}."
+    def goals_met(self) -> str:
+        """The number of met goals, in all and in each part, in a sentence."""
+        lines = Counter(figure.part for figure in self.figures)
+        met = Counter(figure.part for figure in self.figures if figure.met)
+        parts = ", ".join(f"{part} {met[part]} of {count}" for part, count in lines.items())
+        return f"{met.total()} of {len(self.figures)} goals are met: {parts}."
 
     def text(self, form: str = "simple") -> str:
-        """Return the table in a format of tabulate's."""
-        lines = [
-            [
-                one.part,
-                one.what,
-                f"{_short(one.ours)} {one.unit}",
-                f"{_short(one.reference)} {one.unit}, {one.against}{one.detail}" if one.against else "",
-                f"{one.ratio:.2f}" if one.against else "",
-                f"{'≥' if one.at_least else '≤'} {one.goal:g}{'' if one.against else f' {one.unit}'}",
-                "met" if one.met else "not met",
-            ]
-            for one in self.figures
-        ]
-        return tabulate(lines, ["", "figure", "ours", "reference", "ratio", "goal", ""], tablefmt=form)
+        """Return the figures as a table in a format of tabulate."""
+        headings = ["", "figure", "ours", "reference", "ratio", "goal", ""]
+        return tabulate([_line(figure) for figure in self.figures], headings, tablefmt=form)
+
+
+def _line(figure: Figure) -> list[str]:
+    reference = f"{_short(figure.reference)} {figure.unit}, {figure.against}{figure.detail}" if figure.against else ""
+    return [
+        figure.part,
+        figure.what,
+        f"{_short(figure.ours)} {figure.unit}",
+        reference,
+        f"{figure.ratio:.2f}" if figure.against else "",
+        f"{'≥' if figure.at_least else '≤'} {figure.goal:g}{'' if figure.against else f' {figure.unit}'}",
+        "met" if figure.met else "not met",
+    ]
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Ten steps of iterative FGSM: ours, the bare loop of forward and input gradient, that with steps, three libraries."""
+"""Ten steps of iterative FGSM: AdvSER, a bare loop of gradients, a loop with steps, and three libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advser.models.terms import Domain, WantedPrecision
 @pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
 @pytest.mark.parametrize(("name", "goal"), [("cnn4", 1.05), ("linear", 1.3)])
 def test_attack_loop(name: str, goal: float, domain: Domain, batch: int, table: Table) -> None:
-    """Add lines in the precision that the harness chooses here."""
+    """Measure in the precision that the harness chooses on this machine."""
     rounds = 3 if (name, batch) == ("cnn4", 32) else 5 if name == "cnn4" else 9
     compare(name, goal, domain, batch, "auto", rounds, table)
 
@@ -24,17 +24,17 @@ def test_attack_loop(name: str, goal: float, domain: Domain, batch: int, table: 
 @pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
 @pytest.mark.parametrize("name", ["cnn4"])
 def test_attack_loop_in_float32(name: str, domain: Domain, table: Table) -> None:
-    """Add lines in the precision that the libraries compute in."""
-    if precision(name) != "fp32":  # else the lines above are these
+    """Measure in the libraries' precision, if the harness chooses another."""
+    if precision(name) != "fp32":
         compare(name, 1.05, domain, 8, "fp32", 5, table)
 
 
 def compare(
     name: str, goal: float, domain: Domain, batch: int, wanted: WantedPrecision, rounds: int, table: Table
 ) -> None:
-    """Add a line for each bare loop and for each library: milliseconds for a batch, the machine's cores in use.
+    """Add a line for each loop and library: milliseconds per batch, with all cores in use.
 
-    Of cnn4 in float32, in batches of 8, the libraries also have one whose weights take no gradient.
+    For cnn4 in float32 and batches of 8, the libraries also run on a model whose weights take no gradient.
     """
     teams = [as_workers(ours, name, domain, batch, wanted), as_script(theirs, name, domain, batch)]
     goals = {"bare loop": goal, "its steps written out": 1.05, **dict.fromkeys(PEERS, 0.5)}
@@ -43,5 +43,5 @@ def compare(
         goals |= {f"{peer}{FROZEN}": 0.5 for peer in PEERS}
     taken = contest(teams, rounds)
     what = f"{name}, {domain}, batch {batch}, {precision(name, wanted)}"
-    for against, most in goals.items():
-        table.add(Figure("attack loop", what, taken["ours"] * 1e3, taken[against] * 1e3, against, "ms", most))
+    for against, ratio in goals.items():
+        table.add(Figure("attack loop", what, taken["ours"] * 1e3, taken[against] * 1e3, against, "ms", ratio))

@@ -1,4 +1,4 @@
-"""How times grow with clips, steps and cells."""
+"""Growth of times with clips, steps and cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CELLS = (1_000, 2_500, 5_000, 10_000)
 
 
 def test_crafting(tmp_path: Path, table: Table) -> None:
-    """Add how crafting grows with clips, and with steps."""
+    """Measure crafting for growing numbers of clips, and of steps."""
     clips = stored(tmp_path / "store")
     by_count = contest([as_workers(by_clips, tmp_path / "store")], 3)
     seconds = [by_count[str(copies)] for copies in COPIES]
@@ -25,6 +25,6 @@ def test_crafting(tmp_path: Path, table: Table) -> None:
 
 
 def test_planning(table: Table) -> None:
-    """Add how planning grows."""
+    """Measure planning for growing numbers of cells."""
     seconds = [statistics.median(planning_seconds(cells) for _ in range(3)) for cells in CELLS]
     table.growths.append(Growth("planning", "cells", CELLS, seconds))

@@ -1,4 +1,4 @@
-"""Clips a second that the stages judge, all cores in use, against PESQ, STOI and Whisper called in a row."""
+"""Clips per second of the measuring stages, with all cores in use, against PESQ, STOI and Whisper in a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advser.store.artefacts import Store
 
 
 def test_judging(tmp_path: Path, table: Table) -> None:
-    """Add a line for each measure; Whisper is a very small one with random weights, in greedy search."""
+    """Measure PESQ, STOI and a very small Whisper with random weights and greedy search."""
     whisper = save_whisper(tmp_path / "whisper", d_model=64, encoder_ffn_dim=256, decoder_ffn_dim=256)
     store = Store(tmp_path / "store")
     artefacts = stored(store)
@@ -24,5 +24,5 @@ def test_judging(tmp_path: Path, table: Table) -> None:
     clips = len(load_prepared(artefacts["prepared"]).folds[FOLD].test)
     taken = contest([as_workers(ours, store.root, whisper), as_one_worker(theirs, store.root, whisper)], 9)
     for name in (*METRICS, "faster-whisper"):
-        rates = [clips / taken[who] for who in (name, f"{name} in a row")]
-        table.add(Figure("judging", name, rates[0], rates[1], "called in a row", "clips/s", 0.9 * CORES, at_least=True))
+        rate, reference = clips / taken[name], clips / taken[f"{name} in a row"]
+        table.add(Figure("judging", name, rate, reference, "called in a row", "clips/s", 0.9 * CORES, at_least=True))

@@ -1,4 +1,4 @@
-"""Peak memory of a run, of a corpus and of ten times as many clips: of the main process, and of the largest worker."""
+"""Peak memory of the main process and of the largest worker, for a corpus and for ten times as many clips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corpora import corpus
 from measuring import Figure, Table
 
 COPIES, TIMES = 5, 10
-"""Of the embedded corpus; ten times as many are two hours and a half, 550 MiB in float32: who held them would show."""
+"""Copies of the demo corpus, and their multiple: 2.5 hours, or 550 MiB in float32, which a process must not hold."""
 
 SUITE: dict[str, Any] = {
     "name": "memory", "corpus": "folder", "protocol": "3pair", "folds": ["fold1"],
@@ -33,25 +33,26 @@ SUITE: dict[str, Any] = {
 
 
 def peaks(command: list[str], folder: Path) -> tuple[float, float]:
-    """Run a command; return the peak resident memory in MiB of its own process, and of the largest one below it.
+    """Run a command; return the peak resident memory in MiB of its own process, and of its largest child process.
 
-    The kernel keeps each process's peak (Linux); it is asked for until the process is gone.
+    The peak is polled from the kernel (Linux) until the process ends.
     """
-    own, below = 0.0, {0: 0.0}
-    with (folder / "told.txt").open("wb") as told:
-        run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=told)
+    own, children = 0.0, {0: 0.0}
+    log = folder / "log.txt"
+    with log.open("wb") as errors:
+        run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=errors)
         while run.poll() is None:
             with suppress(psutil.NoSuchProcess):
                 for process in run.children(recursive=True):
-                    below[process.pid] = max(below.get(process.pid, 0.0), peak(process.pid))
+                    children[process.pid] = max(children.get(process.pid, 0.0), peak(process.pid))
             own = max(own, peak(run.pid))
             time.sleep(0.02)
-    assert run.returncode == 0, (folder / "told.txt").read_text(encoding="utf-8")
-    return own, max(below.values())
+    assert run.returncode == 0, log.read_text(encoding="utf-8")
+    return own, max(children.values())
 
 
 def peak(pid: int) -> float:
-    """Return the peak resident memory of a process so far in MiB; 0 of one that is gone."""
+    """Return the peak resident memory of a process so far in MiB; 0 if the process has ended."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -61,14 +62,14 @@ def peak(pid: int) -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 def test_memory(table: Table, tmp_path: Path) -> None:
-    """Add a line for the main process, and one for the largest of its workers."""
+    """Measure the main process and the largest worker."""
     (tmp_path / "memory.yaml").write_text(yaml.safe_dump(SUITE), encoding="utf-8")
-    found = {}
+    memory = {}
     for times in (1, TIMES):
         corpus(tmp_path / f"x{times}", times * COPIES)
         command = [ADVSER, "run", "memory.yaml", "--data", f"folder=x{times}", "--workers", "2"]
-        found[times] = peaks([*command, "--store", f"store{times}", "--out", f"out{times}"], tmp_path)
+        memory[times] = peaks([*command, "--store", f"store{times}", "--out", f"out{times}"], tmp_path)
         shutil.rmtree(tmp_path / f"store{times}")
-    for which, name in enumerate(("main process", "largest worker")):
+    for process, name in enumerate(("main process", "largest worker")):
         what = f"peak memory of a run, {TIMES} x the clips, {name}"
-        table.add(Figure("memory", what, found[TIMES][which], found[1][which], "the clips once", "MiB", 1.2))
+        table.add(Figure("memory", what, memory[TIMES][process], memory[1][process], "the clips once", "MiB", 1.2))

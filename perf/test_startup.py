@@ -1,4 +1,4 @@
-"""How long a user waits before anything happens."""
+"""Start-up times of the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ audit: false
 
 
 def until_a_job(words: str, command: Sequence[str | Path], store: Path) -> float:
-    """Return the seconds until a command has written a line with ``words`` and a worker a folder; then end it."""
+    """Return the seconds until a command prints ``words`` and a worker creates a folder; then end the command."""
     start = time.perf_counter()
     with subprocess.Popen(
         [*map(str, command)], cwd=store.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -40,10 +40,10 @@ def until_a_job(words: str, command: Sequence[str | Path], store: Path) -> float
                 while not [*store.glob("unfinished-*")] and len([*store.glob("*/*")]) < 2:
                     assert run.poll() is None
                     time.sleep(0.002)
-                found = time.perf_counter() - start
+                seconds = time.perf_counter() - start
                 run.terminate()
-                return found
-    pytest.fail(f"{command}: no line with '{words}'")
+                return seconds
+    pytest.fail(f"{command}: got no line with '{words}', expected one")
 
 
 def test_help(table: Table) -> None:
@@ -53,12 +53,12 @@ def test_help(table: Table) -> None:
         start = time.perf_counter()
         subprocess.run([ADVSER, "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
-    # The first may wait for the disk.
+    # The first call may wait for the disk.
     table.add(Figure("start-up", "advser --help", statistics.median(seconds[1:]), 1, "", "s", 0.3))
 
 
 def test_first_job(table: Table, tmp_path: Path) -> None:
-    """Time a run, on an empty store, until a worker is at its first job."""
+    """Time a run on an empty store until a worker starts its first job."""
     (tmp_path / "quick.yaml").write_text(SUITE, encoding="utf-8")
     seconds = sorted(
         until_a_job(" workers, ", [ADVSER, "run", "quick.yaml", "--store", store], store)

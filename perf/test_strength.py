@@ -1,4 +1,4 @@
-"""Whether attacks are as strong with gradients in bfloat16: what they reach, judged in float32 from 16-bit sound."""
+"""Strength of attacks with gradients in bfloat16, evaluated in float32 on 16-bit sound."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SUITE: dict[str, Any] = {
 
 @needs_emodb
 def test_bfloat16_is_as_strong(tmp_path: Path, table: Table) -> None:
-    """Add a line for each attack, domain and model: the loss that it reaches with gradients in bfloat16 and float32."""
+    """Compare each attack's final loss with gradients in bfloat16 and in float32, by domain and model."""
     reached = {}
     for precision in ("fp32", "bf16"):
         (tmp_path / f"{precision}.yaml").write_text(yaml.safe_dump({**SUITE, "attack_precision": precision}))
         run(tmp_path, f"{precision}.yaml", *EMODB)
-        found = Results.load(tmp_path / f"store-{precision}").table
-        found = found[(found["metric"] == "loss") & (found["attack"] != "none") & found["n"].gt(0)]
-        reached[precision] = found.set_index(["attack", "domain", "defense"])["value"]
+        rows = Results.load(tmp_path / f"store-{precision}").table
+        rows = rows[(rows["metric"] == "loss") & (rows["attack"] != "none") & rows["n"].gt(0)]
+        reached[precision] = rows.set_index(["attack", "domain", "defense"])["value"]
     assert len(reached["bf16"]) == len(SUITE["defenses"]) * len(SUITE["attacks"])
     for place, loss in reached["bf16"].items():
         attack, domain, defense = place

@@ -1,4 +1,4 @@
-"""Training steps: ours, a plain PyTorch loop, and adversarial training against a clean step."""
+"""Training steps: AdvSER against a plain PyTorch loop, and adversarial training against a clean step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advser.store.artefacts import Store
 
 
 def test_training_step(table: Table, tmp_path: Path) -> None:
-    """Add ours against a plain loop, and vanilla adversarial training against a clean training."""
+    """Compare a training step with a plain loop, and vanilla adversarial training with a clean step."""
     folder = prepared(Store(tmp_path)).folder
     taken = contest([as_workers(ours, folder), as_script(theirs, folder)], rounds=5)
     steps = MANY - FEW

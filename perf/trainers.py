@@ -1,4 +1,4 @@
-"""Training steps: of the training stage, and of the loop that anyone would write."""
+"""Training by the stage of a run, and by a plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advser.store.artefacts import Artefact
 from advser.suite.training import Training
 
 FEW, MANY = 10, 40
-"""Steps of two trainings: what one takes longer than the other is that of steps alone."""
+"""Steps of two trainings; the difference of their times is the time of steps alone."""
 
 BATCH = 16
 MODEL: dict[str, Any] = {"width": 0.25}
@@ -33,7 +33,7 @@ DEFENSES: dict[str, dict[str, Any]] = {
 PRECISION = settled("auto", "cpu")
 
 
-def train_spec(defense: str, steps: int) -> TrainSpec:
+def training_spec(defense: str, steps: int) -> TrainSpec:
     """Return the specification of a training job."""
     training = Training.model_validate({"iterations": steps, "batch_size": BATCH, "precision": PRECISION})
     model, plugin = PluginSpec(name="cnn4", params=MODEL), PluginSpec(**DEFENSES[defense])
@@ -41,10 +41,10 @@ def train_spec(defense: str, steps: int) -> TrainSpec:
 
 
 def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return trainings by the stage that a run trains by, from a prepared corpus to stored weights."""
+    """Return trainings by the stage of a run, from a prepared corpus to stored weights."""
 
     def trained(defense: str, steps: int) -> Callable[[], None]:
-        spec = train_spec(defense, steps)
+        spec = training_spec(defense, steps)
 
         def run() -> None:
             with TemporaryDirectory() as into:
@@ -56,14 +56,14 @@ def ours(prepared: Path) -> Mapping[str, Callable[[], Any]]:
 
 
 def theirs(prepared: Path) -> Mapping[str, Callable[[], Any]]:
-    """Return the loop that anyone would write: features anew at each step, default precision and memory format."""
-    found = load_prepared(Artefact(prepared))
-    clips = Clips.pack(found.clips)  # in memory
-    fold, targets = found.folds["fold1"], torch.from_numpy(found.targets)
+    """Return a plain loop: it recomputes features at each step, in the default precision and memory format."""
+    corpus = load_prepared(Artefact(prepared))
+    clips = Clips.pack(corpus.clips)  # in memory
+    fold, targets = corpus.folds["fold1"], torch.from_numpy(corpus.targets)
 
     def run(steps: int) -> None:
         torch.manual_seed(0)
-        model = CNN4(len(found.classes), **MODEL)
+        model = CNN4(len(corpus.classes), **MODEL)
         model.frontend.fit([clips.batch(list(fold.train))])
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)

@@ -1,4 +1,4 @@
-"""Small models, sounds and parameter rows that the contract tests run on."""
+"""Small models, sounds and parameters for tests."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "mi-fgsm": {"steps": 3, "diversity": 0.7},
     "square": {"queries": 40},
 }
-"""Parameters that keep the table quick."""
+"""Parameters for short runs."""
 
 
 FILES = {"folder": "."}
-"""Parameters that say where files are."""
+"""Parameters that name folders."""
 
 
 class Frames(FrontEnd):
-    """The waveform cut into frames (B, 32, T / 32): linear, so that gradients have a closed form."""
+    """The waveform in frames (B, 32, T / 32); linear, so that gradients have a closed form."""
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         return waveform.unfold(1, 32, 32).transpose(1, 2)
@@ -67,7 +67,7 @@ class Spectrum(FrontEnd):
 
 
 class Sound(FrontEnd):
-    """The waveform itself, as one band (B, 1, T)."""
+    """The waveform as a single band (B, 1, T)."""
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         return waveform[:, None]
@@ -86,7 +86,7 @@ class Linear(EmotionModel):
 
 
 class Convolutional(EmotionModel):
-    """A small network with everything whose state an attack could disturb: batch norm, dropout, a spectrogram."""
+    """A small network with state that an attack could disturb: batch norm, dropout, a spectrogram."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Convolutional(EmotionModel):
 
 
 class Deaf(nn.Module):
-    """A detector that takes nothing for adversarial."""
+    """A detector that detects nothing."""
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         return torch.zeros(len(x))
@@ -130,21 +130,21 @@ PLACES: list[tuple[type[EmotionModel], Domain]] = [
     (Convolutional, "spectrogram"),
     (Waveform, "waveform"),
 ]
-"""Every toy model in every domain that it has."""
+"""Every toy model in each of its domains."""
 
 
 def model(kind: type[EmotionModel], seed: int = 0, classes: int = CLASSES) -> EmotionModel:
-    """An untrained toy with batch-norm statistics other than their initial values, in training mode."""
+    """Return an untrained model in training mode, whose batch-norm statistics are not the initial values."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = kind(classes)
+        instance = kind(classes)
         waveform, lengths, _ = sounds(8, seed=9)
-        made(waveform, lengths)
-    return made
+        instance(waveform, lengths)
+    return instance
 
 
 def sounds(clips: int = 6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Waveforms (B, T) on the 16-bit grid, lengths (B,) of which some end early, and labels (B,)."""
+    """Return waveforms (B, T) on the 16-bit grid, lengths (B,), some of them shorter than T, and labels (B,)."""
     generator = torch.Generator().manual_seed(seed)
     pcm = (torch.randn(clips, SAMPLES, generator=generator) * 6000).round().clamp(PCM_LOWEST, PCM_HIGHEST)
     lengths = torch.randint(SAMPLES // 2, SAMPLES + 1, (clips,), generator=generator)
@@ -154,19 +154,19 @@ def sounds(clips: int = 6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return pcm * PCM_STEP, lengths, labels
 
 
-def training_batch(made: EmotionModel, clips: int = 6, seed: int = 0) -> TrainingBatch:
-    """What a defense gets at a training step."""
+def training_batch(model: EmotionModel, clips: int = 6, seed: int = 0) -> TrainingBatch:
+    """Return the batch of a training step."""
     waveform, lengths, labels = sounds(clips, seed)
     with torch.no_grad():
-        features = made.frontend(waveform, lengths)
+        features = model.frontend(waveform, lengths)
     return TrainingBatch(waveform, lengths, labels, features, torch.Generator().manual_seed(seed))
 
 
 def row(plugin: type[BaseModel], **given: Any) -> dict[str, Any]:
-    """Parameters for any plugin: ``given`` as far as it has these, and a value for everything else it requires."""
+    """Return the parameters in ``given`` that a plugin has, and a value for every other required parameter."""
     fields = plugin.model_fields
-    made = {name: FILES.get(name) or _value(name, field) for name, field in fields.items() if field.is_required()}
-    return made | {name: value for name, value in given.items() if name in fields}
+    required = {name: FILES.get(name) or _value(name, field) for name, field in fields.items() if field.is_required()}
+    return required | {name: value for name, value in given.items() if name in fields}
 
 
 def _value(name: str, field: FieldInfo) -> Any:
@@ -175,7 +175,7 @@ def _value(name: str, field: FieldInfo) -> Any:
         return INNER_ATTACK
     if str in kinds or not kinds & {int, float, bool}:
         options = [kind for kind in kinds if isinstance(kind, str)]
-        assert options, f"{name}: no value is known for {field.annotation}"
+        assert options, f"{name}: got {field.annotation}, expected a type with a default here"
         return sorted(options)[0]
     return True if bool in kinds else 2 if int in kinds else 0.05
 
@@ -186,22 +186,22 @@ def _types(annotation: Any) -> Iterator[Any]:
         yield from _types(part)
 
 
-def state(made: nn.Module) -> dict[str, Any]:
-    """Everything about a model that an attack must leave as it was."""
+def state(model: nn.Module) -> dict[str, Any]:
+    """Return everything about a model that an attack must not change."""
     return {
-        "values": {name: value.clone() for name, value in made.state_dict().items()},
-        "training": {name: module.training for name, module in made.named_modules()},
-        "frozen": {name: not weight.requires_grad for name, weight in made.named_parameters()},
-        "gradients": {name: weight.grad for name, weight in made.named_parameters()},
+        "values": {name: value.clone() for name, value in model.state_dict().items()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "frozen": {name: not weight.requires_grad for name, weight in model.named_parameters()},
+        "gradients": {name: weight.grad for name, weight in model.named_parameters()},
     }
 
 
-def assert_same_state(made: nn.Module, before: dict[str, Any]) -> None:
-    """Assert that nothing changed since ``before`` was taken by `state`."""
-    after = state(made)
+def assert_same_state(model: nn.Module, before: dict[str, Any]) -> None:
+    """Assert that the model's `state` equals ``before``."""
+    after = state(model)
     assert after["training"] == before["training"]
     assert after["frozen"] == before["frozen"]
     for name, gradient in after["gradients"].items():
-        assert gradient is before["gradients"][name], f"gradient of {name} was replaced"
+        assert gradient is before["gradients"][name], f"the gradient of {name} was replaced"
     for name, value in after["values"].items():
         assert torch.equal(value, before["values"][name]), f"{name} changed"

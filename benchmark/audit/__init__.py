@@ -1,1 +1,1 @@
-"""The checks of an audit, each a small function."""
+"""The audit of runs and the contracts of plugins; each check is a small function."""

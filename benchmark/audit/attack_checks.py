@@ -1,4 +1,4 @@
-"""Checks of what attacks came to: whether each does its work, and what its rows leave open.
+"""Checks of attacks: whether each is as strong as it should be, and what its rows leave open.
 
 After Carlini et al., "On evaluating adversarial robustness", 2019, and Croce et al., "RobustBench", 2021.
 """
@@ -8,41 +8,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from advser.audit.check import Answer, Check, by_luck, check
+from advser.audit.check import Check, Verdict, binomial_tail, check
 from advser.audit.evidence import Cell, Evidence
 
 LEVEL: Final = 0.01
-"""Significance level of a difference that is flagged; of clips that two attacks treat differently (exact sign test)."""
+"""Significance level of a flagged difference (exact sign test over the clips that two attacks treat differently)."""
 
 LEAST: Final = 0.02
-"""Difference, as a share of the clips, below which nothing is flagged however significant it is."""
+"""Share of the clips below which no difference is flagged, however significant it is."""
 
 CONVERGED: Final = 0.05
-"""Share of the clips by which twice as many steps may differ."""
+"""Share of the clips by which an attack with twice the steps may be stronger."""
 
 
-def _fells_more(weaker: Cell, stronger: Cell) -> bool:
-    """Tell whether clearly more clips fall under what should be the ``weaker`` attack (exact sign test)."""
-    only_weaker = int((weaker.fallen & ~stronger.fallen).sum())
-    only_stronger = int((stronger.fallen & ~weaker.fallen).sum())
-    if only_weaker - only_stronger < max(1, LEAST * len(weaker.fallen)):
+def _misleads_more(weaker: Cell, stronger: Cell) -> bool:
+    """Return whether the attack that should be ``weaker`` misleads significantly more clips (exact sign test)."""
+    only_weaker = int((weaker.misled & ~stronger.misled).sum())
+    only_stronger = int((stronger.misled & ~weaker.misled).sum())
+    if only_weaker - only_stronger < max(1, LEAST * len(weaker.misled)):
         return False
-    # As many heads or more among as many throws of a coin.
-    return by_luck(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL
+    return binomial_tail(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL
 
 
-def _beaten(cell: Cell, weaker: Sequence[Cell], told: Callable[[Cell], str]) -> Iterator[Answer]:
-    """Answer, if there is anything that should be weaker than a cell, whether clearly more clips fall under it."""
-    # Of fewer clips no difference is significant.
-    if weaker and (1 / 2) ** len(cell.fallen) < LEVEL:
-        yield _told(cell, [other for other in weaker if _fells_more(other, cell)], told)
+def _compared(cell: Cell, weaker: Sequence[Cell], describe: Callable[[Cell], str]) -> Iterator[Verdict]:
+    """Yield, if some cells should be weaker, a verdict on whether any of them misleads significantly more clips."""
+    # With fewer clips no difference is significant.
+    if weaker and (1 / 2) ** len(cell.misled) < LEVEL:
+        yield _verdict(cell, [other for other in weaker if _misleads_more(other, cell)], describe)
 
 
-def _told(cell: Cell, better: Sequence[Cell], told: Callable[[Cell], str]) -> Answer:
+def _verdict(cell: Cell, better: Sequence[Cell], describe: Callable[[Cell], str]) -> Verdict:
     if not better:
-        return Answer(cell.keys, "")
-    worst = max(better, key=lambda other: other.fallen.mean())
-    return Answer(cell.keys, f"error {cell.fallen.mean():.3f}, {worst.fallen.mean():.3f} under {told(worst)}")
+        return Verdict(cell.keys, "")
+    worst = max(better, key=lambda other: other.misled.mean())
+    return Verdict(cell.keys, f"error {cell.misled.mean():.3f}, but {worst.misled.mean():.3f} with {describe(worst)}")
 
 
 def _attack(cell: Cell) -> str:
@@ -57,132 +56,138 @@ def _source(cell: Cell) -> str:
     return f"examples from {cell.keys['source_model']} / {cell.keys['source_defense']}"
 
 
-@check("an attack of several steps and one of a single step, with the same budget and objective")
-def iterative_attack_weaker_than_single_step(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under one step than under this attack of several (of one by design: ``single_step = True``)."""
-    for cell in found.attacked:
-        if cell.gradient and cell.iterative:
+@check("an iterative and a single-step attack with the same budget and objective")
+def iterative_attack_weaker_than_single_step(evidence: Evidence) -> Iterator[Verdict]:
+    """A single step misleads more clips than this iterative attack.
+
+    Attacks with ``single_step = True`` are not iterative.
+    """
+    for cell in evidence.attacked:
+        if cell.is_white_box and cell.iterative:
             single = [
                 other
-                for other in found.rivals(cell)
-                # Of two aims, as at the label and at a detector too, neither attack must reach the other's.
-                if other.gradient and not other.iterative and cell.objective == other.objective
-                if cell.same(other, "attack")
+                for other in evidence.rivals(cell)
+                # Attacks with different objectives, such as label and detector, need not reach each other's.
+                if other.is_white_box and not other.iterative and cell.objective == other.objective
+                if cell.has_same_keys(other, "attack")
             ]
-            yield from _beaten(cell, single, _attack)
+            yield from _compared(cell, single, _attack)
 
 
 @check("an attack with two budgets")
-def smaller_budget_stronger(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under a smaller budget: the attack does not use what it is given."""
-    for cell in found.attacked:
-        if cell.gradient and cell.keys["epsilon"] is not None:
+def smaller_budget_stronger(evidence: Evidence) -> Iterator[Verdict]:
+    """A smaller budget misleads more clips: the attack does not use its budget."""
+    for cell in evidence.attacked:
+        if cell.is_white_box and cell.keys["epsilon"] is not None:
             smaller = [
                 other
-                for other in found.rivals(cell)
-                if cell.same(other, "epsilon") and other.keys["epsilon"] < cell.keys["epsilon"]
-                if cell.alike(other, "epsilon", "alpha")
+                for other in evidence.rivals(cell)
+                if cell.has_same_keys(other, "epsilon") and other.keys["epsilon"] < cell.keys["epsilon"]
+                if cell.has_same_params(other, "epsilon", "alpha")
             ]
-            yield from _beaten(cell, smaller, lambda other: f"{other.keys['epsilon']:g}")
+            yield from _compared(cell, smaller, lambda other: f"ε = {other.keys['epsilon']:g}")
 
 
-@check("an attack by the victim's gradient, and examples crafted on another model")
-def transfer_beats_white_box(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under examples crafted on another model: the victim's own gradient is masked."""
-    for cell in found.attacked:
-        if cell.gradient:
-            others = [other for other in found.rivals(cell) if other.keys["access"] == "transfer"]
-            handed_on = [
+@check("a white-box attack, and examples from a surrogate")
+def transfer_beats_white_box(evidence: Evidence) -> Iterator[Verdict]:
+    """Examples from a surrogate mislead more clips: the victim's own gradient is masked."""
+    for cell in evidence.attacked:
+        if cell.is_white_box:
+            others = [other for other in evidence.rivals(cell) if other.keys["access"] == "transfer"]
+            transferred = [
                 other
                 for other in others
-                if cell.same(other, "access", "source_model", "source_defense") and cell.alike(other)
+                if cell.has_same_keys(other, "access", "source_model", "source_defense") and cell.has_same_params(other)
             ]
-            if cell.iterative and found.strongest(cell):
-                # Whatever made them: the best that is done with the gradient should not be behind them.
-                handed_on = [other for other in others if other.within(cell)]
-            yield from _beaten(cell, handed_on, _source)
+            if cell.iterative and evidence.is_strongest(cell):
+                # The strongest white-box attack must match every transfer attack, whichever attack crafted it.
+                transferred = [other for other in others if other.is_within_budget_of(cell)]
+            yield from _compared(cell, transferred, _source)
 
 
-@check("an attack of several steps by the victim's gradient, and one that only asks for its answers")
-def queries_beat_white_box(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under an attack that sees answers alone: the victim's gradient is masked."""
-    for cell in found.attacked:
-        if cell.gradient and cell.iterative and found.strongest(cell):
-            asking = [other for other in found.rivals(cell) if other.queries and other.within(cell)]
-            yield from _beaten(cell, asking, _attack)
+@check("an iterative white-box attack, and an attack that uses the victim's answers alone")
+def queries_beat_white_box(evidence: Evidence) -> Iterator[Verdict]:
+    """An attack that uses answers alone misleads more clips: the victim's gradient is masked."""
+    for cell in evidence.attacked:
+        if cell.is_white_box and cell.iterative and evidence.is_strongest(cell):
+            rivals = evidence.rivals(cell)
+            query_based = [other for other in rivals if other.is_query_based and other.is_within_budget_of(cell)]
+            yield from _compared(cell, query_based, _attack)
 
 
-@check("an attack with a budget, and noise with no larger one")
-def noise_beats_attack(found: Evidence) -> Iterator[Answer]:
-    """More clips fall under noise within the same budget: the attack is weaker than chance perturbation."""
-    for cell in found.attacked:
-        if (cell.gradient or cell.queries) and cell.keys["epsilon"] is not None:
-            noise = [other for other in found.rivals(cell) if other.control and other.within(cell)]
-            yield from _beaten(cell, noise, _attack)
+@check("an attack with a budget, and noise with at most that budget")
+def noise_beats_attack(evidence: Evidence) -> Iterator[Verdict]:
+    """Noise within the same budget misleads more clips: the attack is weaker than a random perturbation."""
+    for cell in evidence.attacked:
+        if (cell.is_white_box or cell.is_query_based) and cell.keys["epsilon"] is not None:
+            noise = [other for other in evidence.rivals(cell) if other.control and other.is_within_budget_of(cell)]
+            yield from _compared(cell, noise, _attack)
 
 
-@check("an attack that is given true labels, and once the model's own answers")
-def proxy_labels_beat_true_labels(found: Evidence) -> Iterator[Answer]:
-    """More clips fall when the attack is given the model's own answers: with the true labels it is not at its best."""
-    for cell in found.attacked:
+@check("an attack with the true labels, and the same attack with the model's own answers as labels")
+def proxy_labels_beat_true_labels(evidence: Evidence) -> Iterator[Verdict]:
+    """The model's own answers as labels mislead more clips: with the true labels the attack is not at its best."""
+    for cell in evidence.attacked:
         if cell.keys["labels"] == "true":
             proxy = [
                 other
-                for other in found.rivals(cell)
-                if other.keys["labels"] in ("predicted", "soft") and cell.same(other, "labels") and cell.alike(other)
+                for other in evidence.rivals(cell)
+                if other.keys["labels"] in ("predicted", "soft")
+                if cell.has_same_keys(other, "labels") and cell.has_same_params(other)
             ]
-            yield from _beaten(cell, proxy, _labels)
+            yield from _compared(cell, proxy, _labels)
 
 
-@check("an attack with twice the steps beside it")
-def not_converged(found: Evidence) -> Iterator[Answer]:
-    """Clearly more clips fall with twice as many steps or more: within its budget the attack was stopped early."""
-    for cell in found.attacked:
-        if cell.gradient and cell.iterative and cell.keys["epsilon"] is not None:
+@check("an attack, and the same attack with at least twice the steps")
+def not_converged(evidence: Evidence) -> Iterator[Verdict]:
+    """At least twice the steps mislead clearly more clips: the attack stops too early within its budget."""
+    for cell in evidence.attacked:
+        if cell.is_white_box and cell.iterative and cell.keys["epsilon"] is not None:
             longer = [
                 other
-                for other in found.rivals(cell)
-                if cell.same(other) and other.steps >= 2 * cell.steps and cell.alike(other, "steps", "alpha")
+                for other in evidence.rivals(cell)
+                if cell.has_same_keys(other) and other.steps >= 2 * cell.steps
+                if cell.has_same_params(other, "steps", "alpha")
             ]
-            more = [other for other in longer if other.fallen.mean() - cell.fallen.mean() > CONVERGED]
+            stronger = [other for other in longer if other.misled.mean() - cell.misled.mean() > CONVERGED]
             if longer:
-                yield _told(cell, more, lambda other: f"{other.steps} steps")
+                yield _verdict(cell, stronger, lambda other: f"{other.steps} steps")
 
 
-@check("the same attack by gradient on a defended model and on the undefended one")
-def undefended_twin_stands(found: Evidence) -> Iterator[Answer]:
-    """At the largest budget the undefended model keeps most of its clips too: this attack does not test the defense."""
-    undefended = [cell for cell in found.attacked if cell.keys["defense"] == "none" and cell.gradient]
-    for cell in found.attacked:
-        if not cell.gradient or cell.keys["defense"] == "none" or not found.largest(cell):
+@check("the same white-box attack on a defended model and on the undefended model")
+def undefended_model_robust(evidence: Evidence) -> Iterator[Verdict]:
+    """The undefended model is robust on most clips at the largest budget too: the attack does not test the defense."""
+    undefended = [cell for cell in evidence.attacked if cell.keys["defense"] == "none" and cell.is_white_box]
+    for cell in evidence.attacked:
+        if not cell.is_white_box or cell.keys["defense"] == "none" or not evidence.has_largest_budget(cell):
             continue
         for twin in undefended:
-            if cell.same(twin, "defense", "source_defense") and cell.alike(twin):
-                kept = (twin.right & ~twin.fallen).sum() / max(twin.right.sum(), 1)
-                stands = f"{kept:.3f} of the clips that the undefended model reads rightly stand"
-                yield Answer(cell.keys, stands if kept > 1 / 2 else "")
+            if cell.has_same_keys(twin, "defense", "source_defense") and cell.has_same_params(twin):
+                robust_share = (twin.correct & ~twin.misled).sum() / max(twin.correct.sum(), 1)
+                detail = f"the undefended model is robust on {robust_share:.3f} of its correctly classified clips"
+                yield Verdict(cell.keys, detail if robust_share > 1 / 2 else "")
 
 
-@check("an attack by gradient")
-def only_proxy_labels(found: Evidence) -> Iterator[Answer]:
-    """No attack was given the true labels: where the model errs anyway, examples pull it back to the right answer."""
-    for victim in found.victims:
-        labels = {str(cell.keys["labels"]) for cell in found.attacked if cell.victim == victim} - {"none"}
-        yield Answer(victim, "" if "true" in labels else f"labels given: {', '.join(sorted(labels))}")
+@check("a white-box attack")
+def only_proxy_labels(evidence: Evidence) -> Iterator[Verdict]:
+    """No attack uses the true labels: on misclassified clips, an attack can restore the correct class."""
+    for victim in evidence.victims:
+        labels = {str(cell.keys["labels"]) for cell in evidence.attacked if cell.victim == victim} - {"none"}
+        yield Verdict(victim, "" if "true" in labels else f"labels used: {', '.join(sorted(labels))}")
 
 
-@check("a defense that gives an attacker a loss of its own, and an attack by gradient")
-def not_attacked_adaptively(found: Evidence) -> Iterator[Answer]:
-    """No attack was given the defense's own loss: it was told how to fool another model than this one."""
-    climbed = [cell for cell in found.attacked if cell.gradient]
+@check("a defense with a loss for adaptive attacks, and a white-box attack")
+def not_attacked_adaptively(evidence: Evidence) -> Iterator[Verdict]:
+    """No attack ascends the defense's own loss: the attacks do not adapt to this defense."""
+    white_box = [cell for cell in evidence.attacked if cell.is_white_box]
     adaptive = [
         cell.victim
-        for cell in climbed
-        if cell.objective == "adaptive" or (cell.objective == "evasion" and cell.detector)
+        for cell in white_box
+        if cell.objective == "adaptive" or (cell.objective == "evasion" and cell.has_detector)
     ]
-    for victim in found.victims:
-        if (victim["part"], victim["defense"]) in found.adaptable:
-            yield Answer(victim, "" if victim in adaptive else "no attack that ascends objective: adaptive")
+    for victim in evidence.victims:
+        if (victim["part"], victim["defense"]) in evidence.adaptable:
+            yield Verdict(victim, "" if victim in adaptive else "no attack ascends 'objective: adaptive'")
 
 
 OF_ATTACKS: Final[tuple[Check, ...]] = (
@@ -193,8 +198,8 @@ OF_ATTACKS: Final[tuple[Check, ...]] = (
     noise_beats_attack,
     proxy_labels_beat_true_labels,
     not_converged,
-    undefended_twin_stands,
+    undefended_model_robust,
     only_proxy_labels,
     not_attacked_adaptively,
 )
-"""Checks of what attacks came to."""
+"""Checks of attacks."""

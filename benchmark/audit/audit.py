@@ -1,7 +1,7 @@
-"""Sanity checks of a run: what makes its numbers look better, or its attacks stronger, than they are.
+"""The audit of a run: sanity checks for figures that look better, or attacks that look stronger, than they are.
 
-What the harness refuses outright (budgets, padding, finiteness, global generators) needs no flag: such a cell has
-failed. A check that a run gives nothing to look at is told apart from one that found nothing.
+The harness refuses violations of budgets, padding, finiteness and random-number use: those cells fail and need no flag.
+The record separates checks that a run gives nothing to apply to from checks without a flag.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from advser.audit.attack_checks import OF_ATTACKS
-from advser.audit.check import Answer, Check
+from advser.audit.check import Check, Verdict
 from advser.audit.evidence import Evidence
 from advser.audit.model_checks import OF_MODELS
 
 CHECKS: Final[tuple[Check, ...]] = (*OF_ATTACKS, *OF_MODELS)
-"""All checks, in the order in which boards name them."""
+"""All checks, in the order of the boards."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One finding.
+    """One problem that a check reports.
 
     Attributes:
         check: name of the check.
-        where: key → value of the rows that it stands on: a cell's keys, or a trained model's.
-        detail: what was found, in figures.
+        where: key → value of the flagged rows: a cell's keys, or a trained model's.
+        detail: the problem, in figures.
     """
 
     check: str
@@ -36,43 +36,42 @@ class Flag:
 
 @dataclass(frozen=True)
 class Audit:
-    """What all checks came to.
+    """Result of all checks.
 
     Attributes:
-        answers: check → what it says of each cell or trained model that it looked at; none: the run gives it nothing
-            to look at.
+        verdicts: check → its verdict for each cell or trained model that it applies to; empty if there is none.
     """
 
-    answers: Mapping[str, Sequence[Answer]]
+    verdicts: Mapping[str, Sequence[Verdict]]
 
     @property
     def flags(self) -> list[Flag]:
-        """What was found."""
+        """The problems that the checks report."""
         return [
-            Flag(name, dict(answer.where), answer.wrong)
-            for name, given in self.answers.items()
-            for answer in given
-            if answer.wrong
+            Flag(name, dict(verdict.where), verdict.wrong)
+            for name, verdicts in self.verdicts.items()
+            for verdict in verdicts
+            if verdict.wrong
         ]
 
     @property
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` keeps: the checks with what they mean and need, how much they looked at, and the flags."""
+        """The entry of ``run.json``: meaning, needs and number of verdicts of each check, and the flags."""
         return {
             "checks": {check.name: check.meaning for check in CHECKS},
             "needs": {check.name: check.needs for check in CHECKS},
-            "looked_at": {name: len(given) for name, given in self.answers.items()},
+            "looked_at": {name: len(verdicts) for name, verdicts in self.verdicts.items()},
             "flags": [asdict(flag) for flag in self.flags],
         }
 
 
-def audit(found: Evidence) -> Audit:
-    """Make all checks. One that fails is a flag on every row: hours of work must not be lost to it."""
-    return Audit({check.name: _answers(check, found) for check in CHECKS})
+def audit(evidence: Evidence) -> Audit:
+    """Return the result of all checks; a check that raises flags every row, so that no hours of work are lost."""
+    return Audit({check.name: _verdicts(check, evidence) for check in CHECKS})
 
 
-def _answers(check: Check, found: Evidence) -> list[Answer]:
+def _verdicts(check: Check, evidence: Evidence) -> list[Verdict]:
     try:
-        return list(check.answers(found))
+        return list(check.verdicts(evidence))
     except Exception as error:
-        return [Answer({}, f"the check itself failed: {type(error).__name__}: {' '.join(str(error).split())}")]
+        return [Verdict({}, f"the check itself failed: {type(error).__name__}: {' '.join(str(error).split())}")]

@@ -1,4 +1,4 @@
-"""What a check of an audit is."""
+"""A check of the audit, and its verdicts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from advser.audit.evidence import Evidence
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a check says of one thing that it looked at.
+class Verdict:
+    """Result of a check for one cell or one trained model.
 
     Attributes:
-        where: key → value of the rows that it is about: a cell's keys, or a trained model's.
-        wrong: what was found, in figures; empty if nothing was.
+        where: key → value of the rows concerned: a cell's keys, or a trained model's.
+        wrong: the problem, in figures; empty if there is none.
     """
 
     where: Mapping[str, Any]
@@ -27,31 +27,34 @@ class Check:
     """One check.
 
     Attributes:
-        name: ``zero-gradients``.
-        meaning: of its flag, in a sentence.
-        needs: what a run must have for the check to look at anything.
-        answers: what it says of each thing that it looked at; nothing if there is none.
+        name: for example ``zero-gradients``.
+        meaning: what a flag of this check means, in a sentence.
+        needs: what a run must contain for the check to apply.
+        verdicts: yields a verdict for each cell or trained model that the check applies to.
     """
 
     name: str
     meaning: str
     needs: str
-    answers: Callable[[Evidence], Iterator[Answer]]
+    verdicts: Callable[[Evidence], Iterator[Verdict]]
 
 
-def by_luck(count: int, among: int, chance: float) -> float:
-    """Return the probability of at least ``count`` hits ``among`` so many, each with the same ``chance``."""
-    # Imported here: a run starts its jobs a quarter of a second earlier; scipy.stats takes half a second.
+def binomial_tail(hits: int, trials: int, chance: float) -> float:
+    """Return the probability of at least ``hits`` in ``trials`` independent draws, each a hit with ``chance``."""
+    # Imported here, because scipy.stats takes half a second: a run starts its jobs a quarter of a second earlier.
     from scipy.special import bdtrc
 
-    return float(bdtrc(count - 1, among, chance))
+    return float(bdtrc(hits - 1, trials, chance))
 
 
-def check(needs: str) -> Callable[[Callable[[Evidence], Iterator[Answer]]], Check]:
-    """Make a check of a function: its name is the check's, the first line of its docstring what a flag means."""
+def check(needs: str) -> Callable[[Callable[[Evidence], Iterator[Verdict]]], Check]:
+    """Return a decorator that turns a function into a `Check`.
 
-    def made(function: Callable[[Evidence], Iterator[Answer]]) -> Check:
+    The function's name becomes the check's name; the first line of its docstring becomes the meaning of a flag.
+    """
+
+    def decorate(function: Callable[[Evidence], Iterator[Verdict]]) -> Check:
         meaning = (function.__doc__ or "").partition("\n")[0]
         return Check(function.__name__.replace("_", "-"), meaning, needs, function)
 
-    return made
+    return decorate

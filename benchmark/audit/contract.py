@@ -1,7 +1,8 @@
-"""What the contracts of all kinds of plugins share: findings, and a few clips to try a plugin on."""
+"""Findings, and a few clips, for the contracts of all kinds of plugins."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -16,7 +17,7 @@ from advser.plugins.parameters import build
 from advser.plugins.registries import CORPORA, MODELS
 
 CLIPS: Final = 6
-"""Clips that a plugin is tried on."""
+"""Clips on which a plugin is checked."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Finding:
     """Whether a plugin keeps one part of its contract.
 
     Attributes:
-        part: what is asked of it, in a few words.
-        wrong: what is wrong, or an empty text.
-        note: what its author should know though nothing is wrong, such as why the question was not asked.
+        part: the requirement, in a few words.
+        wrong: the violation, or an empty text.
+        note: a remark for the author, such as why the requirement was not checked.
     """
 
     part: str
@@ -36,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Clips:
-    """A few clips of the demo corpus: waveforms (B, T), lengths (B,), classes (B,), and how many classes there are."""
+    """A few clips of the demo corpus: waveforms (B, T), lengths (B,), classes (B,), and the number of classes."""
 
     waveform: Tensor
     lengths: Tensor
@@ -45,29 +46,35 @@ class Clips:
 
 
 def clips() -> Clips:
-    """Return the first clips of the embedded corpus."""
+    """Return the first clips of the demo corpus."""
     rows, sound, classes = decode(build(CORPORA.get("demo"), {}, "corpus 'demo'").read(None), "emotion", None)
     waveform, lengths = Packed.pack(islice(sound, CLIPS)).batch(range(CLIPS))
     return Clips(waveform, lengths, torch.tensor(rows["target"].to_numpy()[:CLIPS]), len(classes))
 
 
-def small_model(some: Clips) -> EmotionModel:
+def small_model(batch: Clips) -> EmotionModel:
     """Return an untrained `tiny` whose front end has the statistics of the clips."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = MODELS.get("tiny")(some.classes)
-    made.frontend.fit(iter([(some.waveform, some.lengths)]))
-    return made
+        model = MODELS.get("tiny")(batch.classes)
+    model.frontend.fit(iter([(batch.waveform, batch.lengths)]))
+    return model
 
 
-def copied_state(made: EmotionModel) -> dict[str, Tensor]:
+def copied_state(model: EmotionModel) -> dict[str, Tensor]:
     """Return a copy of all weights and buffers."""
-    return {name: value.clone() for name, value in made.state_dict().items()}
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def difference(one: Tensor, other: Tensor) -> str:
-    """Return in words how two tensors differ; empty if they do not."""
-    if one.shape != other.shape:
-        return f"shapes {tuple(one.shape)} and {tuple(other.shape)}"
-    far = float((one.detach().double() - other.detach().double()).abs().max())
-    return f"differ by {far:.2g}" if far > 0 else ""
+def state_finding(model: EmotionModel, before: Mapping[str, Tensor], part: str) -> Finding:
+    """Return a finding about weights and buffers that changed since `copied_state`."""
+    changed = [name for name, value in copied_state(model).items() if not torch.equal(value, before[name])]
+    return Finding(part, f"changed: {', '.join(changed)}" if changed else "")
+
+
+def difference(first: Tensor, second: Tensor) -> str:
+    """Return in words how two tensors differ, or an empty text if they are equal."""
+    if first.shape != second.shape:
+        return f"shapes {tuple(first.shape)} and {tuple(second.shape)} differ"
+    largest = float((first.detach().double() - second.detach().double()).abs().max())
+    return f"values differ by up to {largest:.2g}" if largest > 0 else ""

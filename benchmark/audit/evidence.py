@@ -1,4 +1,4 @@
-"""What a run leaves to be audited: its cells, clip by clip, and what its trained models told of themselves."""
+"""The input of an audit: a run's cells, clip by clip, and the answers of its trained models to probes."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ VICTIM: Final = ("part", "seed", "model", "defense")
 """Keys that name a trained model in a run."""
 
 CONTROLS: Final[tuple[type[Attack], ...]] = (Noise, FrameNoise, Offset)
-"""What counts as noise in a budget: it was not made to fool anything, as another attack that is blind may have been."""
+"""Noise within a budget. Other blind attacks do not count: they may be designed to mislead models."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One cell as the checks see it.
+    """One cell of a run.
 
     Attributes:
-        keys: its key columns; ``epsilon`` is None where there is no budget.
+        keys: the key columns; ``epsilon`` is None where there is no budget.
         params: the attack's parameters.
-        fallen: which clips are misread (N,).
-        right: which clips are read rightly when clean (N,).
-        iterative: whether the attack takes more than one step along the gradient, or attacks within it do: by its
-            declaration, or by the backward passes that were counted.
-        steps: the parameter ``steps``, or the largest of the attacks within; 1 without any.
-        control: whether it is one of `CONTROLS`.
-        handed_in: whether its examples were made elsewhere (`Attack.places`): what they come to is no attack's doing.
-        ascends: whether it climbs the suite's objective (`Attack.ascends`).
-        detector: whether the victim has a detector of adversarial input.
+        misled: which clips are misclassified (N,).
+        correct: which clips are classified correctly when clean (N,).
+        iterative: whether the attack, or an attack within it, takes more than one gradient step, by its declaration or
+            by the number of backward passes.
+        steps: the parameter ``steps``, or the largest among the attacks within; 1 without any.
+        control: whether the attack is in `CONTROLS`.
+        external: whether the examples come from files (`Attack.places`), so that they measure no attack of the run.
+        ascends: whether the attack ascends the suite's objective (`Attack.ascends`).
+        has_detector: whether the victim has a detector of adversarial input.
     """
 
     keys: Mapping[str, Any]
     params: Mapping[str, Any]
-    fallen: npt.NDArray[np.bool_]
-    right: npt.NDArray[np.bool_]
+    misled: npt.NDArray[np.bool_]
+    correct: npt.NDArray[np.bool_]
     iterative: bool = False
     steps: int = 1
     control: bool = False
-    handed_in: bool = False
+    external: bool = False
     ascends: bool = True
-    detector: bool = False
+    has_detector: bool = False
 
-    def same(self, other: Cell, *but: str) -> bool:
-        """Tell whether all keys are the same, some aside; ``params`` are compared apart (`alike`)."""
-        return all(self.keys[key] == other.keys[key] for key in KEYS if key not in (*but, "params"))
+    def has_same_keys(self, other: Cell, *except_for: str) -> bool:
+        """Return whether all keys but some are equal; ``params`` are compared by `has_same_params`."""
+        return all(self.keys[key] == other.keys[key] for key in KEYS if key not in (*except_for, "params"))
 
-    def alike(self, other: Cell, *but: str) -> bool:
-        """Tell whether all parameters are the same, some aside, those of attacks within it too."""
-        return bool(_without(self.params, but) == _without(other.params, but))
+    def has_same_params(self, other: Cell, *except_for: str) -> bool:
+        """Return whether all parameters but some are equal, those of attacks within included."""
+        return bool(_without(self.params, except_for) == _without(other.params, except_for))
 
-    def within(self, other: Cell) -> bool:
-        """Tell whether its budget is no larger than another cell's; one without a bound is larger than any."""
-        own, its = self.keys["epsilon"], other.keys["epsilon"]
-        return its is None or (own is not None and own <= its)
+    def is_within_budget_of(self, other: Cell) -> bool:
+        """Return whether the budget is at most another cell's; an attack without a bound exceeds every budget."""
+        epsilon, limit = self.keys["epsilon"], other.keys["epsilon"]
+        return limit is None or (epsilon is not None and epsilon <= limit)
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """The trained model, and where it is attacked."""
+        """The keys of the trained model, the domain, the delivery and the norm."""
         return tuple(self.keys[key] for key in (*VICTIM, "domain", "delivery", "norm"))
 
     @property
@@ -77,38 +77,38 @@ class Cell:
         return {key: self.keys[key] for key in VICTIM}
 
     @property
-    def gradient(self) -> bool:
-        """Whether the attack had the victim's own gradient."""
+    def is_white_box(self) -> bool:
+        """Whether the attack uses the victim's own gradient."""
         return bool(self.keys["access"] == "white-box" and self.keys["attack"] != CLEAN)
 
     @property
-    def queries(self) -> bool:
-        """Whether the attack asked the victim for answers alone."""
-        return self.keys["access"] in ("scores", "decisions") and not self.handed_in
+    def is_query_based(self) -> bool:
+        """Whether the attack uses the victim's answers alone."""
+        return self.keys["access"] in ("scores", "decisions") and not self.external
 
     @property
     def objective(self) -> str:
-        """The loss that the suite gives it to ascend; empty: the usual one, or it ascends its own alone."""
+        """The loss from the suite that the attack ascends; empty for the default, or for the attack's own loss."""
         return str(self.params.get("objective", "")) if self.ascends else ""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a run leaves to be audited.
+    """The input of an audit.
 
     Attributes:
-        cells: those whose every clip was judged; rows for the worst of several attacks are none of them.
-        probes: what trained models said of themselves (`advser.stages.probe`), with the keys that name them.
+        cells: the cells whose every clip was evaluated, without the rows for the worst of several attacks.
+        probes: keys of each probed model, with its answers (`advser.stages.probe`).
         classes: number of classes by part.
-        adaptable: part and name of the defenses that give an attacker a loss of their own (`Defense.adaptive`).
-        unasked: trained models that could not be probed, and why.
+        adaptable: part and name of each defense with a loss for adaptive attacks (`Defense.adaptive`).
+        unprobed: keys of each trained model that could not be probed, with the reason.
     """
 
     cells: Sequence[Cell]
     probes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
     classes: Mapping[str, int] = field(default_factory=dict)
     adaptable: frozenset[tuple[str, str]] = frozenset()
-    unasked: Sequence[tuple[Mapping[str, Any], str]] = ()
+    unprobed: Sequence[tuple[Mapping[str, Any], str]] = ()
 
     @cached_property
     def attacked(self) -> list[Cell]:
@@ -117,47 +117,49 @@ class Evidence:
 
     @cached_property
     def victims(self) -> list[dict[str, Any]]:
-        """The keys of each trained model that was attacked by its own gradient."""
-        found = [cell.victim for cell in self.attacked if cell.gradient]
-        return list({json.dumps(victim, sort_keys=True): victim for victim in found}.values())
+        """The keys of each trained model with a white-box attack."""
+        victims = [cell.victim for cell in self.attacked if cell.is_white_box]
+        return list({json.dumps(victim, sort_keys=True): victim for victim in victims}.values())
 
     @cached_property
-    def _places(self) -> dict[tuple[Any, ...], list[Cell]]:
-        found: dict[tuple[Any, ...], list[Cell]] = {}
+    def _by_place(self) -> dict[tuple[Any, ...], list[Cell]]:
+        cells: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in self.attacked:
-            found.setdefault(cell.place, []).append(cell)
-        return found
+            cells.setdefault(cell.place, []).append(cell)
+        return cells
 
     def rivals(self, cell: Cell) -> list[Cell]:
         """Return the other attacks on the same trained model in the same domain, delivery and norm."""
-        return [other for other in self._places[cell.place] if other is not cell]
+        return [other for other in self._by_place[cell.place] if other is not cell]
 
-    def strongest(self, cell: Cell) -> bool:
-        """Tell whether no other attack of several steps by gradient fells more clips with the same budget there."""
-        alike = (other for other in self.rivals(cell) if other.keys["epsilon"] == cell.keys["epsilon"])
-        return all(other.fallen.mean() <= cell.fallen.mean() for other in alike if other.gradient and other.iterative)
+    def is_strongest(self, cell: Cell) -> bool:
+        """Return whether no rival iterative white-box attack with the same budget misleads more clips."""
+        rivals = (other for other in self.rivals(cell) if other.keys["epsilon"] == cell.keys["epsilon"])
+        iterative = (other for other in rivals if other.is_white_box and other.iterative)
+        return all(other.misled.mean() <= cell.misled.mean() for other in iterative)
 
-    def largest(self, cell: Cell) -> bool:
-        """Tell whether no other attack by gradient has a larger budget in the same place."""
-        return all(other.within(cell) for other in self.rivals(cell) if other.gradient)
+    def has_largest_budget(self, cell: Cell) -> bool:
+        """Return whether no rival white-box attack has a larger budget."""
+        return all(other.is_within_budget_of(cell) for other in self.rivals(cell) if other.is_white_box)
 
-    def asked(self, question: str) -> list[tuple[Mapping[str, Any], Any, Mapping[str, Any]]]:
-        """Return each trained model's keys, its answer to a probe, and all its answers; none of those without one."""
-        found = [(victim, said.get(question), said) for victim, said in self.probes]
-        return [(victim, answer, said) for victim, answer, said in found if answer is not None]
+    def answers(self, question: str) -> list[tuple[Mapping[str, Any], Any, Mapping[str, Any]]]:
+        """Return the keys, the answer to a probe, and all answers of each model that answers the probe."""
+        answers = [(victim, probed.get(question), probed) for victim, probed in self.probes]
+        return [(victim, answer, probed) for victim, answer, probed in answers if answer is not None]
 
 
-def _without(params: Any, but: Sequence[str]) -> Any:
-    """Return parameters that are given, without some of them, at any depth."""
+def _without(params: Any, names: Sequence[str]) -> Any:
+    """Return parameters without the named ones and those that are None, at any depth."""
     if isinstance(params, Mapping):
-        return {name: _without(value, but) for name, value in params.items() if name not in but and value is not None}
-    return [_without(value, but) for value in params] if isinstance(params, list) else params
+        rest = {name: value for name, value in params.items() if name not in names and value is not None}
+        return {name: _without(value, names) for name, value in rest.items()}
+    return [_without(value, names) for value in params] if isinstance(params, list) else params
 
 
 def cells_of(
     examples: pd.DataFrame, worst: Iterable[tuple[str, str]], attacks: Mapping[tuple[str, str], type[Attack]]
 ) -> list[Cell]:
-    """Return the cells of a run whose every clip was judged.
+    """Return the cells of a run whose every clip was evaluated.
 
     Args:
         examples: the examples table.
@@ -169,43 +171,66 @@ def cells_of(
     for _, clips in examples.groupby(list(KEYS), sort=False, dropna=False):
         (first,) = clips[list(KEYS)].head(1).to_dict("records")
         keys = {str(key): None if pd.isna(value) else value for key, value in first.items()}
-        judged = (clips["prediction"] >= 0).all() and (clips["clean_prediction"] >= 0).all()
-        if judged and (keys["part"], keys["attack"]) not in left_out:
+        evaluated = (clips["prediction"] >= 0).all() and (clips["clean_prediction"] >= 0).all()
+        if evaluated and (keys["part"], keys["attack"]) not in left_out:
             cells.append(_cell(keys, clips, attacks.get((str(keys["part"]), str(keys["attack"])))))
     return cells
+
+
+@dataclass(frozen=True)
+class _Use:
+    """An attack plugin with its parameters."""
+
+    plugin: type[Attack] | None
+    params: Mapping[str, Any]
+
+    @property
+    def declares_steps(self) -> bool:
+        """Whether the attack declares more than one step, or nothing about its steps."""
+        single = self.plugin is not None and self.plugin.single_step
+        return not single and self.params.get("steps") not in (0, 1)
 
 
 def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, plugin: type[Attack] | None) -> Cell:
     label = clips["label"].to_numpy()
     params = json.loads(keys["params"] or "{}")
-    made_of = [(plugin, params), *_within(params)]
+    inner = list(_inner_attacks(params))
+    attack = _Use(plugin, params)
+    several_passes = keys["access"] == "white-box" and bool((clips["backwards"] > 1).any())
     return Cell(
         keys,
         params,
-        fallen=clips["prediction"].to_numpy() != label,
-        right=clips["clean_prediction"].to_numpy() == label,
-        iterative=len(made_of) > 2 or _iterative(*made_of[-1]) or (len(made_of) == 1 and _climbs(keys, clips)),
-        steps=max(int(given.get("steps") or 1) for _, given in made_of),
+        misled=clips["prediction"].to_numpy() != label,
+        correct=clips["clean_prediction"].to_numpy() == label,
+        iterative=_is_iterative(attack, inner, several_passes=several_passes),
+        steps=max(int(use.params.get("steps") or 1) for use in (attack, *inner)),
         control=plugin in CONTROLS,
-        handed_in=plugin is not None and bool(plugin.places),
+        external=plugin is not None and bool(plugin.places),
         ascends=plugin is None or plugin.ascends(params),
-        detector=bool(clips["detection"].notna().any()),
+        has_detector=bool(clips["detection"].notna().any()),
     )
 
 
-def _within(params: Mapping[str, Any]) -> Iterator[tuple[type[Attack] | None, Mapping[str, Any]]]:
-    """Yield the attacks, with their parameters, that an attack is made of: those it refers to, at any depth."""
-    for one in [params.get("attack"), *(params.get("attacks") or [])]:
-        if isinstance(one, Mapping) and one.get("name") in ATTACKS:
-            given = one.get("params") or {}
-            yield ATTACKS.get(one["name"]), given
-            yield from _within(given)
+def _inner_attacks(params: Mapping[str, Any]) -> Iterator[_Use]:
+    """Yield the attacks that an attack's parameters refer to, at any depth."""
+    for reference in [params.get("attack"), *(params.get("attacks") or [])]:
+        if isinstance(reference, Mapping) and reference.get("name") in ATTACKS:
+            inner = reference.get("params") or {}
+            yield _Use(ATTACKS.get(reference["name"]), inner)
+            yield from _inner_attacks(inner)
 
 
-def _climbs(keys: Mapping[str, Any], clips: pd.DataFrame) -> bool:
-    return keys["access"] == "white-box" and bool((clips["backwards"] > 1).any())
+def _is_iterative(attack: _Use, inner: Sequence[_Use], *, several_passes: bool) -> bool:
+    """Return whether an attack takes several gradient steps.
 
-
-def _iterative(plugin: type[Attack] | None, params: Mapping[str, Any]) -> bool:
-    single = plugin is not None and plugin.single_step
-    return not single and params.get("steps") not in (0, 1)
+    Args:
+        attack: the attack.
+        inner: the attacks within it.
+        several_passes: whether a white-box attack took more than one backward pass for a clip.
+    """
+    if len(inner) > 1:
+        return True
+    if len(inner) == 1:
+        # The attack around it may repeat backward passes without a further step, as EOT does.
+        return inner[0].declares_steps
+    return attack.declares_steps or several_passes

@@ -1,144 +1,148 @@
-"""Checks of what trained models tell of themselves when they are probed (`advser.stages.gradient_probes`)."""
+"""Checks of the answers that trained models give to probes (`advser.stages.gradient_probes`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
 
-from advser.audit.check import Answer, Check, by_luck, check
+from advser.audit.check import Check, Verdict, binomial_tail, check
 from advser.audit.evidence import Evidence
 from advser.stages.gradient_probes import FALSE
 
 LEVEL: Final = 0.01
-"""Significance level of clips that survive what none should."""
+"""Significance level at which too many clips are robust to a huge budget."""
 
 SAME_LOGIT: Final = 1e-3
 """Difference of logits, as a share of their span, that float32 arithmetic explains."""
 
 CLIPS: Final = 3
-"""Clips that must have changed for a share of so few to be flagged."""
+"""Fewest affected clips for a flag."""
 
-PROBED: Final = "a trained model that was probed (audit: true)"
-GRADIENT: Final = f"{PROBED} and has a gradient"
+PROBED: Final = "a probed model (audit: true)"
+GRADIENT: Final = "a probed model (audit: true) with a gradient"
 
 
 @check(PROBED)
-def could_not_be_probed(found: Evidence) -> Iterator[Answer]:
-    """The trained model could not be asked what it is: half of the checks say nothing of it."""
-    yield from (Answer(victim, "") for victim, _ in found.probes)
-    yield from (Answer(victim, reason) for victim, reason in found.unasked)
+def could_not_be_probed(evidence: Evidence) -> Iterator[Verdict]:
+    """The probe of the trained model failed: half of the checks do not cover this model."""
+    yield from (Verdict(victim, "") for victim, _ in evidence.probes)
+    yield from (Verdict(victim, reason) for victim, reason in evidence.unprobed)
 
 
 @check(GRADIENT)
-def zero_gradients(found: Evidence) -> Iterator[Answer]:
-    """The gradient of clips that the model reads rightly is 0 or not finite: attacks by gradient do nothing there."""
-    for victim, share, said in found.asked("without_gradient"):
-        its = said.get("adaptive_without_gradient") or 0
-        told = [f"{share:.0%} of {said['clips']} clips" if share > 0 else ""]
-        told += [f"of the defense's own loss beside {its:.0%} of them" if its > 0 else ""]
-        yield Answer(victim, "; ".join(filter(None, told)))
-
-
-@check(GRADIENT)
-def false_gradient(found: Evidence) -> Iterator[Answer]:
-    """Finite differences disagree with the gradient: it is not that of what the model computes, or not all of it."""
-    for victim, error, said in found.asked("derivative_error"):
-        share = said.get("unexplained_change") or 0
-        told = [f"relative difference {error:.2f} along the gradient (median over clips)" if error > FALSE else ""]
-        told += [f"{share:.0%} of what random changes do is not in it (median)" if share > FALSE else ""]
-        told += [
-            _false(said.get("false") or 0, "it"),
-            _false(said.get("adaptive_false") or 0, "the gradient of the defense's own loss"),
+def zero_gradients(evidence: Evidence) -> Iterator[Verdict]:
+    """The gradient at correctly classified clips is 0 or not finite: white-box attacks have no effect there."""
+    for victim, share, answers in evidence.answers("without_gradient"):
+        adaptive = answers.get("adaptive_without_gradient") or 0
+        problems = [
+            f"{share:.0%} of {answers['clips']} clips" if share > 0 else "",
+            f"the defense's own loss near {adaptive:.0%} of the clips" if adaptive > 0 else "",
         ]
-        yield Answer(victim, "; ".join(filter(None, told)))
-
-
-def _false(clips: int, what: str) -> str:
-    return f"{what} is false for {clips} clips" if clips >= CLIPS else ""
+        yield Verdict(victim, "; ".join(filter(None, problems)))
 
 
 @check(GRADIENT)
-def stands_under_huge_budget(found: Evidence) -> Iterator[Answer]:
-    """Clips survive an iterated gradient attack louder than the speech itself: the gradient is masked."""
-    for victim, share, said in found.asked("standing_huge"):
-        # Of clips that mean nothing any more, one in C is read rightly by chance.
-        chance, clips = 1 / found.classes[victim["part"]], said["clips"]
-        # Of fewer clips all may survive by chance.
+def false_gradient(evidence: Evidence) -> Iterator[Verdict]:
+    """Finite differences contradict the gradient: it misses part or all of the function that the model computes."""
+    for victim, error, answers in evidence.answers("derivative_error"):
+        share = answers.get("unexplained_change") or 0
+        problems = [
+            f"relative difference {error:.2f} along the gradient (median over clips)" if error > FALSE else "",
+            f"the gradient misses {share:.0%} of the effect of random changes (median)" if share > FALSE else "",
+            _false("the gradient", answers.get("false") or 0),
+            _false("the gradient of the defense's own loss", answers.get("adaptive_false") or 0),
+        ]
+        yield Verdict(victim, "; ".join(filter(None, problems)))
+
+
+def _false(gradient: str, clips: int) -> str:
+    return f"{gradient} is false for {clips} clips" if clips >= CLIPS else ""
+
+
+@check(GRADIENT)
+def robust_to_huge_budget(evidence: Evidence) -> Iterator[Verdict]:
+    """The model is robust to an iterative attack that is louder than the speech itself: the gradient is masked."""
+    for victim, robust_share, answers in evidence.answers("standing_huge"):
+        # Clips without intelligible speech are classified correctly at the chance level, 1 / C.
+        chance, clips = 1 / evidence.classes[victim["part"]], answers["clips"]
+        # All of fewer clips may be robust by chance.
         if chance**clips < LEVEL:
-            wrong = by_luck(round(share * clips), clips, chance) < LEVEL
-            yield Answer(victim, f"{share:.0%} of {clips} clips, by chance {chance:.0%}" if wrong else "")
+            wrong = binomial_tail(round(robust_share * clips), clips, chance) < LEVEL
+            detail = f"robust on {robust_share:.0%} of {clips} clips, {chance:.0%} by chance"
+            yield Verdict(victim, detail if wrong else "")
 
 
 @check(GRADIENT)
-def more_steps_fell_more(found: Evidence) -> Iterator[Answer]:
-    """Twice the steps fell clearly more of the probed clips: attacks of ten steps are too short for this model."""
-    for victim, short, said in found.asked("standing"):
-        long, clips = said["standing_doubled"], said["clips"]
+def more_steps_mislead_more(evidence: Evidence) -> Iterator[Verdict]:
+    """Twice the steps mislead clearly more of the probed clips: ten steps are too few to attack this model."""
+    for victim, short, answers in evidence.answers("standing"):
+        long, clips = answers["standing_doubled"], answers["clips"]
         if clips >= CLIPS:
             wrong = (short - long) * clips >= CLIPS
-            yield Answer(victim, f"{short:.0%} of {clips} clips stand, then {long:.0%}" if wrong else "")
+            detail = f"robust on {short:.0%} of {clips} clips, on {long:.0%} with twice the steps"
+            yield Verdict(victim, detail if wrong else "")
 
 
 @check(PROBED)
-def answers_hang_on_the_file(found: Evidence) -> Iterator[Answer]:
-    """Clips are read otherwise after a change that nobody hears: the model knows the files, or reads them by chance."""
-    for victim, share, said in found.asked("changed_unheard"):
-        clips = said["clips"]
+def answers_depend_on_the_file(evidence: Evidence) -> Iterator[Verdict]:
+    """Inaudible changes alter the class of clips: the model recognises the files, or its answers are random."""
+    for victim, share, answers in evidence.answers("changed_unheard"):
+        clips = answers["clips"]
         if clips >= CLIPS:
             wrong = share > 1 / 4 and share * clips >= CLIPS
-            yield Answer(victim, f"{share:.0%} of {clips} clips that it reads rightly" if wrong else "")
+            yield Verdict(victim, f"{share:.0%} of {clips} correctly classified clips" if wrong else "")
 
 
 @check(PROBED)
-def draws_at_random(found: Evidence) -> Iterator[Answer]:
-    """The model answers the same clip differently: an attack must average over draws (EOT), or it is too weak."""
-    for victim, size, _ in found.asked("disagreement"):
-        yield Answer(victim, f"logits differ by up to {size:.1%} of their span" if size > SAME_LOGIT else "")
+def draws_at_random(evidence: Evidence) -> Iterator[Verdict]:
+    """The model's answers to one clip differ: an attack that does not average over draws (EOT) is too weak."""
+    for victim, size, _ in evidence.answers("disagreement"):
+        yield Verdict(victim, f"logits differ by up to {size:.1%} of their span" if size > SAME_LOGIT else "")
 
 
 @check(PROBED)
-def answers_depend_on_the_batch(found: Evidence) -> Iterator[Answer]:
-    """A clip is judged differently alone and among others: one row's figure hangs on the other clips."""
-    for victim, alike, said in found.asked("companions"):
-        # A model that draws at random draws otherwise for a clip alone, and the same among others.
-        alone = said["company"] if said["disagreement"] <= SAME_LOGIT else 0.0
-        size = max(alike, alone)
+def answers_depend_on_the_batch(evidence: Evidence) -> Iterator[Verdict]:
+    """The model's answer to a clip depends on the other clips in the batch, and so do the figures."""
+    for victim, same_size, answers in evidence.answers("companions"):
+        # A model that draws at random draws other numbers for a clip alone, and the same numbers in an equal batch.
+        alone = answers["company"] if answers["disagreement"] <= SAME_LOGIT else 0.0
+        size = max(same_size, alone)
         wrong = size > SAME_LOGIT
-        yield Answer(victim, f"logits differ by up to {size:.1%} of their span" if wrong else "")
+        yield Verdict(victim, f"logits differ by up to {size:.1%} of their span" if wrong else "")
 
 
 @check(PROBED)
-def probabilities_for_logits(found: Evidence) -> Iterator[Answer]:
-    """The model gives probabilities as logits: the cross-entropy of them hardly has a gradient."""
-    for victim, so, _ in found.asked("probabilities"):
-        yield Answer(victim, "every output is at least 0, every clip's sum is 1" if so else "")
+def probabilities_instead_of_logits(evidence: Evidence) -> Iterator[Verdict]:
+    """The model returns probabilities as logits: the gradient of their cross-entropy nearly vanishes."""
+    for victim, wrong, _ in evidence.answers("probabilities"):
+        yield Verdict(victim, "no output is negative, and the outputs of each clip sum to 1" if wrong else "")
 
 
 @check(PROBED)
-def state_changes_in_evaluation(found: Evidence) -> Iterator[Answer]:
-    """Judging a clip changes the model: later clips are judged by another one."""
-    for victim, names, _ in found.asked("changed"):
-        yield Answer(victim, ", ".join(names[:3]))
+def state_changes_in_evaluation(evidence: Evidence) -> Iterator[Verdict]:
+    """Evaluating a clip changes the model's state: later clips are classified by a different model."""
+    for victim, names, _ in evidence.answers("changed"):
+        yield Verdict(victim, ", ".join(names[:3]))
 
 
-@check(f"{PROBED} and normalises by statistics of clips")
-def statistics_from_elsewhere(found: Evidence) -> Iterator[Answer]:
-    """The normalisation is not that of the training clips: other clips, perhaps the test's, went into it."""
-    for victim, difference, _ in found.asked("foreign_statistics"):
-        yield Answer(victim, f"relative difference {difference:.2g}" if difference > 1e-3 else "")
+@check(f"{PROBED} that normalises features by statistics of clips")
+def statistics_from_other_clips(evidence: Evidence) -> Iterator[Verdict]:
+    """The normalisation statistics are not those of the training clips: they may include test clips."""
+    for victim, difference, _ in evidence.answers("foreign_statistics"):
+        yield Verdict(victim, f"relative difference {difference:.2g}" if difference > 1e-3 else "")
 
 
 OF_MODELS: Final[tuple[Check, ...]] = (
     could_not_be_probed,
     zero_gradients,
     false_gradient,
-    stands_under_huge_budget,
-    more_steps_fell_more,
-    answers_hang_on_the_file,
+    robust_to_huge_budget,
+    more_steps_mislead_more,
+    answers_depend_on_the_file,
     draws_at_random,
     answers_depend_on_the_batch,
-    probabilities_for_logits,
+    probabilities_instead_of_logits,
     state_changes_in_evaluation,
-    statistics_from_elsewhere,
+    statistics_from_other_clips,
 )
-"""Checks of what trained models tell of themselves."""
+"""Checks of the answers of probed models."""

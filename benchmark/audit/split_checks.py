@@ -1,4 +1,4 @@
-"""What the split itself gives away."""
+"""Checks of a split for leaks between test and training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from advser.stages.prepare import Prepared
 
 
 def split_findings(prepared: Prepared) -> Iterator[str]:
-    """Yield what test clips share with the clips that models are trained on: whole recordings, or sentences."""
-    sounds = [sha256(clip.tobytes()).digest() for clip in prepared.clips]
+    """Yield the recordings and sentences that test clips share with training and validation clips."""
+    digests = [sha256(clip.tobytes()).digest() for clip in prepared.clips]
     texts = prepared.rows["text"].tolist()
     copies: set[int] = set()
-    spoken: list[bool] = []
+    shared_text: list[bool] = []
     for fold in prepared.folds.values():
-        seen = [*fold.train, *fold.validation]
-        heard, said = {sounds[row] for row in seen}, {texts[row] for row in seen} - {""}
-        copies |= {row for row in fold.test if sounds[row] in heard}
-        spoken += [texts[row] in said for row in fold.test]
+        training = [*fold.train, *fold.validation]
+        training_digests, training_texts = {digests[row] for row in training}, {texts[row] for row in training} - {""}
+        copies |= {row for row in fold.test if digests[row] in training_digests}
+        shared_text += [texts[row] in training_texts for row in fold.test]
     if copies:
         names = prepared.rows["clip"].iloc[sorted(copies)[:3]]
-        yield f"{len(copies)} test clips are in training too, sample by sample ({', '.join(names)}, …)."
-    if any(spoken):
-        yield f"{np.mean(spoken):.0%} of the test clips say a sentence that is in training too, by another take."
+        yield f"{len(copies)} test clips are also training clips, sample by sample ({', '.join(names)}, …)."
+    if any(shared_text):
+        yield f"{np.mean(shared_text):.0%} of the test clips share their sentence with a training clip (another take)."

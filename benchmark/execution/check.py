@@ -32,7 +32,7 @@ OF_VICTIMS: Final = (
     attacks.noise_beats_attack,
     attacks.transfer_beats_white_box,
     attacks.queries_beat_white_box,
-    attacks.undefended_twin_stands,
+    attacks.undefended_model_robust,
     attacks.not_attacked_adaptively,
     *models.OF_MODELS,
 )
@@ -161,7 +161,7 @@ def _judged(kind: str, name: str, report: Report) -> Iterator[Finding]:
     failed = own[own["status"] == "failed"]["reason"].drop_duplicates().tolist()
     yield from (Finding("a run on the mock task", reason) for reason in failed or [""])
     for check in CHECKS_OF[kind]:
-        answers = [answer for answer in report.audit.answers[check.name] if answer.where.get(kind, name) == name]
+        answers = [answer for answer in report.audit.verdicts[check.name] if answer.where.get(kind, name) == name]
         wrong = next((f"{check.meaning} ({answer.wrong})" for answer in answers if answer.wrong), "")
         note = "" if answers else f"nothing to look at; it needs {check.needs}"
         yield Finding(f"audit: {check.name.replace('-', ' ')}", wrong, note)

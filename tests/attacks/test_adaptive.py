@@ -1,4 +1,4 @@
-"""Attacks that are given the defense: what they ascend, what they know, and that no work is done twice for it."""
+"""Adaptive attacks: their objectives, their access to clean embeddings, and their jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FGSM = AttackReference(name="fgsm", params={"epsilon": 0.05})
 WITH_OWN_LOSS = {"similarity", "detector"}
 
 
-def said(reference: bool = True) -> Outputs:
+def four_outputs(*, reference: bool = True) -> Outputs:
     generator = torch.Generator().manual_seed(0)
     logits, detection, embedding, clean = (torch.randn(4, size, generator=generator) for size in (3, 1, 5, 5))
     return Outputs(logits, embedding, detection[:, 0], clean if reference else None)
@@ -41,52 +41,52 @@ LABELS = torch.tensor([0, 2, 1, 1])
 
 
 @pytest.mark.parametrize("name", list(DEFENSES))
-def test_every_defense_gives_a_loss_per_clip_with_and_without_what_is_known_of_the_clean_clip(name: str) -> None:
+def test_every_defense_has_a_loss_per_clip_with_and_without_the_clean_embedding(name: str) -> None:
     defense = DEFENSES.get(name).model_validate(toys.row(DEFENSES.get(name)))
-    for outputs in (said(), said(reference=False)):
+    for outputs in (four_outputs(), four_outputs(reference=False)):
         assert defense.adaptive(outputs, LABELS).shape == (4,)
         assert defense.adaptive(outputs, LABELS).isfinite().all()
         assert defense.adaptive(outputs, outputs.logits.softmax(1)).shape == (4,)
     if name not in WITH_OWN_LOSS:
-        assert torch.equal(defense.adaptive(said(), LABELS), cross_entropy(said(), LABELS))
+        assert torch.equal(defense.adaptive(four_outputs(), LABELS), cross_entropy(four_outputs(), LABELS))
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(0.4, 0.5), (0.2, 2.0), (0.0, 1.0)])
 def test_against_similarity_the_distance_of_the_embeddings_joins_the_loss(gamma: float, weight: float) -> None:
-    outputs = said()
+    outputs = four_outputs()
     assert outputs.reference is not None
     loss = functional.cross_entropy(outputs.logits, LABELS, reduction="none")
     difference = outputs.embedding - outputs.reference
     for norm, distance in {"mse": (difference**2).sum(1) / 5, "l2": (difference**2).sum(1).sqrt()}.items():
         defense = Similarity.model_validate({"attack": FGSM, "beta": 0.4, "gamma": gamma, "norm": norm})
         torch.testing.assert_close(defense.adaptive(outputs, LABELS), loss + weight * distance)
-        assert torch.equal(defense.adaptive(said(reference=False), LABELS), cross_entropy(outputs, LABELS))
+        assert torch.equal(defense.adaptive(four_outputs(reference=False), LABELS), cross_entropy(outputs, LABELS))
 
 
 def test_against_the_detector_it_is_evasion() -> None:
-    assert torch.equal(Detector(attack=FGSM).adaptive(said(), LABELS), evasion(said(), LABELS))
+    assert torch.equal(Detector(attack=FGSM).adaptive(four_outputs(), LABELS), evasion(four_outputs(), LABELS))
 
 
 @pytest.mark.parametrize("access", ["white-box", "scores"])
-def test_a_target_shows_the_clean_embedding_to_who_may_see_it_clip_by_clip(access: Access) -> None:
-    made = toys.model(toys.Linear)
+def test_a_target_passes_each_clean_embedding_to_white_box_objectives_alone(access: Access) -> None:
+    model = toys.model(toys.Linear)
     x, lengths, labels = toys.sounds()
     clean = torch.arange(6.0)[:, None].expand(6, 4)
-    seen: list[torch.Tensor | None] = []
+    references: list[torch.Tensor | None] = []
 
     def objective(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
-        seen.append(outputs.reference)
+        references.append(outputs.reference)
         return cross_entropy(outputs, labels)
 
     rows = torch.tensor([4, 1, 4])
-    with Target(made, lengths, "waveform", access, objective=objective, reference=clean) as target:
+    with Target(model, lengths, "waveform", access, objective=objective, reference=clean) as target:
         target.loss(x, labels)
         target.at(rows).loss(x[rows], labels[rows])
         if access == "white-box":
             target.gradient(x, labels)
-            torch.testing.assert_close(seen, [clean, clean[rows], clean])
+            torch.testing.assert_close(references, [clean, clean[rows], clean])
         else:
-            assert seen == [None, None]
+            assert references == [None, None]
 
 
 def planned(objective: str) -> Plan:
@@ -109,18 +109,18 @@ def planned(objective: str) -> Plan:
     }
     suite = Suite.model_validate(data)
     corpus = Corpus({0: prepare_job(suite, 0, None).key}, ("fold1",), "en")
-    return make_plan(suite, corpus, Speech(None, "none", "not asked for"), {}, "cpu")
+    return make_plan(suite, corpus, Speech(None, "none", "not requested"), {}, "cpu")
 
 
-def test_a_job_is_adaptive_where_the_defense_of_its_source_has_a_loss_of_its_own() -> None:
+def test_a_job_is_adaptive_if_the_defense_of_its_source_has_its_own_loss() -> None:
     plan = planned("adaptive")
     crafted = [job for job in plan.jobs.values() if job.stage == "craft" and "ifgsm" in job.title]
     objectives = Counter(job.spec.objective for job in crafted)
     # Each of the four victims, and the group; where the two entries ascend the same, there is one job.
     assert objectives == {"cross-entropy": 5, "adaptive": 2}
     attacked = [cell.columns for cell in plan.cells if cell.columns["attack"] == "ifgsm"]
-    told = Counter(json.loads(columns["params"]).get("objective") for columns in attacked)
-    assert told == {None: 4 + 2, "adaptive": 4 + 3}
+    declared = Counter(json.loads(columns["params"]).get("objective") for columns in attacked)
+    assert declared == {None: 4 + 2, "adaptive": 4 + 3}
     for name in DEFENSES:
         assert (DEFENSES.get(name).adaptive is not Defense.adaptive) == (name in WITH_OWN_LOSS), name
 
@@ -147,7 +147,7 @@ bootstrap: 20
 """
 
 
-def test_a_suite_runs_adaptive_attacks_also_with_a_network_of_their_own(tmp_path: Path) -> None:
+def test_a_suite_runs_adaptive_attacks_including_attacks_with_a_network(tmp_path: Path) -> None:
     (tmp_path / "adaptive.yaml").write_text(SUITE)
     done = advser("run", "adaptive.yaml", "--store", "store", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,6 @@
-"""Our attacks against those of Foolbox and ART on the same model: at least as strong at equal budget and steps.
+"""AdvSER's attacks are at least as strong as those of Foolbox and ART on the same model, with equal budget and steps.
 
-On a toy model in the ordinary tests; on a CNN-4 trained on EmoDB under the mark ``crosscheck``, which logs the table.
+The ordinary tests use a toy model; the mark ``crosscheck`` adds a CNN-4 trained on EmoDB, and logs the table.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from advser.threat.target import Target
 
 @dataclass(frozen=True)
 class Contest:
-    """Features (B, bands, frames) of clips before a model whose answer does not depend on the clips' lengths.
+    """Features (B, bands, frames) of clips, and a model that does not depend on the clips' lengths.
 
-    ``epsilon`` is, by norm, a budget under which some clips fall and some stand.
+    ``epsilon`` is, by norm, a budget that misleads the model on some clips but not on all.
     """
 
     model: EmotionModel
@@ -48,11 +48,11 @@ class Contest:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """What the others take for black and white: with room, so that their clipping touches nothing."""
+        """The other libraries' range of values, wide enough that their clipping changes nothing."""
         return float(self.x.min()) - 1, float(self.x.max()) + 1
 
     def scaled(self, size: float) -> float:
-        """A distance where `bounds` are 0 and 1."""
+        """Return a distance for values scaled so that `bounds` are 0 and 1."""
         low, high = self.bounds
         return size / (high - low)
 
@@ -82,7 +82,7 @@ class Contest:
         return low + images.squeeze(1) * (high - low)
 
     @torch.no_grad()
-    def right(self, x: Tensor) -> int:
+    def correct(self, x: Tensor) -> int:
         return int((self.logits(x).argmax(1) == self.labels).sum())
 
     def ours(self, attack: Attack) -> Tensor:
@@ -107,12 +107,12 @@ class Contest:
         np.random.seed(0)
         random.seed(0)
         attack = getattr(evasion, name)(classifier, eps=self.scaled(epsilon), verbose=False, **arguments)
-        found = attack.generate(images.numpy().astype(np.float32), y=np.eye(number)[self.labels])
-        return self.features(torch.from_numpy(found).to(self.x))
+        generated = attack.generate(images.numpy().astype(np.float32), y=np.eye(number)[self.labels])
+        return self.features(torch.from_numpy(generated).to(self.x))
 
 
 def trained_on_emodb(directory: Path, into: Path) -> tuple[EmotionModel, Tensor, Tensor]:
-    """A CNN-4, trained on eight speakers, and the features and labels of a third of the clips of the other two."""
+    """Return a CNN-4 trained on eight speakers, and features and labels of a third of the other two speakers' clips."""
     suite = Suite.model_validate(
         {
             "name": "crosscheck",
@@ -148,18 +148,18 @@ def contest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         directory = request.getfixturevalue("emodb_directory")
         model, x, labels = trained_on_emodb(directory, tmp_path_factory.mktemp("store"))
         return Contest(model, x, labels, {"linf": 0.01, "l2": 0.5})
-    made = toys.model(toys.Convolutional, classes=4).double().eval()
+    model = toys.model(toys.Convolutional, classes=4).double().eval()
     waveform, lengths, _ = toys.sounds(64, seed=5)
-    x = made.inputs(waveform.double(), lengths, "spectrogram").detach()
-    return Contest(made, x, made.outputs(x, lengths, "spectrogram").logits.argmax(1), {"linf": 0.03, "l2": 0.5})
+    x = model.inputs(waveform.double(), lengths, "spectrogram").detach()
+    return Contest(model, x, model.outputs(x, lengths, "spectrogram").logits.argmax(1), {"linf": 0.03, "l2": 0.5})
 
 
 def compare(contest: Contest, what: str, ours: Tensor, theirs: Tensor) -> None:
-    """Assert that our attack leaves at most one clip more than theirs, and that the comparison tells anything."""
-    right = {"ours": contest.right(ours), "theirs": contest.right(theirs), "clean": contest.right(contest.x)}
-    logging.getLogger(__name__).info("%s: of %d clips right %s", what, len(contest.x), right)
-    assert right["ours"] <= right["theirs"] + 1
-    assert 0 < right["theirs"] < right["clean"]
+    """Assert that ours leaves at most one more clip correct than theirs, and that theirs misleads some but not all."""
+    correct = {"ours": contest.correct(ours), "theirs": contest.correct(theirs), "clean": contest.correct(contest.x)}
+    logging.getLogger(__name__).info("%s: of %d clips correct %s", what, len(contest.x), correct)
+    assert correct["ours"] <= correct["theirs"] + 1
+    assert 0 < correct["theirs"] < correct["clean"]
 
 
 def is_toy(contest: Contest) -> bool:
@@ -167,7 +167,7 @@ def is_toy(contest: Contest) -> bool:
 
 
 @pytest.mark.parametrize("steps", [1, 10])
-def test_gradient_sign_steps_are_those_of_foolbox(contest: Contest, steps: int) -> None:
+def test_gradient_sign_steps_equal_foolboxs(contest: Contest, steps: int) -> None:
     epsilon = contest.epsilon["linf"]
     alpha = epsilon / 4
     if steps == 1:
@@ -177,13 +177,13 @@ def test_gradient_sign_steps_are_those_of_foolbox(contest: Contest, steps: int) 
         theirs = foolbox.attacks.LinfBasicIterativeAttack(
             abs_stepsize=contest.scaled(alpha), steps=steps, random_start=False
         )
-    found, expected = contest.ours(ours), contest.of_foolbox(theirs, epsilon)
-    compare(contest, f"{steps} gradient sign steps, Foolbox", found, expected)
+    perturbed, expected = contest.ours(ours), contest.of_foolbox(theirs, epsilon)
+    compare(contest, f"{steps} gradient sign steps, Foolbox", perturbed, expected)
     if is_toy(contest):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(perturbed, expected, rtol=0, atol=1e-9)
 
 
-def test_gradient_steps_in_l2_are_those_of_foolbox(contest: Contest) -> None:
+def test_gradient_steps_in_l2_equal_foolboxs(contest: Contest) -> None:
     epsilon, steps = contest.epsilon["l2"], 10
     ours = contest.ours(IterativeFGSM(epsilon=epsilon, norm="l2", alpha=epsilon / 4, steps=steps))
     theirs = contest.of_foolbox(
@@ -198,7 +198,7 @@ def test_gradient_steps_in_l2_are_those_of_foolbox(contest: Contest) -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_pgd_is_at_least_as_strong_as_that_of_foolbox(contest: Contest, norm: Norm) -> None:
+def test_pgd_is_at_least_as_strong_as_foolboxs(contest: Contest, norm: Norm) -> None:
     epsilon, steps = contest.epsilon[norm], 20
     kind = foolbox.attacks.LinfPGD if norm == "linf" else foolbox.attacks.L2PGD
     ours = contest.ours(PGD(epsilon=epsilon, norm=norm, alpha=epsilon / 10, steps=steps))
@@ -207,7 +207,7 @@ def test_pgd_is_at_least_as_strong_as_that_of_foolbox(contest: Contest, norm: No
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_auto_pgd_is_at_least_as_strong_as_that_of_the_toolbox(contest: Contest, norm: Norm) -> None:
+def test_auto_pgd_is_at_least_as_strong_as_the_toolboxs(contest: Contest, norm: Norm) -> None:
     epsilon, steps, restarts = contest.epsilon[norm], 20, 2
     ours = contest.ours(APGD(epsilon=epsilon, norm=norm, steps=steps, restarts=restarts))
     theirs = contest.of_art(
@@ -221,8 +221,8 @@ def test_auto_pgd_is_at_least_as_strong_as_that_of_the_toolbox(contest: Contest,
     compare(contest, f"APGD {norm}, ART", ours, theirs)
 
 
-def test_square_is_at_least_as_strong_as_that_of_the_toolbox(contest: Contest) -> None:
-    # Squares no higher than the spectrogram: the toolbox fails on any larger one.
+def test_square_is_at_least_as_strong_as_the_toolboxs(contest: Contest) -> None:
+    # Squares at most as high as the spectrogram, because the toolbox fails on larger squares.
     epsilon, iterations, share = 5 * contest.epsilon["linf"], 100, 0.3
     ours = contest.ours(Square(epsilon=epsilon, queries=iterations + 2, share=share))
     theirs = contest.of_art("SquareAttack", epsilon, max_iter=iterations, p_init=share)

@@ -23,10 +23,10 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def batch(kind: type[toys.EmotionModel], domain: Domain) -> tuple[Target, Tensor, Tensor]:
-    made = toys.model(kind).eval()
+    model = toys.model(kind).eval()
     waveform, lengths, labels = toys.sounds(16)
     mask = torch.arange(toys.SAMPLES) < lengths[:, None] if domain == "waveform" else None
-    return Target(made, lengths, domain, mask=mask), made.inputs(waveform, lengths, domain).detach(), labels
+    return Target(model, lengths, domain, mask=mask), model.inputs(waveform, lengths, domain).detach(), labels
 
 
 def test_without_decay_and_diversity_it_is_iterative_fgsm() -> None:
@@ -47,12 +47,12 @@ def test_the_second_step_follows_the_sum_of_both_gradients_of_l1_norm_1() -> Non
             target, x, labels, generator()
         )
         gradients = [target.gradient(at, labels) for at in (x, first)]
-    unit = [one / one.abs().sum((1, 2), keepdim=True) for one in gradients]
+    unit = [gradient / gradient.abs().sum((1, 2), keepdim=True) for gradient in gradients]
     torch.testing.assert_close(second, first + 0.1 * (0.5 * unit[0] + unit[1]).sign())
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_transformations_change_a_share_of_the_clips_and_keep_the_padding(domain: Domain) -> None:
+def test_transformations_change_a_share_of_the_clips_and_no_padding(domain: Domain) -> None:
     target, x, _ = batch(toys.Convolutional, domain)
     never, half, always = (
         MomentumIterativeFGSM(epsilon=0.1, diversity=share, frames=20, bands=9) for share in (0.0, 0.5, 1.0)
@@ -60,13 +60,13 @@ def test_transformations_change_a_share_of_the_clips_and_keep_the_padding(domain
     assert torch.equal(never.transformed(x, target, generator()), x)
     changed = always.transformed(x, target, generator())
     assert (changed != x).flatten(1).any(1).all()
-    again = half.transformed(x, target, generator())
-    assert 0 < (again != x).flatten(1).any(1).sum() < len(x)
+    partly_changed = half.transformed(x, target, generator())
+    assert 0 < (partly_changed != x).flatten(1).any(1).sum() < len(x)
     if target.mask is not None:
         assert torch.equal(changed[~target.mask], x[~target.mask])
 
 
-def test_a_waveform_is_moved_and_scaled_within_its_bounds() -> None:
+def test_a_waveform_is_shifted_and_scaled_within_the_limits() -> None:
     x = torch.zeros(64, 400)
     x[:, 200] = 0.5
     target = Target(None, torch.full((64,), 400), "waveform")
@@ -85,14 +85,14 @@ def test_the_gradient_is_taken_through_the_transformation(domain: Domain) -> Non
     target._model.double()
     attack = MomentumIterativeFGSM(epsilon=0.1, diversity=1.0)
     with target:
-        found = attack._gradient(target, x, labels, generator(3))
+        gradient = attack._gradient(target, x, labels, generator(3))
         direction = torch.randn(x.shape, generator=generator(1), dtype=x.dtype)
         direction = direction if target.mask is None else direction * target.mask
         ends = [
             target.loss(attack.transformed(x + side * 1e-6 * direction, target, generator(3)), labels)
             for side in (-1, 1)
         ]
-    slope = (found * direction).flatten(1).sum(1)
+    slope = (gradient * direction).flatten(1).sum(1)
     torch.testing.assert_close(slope, (ends[1] - ends[0]) / 2e-6, rtol=1e-4, atol=1e-6)
 
 
@@ -105,7 +105,7 @@ def eot(name: str, draws: int, **params: object) -> EOT:
 
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("name", INNER)
-def test_before_a_deterministic_model_it_is_the_attack_within_bit_by_bit(name: str, draws: int) -> None:
+def test_on_a_deterministic_model_eot_equals_the_attack_within_bit_by_bit(name: str, draws: int) -> None:
     target, x, labels = batch(toys.Convolutional, "waveform")
     whole = eot(name, draws, **({"queries": 20} if name in ("square", "hopskipjump") else {"steps": 4}))
     with target:
@@ -118,34 +118,34 @@ def test_before_a_deterministic_model_it_is_the_attack_within_bit_by_bit(name: s
 
 
 class Noisy(toys.Linear):
-    """Draws at every pass how it sees the clip: mostly as noise."""
+    """Scales the features by mostly noise at every pass."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        sides = torch.randn(len(features), 1)
-        return features.flatten(1) * (1 + 6 * sides)
+        noise = torch.randn(len(features), 1)
+        return features.flatten(1) * (1 + 6 * noise)
 
 
-def test_averages_stand_out_of_a_random_model_s_noise() -> None:
-    made = toys.model(Noisy)
+def test_means_over_draws_approach_the_exact_gradient() -> None:
+    model = toys.model(Noisy)
     waveform, lengths, labels = toys.sounds(16)
     x = waveform
-    truth = toys.model(toys.Linear)
-    with torch.random.fork_rng(), Target(made, lengths, "waveform") as target:
+    without_noise = toys.model(toys.Linear)
+    with torch.random.fork_rng(), Target(model, lengths, "waveform") as target:
         torch.manual_seed(0)
-        exact = Target(truth, lengths, "waveform").gradient(x, labels, margin)
-        likeness = [
+        exact = Target(without_noise, lengths, "waveform").gradient(x, labels, margin)
+        cosines = [
             torch.cosine_similarity(Averaged(target, draws).gradient(x, labels, margin), exact).mean()
             for draws in (1, 60)
         ]
-    assert likeness[1] > likeness[0] + 0.2
+    assert cosines[1] > cosines[0] + 0.2
     assert target.backwards.tolist() == [61] * 16
 
 
-def test_the_attack_within_has_the_budget_of_the_whole() -> None:
+def test_the_attack_within_has_the_budget_of_eot() -> None:
     whole = build(EOT, {"epsilon": 0.01, "norm": "l2"}, "eot")
     assert (whole.attack.name, whole.attack.params["epsilon"], whole.attack.params["norm"]) == ("pgd", 0.01, "l2")
     assert inner_attacks(whole) == ("pgd",)
-    with pytest.raises(InputError, match=r"eot: attack 'pgd': epsilon: got 0\.2, expected that of the whole, 0\.01"):
+    with pytest.raises(InputError, match=r"eot: attack 'pgd': epsilon: got 0\.2, expected the whole attack's 0\.01"):
         build(EOT, {"epsilon": 0.01, "attack": {"name": "pgd", "params": {"epsilon": 0.2}}}, "eot")
     with pytest.raises(InputError, match="eot: epsilon: Field required"):
         build(EOT, {}, "eot")

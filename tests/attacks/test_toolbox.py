@@ -1,4 +1,4 @@
-"""Attacks of the Adversarial Robustness Toolbox (ART): they ask AdvSER's target, and nothing else."""
+"""Attacks of the Adversarial Robustness Toolbox (ART), which use AdvSER's target alone."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ WORKING: dict[str, dict[str, Any]] = {
     "SignOPTAttack": {"max_iter": 1, "query_limit": 40, "num_trial": 2, "k": 2},
     "UniversalPerturbation": {"max_iter": 1, "attacker": "fgsm"},
 }
-"""The classes that `ART` says work, with arguments that make them short."""
+"""The working classes in the docstring of `ART`, with arguments for short runs."""
 
 
 class Batch:
-    """A batch before a toy model, with the model's own decisions as labels: every clip is read rightly."""
+    """A toy model and a batch with the model's own decisions as labels, so that every clip is classified correctly."""
 
     def __init__(self, kind: type[EmotionModel], domain: Domain, clips: int = 3, classes: int = toys.CLASSES) -> None:
         self.model, self.domain = toys.model(kind, classes=classes), domain
@@ -59,19 +59,19 @@ class Batch:
             sound = domain == "waveform"
             frontend = self.model.frontend
             self.mask = sound_mask(self.lengths, toys.SAMPLES) if sound else frontend.mask(waveform, self.lengths)
-        self.labels = self.read(self.x)
+        self.labels = self.decisions(self.x)
 
     def target(self, access: Access = "white-box") -> Target:
         return Target(self.model, self.lengths, self.domain, access, mask=self.mask)
 
-    def read(self, x: Tensor) -> Tensor:
+    def decisions(self, x: Tensor) -> Tensor:
         with self.target() as target:
             return target.decisions(x)
 
     def perturb(self, attack: Attack, labels: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Target]:
         with self.target(attack.access) as target:
-            given = self.labels if labels is None else labels
-            return attack.perturb(target, self.x, given, torch.Generator().manual_seed(seed)), target
+            labels = self.labels if labels is None else labels
+            return attack.perturb(target, self.x, labels, torch.Generator().manual_seed(seed)), target
 
     def size(self, perturbed: Tensor, norm: Norm) -> Tensor:
         return (perturbed - self.x).flatten(1).norm(torch.inf if norm == "linf" else 2, dim=1)
@@ -94,50 +94,54 @@ class Batch:
 )
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("kind", [toys.Linear, toys.Convolutional])
-def test_gradient_sign_steps_of_the_toolbox_are_ours(
+def test_gradient_sign_steps_of_the_toolbox_equal_ours(
     kind: type[EmotionModel], domain: Domain, name: str, arguments: dict[str, Any], ours: Attack
 ) -> None:
     batch = Batch(kind, domain)
-    found, _ = batch.perturb(ART(attack=name, arguments=arguments, epsilon=0.02))
+    perturbed, _ = batch.perturb(ART(attack=name, arguments=arguments, epsilon=0.02))
     expected, _ = batch.perturb(ours)
-    # The toolbox clips sound to [-1, 1] by itself.
-    torch.testing.assert_close(found, expected.clamp(-1, 1) if domain == "waveform" else expected, rtol=0, atol=1e-6)
-    assert not torch.equal(found, batch.x)
+    # The toolbox clips sound to [-1, 1].
+    torch.testing.assert_close(
+        perturbed, expected.clamp(-1, 1) if domain == "waveform" else expected, rtol=0, atol=1e-6
+    )
+    assert not torch.equal(perturbed, batch.x)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_gradients_are_those_of_autograd(domain: Domain) -> None:
+def test_gradients_equal_autograds(domain: Domain) -> None:
     batch = Batch(toys.Convolutional, domain)
     row, label = 1, 2
     variable = batch.x[[row, row]].clone().requires_grad_()
     logits = batch.model.eval().outputs(variable, batch.lengths[[row, row]], domain).logits
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor([label, label]), reduction="sum")
     of_loss = torch.autograd.grad(loss, variable, retain_graph=True)[0] * batch.mask[row]
-    of_logits = [torch.autograd.grad(one.sum(), variable, retain_graph=True)[0] * batch.mask[row] for one in logits.T]
+    of_logits = [
+        torch.autograd.grad(column.sum(), variable, retain_graph=True)[0] * batch.mask[row] for column in logits.T
+    ]
     with batch.target() as target:
         clip = batch.classifier(target, row)
         images = np.concatenate([clip.clean, clip.clean])
         y = np.eye(toys.CLASSES, dtype=np.float32)[[label, label]]
 
-        def given(values: Tensor) -> np.ndarray:
+        def as_images(values: Tensor) -> np.ndarray:
             sounding = batch.mask.expand_as(batch.x)[row].reshape(-1, batch.x.shape[-1]).any(0)
             return values[..., sounding].reshape(images.shape).numpy()
 
         np.testing.assert_allclose(clip.predict(images), logits.detach(), atol=1e-6)
         np.testing.assert_allclose(clip.compute_loss(images, y).sum(), loss.item(), rtol=1e-5)
-        np.testing.assert_allclose(clip.loss_gradient(images, y), given(of_loss), atol=1e-7)
-        np.testing.assert_allclose(clip.loss_gradient(images, y.argmax(1)), given(of_loss), atol=1e-7)
-        every = clip.class_gradient(images)
-        assert every.shape == (2, toys.CLASSES, *images.shape[1:])
-        for place, one in enumerate(of_logits):
-            np.testing.assert_allclose(every[:, place], given(one), atol=1e-7)
-        np.testing.assert_array_equal(clip.class_gradient(images, label=1)[:, 0], every[:, 1])
+        np.testing.assert_allclose(clip.loss_gradient(images, y), as_images(of_loss), atol=1e-7)
+        np.testing.assert_allclose(clip.loss_gradient(images, y.argmax(1)), as_images(of_loss), atol=1e-7)
+        gradients = clip.class_gradient(images)
+        assert gradients.shape == (2, toys.CLASSES, *images.shape[1:])
+        for column, gradient in enumerate(of_logits):
+            np.testing.assert_allclose(gradients[:, column], as_images(gradient), atol=1e-7)
+        np.testing.assert_array_equal(clip.class_gradient(images, label=1)[:, 0], gradients[:, 1])
         mixed = clip.class_gradient(images, label=np.array([2, 0]))[:, 0]
-        np.testing.assert_array_equal(mixed, np.stack([every[0, 2], every[1, 0]]))
+        np.testing.assert_array_equal(mixed, np.stack([gradients[0, 2], gradients[1, 0]]))
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_clip_is_shown_without_its_padding_and_put_back_into_it(domain: Domain) -> None:
+def test_art_gets_a_clip_without_its_padding_which_is_restored_afterwards(domain: Domain) -> None:
     batch = Batch(toys.Convolutional, domain)
     with batch.target() as target:
         clip = batch.classifier(target, row=2)
@@ -149,39 +153,39 @@ def test_a_clip_is_shown_without_its_padding_and_put_back_into_it(domain: Domain
     torch.testing.assert_close(moved, batch.mask.expand_as(batch.x)[2:3].float(), rtol=0, atol=1e-6)
 
 
-def test_the_attacks_that_are_said_to_work_are_those_tested() -> None:
-    said = (ART.__doc__ or "").split("Work on sound and on spectrograms:")[1].split("(of each")[0]
-    assert [name.strip() for name in said.split(",")] == list(WORKING)
+def test_every_attack_that_the_docstring_lists_is_tested() -> None:
+    listed = (ART.__doc__ or "").split("Work on sound and on spectrograms:")[1].split("(of each")[0]
+    assert [name.strip() for name in listed.split(",")] == list(WORKING)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("name", WORKING)
-def test_attacks_work_within_the_budget_and_by_their_generator_alone(name: str, domain: Domain) -> None:
+def test_attacks_respect_the_budget_and_draw_from_their_generator_alone(name: str, domain: Domain) -> None:
     batch = Batch(toys.Linear, domain, clips=2)
     attack = ART(attack=name, arguments=WORKING[name], epsilon=toys.EPSILON[domain])
-    found, target = batch.perturb(attack)
+    perturbed, target = batch.perturb(attack)
     torch.rand(1), np.random.rand(), random.random()
     again, _ = batch.perturb(attack)
-    assert torch.equal(found, again)
+    assert torch.equal(perturbed, again)
     budget = attack.budget(domain)
     assert budget is not None
-    assert found.isfinite().all()
-    assert torch.equal(found, torch.where(batch.mask, found, batch.x)), "padding was changed"
-    admitted = admit(found, batch.x, batch.mask, domain, budget)
+    assert perturbed.isfinite().all()
+    assert torch.equal(perturbed, torch.where(batch.mask, perturbed, batch.x)), "padding was changed"
+    admitted = admit(perturbed, batch.x, batch.mask, domain, budget)
     assert not budget.exceeded(admitted, batch.x).any()
     assert (target.forwards > 1).all()
 
 
 @pytest.mark.parametrize("attack", [ART(epsilon=0.01, arguments={"num_random_init": 1}), HopSkipJump(queries=30)])
-def test_global_random_states_are_restored_and_the_seed_decides(attack: Attack) -> None:
+def test_global_random_states_are_restored_and_the_seed_has_effect(attack: Attack) -> None:
     batch = Batch(toys.Linear, "spectrogram")
     before = np.random.get_state(), random.getstate(), torch.get_rng_state()
-    found, _ = batch.perturb(attack)
+    perturbed, _ = batch.perturb(attack)
     after = np.random.get_state(), random.getstate(), torch.get_rng_state()
     np.testing.assert_equal(after[0], before[0])
     assert after[1] == before[1]
     assert torch.equal(after[2], before[2])
-    assert not torch.equal(found, batch.perturb(attack, seed=1)[0])
+    assert not torch.equal(perturbed, batch.perturb(attack, seed=1)[0])
 
 
 def test_random_states_are_restored_after_an_error_too() -> None:
@@ -191,10 +195,10 @@ def test_random_states_are_restored_after_an_error_too() -> None:
     assert random.getstate() == state
 
 
-def test_an_l2_budget_is_taken_over_by_the_toolbox() -> None:
+def test_the_toolbox_uses_an_l2_budget() -> None:
     batch = Batch(toys.Linear, "spectrogram")
-    found, _ = batch.perturb(ART(norm="l2", epsilon=0.5))
-    torch.testing.assert_close(batch.size(found, "l2"), torch.full((3,), 0.5))
+    perturbed, _ = batch.perturb(ART(norm="l2", epsilon=0.5))
+    torch.testing.assert_close(batch.size(perturbed, "l2"), torch.full((3,), 0.5))
 
 
 def test_passes_are_counted() -> None:
@@ -216,11 +220,11 @@ def test_passes_are_counted() -> None:
     [
         ({"attack": "Magic"}, "attack: got 'Magic', expected a class in art.attacks.evasion$"),
         ({"attack": "projected_gradient_descent"}, "expected a class in art.attacks.evasion$"),
-        ({"arguments": {"epz": 1}}, "arguments: got 'epz', expected for FastGradientMethod: norm, eps, "),
-        ({"arguments": {"targeted": True}}, "arguments: got 'targeted', allowed"),
+        ({"arguments": {"epz": 1}}, "arguments: got 'epz', expected arguments of FastGradientMethod: norm, eps, "),
+        ({"arguments": {"targeted": True}}, "arguments: got 'targeted', expected arguments of FastGradientMethod"),
         (
             {"attack": "FrameSaliencyAttack"},
-            "missing a required argument: 'attacker', expected for FrameSaliencyAttack",
+            "missing a required argument: 'attacker', expected arguments of FrameSaliencyAttack",
         ),
     ],
 )
@@ -237,7 +241,7 @@ def test_unknown_attacks_and_arguments_are_refused_in_one_line(params: dict[str,
         ({"attack": "DecisionTreeAttack"}, "attack 'DecisionTreeAttack': .*requires an estimator"),
     ],
 )
-def test_what_the_toolbox_refuses_is_told_in_one_line(params: dict[str, Any], message: str) -> None:
+def test_refusals_of_the_toolbox_are_reported_in_one_line(params: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         Batch(toys.Linear, "spectrogram").perturb(ART(**params))
     assert "\n" not in str(caught.value)
@@ -252,52 +256,52 @@ def test_a_missing_toolbox_names_the_extra(plugin: type[Attack], monkeypatch: py
 
 
 def test_hopskipjump_refuses_an_impossible_first_estimate() -> None:
-    with pytest.raises(InputError, match="init_eval is 100, expected at most max_eval, 10"):
+    with pytest.raises(InputError, match="init_eval: got 100, expected at most max_eval, 10"):
         build(HopSkipJump, {"max_eval": 10}, "attack")
 
 
-def test_hopskipjump_is_granted_decisions_alone() -> None:
+def test_hopskipjump_has_access_to_decisions_alone() -> None:
     assert HopSkipJump.access == "decisions"
     batch = Batch(toys.Linear, "spectrogram")
     with batch.target("decisions") as target:
         clip = batch.classifier(target)
         y = np.eye(toys.CLASSES, dtype=np.float32)[[0]]
-        for question in (
+        for use in (
             lambda: clip.predict(clip.clean),
             lambda: clip.compute_loss(clip.clean, y),
             lambda: clip.loss_gradient(clip.clean, y),
             lambda: clip.class_gradient(clip.clean),
         ):
             with pytest.raises(AccessError, match="access is 'decisions'"):
-                question()
+                use()
     assert not target.forwards.any()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_hopskipjump_comes_nearer_than_its_start(domain: Domain, norm: Norm) -> None:
+def test_hopskipjump_reduces_the_distance_of_its_start(domain: Domain, norm: Norm) -> None:
     batch = Batch(toys.Linear, domain)
-    # The first queries are those of the clean clip and of the noises: without steps the start is what is found.
+    # Without steps, the result is the start.
     start, _ = batch.perturb(HopSkipJump(norm=norm, max_iter=0))
-    found, target = batch.perturb(HopSkipJump(norm=norm, queries=600))
-    assert (batch.read(start) != batch.labels).all()
-    assert (batch.read(found) != batch.labels).all()
-    assert (batch.size(found, norm) < 0.7 * batch.size(start, norm)).all()
+    perturbed, target = batch.perturb(HopSkipJump(norm=norm, queries=600))
+    assert (batch.decisions(start) != batch.labels).all()
+    assert (batch.decisions(perturbed) != batch.labels).all()
+    assert (batch.size(perturbed, norm) < 0.7 * batch.size(start, norm)).all()
     assert (target.forwards <= 600).all()
     assert not target.backwards.any()
     if domain == "waveform":
-        assert torch.equal(round_within(found, batch.x, None), found), "sound is not on the 16-bit grid"
+        assert torch.equal(round_within(perturbed, batch.x, None), perturbed), "sound is not on the 16-bit grid"
 
 
 @pytest.mark.parametrize("queries", [1, 2, 30, 150])
-def test_hopskipjump_asks_no_more_than_it_may(queries: int) -> None:
+def test_hopskipjump_respects_its_limit_of_queries(queries: int) -> None:
     batch = Batch(toys.Linear, "spectrogram")
-    asked = torch.zeros(3, dtype=torch.long)
+    queried = torch.zeros(3, dtype=torch.long)
 
     class Watched(Target):
         def decisions(self, x: Tensor) -> Tensor:
             rows = torch.arange(len(x)) if self._rows is None else self._rows
-            asked.index_add_(0, rows, torch.ones_like(rows))
+            queried.index_add_(0, rows, torch.ones_like(rows))
             return super().decisions(x)
 
         def at(self, rows: Tensor) -> Target:
@@ -306,33 +310,35 @@ def test_hopskipjump_asks_no_more_than_it_may(queries: int) -> None:
             return part
 
     with Watched(batch.model, batch.lengths, "spectrogram", "decisions", mask=batch.mask) as target:
-        found = HopSkipJump(queries=queries).perturb(target, batch.x, batch.labels, torch.Generator().manual_seed(0))
-    assert torch.equal(target.forwards, asked)
-    # What is left is less than the next batch of questions: at most 64, of the estimate of a direction.
-    assert (asked <= queries).all()
-    assert (asked > queries - 64).all()
+        perturbed = HopSkipJump(queries=queries).perturb(
+            target, batch.x, batch.labels, torch.Generator().manual_seed(0)
+        )
+    assert torch.equal(target.forwards, queried)
+    # The remaining queries are fewer than the next batch, which is at most 64 for the estimate of a direction.
+    assert (queried <= queries).all()
+    assert (queried > queries - 64).all()
     if queries == 1:
-        assert torch.equal(found, batch.x)
+        assert torch.equal(perturbed, batch.x)
 
 
-def test_hopskipjump_leaves_misread_clips_and_hopeless_ones_untouched() -> None:
+def test_hopskipjump_returns_misclassified_and_unassailable_clips_unchanged() -> None:
     batch = Batch(toys.Linear, "spectrogram")
-    wrong = batch.labels.clone()
-    wrong[1] = (wrong[1] + 1) % toys.CLASSES
-    found, target = batch.perturb(HopSkipJump(queries=120), wrong)
-    assert torch.equal(found[1], batch.x[1])
+    labels = batch.labels.clone()
+    labels[1] = (labels[1] + 1) % toys.CLASSES
+    perturbed, target = batch.perturb(HopSkipJump(queries=120), labels)
+    assert torch.equal(perturbed[1], batch.x[1])
     assert target.forwards[1] == 1
-    assert not torch.equal(found[0], batch.x[0])
+    assert not torch.equal(perturbed[0], batch.x[0])
     with torch.no_grad():
         batch.model.head.weight.zero_()
-    assert torch.equal(batch.perturb(HopSkipJump(), batch.read(batch.x))[0], batch.x)
+    assert torch.equal(batch.perturb(HopSkipJump(), batch.decisions(batch.x))[0], batch.x)
 
 
 @pytest.mark.parametrize("attack", [HopSkipJump(queries=250), ART(attack="DeepFool"), ART(epsilon=1.0)])
 def test_two_classes_work(attack: Attack) -> None:
     batch = Batch(toys.Linear, "spectrogram", classes=2)
-    found, _ = batch.perturb(attack)
-    assert (batch.read(found) != batch.labels).all()
+    perturbed, _ = batch.perturb(attack)
+    assert (batch.decisions(perturbed) != batch.labels).all()
 
 
 def test_soft_labels_count_as_their_most_probable_class() -> None:

@@ -1,4 +1,4 @@
-"""Every registered attack keeps its contract; the shipped ones are what they claim to be."""
+"""Every registered attack keeps its contract; FGSM, PGD and the controls follow their formulas."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def perturbed_by(attack: Attack, target: Target, x: Tensor, labels: Tensor) -> Tensor:
-    """What an attack makes of a batch, after it has learned on this same batch if it is one that learns."""
+    """Return the attack's examples; a learned attack first learns on the same batch."""
     if not isinstance(attack, LearnedAttack):
         return attack.perturb(target, x, labels, generator())
     with torch.random.fork_rng():
@@ -55,38 +55,38 @@ def perturbed_by(attack: Attack, target: Target, x: Tensor, labels: Tensor) -> T
     return attack.apply(network, x)
 
 
-def given_labels(made: EmotionModel, x: Tensor, lengths: Tensor, domain: Domain, labels: str, true: Tensor) -> Tensor:
+def given_labels(model: EmotionModel, x: Tensor, lengths: Tensor, domain: Domain, labels: str, true: Tensor) -> Tensor:
     if labels == "true":
         return true
     with torch.no_grad():
-        logits = made.eval().outputs(x, lengths, domain).logits
-    made.train()
+        logits = model.eval().outputs(x, lengths, domain).logits
+    model.train()
     return logits.argmax(1) if labels == "predicted" else logits.softmax(1)
 
 
 @pytest.mark.parametrize(("name", "kind", "domain", "labels"), EVERYWHERE)
 def test_every_attack_keeps_its_contract(name: str, kind: type[EmotionModel], domain: Domain, labels: str) -> None:
-    made = toys.model(kind)
+    model = toys.model(kind)
     waveform, lengths, true = toys.sounds()
-    x = made.inputs(waveform, lengths, domain).detach()
-    given = given_labels(made, x, lengths, domain, labels, true)
+    x = model.inputs(waveform, lengths, domain).detach()
+    given = given_labels(model, x, lengths, domain, labels, true)
     attack = attack_named(name, domain)
-    original, labels_before, before, random_state = x.clone(), given.clone(), toys.state(made), torch.get_rng_state()
+    original, labels_before, before, random_state = x.clone(), given.clone(), toys.state(model), torch.get_rng_state()
 
-    with Target(made, lengths, domain, attack.access) as target:
+    with Target(model, lengths, domain, attack.access) as target:
         perturbed = perturbed_by(attack, target, x, given)
-    with Target(made, lengths, domain, attack.access) as target:
+    with Target(model, lengths, domain, attack.access) as target:
         again = perturbed_by(attack, target, x, given)
 
     assert perturbed.shape == x.shape
     assert perturbed.dtype == x.dtype
     assert perturbed.isfinite().all()
     assert not perturbed.requires_grad
-    assert torch.equal(x, original), "the attack changed the tensor that it was given"
-    assert torch.equal(given, labels_before), "the attack changed the labels that it was given"
-    assert torch.equal(perturbed, again), "the attack draws random numbers from elsewhere than its generator"
+    assert torch.equal(x, original), "the attack changed its input tensor"
+    assert torch.equal(given, labels_before), "the attack changed its labels"
+    assert torch.equal(perturbed, again), "the attack draws random numbers outside its generator"
     assert torch.equal(torch.get_rng_state(), random_state), "the attack draws from the global random state"
-    toys.assert_same_state(made, before)
+    toys.assert_same_state(model, before)
     budget = attack.budget(domain)
     if budget is not None:
         assert not budget.exceeded(budget.project(perturbed, x), x).any()
@@ -97,11 +97,11 @@ def test_every_attack_keeps_its_contract(name: str, kind: type[EmotionModel], do
 def test_a_budget_of_0_changes_nothing(name: str, domain: Domain) -> None:
     if domain not in ATTACKS.get(name).domains:
         pytest.skip(f"{name} does not run in the domain {domain}")
-    made = toys.model(toys.Convolutional)
+    model = toys.model(toys.Convolutional)
     waveform, lengths, labels = toys.sounds()
-    x = made.inputs(waveform, lengths, domain).detach()
+    x = model.inputs(waveform, lengths, domain).detach()
     attack = attack_named(name, domain, epsilon=0.0)
-    with Target(made, lengths, domain, attack.access) as target:
+    with Target(model, lengths, domain, attack.access) as target:
         assert torch.equal(perturbed_by(attack, target, x, labels), x)
 
 
@@ -123,7 +123,7 @@ def test_every_attack_is_described(name: str) -> None:
         (FGSM, {}, "epsilon: Field required"),
         (FGSM, {"epsilon": -1}, "greater than or equal to 0 .got -1"),
         (FGSM, {"epsilon": 0.1, "clip": 0}, "clip: Input should be greater than 0"),
-        (IterativeFGSM, {}, "give epsilon or alpha"),
+        (IterativeFGSM, {}, "got neither epsilon nor alpha"),
         (IterativeFGSM, {"alpha": 0.1, "steps": 1.5}, "steps: "),
         (PGD, {"epsilon": 0.1, "restarts": 0}, "restarts: "),
         (Noise, {"epsilon": 0.1, "kind": "pink"}, "kind: .*'gaussian' or 'sign'"),
@@ -135,43 +135,43 @@ def test_bad_parameters_are_refused(plugin: type[Attack], params: dict[str, obje
 
 
 def test_fgsm_on_a_linear_model_gains_epsilon_times_the_dual_norm() -> None:
-    made = toys.model(toys.Linear, classes=2).double()
+    model = toys.model(toys.Linear, classes=2).double()
     waveform, lengths, _ = toys.sounds()
-    x = made.inputs(waveform.double(), lengths, "spectrogram")
-    weight = made.head.weight.detach()
+    x = model.inputs(waveform.double(), lengths, "spectrogram")
+    weight = model.head.weight.detach()
     labels = torch.tensor([0, 1, 0, 1, 0, 1])
     epsilon = 0.07
-    with Target(made, lengths, "spectrogram") as target:
+    with Target(model, lengths, "spectrogram") as target:
         perturbed = FGSM(epsilon=epsilon).perturb(target, x, labels, generator())
         gained = target.loss(perturbed, labels, margin) - target.loss(x, labels, margin)
     torch.testing.assert_close(gained, epsilon * (weight[0] - weight[1]).abs().sum().expand(6))
 
 
 def test_fgsm_changes_by_at_most_the_clip() -> None:
-    made = toys.model(toys.Convolutional)
+    model = toys.model(toys.Convolutional)
     x, lengths, labels = toys.sounds()
-    with Target(made, lengths, "waveform") as target:
+    with Target(model, lengths, "waveform") as target:
         perturbed = FGSM(epsilon=0.1, clip=0.02).perturb(target, x, labels, generator())
     assert (perturbed - x).abs().max().item() == pytest.approx(0.02, rel=1e-5)
 
 
 def test_unprojected_iteration_moves_by_alpha_a_step() -> None:
-    made = toys.model(toys.Linear)
+    model = toys.model(toys.Linear)
     waveform, lengths, labels = toys.sounds()
-    x = made.inputs(waveform, lengths, "spectrogram")
-    with Target(made, lengths, "spectrogram") as target:
-        one = IterativeFGSM(alpha=0.01, steps=1).perturb(target, x, labels, generator())
+    x = model.inputs(waveform, lengths, "spectrogram")
+    with Target(model, lengths, "spectrogram") as target:
+        single = IterativeFGSM(alpha=0.01, steps=1).perturb(target, x, labels, generator())
         many = IterativeFGSM(alpha=0.01, steps=20).perturb(target, x, labels, generator())
         fgsm = FGSM(epsilon=0.01).perturb(target, x, labels, generator())
-    assert torch.equal(one, fgsm)
+    assert torch.equal(single, fgsm)
     assert 0.1 < (many - x).abs().max() <= 0.2 + 1e-5
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_iteration_beats_one_step_beats_noise(domain: Domain) -> None:
-    made = toys.model(toys.Convolutional)
+def test_iterative_attacks_beat_a_single_step_which_beats_noise(domain: Domain) -> None:
+    model = toys.model(toys.Convolutional)
     waveform, lengths, labels = toys.sounds(32)
-    x = made.eval().inputs(waveform, lengths, domain).detach()
+    x = model.eval().inputs(waveform, lengths, domain).detach()
     epsilon = 2 * toys.EPSILON[domain]
     attacks = [
         Noise(epsilon=epsilon, kind="sign"),
@@ -179,7 +179,7 @@ def test_iteration_beats_one_step_beats_noise(domain: Domain) -> None:
         IterativeFGSM(epsilon=epsilon),
         PGD(epsilon=epsilon, restarts=3),
     ]
-    with Target(made, lengths, domain) as target:
+    with Target(model, lengths, domain) as target:
         losses = [target.loss(attack.perturb(target, x, labels, generator()), labels) for attack in attacks]
     noise, fgsm, ifgsm, pgd = losses
     assert (fgsm > noise).all()
@@ -189,13 +189,13 @@ def test_iteration_beats_one_step_beats_noise(domain: Domain) -> None:
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS.get(name).bf16])
-def test_what_takes_gradients_in_bfloat16_is_as_strong(name: str, domain: Domain) -> None:
-    made = toys.model(toys.Convolutional).eval()
+def test_an_attack_with_bfloat16_gradients_is_as_strong(name: str, domain: Domain) -> None:
+    model = toys.model(toys.Convolutional).eval()
     waveform, lengths, labels = toys.sounds(32)
-    x = made.inputs(waveform, lengths, domain).detach()
+    x = model.inputs(waveform, lengths, domain).detach()
     attack, gains = attack_named(name, domain, steps=10), []
     for precision in PRECISIONS:
-        with Target(made, lengths, domain, precision=precision) as target:
+        with Target(model, lengths, domain, precision=precision) as target:
             perturbed = attack.perturb(target, x, labels, generator())
             gains.append(float((target.loss(perturbed, labels) - target.loss(x, labels)).mean()))
     exact, rounded = gains
@@ -204,22 +204,22 @@ def test_what_takes_gradients_in_bfloat16_is_as_strong(name: str, domain: Domain
     assert rounded == pytest.approx(exact, rel=0.03)
 
 
-def test_what_is_derived_from_an_attack_takes_gradients_in_bfloat16_only_if_it_says_so() -> None:
+def test_a_subclass_of_an_attack_uses_bfloat16_gradients_only_if_it_declares_them() -> None:
     class Changed(IterativeFGSM):
-        """Who knows."""
+        """Declares nothing."""
 
-    class Shown(Changed):
-        """As strong."""
+    class Declared(Changed):
+        """Declares bfloat16 gradients."""
 
         bf16: ClassVar[bool] = True
 
-    assert [made.bf16 for made in (IterativeFGSM, Changed, Shown)] == [True, False, True]
+    assert [plugin.bf16 for plugin in (IterativeFGSM, Changed, Declared)] == [True, False, True]
 
 
-def test_pgd_keeps_each_clip_s_best_of_all_restarts() -> None:
-    made = toys.model(toys.Convolutional)
+def test_pgd_returns_each_clips_best_example_of_all_restarts() -> None:
+    model = toys.model(toys.Convolutional)
     x, lengths, labels = toys.sounds(16)
-    with Target(made, lengths, "waveform") as target:
+    with Target(model, lengths, "waveform") as target:
         shared = generator()
         single = PGD(epsilon=0.02, steps=4)
         runs = torch.stack([target.loss(single.perturb(target, x, labels, shared), labels) for _ in range(3)])
@@ -229,42 +229,42 @@ def test_pgd_keeps_each_clip_s_best_of_all_restarts() -> None:
 
 
 def test_pgd_never_ends_below_any_of_its_iterates() -> None:
-    made = toys.model(toys.Convolutional)
+    model = toys.model(toys.Convolutional)
     x, lengths, labels = toys.sounds(16)
-    seen: list[Tensor] = []
+    losses: list[Tensor] = []
 
     class Watched(Target):
         def loss_and_gradient(self, x: Tensor, labels: Tensor, *loss: object) -> tuple[Tensor, Tensor]:
             result = super().loss_and_gradient(x, labels, *loss)
-            seen.append(result[0])
+            losses.append(result[0])
             return result
 
-    with Watched(made, lengths, "waveform") as target:
+    with Watched(model, lengths, "waveform") as target:
         # Steps as wide as the budget overshoot, so that later iterates are worse than earlier ones.
         perturbed = PGD(epsilon=0.05, alpha=0.05, steps=5).perturb(target, x, labels, generator())
         final = target.loss(perturbed, labels)
-    assert torch.stack(seen).shape == (5, 16)
-    assert (final >= torch.stack(seen).amax(0) - 1e-6).all()
+    assert torch.stack(losses).shape == (5, 16)
+    assert (final >= torch.stack(losses).amax(0) - 1e-6).all()
 
 
-def test_pgd_judges_its_last_step_too_at_the_cost_of_a_forward_pass() -> None:
-    made = toys.model(toys.Linear)
+def test_pgd_evaluates_its_last_step_with_a_further_forward_pass() -> None:
+    model = toys.model(toys.Linear)
     x, lengths, labels = toys.sounds()
-    with Target(made, lengths, "waveform") as target:
-        # Whatever the start, a step twice the budget ends on the budget's edge everywhere on a linear model.
+    with Target(model, lengths, "waveform") as target:
+        # On a linear model a step of twice the budget ends at the budget's edge from every start.
         perturbed = PGD(epsilon=0.01, alpha=0.02, steps=1, restarts=3).perturb(target, x, labels, generator())
         passes = target.forwards.tolist(), target.backwards.tolist()
     torch.testing.assert_close((perturbed - x).abs(), torch.full_like(x, 0.01))
     assert passes == ([3 * 2] * len(x), [3 * 1] * len(x))
 
 
-def test_soft_labels_have_no_gradient_at_the_clean_input_and_a_random_start_cures_it() -> None:
-    made = toys.model(toys.Convolutional).double()
+def test_soft_labels_have_no_gradient_at_the_clean_input_but_at_a_random_start() -> None:
+    model = toys.model(toys.Convolutional).double()
     waveform, lengths, true = toys.sounds(16)
-    x = made.inputs(waveform.double(), lengths, "spectrogram").detach()
-    soft = given_labels(made, x, lengths, "spectrogram", "soft", true)
+    x = model.inputs(waveform.double(), lengths, "spectrogram").detach()
+    soft = given_labels(model, x, lengths, "spectrogram", "soft", true)
     start = x + 0.01 * torch.randn(x.shape, generator=generator(), dtype=x.dtype)
-    with Target(made, lengths, "spectrogram") as target:
+    with Target(model, lengths, "spectrogram") as target:
         assert target.gradient(x, soft).abs().max() < 1e-12
         assert target.gradient(start, soft).abs().max() > 1e-6
         rise = target.loss(
@@ -287,7 +287,7 @@ def test_noise_at_an_snr_has_that_snr_over_the_unpadded_samples() -> None:
     assert noise[1, 1000:].abs().max() == noise[2].abs().max() == 0
 
 
-def test_noise_has_the_spread_that_it_says() -> None:
+def test_noise_has_its_documented_spread() -> None:
     x = torch.zeros(4, 50_000)
     target = Target(None, torch.full((4,), 50_000), "waveform", "blind")
     sign = Noise(epsilon=0.03, kind="sign").perturb(target, x, torch.zeros(4), generator())
@@ -298,12 +298,12 @@ def test_noise_has_the_spread_that_it_says() -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "relative-l2"])
-def test_noise_in_l2_is_as_loud_as_the_budget_allows(norm: Norm) -> None:
+def test_noise_in_l2_uses_the_whole_budget(norm: Norm) -> None:
     x = torch.stack([torch.linspace(-0.5, 0.5, 4000), torch.linspace(0, 0.01, 4000)])
     mask = torch.arange(4000) < torch.tensor([[4000], [1000]])
     x = x * mask
     target = Target(None, torch.tensor([4000, 1000]), "waveform", "blind", mask=mask)
     noise = Noise(epsilon=0.1, norm=norm)
-    found = noise.perturb(target, x, torch.zeros(2), generator())
-    torch.testing.assert_close(Attack.budget(noise, "waveform").size(found, x), torch.full((2,), 0.1))
-    assert not (found - x)[~mask].any()
+    perturbed = noise.perturb(target, x, torch.zeros(2), generator())
+    torch.testing.assert_close(Attack.budget(noise, "waveform").size(perturbed, x), torch.full((2,), 0.1))
+    assert not (perturbed - x)[~mask].any()

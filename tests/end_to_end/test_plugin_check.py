@@ -224,27 +224,27 @@ class Idle(Forgetful):
 
 
 CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
-    (contract.attack, Forgetful, "the same generator gives the same"),
-    (contract.attack, InPlace, "inputs stay as they are"),
-    (contract.attack, Summed, "numbers in the shape of the clips"),
-    (contract.attack, Infinite, "numbers in the shape of the clips"),
-    (contract.attack, Listed, "numbers in the shape of the clips"),
+    (contract.attack, Forgetful, "equal seeds give equal results"),
+    (contract.attack, InPlace, "inputs stay unchanged"),
+    (contract.attack, Summed, "finite values in the shape of the clips"),
+    (contract.attack, Infinite, "finite values in the shape of the clips"),
+    (contract.attack, Listed, "finite values in the shape of the clips"),
     (contract.attack, Idle, "changes the clips"),
     (contract.attack, TwoSteps, "single_step"),
     (contract.attack, Coarse, "as strong with gradients in bfloat16"),
-    (contract.defense, Rooted, "the attacker's loss (adaptive) has a gradient"),
-    (contract.defense, Constant, "the objective moves the weights"),
-    (contract.defense, PerClip, "the objective is a finite scalar"),
-    (contract.defense, Moody, "the same generator gives the same"),
-    (contract.model, Padded, "padding makes no difference"),
-    (contract.model, Apart, "attacks ask the same model"),
-    (contract.metric, Cumulative, "the order of the clips makes no difference"),
-    (contract.metric, Louder, "clips stay as they are"),
-    (contract.metric, Deaf, "it tells clips apart"),
-    (contract.metric, Speechless, "it tells clips apart"),
-    (contract.metric, Inverted, "higher_is_better says which end is good"),
-    (contract.metric, Noisiness, "higher_is_better says which end is good"),
-    (contract.metric, Meddling, "the model stays as it is"),
+    (contract.defense, Rooted, "the loss for adaptive attacks has a gradient"),
+    (contract.defense, Constant, "the loss trains the weights"),
+    (contract.defense, PerClip, "the loss is a finite scalar"),
+    (contract.defense, Moody, "equal seeds give equal results"),
+    (contract.model, Padded, "logits do not depend on the padding"),
+    (contract.model, Apart, "attacks get the logits of the model"),
+    (contract.metric, Cumulative, "independent of the order of the clips"),
+    (contract.metric, Louder, "clips stay unchanged"),
+    (contract.metric, Deaf, "not constant"),
+    (contract.metric, Speechless, "not constant"),
+    (contract.metric, Inverted, "higher_is_better has the right sign"),
+    (contract.metric, Noisiness, "higher_is_better has the right sign"),
+    (contract.metric, Meddling, "the model stays unchanged"),
 ]
 
 
@@ -256,7 +256,9 @@ def test_a_contract_that_is_broken_is_told(hold: Callable[..., Any], plugin: typ
 
 def test_an_attack_that_leaves_its_budget_to_the_harness_is_told_so() -> None:
     notes = {finding.part: finding.note for finding in contract.attack(Wide, {}) if finding.note}
-    assert notes["waveform: within the budget"] == "changes of up to 0.5 where ε is 0.01: the harness cuts them to it"
+    assert notes["waveform: within the budget"] == (
+        "changes of up to 0.5 exceed ε = 0.01: the harness projects them to the budget"
+    )
     honest = contract.attack(ATTACKS.get("fgsm"), {"epsilon": 0.004})
     assert not [finding for finding in honest if finding.wrong or finding.note]
 
@@ -331,7 +333,7 @@ def test_a_gradient_masked_model_is_told(tmp_path: Path) -> None:
     code, text = told(tmp_path, "model", "masked", MASKED)
     assert code == 1
     assert "MEND   audit: zero gradients" in text
-    assert "MEND   audit: stands under huge budget" in text
+    assert "MEND   audit: robust to huge budget" in text
     assert "to mend or to explain in " in text.splitlines()[-1]
     assert "plugin.py:7" in text
 
@@ -349,7 +351,7 @@ class Crashing(Attack):
 def test_an_attack_that_breaks_its_contract_is_told_once_and_not_run(tmp_path: Path) -> None:
     code, text = told(tmp_path, "attack", "weak", WEAK.replace("return x + ", "return x[:1]  # "))
     assert code == 1
-    assert "MEND   waveform: numbers in the shape of the clips" in text
+    assert "MEND   waveform: finite values in the shape of the clips" in text
     assert "note   suite 'mock': not run" in text
     assert "audit" not in text
 
