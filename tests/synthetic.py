@@ -11,7 +11,7 @@ import pandas as pd
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS, KEYS, no_examples
+from advser.results.schema import CHANCE_BASELINES, KEYS, no_examples
 from advser.scoring.ranks import Judged, ranks
 from advser.suite.schema import Suite
 
@@ -185,7 +185,7 @@ def ranked() -> Results:
     ]
     metrics: dict[str, Metric] = {"uar": UAR(), "accuracy": Accuracy()}
     first = made.table[(made.table["attack"] == "none") & made.table["metric"].isin(["uar", "accuracy"])].iloc[:2]
-    anchors = [first.assign(model=name, value=1 / CLASSES, ci_low=0.3, ci_high=0.4) for name in ANCHORS]
+    anchors = [first.assign(model=name, value=1 / CLASSES, ci_low=0.3, ci_high=0.4) for name in CHANCE_BASELINES]
     table = pd.concat([made.table, *anchors])
     return Results(table, made.examples, made.run, ranks(cells_judged, SUITE, metrics, CLASSES))
 

@@ -25,7 +25,7 @@ from advser.plan.planner import make_plan
 from advser.plugins.parameters import parameter
 from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS
+from advser.results.schema import CHANCE_BASELINES
 from advser.scoring.score import Scored, Scorer
 from advser.stages.job import Outcome
 from advser.stages.judge import LOGITS
@@ -172,9 +172,9 @@ def figures(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 def test_what_is_scored_is_a_results_folder(run: Run, tmp_path: Path) -> None:
     Results(run.table, run.examples, {"notes": [], "failures": []}).save(tmp_path)
     loaded = Results.load(tmp_path)
-    anchored = loaded.table["model"].isin(ANCHORS)
+    anchored = loaded.table["model"].isin(CHANCE_BASELINES)
     assert (~anchored).sum() == len(run.plan.cells) * len(run.plan.suite.metrics)
-    assert anchored.sum() == len(ANCHORS) * 2
+    assert anchored.sum() == len(CHANCE_BASELINES) * 2
     assert {"length-long", "length-double", "snr"} <= set(loaded.examples.columns)
 
 
@@ -415,7 +415,7 @@ def test_the_anchors_are_told_from_the_labels(run: Run) -> None:
     prepared = load_prepared(run.store.get(run.plan.cells[0].folds[0].prepared))
     fold, classes = prepared.folds["fold1"], len(prepared.classes)
     commonest = np.bincount(prepared.targets[list(fold.train)]).argmax()
-    anchored = run.table[run.table["model"].isin(ANCHORS)].set_index(["model", "metric"])
+    anchored = run.table[run.table["model"].isin(CHANCE_BASELINES)].set_index(["model", "metric"])
     assert anchored.loc[("random", "uar"), "value"] == pytest.approx(1 / classes)
     assert anchored.loc[("majority", "uar"), "value"] == pytest.approx(1 / classes)
     assert anchored.loc[("random", "accuracy"), "value"] == pytest.approx(1 / classes)
@@ -423,7 +423,7 @@ def test_the_anchors_are_told_from_the_labels(run: Run) -> None:
     assert anchored.loc[("majority", "accuracy"), "value"] == pytest.approx(share)
     low, high = anchored.loc[("random", "uar"), ["ci_low", "ci_high"]]
     assert low < 1 / classes < high
-    assert not run.scored.ranks["model"].isin(ANCHORS).any()
+    assert not run.scored.ranks["model"].isin(CHANCE_BASELINES).any()
     assert run.scored.pooled.empty
 
 
