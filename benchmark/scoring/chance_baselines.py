@@ -24,7 +24,7 @@ BASELINE_METRICS: Final = (UAR, Accuracy, Error)
 """Metrics with a chance baseline: they read nothing but predictions and labels."""
 
 REASONS: Final[Mapping[str, str]] = {
-    "random": "chance baseline: expected figure of a random guess; the interval is that of one guess per seed",
+    "random": "chance baseline: expected figure of a guess; the interval is that of one guess per seed on these clips",
     "majority": "chance baseline: always answers the most frequent class of the clips that models are trained on",
 }
 MAJORITY: Final = "majority"
