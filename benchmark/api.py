@@ -82,14 +82,14 @@ class Run:
             ValueError: if several rows match, or the figure was not measured.
         """
         from advser.errors import InputError, did_you_mean
-        from advser.results.schema import ANCHORS
+        from advser.results.schema import CHANCE_BASELINES
         from advser.results.selection import select
 
         known = list(dict.fromkeys(self.table["metric"]))
         if metric not in known:
             raise InputError(f"metric '{metric}': allowed: {', '.join(known)}{did_you_mean(metric, known)}")
         table = select(self.results, where).table
-        meant = table["model"].isin(ANCHORS) == (where.get("model") in ANCHORS)
+        meant = table["model"].isin(CHANCE_BASELINES) == (where.get("model") in CHANCE_BASELINES)
         rows = table[meant & (table["metric"] == metric)]
         if len(rows) != 1 or rows["status"].item() != "ok":
             told = ", ".join(f"{key}={value}" for key, value in where.items())

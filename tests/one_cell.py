@@ -22,14 +22,14 @@ CELL: dict[str, Any] = {
 
 
 def results(right: np.ndarray, seed: int = 0, **run: Any) -> Results:
-    """Results of one cell whose clips are read rightly where ``right`` is true."""
+    """Results of one cell whose clips are classified correctly where ``right`` is true."""
     label = np.arange(len(right)) % CLASSES
     prediction = np.where(right, label, (label + 1) % CLASSES)
     examples = pd.DataFrame(
         {"fold": "fold1", "clip": np.arange(len(right)).astype(str), "speaker": "a", "label": label,
          "prediction": prediction, "clean_prediction": prediction, "source_prediction": -1}
     )  # fmt: skip
-    recall = [right[label == one].mean() for one in range(CLASSES)]
+    recall = [right[label == number].mean() for number in range(CLASSES)]
     figures = {"uar": np.mean(recall), "accuracy": right.mean(), "seconds": 1.0}
     shared = {"ci_low": np.nan, "ci_high": np.nan, "n": len(right), "n_failed": 0, "status": "ok", "reason": ""}
     table = [
@@ -42,5 +42,5 @@ def results(right: np.ndarray, seed: int = 0, **run: Any) -> Results:
         if column.name not in (*examples, *CELL)
     }
     examples = examples.assign(**{**CELL, "seed": seed, **blank})
-    said = {"notes": [], "failures": [], "suite": SUITE, "metrics": {}, "packages": {"torch": "2"}}
-    return Results(pd.DataFrame(table), examples[list(EXAMPLES_SCHEMA.names)], {**said, **run})
+    description = {"notes": [], "failures": [], "suite": SUITE, "metrics": {}, "packages": {"torch": "2"}}
+    return Results(pd.DataFrame(table), examples[list(EXAMPLES_SCHEMA.names)], {**description, **run})

@@ -1,4 +1,4 @@
-"""Made-up results with every kind of cell, to test what reads results. The numbers mean nothing."""
+"""Synthetic results with every kind of cell, to test readers of results. The numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS, KEYS, no_examples
-from advser.scoring.ranks import Judged, ranks
+from advser.results.schema import CHANCE_BASELINES, KEYS, no_examples
+from advser.scoring.ranks import EvaluatedCell, ranks
 from advser.suite.schema import Suite
 
 METRICS = {
@@ -35,7 +35,7 @@ BASE = {
 
 
 def attack(name: str, domain: str, epsilon: float | None, labels: str = "true", **more: Any) -> dict[str, Any]:
-    """The key columns of an attack; ``more`` are parameters, but for ``delivery`` and ``access``."""
+    """The key columns of an attack; ``more`` holds ``delivery``, ``access`` and further parameters."""
     delivery = more.pop("delivery", "audio")
     access = more.pop("access", "white-box")
     return {
@@ -55,37 +55,41 @@ CLEAN = attack("none", "waveform", None, "none", access="blind")
 
 
 def attacks() -> list[dict[str, Any]]:
-    """The attack cells that each victim has."""
-    found = [CLEAN]
+    """The attack cells of each victim."""
+    cells_of_victim = [CLEAN]
     for epsilon in (0.02, 0.06, 0.1):
-        found.append(attack("noise", "spectrogram", epsilon, "none", access="blind", delivery="features", kind="sign"))
-        found += [attack("fgsm", "spectrogram", epsilon, given, delivery="features") for given in ("true", "predicted")]
-        found += [attack("ifgsm", "spectrogram", epsilon, delivery="features", steps=steps) for steps in (3, 10)]
-    found.append(attack("ifgsm", "spectrogram", 0.06, delivery="audio", steps=10))
+        cells_of_victim += [
+            attack("noise", "spectrogram", epsilon, "none", access="blind", delivery="features", kind="sign"),
+            attack("fgsm", "spectrogram", epsilon, "true", delivery="features"),
+            attack("fgsm", "spectrogram", epsilon, "predicted", delivery="features"),
+            attack("ifgsm", "spectrogram", epsilon, delivery="features", steps=3),
+            attack("ifgsm", "spectrogram", epsilon, delivery="features", steps=10),
+        ]
+    cells_of_victim.append(attack("ifgsm", "spectrogram", 0.06, delivery="audio", steps=10))
     for epsilon in (0.0005, 0.001, 0.002):
-        found.append(attack("noise", "waveform", epsilon, "none", access="blind", kind="sign"))
-        found.append(attack("ifgsm", "waveform", epsilon, steps=10))
-    return found
+        cells_of_victim.append(attack("noise", "waveform", epsilon, "none", access="blind", kind="sign"))
+        cells_of_victim.append(attack("ifgsm", "waveform", epsilon, steps=10))
+    return cells_of_victim
 
 
 TRANSFERRED = attack("ifgsm", "waveform", 0.001, access="transfer", steps=10)
 
 
 def cells() -> list[dict[str, Any]]:
-    """The key columns of every cell; one attack is missing on one victim."""
-    found = []
+    """The key columns of every cell; one victim lacks one attack."""
+    columns = []
     for model, defense in VICTIMS:
         victim = {**BASE, "model": model, "defense": defense}
         for keys in attacks():
             if (model, defense, keys["attack"], keys["epsilon"]) != ("emodb-cnn", "vanilla", "fgsm", 0.1):
                 own = keys["access"] == "white-box"
                 source = {"source_model": model, "source_defense": defense} if own else {}
-                found.append({**victim, **keys, **source})
+                columns.append({**victim, **keys, **source})
         for source_model, source_defense in VICTIMS:
             if (source_model, source_defense) != (model, defense):
                 source = {"source_model": source_model, "source_defense": source_defense}
-                found.append({**victim, **TRANSFERRED, **source})
-    return found
+                columns.append({**victim, **TRANSFERRED, **source})
+    return columns
 
 
 def _status(keys: dict[str, Any], metric: str) -> tuple[str, str]:
@@ -138,20 +142,20 @@ def results(**run: Any) -> Results:
                 }
             )
     described = {name: {"title": t, "unit": u, "decimals": d} for name, (t, u, d, _) in METRICS.items()}
-    circumstances: dict[str, Any] = {
+    description: dict[str, Any] = {
         "notes": ["These numbers are made up & mean <nothing>.", "WER by nobody: 100 % closed_text."],
         "failures": [{"reason": "fgsm: perturbation has NaN"}],
         "metrics": described,
         "suite": {"name": "made-up", "title": "Made-up results"},
     }
-    return Results(pd.DataFrame(records), no_examples(), {**circumstances, **run})
+    return Results(pd.DataFrame(records), no_examples(), {**description, **run})
 
 
 SPEAKERS, CLIPS, CLASSES = 8, 12, 3
 
 
-def judged(keys: dict[str, Any], skill: float, seed: int = 0) -> Judged:
-    """A cell whose victim reads a clip rightly with the chance of ``skill``."""
+def evaluated(keys: dict[str, Any], skill: float, seed: int = 0) -> EvaluatedCell:
+    """A cell whose victim classifies a clip correctly with the chance ``skill``."""
     columns = {**keys, "seed": seed, "epsilon": None if np.isnan(keys["epsilon"]) else keys["epsilon"]}
     rng = np.random.default_rng(list(json.dumps(columns).encode()))
     label = np.tile(np.arange(CLASSES), SPEAKERS * CLIPS // CLASSES)
@@ -165,7 +169,7 @@ def judged(keys: dict[str, Any], skill: float, seed: int = 0) -> Judged:
             "margin": np.where(right, 1.0, -1.0) * rng.uniform(size=len(label)),
         }
     )
-    return Judged(columns, clips)
+    return EvaluatedCell(columns, clips)
 
 
 SUITE = Suite.model_validate(
@@ -177,17 +181,19 @@ SUITE = Suite.model_validate(
 
 
 def ranked() -> Results:
-    """`results` with ranks of clips that were read rightly about as often as their figures say, and with anchors."""
-    made = results()
-    figures = made.table[made.table["metric"] == "uar"].set_index(list(KEYS))["value"]
-    cells_judged = [
-        judged(dict(zip(KEYS, keys, strict=True)), 0.0 if np.isnan(value) else value) for keys, value in figures.items()
+    """`results` with chance baselines, and with ranks of clips that are correct about as often as their figures."""
+    unranked = results()
+    table = unranked.table
+    figures = table[table["metric"] == "uar"].set_index(list(KEYS))["value"]
+    evaluated_cells = [
+        evaluated(dict(zip(KEYS, keys, strict=True)), 0.0 if np.isnan(value) else value)
+        for keys, value in figures.items()
     ]
     metrics: dict[str, Metric] = {"uar": UAR(), "accuracy": Accuracy()}
-    first = made.table[(made.table["attack"] == "none") & made.table["metric"].isin(["uar", "accuracy"])].iloc[:2]
-    anchors = [first.assign(model=name, value=1 / CLASSES, ci_low=0.3, ci_high=0.4) for name in ANCHORS]
-    table = pd.concat([made.table, *anchors])
-    return Results(table, made.examples, made.run, ranks(cells_judged, SUITE, metrics, CLASSES))
+    first = table[(table["attack"] == "none") & table["metric"].isin(["uar", "accuracy"])].iloc[:2]
+    baselines = [first.assign(model=name, value=1 / CLASSES, ci_low=0.3, ci_high=0.4) for name in CHANCE_BASELINES]
+    table = pd.concat([table, *baselines])
+    return Results(table, unranked.examples, unranked.run, ranks(evaluated_cells, SUITE, metrics, CLASSES))
 
 
 def example(**changes: Any) -> dict[str, Any]:

@@ -12,15 +12,15 @@ import typer
 from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
-    from advser.protect.effect import Protected
-    from advser.protect.listeners import Party
+    from advser.protect.effect import Effect
+    from advser.protect.listeners import Listeners
 
 
 def hide(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A recording: WAV, FLAC, OGG or MP3.")],
-    into: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write it; the suffix names the format.")],
-    run: Annotated[Path, typer.Option(help="Results folder whose models without a defense are to misread it.")],
-    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Models to keep of it.")] = [],
+    into: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; the suffix names the format.")],
+    run: Annotated[Path, typer.Option(help="Results folder. Its undefended models are the ones to mislead.")],
+    where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Models of it to use.")] = [],
     attack: Annotated[str, typer.Option(help="An attack on waveforms with a budget in L∞.")] = "mi-fgsm",
     strength: Annotated[
         float, typer.Option(max=0, help="Level of the perturbation, dB relative to the sound: −40 faint, −20 loud.")
@@ -30,84 +30,84 @@ def hide(
     seed: Annotated[int, typer.Option(help="Of the attack's random numbers.")] = 0,
     plugin: Plugins = [],
 ) -> None:
-    """Protect a recording: models misread its emotion, while people and speech-to-text hear the same.
+    """Protect a recording: models misclassify its emotion, while people and speech-to-text understand the same.
 
-    Rate, channels and length stay. The file that was written is heard again by every model of the results, and by
-    their recogniser; whether other models misread it too is a matter of transfer.
+    Rate, channels and length stay. Every model of the results classifies the written file, and their recogniser
+    transcribes it. Whether other models misclassify it too is a matter of transfer.
 
-    Exit code: 0 if a model reads a window otherwise than before, 1 if none does, 2 unusable input.
+    Exit code: 0 if a model classifies a window differently than before, 1 if none does, 2 unusable input.
     """
     from rich.progress import Progress, TimeRemainingColumn
 
     from advser.plugins.registries import load_plugin_files
-    from advser.protect.hide import hide as hidden
-    from advser.protect.listeners import party
+    from advser.protect.hide import Perturbation
+    from advser.protect.hide import hide as protect
+    from advser.protect.listeners import load_listeners
     from advser.results.folder import Results
     from advser.results.selection import select
     from advser.store.artefacts import Store, default_store
 
     load_plugin_files(plugin)
-    given = parameters(params)
-    chosen = select(Results.load(run), pairs("--where", where, "KEY=GLOB"))
-    listening = party(chosen, Store(store or default_store()))
+    perturbation = Perturbation(attack, parameters(params), strength, seed)
+    results = select(Results.load(run), pairs("--where", where, "KEY=GLOB"))
+    listeners = load_listeners(results, Store(store or default_store()))
     bar = Progress(*Progress.get_default_columns()[:2], TimeRemainingColumn(), console=console(errors=True))
     task = bar.add_task(source.name, total=1.0)
 
     def progress(share: float) -> None:
-        # Not before the input has proved usable.
+        # The bar starts only once the input has proved usable.
         bar.start()
         bar.update(task, completed=share)
 
     try:
-        done = hidden(source, into, listening, attack, given, strength, seed, progress)
+        effect = protect(source, into, listeners, perturbation, progress)
     finally:
         if bar.live.is_started:
             bar.stop()
-    console().print(_told(done, listening, into), markup=False, soft_wrap=True)
-    if not done.misled:
+    console().print(_report(effect, listeners, into), markup=False, soft_wrap=True)
+    if not effect.misled:
         raise typer.Exit(EXIT_FOUND)
 
 
-def _told(done: Protected, listening: Party, into: Path) -> str:
-    """Return what each model, two measures and the recogniser heard, before and after."""
+def _report(effect: Effect, listeners: Listeners, into: Path) -> str:
+    """Return the answers of each model, the measures and the transcripts, before and after."""
     from statistics import fmean
 
     from tabulate import tabulate
 
-    crafted = {one.title for one in listening.listeners if one.surrogate}
+    surrogates = {listener.title for listener in listeners.models if listener.surrogate}
     rows = [
         [
-            name + ("" if name in crafted else " (not crafted on)"),
-            _answers(done.before[name]),
-            _answers(done.after[name]),
-            f"{done.changed[name]} of {done.before[name].total()}",
+            name + ("" if name in surrogates else " (not crafted on)"),
+            _answers(effect.before[name]),
+            _answers(effect.after[name]),
+            f"{effect.changed[name]} of {effect.before[name].total()}",
         ]
-        for name in done.before
+        for name in effect.before
     ]
     lines = [tabulate(rows, headers=["model", "before", "after", "changed"])] if rows else []
     lines.append(
-        "SNR –: nothing was changed" if math.isnan(done.snr) else f"SNR {done.snr:.1f} dB, of the file as written"
+        "SNR –: nothing changed" if math.isnan(effect.snr) else f"SNR {effect.snr:.1f} dB, of the written file"
     )
-    lines += [f"{name} {fmean(values):.2f}" for name, values in done.measured.items()]
-    if listening.speech is None:
-        lines.append(f"no transcript: {listening.unheard}")
+    lines += [f"{name} {fmean(values):.2f}" for name, values in effect.measured.items()]
+    if listeners.speech is None:
+        lines.append(f"no transcript: {listeners.no_speech}")
     else:
-        before, after = (" ".join(filter(None, texts)) for texts in done.transcripts)
+        before, after = (" ".join(filter(None, texts)) for texts in effect.transcripts)
         lines += [f"before: {before or '(nothing)'}", f"after:  {after or '(nothing)'}"]
-        closed = ", and of it the sentences of the corpus alone"
-        known = closed if listening.speech.transcriber.closed_text else ""
-        lines.append(f"by {listening.speech.name}, which hears the language '{listening.speech.language}'{known}")
-    windows = f"{done.windows} window{'s' if done.windows != 1 else ''}"
-    return "\n".join([*lines, f"{into}: {done.seconds:.1f} s, perturbed in {windows}", _verdict(done)])
+        closed = ", limited to the sentences of the corpus" if listeners.speech.transcriber.closed_text else ""
+        lines.append(f"transcribed by {listeners.speech.name} (language '{listeners.speech.language}'{closed})")
+    windows = f"{effect.windows} window{'s' if effect.windows != 1 else ''}"
+    return "\n".join([*lines, f"{into}: {effect.seconds:.1f} s, perturbed in {windows}", _verdict(effect)])
 
 
-def _verdict(done: Protected) -> str:
-    """Return in a line whether anything is hidden."""
-    if not done.windows:
+def _verdict(effect: Effect) -> str:
+    """Return a line on whether the emotion is hidden."""
+    if not effect.windows:
         return "NOT hidden: the recording is silent, or shorter than a quarter of a second; nothing was perturbed"
-    if not done.misled:
-        return "NOT hidden: every model reads it as before; --strength nearer to 0 perturbs more"
-    return f"read otherwise by {len(done.misled)} of {len(done.before)} models"
+    if not effect.misled:
+        return "NOT hidden: every model classifies it as before; --strength nearer to 0 perturbs more"
+    return f"classified differently by {len(effect.misled)} of {len(effect.before)} models"
 
 
 def _answers(counts: Counter[str]) -> str:

@@ -25,7 +25,7 @@ from advser.execution.submission import (
 )
 from advser.plugins.registry import load_plugin_file
 from advser.results.folder import Results
-from advser.results.schema import KEYS, MEASURED_ANEW, RUN_FILE
+from advser.results.schema import KEYS, MACHINE_DEPENDENT, RUN_FILE
 from advser.suite.loading import shipped
 from advser.suite.schema import Suite
 
@@ -161,8 +161,8 @@ def _untold(claimed: Results, found: Results) -> tuple[str, ...]:
 def compared(claimed: pd.DataFrame, verified: pd.DataFrame) -> pd.DataFrame:
     """Return claimed and verified figures side by side, as `Verified` has them; costs in seconds are left out."""
     names = [name for name in (*KEYS, "metric") if name in claimed.columns and name in verified.columns]
-    both = claimed[~claimed["metric"].isin(MEASURED_ANEW)].merge(
-        verified[~verified["metric"].isin(MEASURED_ANEW)], on=names, how="outer", suffixes=("", "_new")
+    both = claimed[~claimed["metric"].isin(MACHINE_DEPENDENT)].merge(
+        verified[~verified["metric"].isin(MACHINE_DEPENDENT)], on=names, how="outer", suffixes=("", "_new")
     )
     both = both[(both["status"] == "ok") | (both["status_new"] == "ok")].reset_index(drop=True)
     old, new = both["value"].to_numpy(float), both["value_new"].to_numpy(float)

@@ -1,1 +1,1 @@
-"""Protection of one recording."""
+"""Protection of a single recording from emotion recognition."""

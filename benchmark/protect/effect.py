@@ -1,4 +1,4 @@
-"""What models, two measures and a recogniser hear in a recording before and after it is protected."""
+"""The effect of protecting a recording on emotion models, quality measures and a speech recogniser."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from advser.errors import MeasurementError, NotApplicableError
 from advser.metrics.base import ClipMetric
 from advser.metrics.intelligibility import STOI
 from advser.metrics.quality import PESQ
-from advser.protect.listeners import Party
+from advser.protect.listeners import Listeners
 
 Progress = Callable[[float], None]
-"""Is told the share that is done, 0 to 1."""
+"""Receives the finished share, 0 to 1."""
 
 
 @dataclass
-class Protected:
-    """What came of it, measured on the file that was written.
+class Effect:
+    """The effect of a perturbation, measured on the written file.
 
     Attributes:
         seconds: length of the recording.
-        windows: how many windows were perturbed; the others are silent.
+        windows: number of perturbed windows; the others are silent.
         before, after: model → how often it gave each answer, window by window.
-        changed: model → windows that it reads otherwise than before.
-        measured: metric → its values, a block each; blocks that it cannot measure are left out.
-        snr: of the whole, dB; NaN if nothing was changed.
-        transcripts: before and after, a text a block.
+        changed: model → number of windows that it classifies differently than before.
+        measured: metric → its value for each block; blocks that it cannot measure are left out.
+        snr: of the whole recording, dB; NaN if nothing changed.
+        transcripts: before and after, a text per block.
     """
 
     seconds: float
@@ -47,60 +47,65 @@ class Protected:
 
     @property
     def misled(self) -> list[str]:
-        """The models that read a window otherwise than before."""
+        """The models that classify a window differently than before."""
         return [name for name, windows in self.changed.items() if windows]
 
 
-def listened(source: Path, into: Path, party: Party, perturbed: int, progress: Progress) -> Protected:
-    """Hear both files, block by block.
+def measure_effect(source: Path, into: Path, listeners: Listeners, perturbed: int, progress: Progress) -> Effect:
+    """Compare a recording with its protected version, block by block.
 
     Args:
         source: the recording.
-        into: as it was written.
-        party: who listens.
-        perturbed: how many windows were perturbed.
-        progress: is told what share is done: the second half of all.
+        into: the protected recording, as written.
+        listeners: models and recogniser to run on both.
+        perturbed: number of perturbed windows.
+        progress: receives the finished share of the whole task, of which this is the second half.
 
     Raises:
         InputError: if a file is unusable.
     """
     with opened(source) as original, opened(into) as hidden:
-        told = Protected(original.frames / original.samplerate, perturbed)
+        effect = Effect(original.frames / original.samplerate, perturbed)
         signal = noise = 0.0
-        for (block, done), (other, _) in zip(blocks(original), blocks(hidden), strict=False):
-            length = min(len(block), len(other))
-            pair = [resample(one[:length].mean(axis=1), original.samplerate) for one in (block, other)]
+        for (block, done), (protected, _) in zip(blocks(original), blocks(hidden), strict=False):
+            length = min(len(block), len(protected))
+            pair = [resample(sound[:length].mean(axis=1), original.samplerate) for sound in (block, protected)]
             signal += float(np.sum(np.square(block[:length], dtype=np.float64)))
-            noise += float(np.sum(np.square(other[:length] - block[:length], dtype=np.float64)))
+            noise += float(np.sum(np.square(protected[:length] - block[:length], dtype=np.float64)))
             if len(pair[0]) >= SHORTEST * SAMPLE_RATE:
-                _read(told, party, pair)
-                _hear(told, party, pair)
+                _classify(effect, listeners, pair)
+                _measure(effect, pair)
+                _transcribe(effect, listeners, pair)
             progress((1 + done) / 2)
-    told.snr = float(10 * np.log10(signal / noise)) if noise and signal else float("nan")
-    return told
+    effect.snr = float(10 * np.log10(signal / noise)) if noise and signal else float("nan")
+    return effect
 
 
-def _read(told: Protected, party: Party, pair: Sequence[Samples]) -> None:
-    """Have the models read the emotion of each window of a block, before and after."""
+def _classify(effect: Effect, listeners: Listeners, pair: Sequence[Samples]) -> None:
+    """Classify each window of a block before and after."""
     for windows in zip(*map(in_windows, pair), strict=True):
-        for listener in party.listeners:
-            answers = [listener.answer(sound) for sound in windows]
-            for heard, answer in zip((told.before, told.after), answers, strict=True):
-                heard.setdefault(listener.title, Counter())[answer] += 1
-            told.changed[listener.title] += answers[0] != answers[1]
+        for listener in listeners.models:
+            before, after = (listener.answer(sound) for sound in windows)
+            for counts, answer in ((effect.before, before), (effect.after, after)):
+                counts.setdefault(listener.title, Counter())[answer] += 1
+            effect.changed[listener.title] += before != after
 
 
-def _hear(told: Protected, party: Party, pair: Sequence[Samples]) -> None:
-    """Measure a block and write down what is said in it, before and after."""
+def _measure(effect: Effect, pair: Sequence[Samples]) -> None:
+    """Measure the quality and intelligibility of a block."""
     for metric in (PESQ(), STOI()):
         value = _value(metric, *pair)
         if value is not None:
-            told.measured.setdefault(metric.title, []).append(value)
-    if party.speech:
-        engine = party.speech
-        texts = engine.transcriber.transcribe([to_pcm(one) for one in pair], engine.language, engine.sentences)
-        for heard_as, text in zip(told.transcripts, texts, strict=True):
-            heard_as.append(text)
+            effect.measured.setdefault(metric.title, []).append(value)
+
+
+def _transcribe(effect: Effect, listeners: Listeners, pair: Sequence[Samples]) -> None:
+    """Transcribe a block before and after."""
+    if listeners.speech:
+        engine = listeners.speech
+        texts = engine.transcriber.transcribe([to_pcm(sound) for sound in pair], engine.language, engine.sentences)
+        for transcripts, text in zip(effect.transcripts, texts, strict=True):
+            transcripts.append(text)
 
 
 def _value(metric: ClipMetric, clean: Samples, judged: Samples) -> float | None:

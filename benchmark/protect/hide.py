@@ -1,13 +1,15 @@
-"""Protects a recording: perturbs it so that trained models read another emotion from it.
+"""Protects a recording: perturbs it so that trained models classify its emotion differently.
 
-The models hear windows of a few seconds, as long as the clips that they were trained on, at 16 kHz, mono. What they are
-to mishear is made there and added to every channel of the recording, at its own rate: its rate, channels, length and
-what lies above 8 kHz stay. It is read and written in blocks of several windows, so that memory does not grow with it.
+The models classify windows of a few seconds, as long as their training clips, at 16 kHz, mono. The perturbation is
+crafted on these windows, resampled to the recording's rate, and added to every channel. So the rate, channels, length
+and content above 8 kHz stay. The recording is read and written in blocks of several windows, so that memory does not
+grow with its length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,125 +27,150 @@ from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
-from advser.protect.effect import Progress, Protected, listened
-from advser.protect.listeners import Party
+from advser.protect.effect import Effect, Progress, measure_effect
+from advser.protect.listeners import Listeners
 from advser.store.files import replacing
 from advser.threat.target import Target
 
 SILENT: Final = 1e-4
-"""Root mean square, full scale, below which a window stays as it is."""
+"""Root mean square, full scale, below which a window is not perturbed."""
 
 FADE: Final = 0.005
-"""Seconds over which the perturbation comes and goes at the ends of a window, so that it does not click."""
+"""Seconds over which the perturbation fades in and out at the ends of a window, to avoid clicks."""
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Settings of the perturbation.
+
+    Attributes:
+        attack: name of an attack on waveforms with a budget in L∞.
+        params: parameters of the attack but ``epsilon``.
+        strength: largest level of the perturbation relative to the sound, dB: ε is a window's root mean square times
+            10^(strength / 20).
+        seed: of the attack's random numbers.
+    """
+
+    attack: str
+    params: Mapping[str, Any]
+    strength: float
+    seed: int = 0
+
+    def built(self, epsilon: float) -> Attack:
+        """Return the attack with a budget.
+
+        Raises:
+            InputError: if the attack is unknown, or not on waveforms with a budget in L∞, or a parameter is wrong.
+        """
+        plugin = ATTACKS.get(self.attack)
+        attack = None
+        if "epsilon" in plugin.model_fields:
+            attack = build(plugin, {**self.params, "epsilon": epsilon}, f"attack '{self.attack}'")
+        norm = getattr(attack, "norm", "linf")
+        usable = not issubclass(plugin, LearnedAttack) and not plugin.places and "waveform" in plugin.domains
+        if attack is None or norm != "linf" or not usable:
+            raise InputError(
+                f"--attack {self.attack}: got an attack that cannot be used here, expected an attack on waveforms "
+                "without training, with a budget ε in L∞"
+            )
+        return attack
+
+
+@dataclass(frozen=True)
+class _Crafter:
+    """Crafts perturbations on a surrogate.
+
+    Attributes:
+        model: the surrogate, or an ensemble of surrogates.
+        perturbation: settings.
+        generator: source of the attack's random numbers.
+    """
+
+    model: EmotionModel
+    perturbation: Perturbation
+    generator: torch.Generator
+
+    def block(self, block: Samples, rate: int) -> tuple[Samples | None, int]:
+        """Return the perturbation of each channel (n,) at the recording's rate, and the number of perturbed windows.
+
+        The perturbation is None if no window is perturbed.
+        """
+        parts = [self._window(window) for window in in_windows(resample(block.mean(axis=1), rate))]
+        perturbed = sum(bool(part.any()) for part in parts)
+        if not perturbed:
+            return None, 0
+        delta = resample(np.concatenate(parts), SAMPLE_RATE, rate)
+        return np.pad(delta, (0, max(0, len(block) - len(delta))))[: len(block)], perturbed
+
+    def _window(self, window: Samples) -> Samples:
+        """Return the perturbation (T,) of a window at 16 kHz, against the model's own answer; zeros for silence."""
+        loudness = float(np.sqrt(np.mean(np.square(window))))
+        if loudness < SILENT:
+            return np.zeros_like(window)
+        attack = self.perturbation.built(loudness * 10 ** (self.perturbation.strength / 20))
+        x, lengths = torch.from_numpy(window)[None].clamp(-1, 1), torch.tensor([len(window)])
+        with Target(self.model, lengths, "waveform") as target:
+            labels = target.decisions(x)
+        with Target(self.model, lengths, "waveform", attack.access) as target:
+            delta = attack.admitted(attack.perturb(target, x.clone(), labels, self.generator), x, target) - x
+        return np.asarray(delta[0].numpy() * _fade(len(window)), np.float32)
+
+
+def _ignore(share: float) -> None:
+    """Ignore the progress."""
 
 
 def hide(
-    source: Path,
-    into: Path,
-    party: Party,
-    attack: str,
-    params: Mapping[str, Any],
-    strength: float,
-    seed: int = 0,
-    progress: Progress = lambda _: None,
-) -> Protected:
-    """Write a recording whose emotion models misread, and tell what they and others hear.
+    source: Path, into: Path, listeners: Listeners, perturbation: Perturbation, progress: Progress = _ignore
+) -> Effect:
+    """Write a recording whose emotion models misclassify, and return the effect of the perturbation.
 
     Args:
         source: WAV, FLAC, OGG or MP3, of any rate, length and number of channels.
-        into: where it is written; its suffix names the format.
-        party: who listens.
-        attack: name of an attack on waveforms with a budget in L∞.
-        params: its parameters but ``epsilon``.
-        strength: level of the perturbation relative to the sound, dB, at most: ε is a window's root mean square times
-            10^(strength / 20).
-        seed: of the attack's random numbers.
-        progress: is told what share is done.
+        into: path to write to; its suffix names the format.
+        listeners: surrogates to craft on, and models and recogniser to measure the effect with.
+        perturbation: settings.
+        progress: receives the finished share.
 
     Raises:
-        InputError: if a file is unusable, or the attack is none of these.
+        InputError: if a file is unusable, the attack is not usable here, or there is no surrogate.
     """
     if into.suffix.lower() not in FORMATS:
         raise InputError(f"{into}: got the suffix '{into.suffix}', expected {', '.join(FORMATS)}")
     if source.resolve() == into.resolve():
         raise InputError(f"{into}: got the recording itself, expected another file")
-    surrogates = [one.model for one in party.listeners if one.surrogate]
-    if not surrogates:
-        raise InputError("--run: got no model with gradients, expected at least one to craft on")
-    model = surrogates[0] if len(surrogates) == 1 else Ensemble(surrogates).eval()
-    generator = torch.Generator().manual_seed(seed)
-    _attack(attack, {**params, "epsilon": 1e-3})
-    perturbed = 0
-    with replacing(into) as beside, opened(source) as original:
-        form, subtype = encoding(original, FORMATS[into.suffix.lower()])
-        clips = subtype not in FLOATS
+    crafter = _Crafter(_surrogate(listeners), perturbation, torch.Generator().manual_seed(perturbation.seed))
+    # An unusable attack must raise before anything is written.
+    perturbation.built(1e-3)
+    with replacing(into) as beside:
         try:
-            with soundfile.SoundFile(
-                beside, "w", original.samplerate, original.channels, subtype, format=form
-            ) as written:
-                for block, done in blocks(original):
-                    delta, windows = _perturbation(
-                        block, original.samplerate, model, attack, params, strength, generator
-                    )
-                    perturbed += windows
-                    changed = block if delta is None else block + delta[:, None]
-                    written.write(np.clip(changed, -1, 1) if clips and delta is not None else changed)
-                    progress(done / 2)
+            perturbed = _write(source, beside, FORMATS[into.suffix.lower()], crafter, progress)
         except soundfile.LibsndfileError as error:
             raise InputError(f"{into}: {error}") from None
-    return listened(source, into, party, perturbed, progress)
+    return measure_effect(source, into, listeners, perturbed, progress)
 
 
-def _attack(name: str, params: Mapping[str, Any]) -> Attack:
-    plugin = ATTACKS.get(name)
-    made = build(plugin, dict(params), f"attack '{name}'") if "epsilon" in plugin.model_fields else None
-    norm = getattr(made, "norm", "linf")
-    usable = not issubclass(plugin, LearnedAttack) and not plugin.places and "waveform" in plugin.domains
-    if made is None or norm != "linf" or not usable:
-        raise InputError(f"--attack {name}: allowed: one on waveforms that crafts at once, with a budget ε in L∞")
-    return made
+def _surrogate(listeners: Listeners) -> EmotionModel:
+    surrogates = [listener.model for listener in listeners.models if listener.surrogate]
+    if not surrogates:
+        raise InputError("--run: got no model with gradients, expected at least one to craft on")
+    return surrogates[0] if len(surrogates) == 1 else Ensemble(surrogates).eval()
 
 
-def _perturbation(
-    block: Samples,
-    rate: int,
-    model: EmotionModel,
-    attack: str,
-    params: Mapping[str, Any],
-    strength: float,
-    generator: torch.Generator,
-) -> tuple[Samples | None, int]:
-    """Return what is added to each channel (n,) at the recording's rate (None: nothing), and in how many windows."""
-    parts = [
-        _crafted(window, model, attack, params, strength, generator)
-        for window in in_windows(resample(block.mean(axis=1), rate))
-    ]
-    touched = sum(bool(part.any()) for part in parts)
-    if not touched:
-        return None, 0
-    added = resample(np.concatenate(parts), SAMPLE_RATE, rate)
-    return np.pad(added, (0, max(0, len(block) - len(added))))[: len(block)], touched
-
-
-def _crafted(
-    window: Samples,
-    model: EmotionModel,
-    attack: str,
-    params: Mapping[str, Any],
-    strength: float,
-    generator: torch.Generator,
-) -> Samples:
-    """Return the perturbation (T,) of a window at 16 kHz, away from what the model reads; zeros if it is silent."""
-    loudness = float(np.sqrt(np.mean(np.square(window))))
-    if loudness < SILENT:
-        return np.zeros_like(window)
-    made = _attack(attack, {**params, "epsilon": loudness * 10 ** (strength / 20)})
-    x, lengths = torch.from_numpy(window)[None].clamp(-1, 1), torch.tensor([len(window)])
-    with Target(model, lengths, "waveform") as asked:
-        labels = asked.decisions(x)
-    with Target(model, lengths, "waveform", made.access) as target:
-        delta = made.admitted(made.perturb(target, x.clone(), labels, generator), x, target) - x
-    return np.asarray(delta[0].numpy() * _fade(len(window)), np.float32)
+def _write(source: Path, into: Path, form: str, crafter: _Crafter, progress: Progress) -> int:
+    """Write the perturbed recording in a format, and return the number of perturbed windows."""
+    perturbed = 0
+    with opened(source) as original:
+        form, subtype = encoding(original, form)
+        clips = subtype not in FLOATS
+        with soundfile.SoundFile(into, "w", original.samplerate, original.channels, subtype, format=form) as written:
+            for block, done in blocks(original):
+                delta, windows = crafter.block(block, original.samplerate)
+                perturbed += windows
+                changed = block if delta is None else block + delta[:, None]
+                written.write(np.clip(changed, -1, 1) if clips and delta is not None else changed)
+                progress(done / 2)
+    return perturbed
 
 
 def _fade(length: int) -> Samples:

@@ -1,4 +1,4 @@
-"""Who listens to a recording that is to be protected: the trained models of some results, and their recogniser."""
+"""Listeners to a recording: the trained models of some results, and their speech recogniser."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from advser.threat.target import drawing
 
 @dataclass(frozen=True)
 class Listener:
-    """A trained model that hears the recording.
+    """A trained model that classifies the recording.
 
     Attributes:
-        title: its name and its defense's.
+        title: names of the model and its defense.
         model: the model, frozen.
-        classes: what it tells apart.
+        classes: names of its classes.
         surrogate: whether the perturbation is crafted on it.
     """
 
@@ -39,7 +39,7 @@ class Listener:
 
     @torch.no_grad()
     def answer(self, sound: Samples) -> str:
-        """Return the class that the model decides for, of sound (T,) at 16 kHz."""
+        """Return the predicted class of sound (T,) at 16 kHz."""
         with drawing(self.model, 0):
             logits = self.model(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
         return self.classes[int(logits.argmax(1))]
@@ -47,7 +47,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Speech:
-    """A recogniser, the language that it hears, and the sentences that a closed-text one is told."""
+    """A speech recogniser, its name and language, and the sentences of a closed-text recogniser."""
 
     transcriber: Transcriber
     name: str
@@ -56,31 +56,31 @@ class Speech:
 
 
 @dataclass(frozen=True)
-class Party:
-    """Who listens: the models of some results, and their recogniser, or why there is none."""
+class Listeners:
+    """The models of some results, and their recogniser, or the reason why there is none."""
 
-    listeners: tuple[Listener, ...]
+    models: tuple[Listener, ...]
     speech: Speech | None
-    unheard: str = ""
+    no_speech: str = ""
 
 
-def party(results: Results, store: Store) -> Party:
-    """Return the trained models of some results, one of each model and defense: that of the first seed and fold.
+def load_listeners(results: Results, store: Store) -> Listeners:
+    """Return the trained models of some results: for each model and defense that of the first seed and fold.
 
-    Surrogates are those without a defense; if there is none, all of them.
+    Surrogates are the undefended models with a gradient; without any undefended model, all models with a gradient.
 
     Args:
-        results: with their examples, which name the models in the store.
-        store: where these are.
+        results: results with examples, which name the models in the store.
+        store: store with the models.
 
     Raises:
-        InputError: if the results name no model, or models of several tasks, or the store lacks one.
+        InputError: if the results name no model, or models of several tasks, or the store lacks a model.
     """
     trained = results.examples[results.examples["model_key"] != ""]
     first = trained.drop_duplicates(["part", "model", "defense"])
     if first.empty:
         raise InputError("--run: got no trained model, expected results with examples (of this version, unpublished)")
-    bare = bool((first["defense"] == "none").any())
+    has_undefended = bool((first["defense"] == "none").any())
     several = first["part"].nunique() > 1
     listeners = []
     corpora = []
@@ -94,26 +94,26 @@ def party(results: Results, store: Store) -> Party:
         prepared = load_prepared(store.get(artefact.manifest["job"]["inputs"]["prepared"]))
         model = load_model(artefact, "cpu")
         title = f"{row['part']}: " * several + f"{row['model']} / {row['defense']}"
-        surrogate = model.differentiable and (not bare or row["defense"] == "none")
+        surrogate = model.differentiable and (not has_undefended or row["defense"] == "none")
         listeners.append(Listener(title, model, tuple(prepared.classes), surrogate))
         corpora.append(prepared)
     _refuse_tasks(listeners)
-    return Party(tuple(listeners), *_speech(results, first["part"].iloc[0], corpora[0]))
+    return Listeners(tuple(listeners), *_speech(results, first["part"].iloc[0], corpora[0]))
 
 
 def _refuse_tasks(listeners: Sequence[Listener]) -> None:
-    tasks = {one.classes: one.title for one in reversed(listeners)}
+    tasks = {listener.classes: listener.title for listener in reversed(listeners)}
     if len(tasks) > 1:
-        told = "; ".join(f"{', '.join(classes)} ({title})" for classes, title in reversed(tasks.items()))
-        raise InputError(f"--run: got models of several tasks, {told}, expected one (--where part=NAME)")
+        listed = "; ".join(f"{', '.join(classes)} ({title})" for classes, title in reversed(tasks.items()))
+        raise InputError(f"--run: got models of several tasks, {listed}, expected one task (--where part=NAME)")
 
 
 def _speech(results: Results, part: str, prepared: Prepared) -> tuple[Speech | None, str]:
-    nothing = {"name": "none", "reason": "none in these results"}
-    told: dict[str, Any] = results.run.get("transcribers", {}).get(part, nothing)
-    if told["name"] == "none":
-        return None, told["reason"]
-    transcriber = build(TRANSCRIBERS.get(told["name"]), told["params"], f"transcriber '{told['name']}'")
+    absent = {"name": "none", "reason": "these results have no transcriber"}
+    entry: dict[str, Any] = results.run.get("transcribers", {}).get(part, absent)
+    if entry["name"] == "none":
+        return None, entry["reason"]
+    transcriber = build(TRANSCRIBERS.get(entry["name"]), entry["params"], f"transcriber '{entry['name']}'")
     if reason := transcriber.unavailable(prepared.language):
         return None, reason
-    return Speech(transcriber, told["name"], prepared.language, tuple(prepared.sentences)), ""
+    return Speech(transcriber, entry["name"], prepared.language, tuple(prepared.sentences)), ""

@@ -1,8 +1,8 @@
-"""The RESULTS folder: one long table, one row a clip and cell, and the circumstances of the run.
+"""The RESULTS folder: tables of figures, examples and ranks, and the description of the run.
 
-``results.parquet`` has one row a cell and metric, ``examples.parquet`` one row a cell and clip, with a column a metric
-that measures clips (`advser.results.schema`), ``run.json`` what the run was (`advser.store.provenance`, the suite in
-full, notes, failures). A value is NaN exactly where the status is not ``ok``.
+``results.parquet`` has one row per cell and metric; ``examples.parquet`` one row per cell and clip, with a column per
+clip metric (`advser.results.schema`); ``run.json`` the provenance (`advser.store.provenance`), the full suite, notes
+and failures. A value is NaN exactly where the status is not ``ok``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from advser.store.files import replacing
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How a metric is shown: column heading, unit, decimals."""
+    """Presentation of a metric: column heading, unit, number of decimals."""
 
     title: str
     unit: str = ""
@@ -51,15 +51,15 @@ class MetricInfo:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
-        table: columns `TABLE_SCHEMA`, one row a cell and metric, in the order of the suite.
+        table: columns `TABLE_SCHEMA`, one row per cell and metric, in the order of the suite.
         examples: columns `EXAMPLES_SCHEMA` and further columns of numbers; empty in published results.
-        run: ``notes`` (texts that every board prints) and ``failures`` (a list), with anything that describes the
-            run: `advser.store.provenance`, ``suite``, ``jobs``, and ``metrics``: name → ``{title, unit, decimals}``.
+        run: ``notes`` (texts that every board prints) and ``failures`` (a list), both required, and the description of
+            the run: `advser.store.provenance`, ``suite``, ``jobs``, ``metrics`` (name → ``{title, unit, decimals}``).
         ranks: columns `RANKS_SCHEMA`; empty in older results.
-        pooled: columns `POOLED_SCHEMA`; empty where there is one seed.
+        pooled: columns `POOLED_SCHEMA`; empty with one seed.
 
     Raises:
         InputError: if columns are missing or of the wrong type, a status is unknown, a value is not NaN exactly
@@ -83,11 +83,11 @@ class Results:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The texts that every board prints."""
+        """Texts that every board prints."""
         return tuple(self.run["notes"])
 
     def metric(self, name: str) -> MetricInfo:
-        """Return how a metric is shown; one that the run does not describe is shown under its own name."""
+        """Return the presentation of a metric; its own name is the heading if the run does not describe it."""
         described = self.run.get("metrics", {}).get(name, {})
         return MetricInfo(described.get("title", name), described.get("unit", ""), described.get("decimals", 3))
 
@@ -95,15 +95,15 @@ class Results:
     def load(cls, directory: Path | str) -> Self:
         """Read a RESULTS folder.
 
-        ``examples.parquet`` may be absent, as in published results, and so may ``ranks.parquet`` and
-        ``pooled.parquet``.
+        ``examples.parquet`` (absent in published results), ``ranks.parquet`` and ``pooled.parquet`` are optional.
 
         Raises:
-            InputError: if the folder or a file is missing or corrupt, has the wrong columns, or is of a newer schema.
+            InputError: if the folder or a required file is missing, or a file is corrupt, has the wrong columns, or is
+                of a newer schema.
         """
         directory = Path(directory)
         if not directory.is_dir():
-            raise InputError(f"results {directory}: no such folder, expected a folder that `advser run` wrote")
+            raise InputError(f"results {directory}: got no such folder, expected a folder that `advser run` wrote")
         run = _read_run(directory / RUN_FILE)
         table = upgraded(_read_parquet(directory / TABLE_FILE), TABLE_SCHEMA, run)
         examples = directory / EXAMPLES_FILE
@@ -115,7 +115,7 @@ class Results:
             raise InputError(f"results {directory}: {error}") from None
 
     def save(self, directory: Path) -> None:
-        """Write the files into ``directory``, each beside and renamed; ranks and pooled figures if there are any."""
+        """Write the files into ``directory``, each atomically; empty ranks and pooled figures leave no file."""
         for name, frame in ((RANKS_FILE, self.ranks), (POOLED_FILE, self.pooled)):
             if frame.empty:
                 (directory / name).unlink(missing_ok=True)
@@ -140,9 +140,9 @@ def _read_examples(path: Path, run: Mapping[str, Any]) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise InputError(f"results {path}: no such file, expected a folder that `advser run` wrote")
+        raise InputError(f"results {path}: got no such file, expected a folder that `advser run` wrote")
     try:
-        # Without its metadata the file says nothing of how pandas should rebuild it: columns only.
+        # Without pandas' metadata in the file, an index is read as a column.
         return pq.read_table(path).replace_schema_metadata(None).to_pandas()  # type: ignore[no-any-return]
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
@@ -150,7 +150,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _read_run(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"results {path}: no such file, expected a folder that `advser run` wrote")
+        raise InputError(f"results {path}: got no such file, expected a folder that `advser run` wrote")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

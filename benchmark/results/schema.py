@@ -13,8 +13,8 @@ import pyarrow as pa
 from advser.errors import InputError
 
 SCHEMA_VERSION: Final = 4
-"""Version 2 added the key ``part``, and to the examples what the victim's detector says; version 3 the tables
-``ranks.parquet`` and ``pooled.parquet``, and the anchors; version 4 to the examples ``model_key``."""
+"""Version 2 added the key ``part``, and to the examples ``detection`` and ``clean_detection``; version 3 the tables
+``ranks.parquet`` and ``pooled.parquet``, and the chance baselines; version 4 to the examples ``model_key``."""
 
 TABLE_FILE: Final = "results.parquet"
 RANKS_FILE: Final = "ranks.parquet"
@@ -22,10 +22,10 @@ POOLED_FILE: Final = "pooled.parquet"
 EXAMPLES_FILE: Final = "examples.parquet"
 RUN_FILE: Final = "run.json"
 SAMPLES_FOLDER: Final = "samples"
-"""Where a few clips of every cell are, as `advser.execution.samples` writes them."""
+"""Folder with a few clips of every cell (`advser.execution.samples`)."""
 
 SAMPLES_INDEX: Final = "index.json"
-"""The file in it that tells what each of them is."""
+"""Index of the files in that folder."""
 
 
 Status = Literal["ok", "failed", "not-applicable"]
@@ -34,8 +34,8 @@ STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 CLEAN: Final = "none"
 """The attack of the clean cell."""
 
-MEASURED_ANEW: Final = ("seconds",)
-"""Metrics that differ from run to run and from machine to machine."""
+MACHINE_DEPENDENT: Final = ("seconds",)
+"""Metrics whose figures differ from run to run and from machine to machine."""
 
 _KEY_FIELDS: Final = [
     pa.field("suite", pa.string()),
@@ -61,7 +61,7 @@ _KEY_FIELDS: Final = [
 ]
 
 KEYS: Final[tuple[str, ...]] = tuple(field.name for field in _KEY_FIELDS)
-"""What names a cell. ``params`` is the JSON text of the attack's parameters; ``epsilon`` is NaN where there is no
+"""Columns that identify a cell. ``params`` is the JSON text of the attack's parameters; ``epsilon`` is NaN without a
 budget; ``source_model`` and ``source_defense`` name the surrogate where ``access`` is ``transfer``. A text that does
 not apply is empty."""
 
@@ -79,15 +79,15 @@ TABLE_SCHEMA: Final = pa.schema(
         pa.field("higher_is_better", pa.bool_()),
     ]
 )
-"""Columns of the table. ``ci_low`` and ``ci_high`` bound the 95 % interval (NaN: none); ``n`` clips count,
-``n_failed`` could not be measured; ``reason`` says why a value is missing, or why clips are."""
+"""Columns of the table. ``ci_low`` and ``ci_high``: bounds of the 95 % interval (NaN: none); ``n``: number of clips
+that count; ``n_failed``: number of failed clips; ``reason``: why the value, or some clips, are missing."""
 
 Among = Literal["model", "defense", "attacks", "leaderboard"]
-"""With what an entry is compared: the defenses of one model, the models with one defense, the attacks on one victim in
+"""Entries that are compared: the defenses of one model, the models with one defense, the attacks on one victim in
 one place with one budget, or all victims under the worst of their attacks."""
 
 FEWEST: Final = 6
-"""Fewest speakers with whom the sign-flip test can tell two entries apart: 2 of 2^5 flips would be more than .05."""
+"""Smallest number of speakers with which the sign-flip test can separate two entries: 2 of 2^5 flips exceed .05."""
 
 RANKS_SCHEMA: Final = pa.schema(
     [
@@ -114,7 +114,7 @@ RANKS_SCHEMA: Final = pa.schema(
     ]
 )
 """Columns of the ranks, as ``docs/results.md`` describes them. ``rank``, its interval and ``tie`` are 0 exactly where
-there is a ``reason`` why an entry has no rank."""
+a ``reason`` states why the entry has no rank."""
 
 POOLED_SCHEMA: Final = pa.schema(
     [
@@ -123,8 +123,8 @@ POOLED_SCHEMA: Final = pa.schema(
         pa.field("seeds", pa.int64()),
     ]
 )
-"""Columns of the figures over all seeds: those of the table but ``seed``, the standard deviation over seeds, and how
-many there are."""
+"""Columns of the figures over all seeds: those of the table but ``seed``; ``spread``, the standard deviation over
+seeds; ``seeds``, their number."""
 
 EXAMPLES_SCHEMA: Final = pa.schema(
     [
@@ -155,24 +155,28 @@ EXAMPLES_SCHEMA: Final = pa.schema(
         pa.field("model_key", pa.string()),
     ]
 )
-"""Columns of the examples. ``label`` and the predictions are class numbers (−1: there is none); ``seconds``,
-``forwards`` and ``backwards`` are the cost of crafting the clip; ``audio_key`` is the store's key of the sound that
-was judged, ``model_key`` that of the trained model that judged it; ``detection`` and ``clean_detection`` are the logits
-of the victim's detector (above 0: taken for adversarial). NaN: not measured, or no detector. Further columns of numbers
-hold what clip metrics measured (``snr``, ``pesq``, …)."""
+"""Columns of the examples. ``label`` and the predictions are class numbers (−1: none); ``seconds``, ``forwards`` and
+``backwards`` are the cost of crafting the clip; ``audio_key`` is the store's key of the judged sound, ``model_key``
+that of the victim; ``detection`` and ``clean_detection`` are the logits of the victim's detector (above 0: classified
+as adversarial). NaN: not measured, or no detector. Further columns of numbers hold the measurements of clip metrics
+(``snr``, ``pesq``, …)."""
 
-_NEITHER_MAY_BE_BETTER: Final = "higher_is_better"
-"""The one column beside texts and numbers that may be empty: of a metric that has no better direction."""
+_NULLABLE: Final = "higher_is_better"
+"""The only column besides texts and floats that may be empty: for a metric without a better direction."""
 
 _ADDED: Final[dict[int, dict[str, Any]]] = {
     2: {"part": "", "detection": np.nan, "clean_detection": np.nan},
     4: {"model_key": ""},
 }
-"""Version → the columns that it added, with what older tables have there."""
+"""Version → the columns that it added, with their value in older tables."""
+
+
+CHANCE_BASELINES: Final = ("random", "majority")
+"""Values of the column ``model`` that name a chance baseline (`advser.scoring.chance_baselines`), not a model."""
 
 
 def value_text(value: Any) -> str:
-    """Return a parameter's value as titles and boards show it: numbers in their shortest form, else JSON."""
+    """Return a parameter's value as titles and boards show it: texts as they are, numbers short, else JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -196,17 +200,19 @@ def no_pooled() -> pd.DataFrame:
 
 
 def upgraded(frame: pd.DataFrame, schema: pa.Schema, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a table of an older schema with the columns that were added since."""
-    later = [columns for since, columns in _ADDED.items() if run["schema"] < since]
-    added = {name: value for columns in later for name, value in columns.items()}
-    return frame.assign(**{name: value for name, value in added.items() if name in schema.names and name not in frame})
+    """Return a table with the columns of its ``schema`` that were added after the version of ``run``."""
+    added: dict[str, Any] = {}
+    for version, columns in _ADDED.items():
+        if run["schema"] < version:
+            added |= {name: value for name, value in columns.items() if name in schema.names and name not in frame}
+    return frame.assign(**added)
 
 
 def conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
     """Return ``frame`` with exactly the schema's columns, types and order; absent texts become empty.
 
     Raises:
-        InputError: if a column is missing, unknown or of another type; ``file`` is named in it.
+        InputError: if a column is missing, unknown or of another type; the message names ``file``.
     """
     missing = [name for name in schema.names if name not in frame.columns]
     if missing:
@@ -224,24 +230,24 @@ def conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{file}: column {wanted.name}: {reason}, expected {wanted.type}") from None
-        if array.null_count and not (pa.types.is_floating(wanted.type) or wanted.name == _NEITHER_MAY_BE_BETTER):
+        if array.null_count and not (pa.types.is_floating(wanted.type) or wanted.name == _NULLABLE):
             raise InputError(f"{file}: column {wanted.name}: got empty values, expected {wanted.type}")
         columns[wanted.name] = array.to_pandas()
     return pd.DataFrame(columns, columns=schema.names)
 
 
 def with_further_numbers(frame: pd.DataFrame, schema: pa.Schema) -> pa.Schema:
-    """Return a schema with the columns that a table has beside it, as numbers."""
+    """Return a schema extended by a table's further columns, as numbers."""
     further = [name for name in frame.columns if name not in schema.names]
     return pa.schema([*schema, *(pa.field(str(name), pa.float64()) for name in further)])
 
 
 def check_table(table: pd.DataFrame, file: str) -> None:
-    """Refuse a table of figures that contradicts itself.
+    """Raise InputError if a table of figures contradicts itself.
 
     Raises:
         InputError: if a status is unknown, a value is not NaN exactly where the status is not ``ok``, or a cell and
-            metric occur twice; ``file`` is named in it.
+            metric occur twice; the message names ``file``.
     """
     unknown = sorted(set(table["status"]) - set(STATUSES))
     if unknown:
@@ -250,16 +256,12 @@ def check_table(table: pd.DataFrame, file: str) -> None:
     if len(wrong):
         row = wrong.iloc[0]
         raise InputError(
-            f"{file}: {row['metric']} of {row['attack']} on {row['model']}: found value {row['value']} with status "
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']}: got value {row['value']} with status "
             f"{row['status']}, expected a number exactly where the status is ok"
         )
     twice = table[table.duplicated([*KEYS, "metric"])]
     if len(twice):
         row = twice.iloc[0]
         raise InputError(
-            f"{file}: {row['metric']} of {row['attack']} on {row['model']} is there twice, expected once a cell"
+            f"{file}: {row['metric']} of {row['attack']} on {row['model']}: got it twice, expected one row per cell"
         )
-
-
-ANCHORS: Final = ("random", "majority")
-"""Models that are no models, for figures to be seen against (`advser.scoring.chance_baselines`)."""

@@ -1,4 +1,4 @@
-"""Some of the results: the cells whose keys match, or some metrics."""
+"""Selection of results: cells with matching keys, or some metrics."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from advser.results.schema import KEYS, no_pooled, no_ranks, value_text
 def select(results: Results, where: Mapping[str, str | float]) -> Results:
     """Return the cells whose keys match: key → glob over the key's text, as in ``{"model": "cnn*"}``.
 
-    Several globs stand between ``|``. ``epsilon`` is compared in its shortest form (``0.06``), and so are globs that
-    are numbers; an empty text is matched by ``""``. Ranks stay what they are among all entries; the ranks and figures
-    over several seeds are left out if seeds are chosen.
+    ``|`` separates several globs. ``epsilon`` is compared in its shortest form (``0.06``), and so are globs that are
+    numbers; ``""`` matches an empty text. Ranks are not recomputed. Ranks and figures over several seeds are left out
+    if ``where`` selects seeds.
 
     Raises:
         InputError: if a key is unknown or nothing matches.
@@ -30,30 +30,31 @@ def select(results: Results, where: Mapping[str, str | float]) -> Results:
     for key in globs:
         if key not in KEYS:
             raise InputError(f"--where {key}: unknown key, expected {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
-    for key, glob in ((key, one) for key, several in globs.items() for one in several.split("|")):
-        if not _matches(results.table, {key: glob}).any():
-            there = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
-            raise InputError(f"--where {key}={glob}: no cell matches, expected here: {there}")
+    for key, several in globs.items():
+        for glob in several.split("|"):
+            if not _matches(results.table, {key: glob}).any():
+                present = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
+                raise InputError(f"--where {key}={glob}: no cell matches, expected here: {present}")
     table = results.table[_matches(results.table, globs)]
     if table.empty:
         raise InputError("--where " + ", ".join(f"{k}={v}" for k, v in globs.items()) + ": no cell matches them all")
-    one_of_several = "seed" in globs and len(results.pooled)
-    ranks = no_ranks() if one_of_several else _select_known(results.ranks, globs)
-    pooled = no_pooled() if one_of_several else _select_known(results.pooled, globs)
+    seeds_selected = "seed" in globs and len(results.pooled)
+    ranks = no_ranks() if seeds_selected else _select_by_own_keys(results.ranks, globs)
+    pooled = no_pooled() if seeds_selected else _select_by_own_keys(results.pooled, globs)
     examples = results.examples[_matches(results.examples, globs)].reset_index(drop=True)
     return replace(results, table=table.reset_index(drop=True), examples=examples, ranks=ranks, pooled=pooled)
 
 
-def _select_known(frame: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows that match in those keys that a table has."""
+def _select_by_own_keys(frame: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows that match in those keys that are columns of the table."""
     return frame[_matches(frame, {key: glob for key, glob in where.items() if key in frame})].reset_index(drop=True)
 
 
 def with_metrics(results: Results, names: Sequence[str]) -> Results:
-    """Return the figures of some metrics, in the order of ``names``, each once.
+    """Return the figures of some metrics, in the order of ``names`` without repetitions.
 
     Raises:
-        InputError: if the results do not have one of them.
+        InputError: if the results lack a metric.
     """
     known = list(results.table["metric"].unique())
     names = list(dict.fromkeys(names))
@@ -76,10 +77,10 @@ def _matches(frame: pd.DataFrame, where: Mapping[str, str]) -> npt.NDArray[np.bo
 
 
 def _key_text(key: str, value: Any) -> str:
-    """Return the text of a key that globs are held against."""
+    """Return the text of a key's value that globs are matched with."""
     return "" if pd.isna(value) else f"{value:g}" if key == "epsilon" else str(value)
 
 
 def matching(text: str, globs: str) -> bool:
-    """Tell whether a text matches a glob, or one of several between ``|``: ``none|ifgsm*``. Case counts."""
+    """Return whether a text matches any of the globs between ``|``, as in ``none|ifgsm*``; case-sensitive."""
     return any(fnmatchcase(text, glob) for glob in globs.split("|"))

@@ -1,1 +1,1 @@
-"""From judged examples to figures, intervals and ranks."""
+"""Figures, intervals and ranks from evaluated examples."""

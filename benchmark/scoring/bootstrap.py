@@ -1,4 +1,4 @@
-"""A metric's figure over a set of clips, with its uncertainty: bootstrap over speakers."""
+"""A metric's figure over a set of clips, with its confidence interval: bootstrap over speakers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Interval:
     """A figure with its confidence interval.
 
     Attributes:
-        value: the figure over all measured clips; NaN if none counts.
+        value: figure over all measured clips; NaN if no clip counts.
         low: lower end of the 95 % interval; NaN with fewer than two speakers.
         high: upper end.
-        n: clips that count: measured, and not left out by a row of zeros.
-        n_failed: clips whose measurement failed; they are in no figure.
+        n: number of clips that count: measured, and with a row that is not all zeros.
+        n_failed: number of clips whose measurement failed; no figure includes them.
     """
 
     value: float
@@ -38,19 +38,19 @@ class Interval:
 def bootstrap(metric: Metric, statistics: Array, speakers: npt.NDArray[Any], draws: int, seed: int) -> Interval:
     """Compute a metric's figure and its percentile interval over speakers.
 
-    Clips of one speaker are not independent, so whole speakers are drawn with replacement, as many as there are
-    (B. Efron, R. J. Tibshirani: An Introduction to the Bootstrap, 1993, chapters 8 and 13). Draws on which the figure
-    is not defined (no clip of the draw counts) are left out.
+    Clips of one speaker are not independent. So whole speakers are drawn with replacement, as many as there are
+    (B. Efron, R. J. Tibshirani: An Introduction to the Bootstrap, 1993, chapters 8 and 13). Draws without a defined
+    figure (none of their clips counts) are left out.
 
     Args:
-        metric: makes the figure of summed statistics.
-        statistics: (N, k); a row with a NaN is a failed clip, a row of zeros one that does not count.
-        speakers: (N,), who speaks in each clip.
-        draws: how many times speakers are drawn.
+        metric: computes the figure from summed statistics.
+        statistics: (N, k); a row with a NaN is a failed clip, a row of zeros is a clip that does not count.
+        speakers: (N,), speaker of each clip.
+        draws: number of draws of speakers.
         seed: of the draws.
 
     Raises:
-        ContractError: if ``combine`` does not return one figure a draw.
+        ContractError: if ``combine`` does not return one figure per draw.
     """
     measured = ~np.isnan(statistics).any(axis=1)
     n, n_failed = int((measured & statistics.any(axis=1)).sum()), int((~measured).sum())
@@ -70,7 +70,7 @@ def bootstrap(metric: Metric, statistics: Array, speakers: npt.NDArray[Any], dra
 
 
 def speaker_sums(statistics: Array, speakers: npt.NDArray[Any]) -> Array:
-    """Return the sums (S, k) of clips' statistics (N, k) by speaker, in the order of the speakers' names."""
+    """Return the sums (S, k) of clips' statistics (N, k) by speaker, sorted by speaker name."""
     names, owner = np.unique(speakers.astype(str), return_inverse=True)
     sums = np.zeros((len(names), statistics.shape[1]))
     np.add.at(sums, owner, statistics)
@@ -78,13 +78,13 @@ def speaker_sums(statistics: Array, speakers: npt.NDArray[Any]) -> Array:
 
 
 def aligned_sums(statistics: Array, speakers: npt.NDArray[Any], names: Sequence[str]) -> Array:
-    """Return `speaker_sums` in the order of ``names``, which is sorted; zeros for who has no clip."""
+    """Return `speaker_sums` in the order of the sorted ``names``; zeros for a speaker without clips."""
     sums = np.zeros((len(names), statistics.shape[1]))
     sums[np.isin(names, speakers.astype(str))] = speaker_sums(statistics, speakers)
     return sums
 
 
 def speaker_draws(speakers: int, draws: int, seed: int) -> Array:
-    """Return how often each speaker is drawn: (draws, speakers), every row summing to ``speakers``."""
+    """Return how often each speaker is drawn: (draws, speakers); every row sums to ``speakers``."""
     counts = np.random.default_rng(seed).multinomial(speakers, np.full(speakers, 1 / speakers), size=draws)
     return counts.astype(np.float64)

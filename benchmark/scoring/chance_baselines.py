@@ -1,8 +1,8 @@
-"""Anchors: what is reached without listening, for every figure to be seen against.
+"""Chance baselines: figures of two classifiers that ignore the sound.
 
-They are computed from the labels when a run is scored, need no job, and cannot be attacked: what they say does not
-depend on the sound. ``random`` guesses each clip's class, all as likely; ``majority`` always says the class that is
-commonest among the clips of the fold that models are trained on (the suite's ``fit_on``).
+Scoring computes them from the labels. They need no job, and no attack changes them. ``random`` guesses each clip's
+class uniformly. ``majority`` always answers the most frequent class of the clips that models are trained on in the
+fold (the suite's ``fit_on``).
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import pandas as pd
 
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy, Error
-from advser.results.schema import ANCHORS
+from advser.results.schema import CHANCE_BASELINES
 from advser.scoring.bootstrap import aligned_sums
-from advser.scoring.significance import Pooled, pooled, tails
+from advser.scoring.significance import Pooled, percentile_interval, pooled
 
-READ: Final = (UAR, Accuracy, Error)
-"""Metrics that an anchor has: those of nothing but what it says."""
+BASELINE_METRICS: Final = (UAR, Accuracy, Error)
+"""Metrics with a chance baseline: they read nothing but predictions and labels."""
 
 REASONS: Final[Mapping[str, str]] = {
-    "random": "an anchor: expected of a guess; the interval is that of one guess a seed on these clips",
-    "majority": "an anchor: always says the class that is commonest among the clips that models are trained on",
+    "random": "chance baseline: expected figure of a guess; the interval is that of one guess per seed on these clips",
+    "majority": "chance baseline: always answers the most frequent class of the clips that models are trained on",
 }
 MAJORITY: Final = "majority"
-"""Column of the clips: the class that is commonest among the training clips of the clip's fold."""
+"""Column of the clips: the most frequent class among the training clips of the clip's fold."""
 
 
-def anchors(
+def chance_baselines(
     metric: Metric, clips: Sequence[pd.DataFrame], classes: int, draws: int, seed: int
 ) -> Iterator[tuple[str, Pooled]]:
-    """Yield each anchor's name and figure.
+    """Yield the name and the figure of each chance baseline.
 
     Args:
-        metric: one of `READ`.
+        metric: one of `BASELINE_METRICS`.
         clips: for each seed the clips, with columns ``label``, ``speaker`` and `MAJORITY`.
         classes: number of classes.
-        draws: of guesses, and of speakers.
+        draws: number of draws of guesses, and of speakers.
         seed: of the draws.
     """
-    for name, figure in zip(ANCHORS, (_random, _majority), strict=True):
+    for name, figure in zip(CHANCE_BASELINES, (_random, _majority), strict=True):
         yield name, figure(metric, clips, classes, draws, seed)
 
 
-def commonest(targets: npt.NDArray[np.int64]) -> int:
-    """Return the commonest of classes (N,), the first of equally common ones."""
+def most_frequent(targets: npt.NDArray[np.int64]) -> int:
+    """Return the most frequent of classes (N,), the lowest of equally frequent classes."""
     return int(np.bincount(targets).argmax())
 
 
@@ -56,13 +56,13 @@ def _random(metric: Metric, clips: Sequence[pd.DataFrame], classes: int, draws: 
     rng = np.random.default_rng(seed)
     expected, guessed = [], []
     for of_seed in clips:
-        said = np.stack([_statistics(metric, of_seed, answer, classes) for answer in range(classes)])
+        by_answer = np.stack([_statistics(metric, of_seed, answer, classes) for answer in range(classes)])
         guesses = rng.integers(classes, size=(draws, len(of_seed)))
-        sums = np.stack([said[guess, np.arange(len(guess))].sum(axis=0) for guess in guesses])
-        expected.append(float(metric.combine(said.mean(axis=0).sum(axis=0))))
+        sums = np.stack([by_answer[guess, np.arange(len(guess))].sum(axis=0) for guess in guesses])
+        expected.append(float(metric.combine(by_answer.mean(axis=0).sum(axis=0))))
         guessed.append(metric.combine(sums))
     spread = float(np.std(expected, ddof=1)) if len(clips) > 1 else float("nan")
-    return Pooled(float(np.mean(expected)), *tails(np.mean(guessed, axis=0)), spread)
+    return Pooled(float(np.mean(expected)), *percentile_interval(np.mean(guessed, axis=0)), spread)
 
 
 def _majority(metric: Metric, clips: Sequence[pd.DataFrame], classes: int, draws: int, seed: int) -> Pooled:

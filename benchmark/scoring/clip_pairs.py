@@ -1,4 +1,4 @@
-"""The clips of two results of one protocol, cell by cell."""
+"""The clips of two results of one protocol, paired cell by cell."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from advser.suite.schema import PluginEntry, Suite
 
 
 def settings(results: Results) -> list[Suite]:
-    """Return the parts of the suite that results were made with.
+    """Return the parts of the suite of some results.
 
     Raises:
-        InputError: if they do not tell it.
+        InputError: if the results hold no valid suite.
     """
     try:
         return Suite.model_validate(results.run["suite"]).settings
@@ -31,21 +31,21 @@ def settings(results: Results) -> list[Suite]:
         raise InputError(f"results: suite: {' '.join(str(error).split())[:200]}") from None
 
 
-def plain(place: Any) -> tuple[Any, ...]:
-    """Return keys that compare as equal: NaN, which stands for no budget, as None."""
-    return tuple(None if isinstance(value, float) and np.isnan(value) else value for value in place)
+def without_nan(keys: Any) -> tuple[Any, ...]:
+    """Return keys with None for NaN (no budget), so that equal keys compare as equal."""
+    return tuple(None if isinstance(value, float) and np.isnan(value) else value for value in keys)
 
 
 class Pairs:
-    """The clips of two results.
+    """The paired clips of two results.
 
     Args:
-        base: what is compared with.
-        new: what is judged, on the same clips.
+        base: results to compare with.
+        new: results to judge, on the same clips.
     """
 
     def __init__(self, base: Results, new: Results) -> None:
-        self._both = (_by_cell(base), _by_cell(new))
+        self._base, self._new = _by_cell(base), _by_cell(new)
         self._metrics = {}
         for setting in settings(base):
             for entry in setting.metrics:
@@ -54,49 +54,48 @@ class Pairs:
         self._classes = int(labels.max()) + 1 if len(labels) else 0
 
     def tested(self, move: Move) -> Move:
-        """Return a move with the paired test of its clips, or the reason why there is none.
+        """Return a move with the paired test of its clips, or with the reason why there is no test.
 
         Raises:
-            InputError: if the two were judged on other clips, folds or labels.
+            InputError: if the clips, folds or labels of the two results differ.
         """
-        place = tuple(move.keys.values())
-        clips = [cells.get(place) for cells in self._both]
+        cell = tuple(move.keys.values())
+        before, after = self._base.get(cell), self._new.get(cell)
         entry = self._metrics.get((move.keys["part"], move.metric))
-        if clips[0] is None or clips[1] is None or entry is None:
+        if before is None or after is None or entry is None:
             return replace(move, reason="no examples to test by")
-        _refuse_clips(clips[0], clips[1], move)
+        _refuse_clips(before, after, move)
         metric = build(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
-        one, other = (_statistics(metric, entry, seeds, self._classes) for seeds in (clips[1], clips[0]))
-        measured = ~(np.isnan(one) | np.isnan(other)).any(axis=(0, 2))
-        one, other = one[:, measured], other[:, measured]
-        differing = (one != other).any(axis=(0, 2))
-        found = replace(move, n=int(measured.sum()), changed=int(differing.sum()))
+        new, base = (_statistics(metric, entry, tables, self._classes) for tables in (after, before))
+        measured = ~(np.isnan(new) | np.isnan(base)).any(axis=(0, 2))
+        new, base = new[:, measured], base[:, measured]
+        differing = (new != base).any(axis=(0, 2))
+        counted = replace(move, n=int(measured.sum()), changed=int(differing.sum()))
         if move.higher_is_better is None:
-            return found
-        test = worsening(metric, one, other, higher_is_better=move.higher_is_better)
-        return replace(found, p=test.p, least=test.least)
+            return counted
+        test = worsening(metric, new, base, higher_is_better=move.higher_is_better)
+        return replace(counted, p=test.p, least=test.least)
 
 
 def _by_cell(results: Results) -> dict[tuple[Any, ...], list[pd.DataFrame]]:
-    """Return the examples of each cell, a table a seed, all in the order of the clips' names."""
-    found: dict[tuple[Any, ...], list[pd.DataFrame]] = {}
-    for place, rows in results.examples.groupby([*CELL, "seed"], dropna=False, sort=False):
-        found.setdefault(plain(place[:-1]), []).append(rows.sort_values(["fold", "clip"], ignore_index=True))
-    return found
+    """Return the examples of each cell: one table per seed, sorted by fold and clip."""
+    tables: dict[tuple[Any, ...], list[pd.DataFrame]] = {}
+    for keys, rows in results.examples.groupby([*CELL, "seed"], dropna=False, sort=False):
+        tables.setdefault(without_nan(keys[:-1]), []).append(rows.sort_values(["fold", "clip"], ignore_index=True))
+    return tables
 
 
 def _refuse_clips(base: Sequence[pd.DataFrame], new: Sequence[pd.DataFrame], move: Move) -> None:
     for before, after in zip(base, new, strict=True):
         if not before[["fold", "clip", "label"]].equals(after[["fold", "clip", "label"]]):
             raise InputError(
-                f"clips of {move.keys['model']} / {move.keys['defense']}: got {len(after)}, not those of the base "
-                f"({len(before)}) or in other folds or with other labels, expected the same clips"
+                f"clips of {move.keys['model']} / {move.keys['defense']}: got {len(after)} with other names, folds or "
+                f"labels, expected the {len(before)} clips of the base"
             )
 
 
-def _statistics(metric: Metric, entry: PluginEntry, seeds: Sequence[pd.DataFrame], classes: int) -> Array:
+def _statistics(metric: Metric, entry: PluginEntry, tables: Sequence[pd.DataFrame], classes: int) -> Array:
     """Return the statistics (R seeds, N clips, k)."""
-    tables = seeds
     if isinstance(metric, (ClipMetric, ModelMetric)):
-        tables = [rows.assign(**{metric.column: rows[entry.title]}) for rows in seeds]
+        tables = [rows.assign(**{metric.column: rows[entry.title]}) for rows in tables]
     return np.stack([np.asarray(metric.statistics(rows, classes), np.float64) for rows in tables])

@@ -1,4 +1,4 @@
-"""What a reader must know of a comparison: what else differs, and what it could not have seen."""
+"""Notes on a comparison: other differences between the two results, and the smallest drop that it could detect."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 from advser.results.folder import Results
 from advser.scoring.differences import MOVED, Move
-from advser.scoring.paired_test import counted, detectable
+from advser.scoring.paired_test import counted_tests, detectable
 
-SEEN: Final = ("uar", "accuracy")
-"""Metrics of which a comparison tells what drop it could have seen; UAR is taken as accuracy is."""
+POWERED: Final = ("uar", "accuracy")
+"""Metrics whose detectable drop is noted; the power for UAR is approximated by that for accuracy."""
 
 SHOWN: Final = 6
-"""Differences of the suites that are told."""
+"""Largest number of differences between the suites that a note lists."""
 
 
 def remarks(moves: Sequence[Move], base: Results, new: Results, level: float) -> Iterator[str]:
-    """Yield sentences on a comparison.
+    """Yield notes on a comparison, a sentence each.
 
     Args:
-        moves: the figures, with their verdicts.
-        base: what is compared with.
-        new: what is judged.
+        moves: figures with their verdicts.
+        base: results that were compared with.
+        new: results that were judged.
         level: chance of a false alarm over all gated figures.
     """
     yield from _untested(moves)
@@ -32,13 +32,13 @@ def remarks(moves: Sequence[Move], base: Results, new: Results, level: float) ->
     yield from _suites(base, new)
     yield from _precisions(base, new)
     yield from _lost(moves, new)
-    yield from _sight(moves, level)
+    yield from _detectable_drops(moves, level)
 
 
 def _untested(moves: Sequence[Move]) -> Iterator[str]:
-    found = [move for move in moves if move.tolerance is not None and np.isnan(move.p) and move.verdict in MOVED]
-    if found:
-        metrics = ", ".join(dict.fromkeys(move.metric for move in found))
+    untested = [move for move in moves if move.tolerance is not None and np.isnan(move.p) and move.verdict in MOVED]
+    if untested:
+        metrics = ", ".join(dict.fromkeys(move.metric for move in untested))
         yield f"Without a test, since there are no examples: {metrics}. There the tolerance alone decides."
 
 
@@ -46,8 +46,8 @@ def _packages(base: Results, new: Results) -> Iterator[str]:
     before, after = (results.run.get("packages", {}) for results in (base, new))
     differing = sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
     if differing:
-        told = ", ".join(f"{name} {before.get(name, '–')} → {after.get(name, '–')}" for name in differing)
-        yield f"Packages differ: {told}."
+        versions = ", ".join(f"{name} {before.get(name, '–')} → {after.get(name, '–')}" for name in differing)
+        yield f"Packages differ: {versions}."
 
 
 def _suites(base: Results, new: Results) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _suites(base: Results, new: Results) -> Iterator[str]:
 
 
 def _precisions(base: Results, new: Results) -> Iterator[str]:
-    # Of what both tell: one may be cut, and older results tell no precision, or not that of each attack.
+    # Only keys of both: a run may be cut, and older results lack the precision, or that of each attack.
     before, after = (dict(_flat(results.run.get("precision", {}))) for results in (base, new))
     if differing := [key for key in before if key in after and before[key] != after[key]]:
         yield f"The precisions differ: {'; '.join(f'{key} {before[key]} → {after[key]}' for key in differing)}."
@@ -82,17 +82,17 @@ def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _differing(base: Iterator[tuple[str, Any]], new: Iterator[tuple[str, Any]]) -> Iterator[str]:
     before, after = dict(base), dict(new)
     for path in {**before, **after}:
-        if before.get(path) != after.get(path):
-            one, other = before.get(path), after.get(path)
-            plain = not isinstance(one, list) and not isinstance(other, list)
-            yield f"{path} {one} → {other}" if plain else path
+        old_value, new_value = before.get(path), after.get(path)
+        if old_value != new_value:
+            listed = isinstance(old_value, list) or isinstance(new_value, list)
+            yield path if listed else f"{path} {old_value} → {new_value}"
 
 
-def _sight(moves: Sequence[Move], level: float) -> Iterator[str]:
-    """Tell what drop of a gated recognition figure could have been seen."""
+def _detectable_drops(moves: Sequence[Move], level: float) -> Iterator[str]:
+    """Yield, for each gated metric of `POWERED`, the drop that the comparison detects with a power of 80 %."""
     gated = [move for move in moves if not np.isnan(move.adjusted)]
-    single = level / counted([move.least for move in gated], level)
-    for metric in dict.fromkeys(move.metric for move in gated if move.metric in SEEN):
+    single = level / counted_tests([move.least for move in gated], level)
+    for metric in dict.fromkeys(move.metric for move in gated if move.metric in POWERED):
         rows = [move for move in gated if move.metric == metric]
         clips, tolerance = min(move.n for move in rows), max(move.tolerance or 0.0 for move in rows)
         churn = float(np.mean([move.changed / max(move.n, 1) for move in rows]))

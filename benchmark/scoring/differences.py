@@ -1,4 +1,4 @@
-"""Figures before and after, and what is made of each."""
+"""Figures of two results, before and after, with a verdict on each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Final, Literal
 from advser.results.schema import KEYS
 
 Verdict = Literal["same", "better", "worse", "noise", "regression", "lost", "new"]
-"""``same``; ``better`` or ``worse``, but not gated or within the tolerance; ``noise``: beyond the tolerance, and not
-told from chance; ``regression``: beyond it, and told from chance; ``lost``: the base has a figure and the new results
-have none; ``new``: the other way round."""
+"""``same``; ``better`` or ``worse``: not gated, or within the tolerance; ``noise``: beyond the tolerance, but not
+significant; ``regression``: beyond the tolerance, and significant; ``lost``: only the base has a figure; ``new``: only
+the new results have a figure."""
 
 MOVED: Final = ("better", "worse", "noise", "regression")
 """Verdicts on figures that both results have."""
 
 CELL: Final = tuple(key for key in KEYS if key not in ("suite", "seed"))
-"""What a cell of one result and that of another have in common; seeds may differ, if there are as many of them."""
+"""Keys by which cells of two results are matched; seeds may differ if their number is the same."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,20 @@ class Gate:
 
 @dataclass(frozen=True)
 class Move:
-    """One figure, before and after.
+    """A figure before and after.
 
     Attributes:
-        keys: of the cell (`CELL`).
+        keys: the cell's keys (`CELL`).
         metric: title of the metric.
-        base, new: the figures, means over seeds; NaN where there is none.
+        base, new: means over seeds; NaN for a missing figure.
         higher_is_better: the metric's better direction; None if it has none.
-        n: clips that both were judged on.
-        changed: clips that the two differ on.
-        p: of the paired test that nothing became worse (`advser.scoring.paired_test.worsening`); NaN if there is none.
-        least: the least p that this test could have given.
-        adjusted: ``p`` corrected for all gated figures; NaN if it is not gated.
-        tolerance: of its gate; None if it is not gated.
-        verdict: what to make of it.
+        n: number of clips measured in both results.
+        changed: number of clips on which the two results differ.
+        p: of the paired test that nothing became worse (`advser.scoring.paired_test.worsening`); NaN without a test.
+        least: smallest p that this test can return.
+        adjusted: ``p`` corrected for all gated figures; NaN without a gate.
+        tolerance: of the gate; None without a gate.
+        verdict: as `Verdict` lists them.
         reason: why there is no figure or no test; else empty.
     """
 
@@ -73,23 +73,23 @@ class Move:
 
     @property
     def worsening(self) -> float:
-        """How much worse the new figure is: negative if it is better, 0 if the metric has no better direction."""
+        """Change for the worse: negative if the new figure is better, 0 if the metric has no better direction."""
         return 0.0 if self.higher_is_better is None else (-1 if self.higher_is_better else 1) * self.difference
 
     @property
     def failed(self) -> bool:
-        """Whether the gate is not passed."""
+        """Whether the figure fails its gate."""
         return self.verdict == "regression" or (self.verdict == "lost" and self.tolerance is not None)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two results, figure by figure.
+    """Two results compared figure by figure.
 
     Attributes:
-        moves: in the order of the base, then what only the new results have.
-        level: as in `compare`.
-        notes: what a reader must know.
+        moves: in the order of the base, then the figures that only the new results have.
+        level: as in `advser.scoring.regression.compare`.
+        notes: sentences for the reader (`advser.scoring.comparison_notes.remarks`).
     """
 
     moves: tuple[Move, ...]
@@ -98,5 +98,5 @@ class Comparison:
 
     @property
     def failures(self) -> tuple[Move, ...]:
-        """The figures that do not pass their gate."""
+        """The figures that fail their gate."""
         return tuple(move for move in self.moves if move.failed)

@@ -1,4 +1,4 @@
-"""What stored artefacts tell of the clips of a cell: predictions, costs, transcripts, measurements."""
+"""The clips of a cell, read from stored artefacts: predictions, costs, transcripts, measurements."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ from advser.threat.objectives import cross_entropy, margin
 
 TRANSCRIPT_COLUMNS: Final = ("transcript", "word_errors", "words", "char_errors", "chars")
 
-NOTHING: Final[dict[str, Any]] = {"value": None, "reason": None}
+UNMEASURED: Final[dict[str, Any]] = {"value": None, "reason": None}
+"""Measurement of a clip whose job has no artefact."""
 
-Measured = Mapping[str, Sequence[Mapping[str, Any]]]
-"""By the metric's title, what was found of each clip: ``value``, ``reason`` and, if it has no meaning, ``counts``."""
+Measurements = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Metric title → a measurement per clip: ``value``, ``reason``, and ``counts`` (False) if it does not apply."""
 
 
-class Readings:
-    """Reads what the jobs of a plan made.
+class ExampleReader:
+    """Reads the artefacts of a plan's jobs.
 
     Args:
-        plan: the plan, carried out.
-        store: where its artefacts are.
+        plan: an executed plan.
+        store: store with its artefacts.
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan = plan
         self._store = store
         self._read = lru_cache(maxsize=None)(self._read_columns)
-        self._found = lru_cache(maxsize=None)(self._get)
+        self._stored = lru_cache(maxsize=None)(self._get)
 
     def stored(self, key: str) -> Artefact | None:
-        """Return the artefact of a job, which may have no meaning; None if it is not in the store."""
-        return self._found(key)
+        """Return the artefact of a job, which may be not applicable; None if the store has none."""
+        return self._stored(key)
 
     def prepared(self, key: str) -> Prepared:
         """Return a prepared corpus."""
         return load_prepared(self._store.get(key))
 
     def classes(self, cell: Cell) -> int:
-        """Return how many classes the clips of a cell have."""
+        """Return the number of classes of a cell's task."""
         return len(self.prepared(cell.folds[0].prepared).classes)
 
-    def examples(self, cell: Cell) -> tuple[pd.DataFrame, Measured]:
-        """Return the clips of all folds of a cell, and what was measured of them."""
+    def examples(self, cell: Cell) -> tuple[pd.DataFrame, Measurements]:
+        """Return the clips of all folds of a cell, and their measurements."""
         parts: list[pd.DataFrame] = []
         measured: dict[str, list[dict[str, Any]]] = {}
         for fold in cell.folds:
@@ -73,35 +74,35 @@ class Readings:
                 **self._transcripts(fold),
             }
             for title, key in {**fold.measured, **fold.examined}.items():
-                found = self._read(key, "values.json") or [NOTHING] * len(rows)
-                columns[title] = [np.nan if one["value"] is None else one["value"] for one in found]
-                measured.setdefault(title, []).extend(found)
+                values = self._read(key, "values.json") or [UNMEASURED] * len(rows)
+                columns[title] = [np.nan if clip["value"] is None else clip["value"] for clip in values]
+                measured.setdefault(title, []).extend(values)
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True), measured
 
     def _predictions(self, fold: FoldKeys, targets: Any) -> dict[str, Any]:
-        judged, unattacked = self._said(fold.predicted), self._said(fold.clean_predicted)
-        logits, clean = judged.get("logits"), unattacked.get("logits")
-        source = self._said(fold.source_predicted).get("logits")
+        outputs, clean_outputs = self._outputs(fold.predicted), self._outputs(fold.clean_predicted)
+        logits, clean = outputs.get("logits"), clean_outputs.get("logits")
+        source = self._outputs(fold.source_predicted).get("logits")
         columns: dict[str, Any] = {
             "clean_prediction": -1 if clean is None else clean.argmax(1).numpy(),
             "source_prediction": -1 if source is None else source.argmax(1).numpy(),
-            "detection": judged["detections"].numpy() if "detections" in judged else np.nan,
-            "clean_detection": unattacked["detections"].numpy() if "detections" in unattacked else np.nan,
+            "detection": outputs["detections"].numpy() if "detections" in outputs else np.nan,
+            "clean_detection": clean_outputs["detections"].numpy() if "detections" in clean_outputs else np.nan,
         }
         if logits is None:
             return {**columns, "prediction": -1, "loss": np.nan, "margin": np.nan}
         labels = torch.tensor(targets)
-        outputs = Outputs(logits, embedding=logits.new_empty(len(logits), 0))
+        judged = Outputs(logits, embedding=logits.new_empty(len(logits), 0))
         return {
             **columns,
             "prediction": logits.argmax(1).numpy(),
-            "loss": cross_entropy(outputs, labels).numpy(),
-            "margin": -margin(outputs, labels).numpy(),
+            "loss": cross_entropy(judged, labels).numpy(),
+            "margin": -margin(judged, labels).numpy(),
         }
 
-    def _said(self, key: str | None) -> dict[str, torch.Tensor]:
-        """Return what a model said of the clips: its logits, and its detector's; nothing if there is no such job."""
+    def _outputs(self, key: str | None) -> dict[str, torch.Tensor]:
+        """Return a model's logits of the clips, and its detector's; empty if `_artefact` returns None."""
         artefact = self._artefact(key)
         return {} if artefact is None else load_file(artefact.path(LOGITS))
 
@@ -112,22 +113,22 @@ class Readings:
         return {name: value.double().numpy() for name, value in load_file(artefact.path(COSTS)).items()}
 
     def _transcripts(self, fold: FoldKeys) -> dict[str, Any]:
-        heard = self._read(fold.transcribed, "transcripts.json")
+        transcripts = self._read(fold.transcribed, "transcripts.json")
         clean = self._read(fold.clean_transcribed, "transcripts.json")
         columns: dict[str, Any] = {
-            name: None if heard is None else [one[name] for one in heard] for name in TRANSCRIPT_COLUMNS
+            name: None if transcripts is None else [clip[name] for clip in transcripts] for name in TRANSCRIPT_COLUMNS
         }
         for name in ("word_errors", "char_errors"):
-            columns[f"clean_{name}"] = None if clean is None else [one[name] for one in clean]
+            columns[f"clean_{name}"] = None if clean is None else [clip[name] for clip in clean]
         return columns
 
     def _read_columns(self, key: str | None, name: str) -> list[dict[str, Any]] | None:
         artefact = self._artefact(key)
-        found: list[dict[str, Any]] | None = None if artefact is None else artefact.json(name)
-        return found
+        rows: list[dict[str, Any]] | None = None if artefact is None else artefact.json(name)
+        return rows
 
     def _artefact(self, key: str | None) -> Artefact | None:
-        """Return what a job made; None if there is no such job, it failed, or it has no meaning."""
+        """Return the artefact of a job; None if there is no such job, it failed, or it is not applicable."""
         stored = None if key is None else self.stored(key)
         return None if stored is None or stored.not_applicable else stored
 

@@ -1,4 +1,4 @@
-"""Whether a figure became worse between two results on the same clips: a paired test, and what it can see."""
+"""A paired test of whether a figure became worse between two results on the same clips, and its power."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from advser.metrics.base import Array, Metric
 from advser.scoring.significance import EXACT, sign_flips, swapped_differences
 
 SWAPS: Final = 10_000
-"""How many swaps are drawn where more than `advser.scoring.significance.EXACT` clips changed."""
+"""Number of swaps drawn where more than `advser.scoring.significance.EXACT` clips changed."""
 
 _ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
 class Worsening:
-    """What a test says: its p, and the least p that it could have given with as many clips changed."""
+    """Result of the test: its p, and the smallest p that it can return with as many changed clips."""
 
     p: float
     least: float
@@ -32,16 +32,19 @@ class Worsening:
 def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool) -> Worsening:
     """Test the one-sided hypothesis that nothing became worse.
 
-    If it is so, it is chance which of the two answered a clip how, so that their answers may be swapped, clip by clip:
-    p is the share of swaps under which the new figure is at least as much worse as it is. All swaps are gone through
-    where at most `advser.scoring.significance.EXACT` clips changed. Where each changed clip moves the figure by as
-    much, as for accuracy, the share is a binomial tail (McNemar's exact test, one-sided). Else swaps are drawn; p
-    beyond what they resolve is Chernoff's bound on that share, if the figure is a sum over clips.
+    Under the hypothesis, the answers of base and new are exchangeable clip by clip. p is the share of swaps under which
+    the new figure is worse by at least the observed amount:
+
+    - With at most `advser.scoring.significance.EXACT` changed clips, all swaps are enumerated.
+    - Where each changed clip moves the figure by the same amount (accuracy), the share is a binomial tail: McNemar's
+      exact test, one-sided.
+    - Else `SWAPS` swaps are drawn. Where p is at their resolution and the figure is a sum over clips, p is Chernoff's
+      bound on that share.
 
     Args:
-        metric: makes the figure of summed statistics.
+        metric: computes the figure from summed statistics.
         new: statistics of the clips (R seeds, N clips, k).
-        base: those of the base, in the same order.
+        base: statistics of the base, in the same order.
         higher_is_better: the metric's better direction.
     """
     changed = (new != base).any(axis=(0, 2))
@@ -51,17 +54,17 @@ def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool
     same = new[:, ~changed].sum(axis=1, keepdims=True)
     drawn = sign_flips(count, SWAPS, 0)
     flips = np.concatenate([drawn, 1 - np.eye(count)])
-    # What did not change is one more clip, whose answers are equal.
+    # The unchanged clips together are a last clip with equal answers.
     flips = np.concatenate([flips, np.ones((len(flips), 1))], axis=1)
-    one, other = (np.concatenate([rows[:, changed], same], axis=1) for rows in (new, base))
-    differences = swapped_differences(metric, one, other, flips) * (1 if higher_is_better else -1)
-    found, alone = differences[: len(drawn)], differences[len(drawn) :]
-    # Negated, so that a swap under which a figure is not defined counts against a difference.
-    p = float(np.mean(~(found > found[0] + _ROUNDING)))
+    after, before = (np.concatenate([rows[:, changed], same], axis=1) for rows in (new, base))
+    differences = swapped_differences(metric, after, before, flips) * (1 if higher_is_better else -1)
+    swapped, alone = differences[: len(drawn)], differences[len(drawn) :]
+    # Negated, so that a swap with an undefined figure (NaN) counts against a difference.
+    p = float(np.mean(~(swapped > swapped[0] + _ROUNDING)))
     if count <= EXACT:
         return Worsening(p, 0.5**count)
-    worse = (alone - found[0]) / 2
-    if not np.allclose((1 - 2 * drawn) @ worse, found, rtol=0, atol=_ROUNDING):
+    worse = (alone - swapped[0]) / 2
+    if not np.allclose((1 - 2 * drawn) @ worse, swapped, rtol=0, atol=_ROUNDING):
         return Worsening(p, 1 / SWAPS)
     if np.allclose(np.abs(worse), np.abs(worse[0]), rtol=0, atol=_ROUNDING):
         return Worsening(float(binom.sf((worse > 0).sum() - 1, count, 0.5)), 0.5**count)
@@ -69,7 +72,7 @@ def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool
 
 
 def _chernoff(worse: Array) -> float:
-    """Return a bound on the share of signs of the ``worse`` (N,) under which their sum is at least what it is.
+    """Return a bound on the share of sign changes of ``worse`` (N,) whose sum is at least the sum of ``worse``.
 
     inf over t ≥ 0 of E exp(t Σ ± w) / exp(t Σ w) (H. Chernoff: A measure of asymptotic efficiency for tests of a
     hypothesis based on the sum of observations, Annals of Mathematical Statistics 23, 1952).
@@ -79,29 +82,29 @@ def _chernoff(worse: Array) -> float:
     def exponent(t: float) -> float:
         return float((np.logaddexp(t * sizes, -t * sizes) - np.log(2)).sum() - t * total)
 
-    # Beyond, each term is a straight line to within rounding; any t gives a bound.
+    # Beyond it each term is linear to within rounding. Any t gives a valid bound.
     last = 40 / sizes[sizes > 0].min()
     return float(min(1.0, np.exp(minimize_scalar(exponent, bounds=(0, last), method="bounded").fun)))
 
 
 def corrected(values: Sequence[float], least: Sequence[float], level: float) -> list[float]:
-    """Return p values for many tests at once, in their order: at most ``level`` where a hypothesis is rejected.
+    """Return p values corrected for many tests, in their order: at most ``level`` where a hypothesis is rejected.
 
-    Tarone's correction: a test that so few clips changed in that no p of it could be small enough is not counted
-    (R. E. Tarone: A modified Bonferroni method for discrete data, Biometrics 46, 1990). So figures that did not move
-    cost the others nothing.
+    Tarone's correction does not count a test whose smallest possible p is too large to reject, because too few clips
+    changed (R. E. Tarone: A modified Bonferroni method for discrete data, Biometrics 46, 1990). So figures that did not
+    move cost the others nothing.
 
     Args:
-        values: p of `worsening`, each.
-        least: the least p that each could have given.
+        values: p of each test (`worsening`).
+        least: smallest p that each test can return.
         level: chance of a false alarm over all tests.
     """
-    number = counted(least, level)
+    number = counted_tests(least, level)
     return [min(1.0, number * p) if lowest <= level / number else 1.0 for p, lowest in zip(values, least, strict=True)]
 
 
-def counted(least: Sequence[float], level: float) -> int:
-    """Return how many tests `corrected` counts, at least 1; ``least`` and ``level`` as there."""
+def counted_tests(least: Sequence[float], level: float) -> int:
+    """Return the number of tests that `corrected` counts, at least 1; ``least`` and ``level`` as there."""
     lowest = np.asarray(least, np.float64)
     return next((k for k in range(1, len(lowest) + 1) if (lowest <= level / k).sum() <= k), 1)
 
@@ -110,11 +113,11 @@ def power(clips: int, drop: float, churn: float, tolerance: float, level: float)
     """Return the chance that a true drop of accuracy is called a regression.
 
     Args:
-        clips: how many there are.
-        drop: the drop, as a share of the clips.
-        churn: share of the clips that change besides, as many for the better as for the worse.
+        clips: number of clips.
+        drop: true drop, as a share of the clips.
+        churn: share of the clips that change besides, half for the better and half for the worse.
         tolerance: of the gate.
-        level: of the test, after `corrected`: where k tests are counted, the level over k.
+        level: of the single test: the level of `corrected` over the number of counted tests.
     """
     worse, better = drop + churn / 2, churn / 2
     lost, won = np.meshgrid(np.arange(clips + 1), np.arange(clips + 1), indexing="ij")
@@ -131,8 +134,8 @@ def power(clips: int, drop: float, churn: float, tolerance: float, level: float)
 def detectable(clips: int, churn: float, tolerance: float, level: float, chance: float = 0.8) -> float:
     """Return the smallest true drop of accuracy that is called a regression with a `power` of at least ``chance``.
 
-    Found to a thousandth; 1 if there is none.
+    In steps of .001; 1 if there is none.
     """
     drops = range(1, int(1000 * (1 - churn)))
-    found = bisect_left(drops, chance, key=lambda drop: power(clips, drop / 1000, churn, tolerance, level))
-    return drops[found] / 1000 if found < len(drops) else 1.0
+    smallest = bisect_left(drops, chance, key=lambda drop: power(clips, drop / 1000, churn, tolerance, level))
+    return drops[smallest] / 1000 if smallest < len(drops) else 1.0

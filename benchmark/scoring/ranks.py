@@ -1,4 +1,4 @@
-"""The table of ranks: which entries of a run are compared with which, and how each stands among them."""
+"""The table of ranks: which entries of a run are compared, and the rank of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RANKED: Final = (UAR, Accuracy)
 """Metrics by which entries are ranked."""
 
 WORST: Final = "worst-case"
-"""Attack of the leaderboard's rows where the suite declares no worst case of its own."""
+"""Attack name of the leaderboard's rows where the suite declares no worst case."""
 
 _SETTING: Final = ("suite", "part", "corpus", "task", "protocol", "split")
 _VICTIM: Final = ("model", "defense")
@@ -31,20 +31,20 @@ _PLACE: Final = ("domain", "delivery", "norm", "epsilon", "epsilon_unit")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A cell's key columns, and its clips with what was said of them."""
+class EvaluatedCell:
+    """A cell's key columns, and its clips with labels, predictions and margins."""
 
     columns: Mapping[str, Any]
     clips: pd.DataFrame
 
     @property
     def own(self) -> bool:
-        """Whether the victim was attacked with its own examples, or with what knows of none."""
+        """Whether the examples were crafted on no other model of the run: on the victim, or on no model."""
         return not (self.columns["access"] == "transfer" and self.columns["source_model"])
 
     @property
     def control(self) -> bool:
-        """Whether the perturbation knows nothing of any model; the clean cell's too."""
+        """Whether the examples depend on no model; also true of the clean cell."""
         return bool(self.columns["access"] == "blind")
 
     def values(self, keys: Iterable[str]) -> tuple[Any, ...]:
@@ -54,44 +54,50 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What is ranked: its keys, for each seed the cells of which each clip's worst counts, and what it lacks."""
+    """An entry of a ranking.
+
+    Attributes:
+        keys: keys that distinguish it in its field.
+        cells: for each seed the cells over which each clip's worst case is taken.
+        lacks: what the entry lacks that others have; empty if it is complete.
+    """
 
     keys: Mapping[str, Any]
-    cells: tuple[tuple[Judged, ...], ...]
+    cells: tuple[tuple[EvaluatedCell, ...], ...]
     lacks: str = ""
 
 
 @dataclass(frozen=True)
 class _Field:
-    """Entries that are compared with each other."""
+    """Entries that are compared with each other, and their common keys."""
 
     among: Among
     keys: Mapping[str, Any]
     entries: tuple[_Entry, ...]
 
 
-def ranks(judged: Sequence[Judged], suite: Suite, metrics: Mapping[str, Metric], classes: int) -> pd.DataFrame:
+def ranks(cells: Sequence[EvaluatedCell], suite: Suite, metrics: Mapping[str, Metric], classes: int) -> pd.DataFrame:
     """Return the table of ranks (`advser.results.schema.RANKS_SCHEMA`).
 
     Args:
-        judged: the cells of one setting, all seeds, and the rows for the worst of several attacks.
-        suite: what was run; its worst cases are the leaderboard's, and every place that has none is ranked under the
-            worst of all its attacks, budget by budget.
-        metrics: those of the suite, by title; the `RANKED` ones are used.
+        cells: cells of one setting, all seeds, with those for the worst of several attacks.
+        suite: suite of the run. The leaderboard has its worst cases; a place (domain and delivery) without one is
+            ranked under the worst of all its attacks, budget by budget.
+        metrics: metrics of the suite, by title; those of `RANKED` are used.
         classes: number of classes.
     """
-    if not judged:
+    if not cells:
         return no_ranks()
     table = _Table(suite, {title: metric for title, metric in metrics.items() if isinstance(metric, RANKED)}, classes)
-    setting = dict(zip(_SETTING, judged[0].values(_SETTING), strict=True))
-    rows = [{**setting, **row} for field in _fields(judged, suite) for row in table.rows(field)]
+    setting = dict(zip(_SETTING, cells[0].values(_SETTING), strict=True))
+    rows = [{**setting, **row} for field in _fields(cells, suite) for row in table.rows(field)]
     return pd.DataFrame(rows, columns=RANKS_SCHEMA.names) if rows else no_ranks()
 
 
-def _fields(judged: Sequence[Judged], suite: Suite) -> Iterator[_Field]:
-    seeds = list(dict.fromkeys(cell.columns["seed"] for cell in judged))
+def _fields(cells: Sequence[EvaluatedCell], suite: Suite) -> Iterator[_Field]:
+    seeds = list(dict.fromkeys(cell.columns["seed"] for cell in cells))
     declared = {worst.name for worst in suite.worst}
-    own = [cell for cell in judged if cell.own]
+    own = [cell for cell in cells if cell.own]
     victims = _distinct(own, _VICTIM)
     for keys in _distinct(own, (*_ATTACK, *_PLACE)):
         entries = [_entry(victim, _having(own, keys), seeds) for victim in victims]
@@ -100,38 +106,38 @@ def _fields(judged: Sequence[Judged], suite: Suite) -> Iterator[_Field]:
     attacks = [cell for cell in own if not cell.control and cell.columns["attack"] not in {CLEAN, *declared}]
     for keys in _distinct(attacks, (*_VICTIM, *_PLACE)):
         here = _having(attacks, keys)
-        yield _Field("attacks", keys, tuple(_entry(one, here, seeds) for one in _distinct(here, _ATTACK)))
-    yield from _leaderboard([cell for cell in judged if cell.columns["attack"] not in declared], suite, victims, seeds)
+        yield _Field("attacks", keys, tuple(_entry(attack, here, seeds) for attack in _distinct(here, _ATTACK)))
+    yield from _leaderboard([cell for cell in cells if cell.columns["attack"] not in declared], suite, victims, seeds)
 
 
 def _by(among: Literal["model", "defense"], keys: Mapping[str, Any], entries: Sequence[_Entry]) -> Iterator[_Field]:
-    """Yield the entries of each model, or of each defense."""
+    """Yield a field for each model, or for each defense."""
     for value in dict.fromkeys(entry.keys[among] for entry in entries):
         yield _Field(among, keys, tuple(entry for entry in entries if entry.keys[among] == value))
 
 
-def _distinct(cells: Iterable[Judged], keys: Sequence[str]) -> list[dict[str, Any]]:
-    found = dict.fromkeys(cell.values(keys) for cell in cells)
-    return [dict(zip(keys, values, strict=True)) for values in found]
+def _distinct(cells: Iterable[EvaluatedCell], keys: Sequence[str]) -> list[dict[str, Any]]:
+    combinations = dict.fromkeys(cell.values(keys) for cell in cells)
+    return [dict(zip(keys, values, strict=True)) for values in combinations]
 
 
-def _having(cells: Iterable[Judged], keys: Mapping[str, Any]) -> list[Judged]:
+def _having(cells: Iterable[EvaluatedCell], keys: Mapping[str, Any]) -> list[EvaluatedCell]:
     wanted = tuple(keys.values())
     return [cell for cell in cells if cell.values(keys) == wanted]
 
 
-def _entry(keys: Mapping[str, Any], cells: Sequence[Judged], seeds: Sequence[int]) -> _Entry:
-    """Return an entry with one cell a seed."""
-    mine = {cell.columns["seed"]: cell for cell in _having(cells, keys)}
-    lacking = [seed for seed in seeds if seed not in mine]
-    lacks = "" if not lacking else "this cell" if not mine else f"seed {', '.join(map(str, lacking))}"
-    return _Entry(keys, tuple((cell,) for cell in mine.values()), lacks)
+def _entry(keys: Mapping[str, Any], cells: Sequence[EvaluatedCell], seeds: Sequence[int]) -> _Entry:
+    """Return an entry with one cell per seed."""
+    by_seed = {cell.columns["seed"]: cell for cell in _having(cells, keys)}
+    missing = [seed for seed in seeds if seed not in by_seed]
+    lacks = "" if not missing else "this cell" if not by_seed else f"seed {', '.join(map(str, missing))}"
+    return _Entry(keys, tuple((cell,) for cell in by_seed.values()), lacks)
 
 
 def _leaderboard(
-    judged: Sequence[Judged], suite: Suite, victims: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    judged: Sequence[EvaluatedCell], suite: Suite, victims: Sequence[Mapping[str, Any]], seeds: Sequence[int]
 ) -> Iterator[_Field]:
-    """Yield the clean cells, and in each place the worst of what each victim was attacked with."""
+    """Yield a field of the clean cells, and for each worst case a field of all victims."""
     clean = [cell for cell in judged if cell.columns["attack"] == CLEAN]
     for keys in _distinct(clean, (*_ATTACK, *_PLACE)):
         yield _Field("leaderboard", keys, tuple(_entry(victim, clean, seeds) for victim in victims))
@@ -146,8 +152,8 @@ def _leaderboard(
             yield _Field("leaderboard", keys, tuple(entries))
 
 
-def _undeclared(judged: Sequence[Judged], suite: Suite) -> Iterator[WorstCase]:
-    """Yield a worst case for each place that has none in the suite, and each budget there."""
+def _undeclared(judged: Sequence[EvaluatedCell], suite: Suite) -> Iterator[WorstCase]:
+    """Yield a worst case for each budget of each place for which the suite declares none."""
     attacks = [cell for cell in judged if cell.own and not cell.control]
     taken = {(worst.domain, worst.delivery) for worst in suite.worst}
     for place in _distinct(attacks, ("domain", "delivery")):
@@ -159,16 +165,19 @@ def _undeclared(judged: Sequence[Judged], suite: Suite) -> Iterator[WorstCase]:
 
 
 def _worst_of(
-    victim: Mapping[str, Any], of_victims: Sequence[Sequence[Judged]], expected: Sequence[str], seeds: Sequence[int]
+    victim: Mapping[str, Any],
+    of_victims: Sequence[Sequence[EvaluatedCell]],
+    expected: Sequence[str],
+    seeds: Sequence[int],
 ) -> _Entry:
     by_seed = {cells[0].columns["seed"]: tuple(cells) for cells in of_victims if _having(cells[:1], victim)}
-    had = [{_configuration(cell) for cell in by_seed.get(seed, ())} for seed in seeds]
-    lacking = [attack for attack in expected if any(attack not in there for there in had)]
-    return _Entry(victim, tuple(by_seed.values()), ", ".join(dict.fromkeys(lacking)))
+    attacks = [{_configuration(cell) for cell in by_seed.get(seed, ())} for seed in seeds]
+    missing = [attack for attack in expected if any(attack not in of_seed for of_seed in attacks)]
+    return _Entry(victim, tuple(by_seed.values()), ", ".join(dict.fromkeys(missing)))
 
 
-def _configuration(cell: Judged) -> str:
-    """Return what tells an attack from the others, for people: it is what a victim may lack."""
+def _configuration(cell: EvaluatedCell) -> str:
+    """Return a readable name of an attack's configuration, as the reason of a missing rank has it."""
     given = [f"{name}={value_text(value)}" for name, value in json.loads(cell.columns["params"]).items()]
     labels = [f"{cell.columns['labels']} labels"] if cell.columns["labels"] != "none" else []
     return f"{cell.columns['attack']} ({', '.join([*given, *labels])})"
@@ -176,7 +185,7 @@ def _configuration(cell: Judged) -> str:
 
 @dataclass(frozen=True)
 class _Table:
-    """Makes the rows of a field."""
+    """Computes the rows of fields."""
 
     suite: Suite
     metrics: Mapping[str, Metric]
@@ -191,19 +200,19 @@ class _Table:
             lacks = [_lacks(entry, summed) for entry, summed in zip(field.entries, sums, strict=True)]
             complete = [summed for summed, lack in zip(sums, lacks, strict=True) if summed is not None and not lack]
             draws, lowest = self.suite.bootstrap, field.among == "attacks"
-            found = iter(standings(metric, complete, draws, 0, lowest=lowest) if complete else ())
+            ranked = iter(standings(metric, complete, draws, 0, lowest=lowest) if complete else ())
             for entry, summed, lack in zip(field.entries, sums, lacks, strict=True):
                 keys = {"among": field.among, **field.keys, **entry.keys, "metric": title}
                 counts = {"seeds": len(entry.cells), "entries": len(complete), "speakers": len(speakers),
                           "attacks": max(map(_attacks, entry.cells), default=0)}  # fmt: skip
                 if not lack:
-                    yield {**keys, **counts, **_standing(next(found)), "reason": ""}
+                    yield {**keys, **counts, **_standing(next(ranked)), "reason": ""}
                 else:
                     figure = None if summed is None else pooled(metric, summed, draws, 0)
                     yield {**keys, **counts, **_unranked(figure), "reason": f"no rank: it lacks {lack}"}
 
     def _sums(self, metric: Metric, entry: _Entry, speakers: Sequence[str]) -> Array | None:
-        """Return the statistics of each clip's worst cell, summed by speaker (R, S, k); None without any figure."""
+        """Return the statistics of each clip's worst cell, summed by speaker (R, S, k); None if any is missing."""
         summed = []
         for cells in entry.cells:
             statistics = np.stack([metric.statistics(cell.clips, self.classes) for cell in cells])
@@ -215,8 +224,8 @@ class _Table:
         return np.stack(summed) if summed else None
 
 
-def _attacks(cells: Sequence[Judged]) -> int:
-    """Return how many of the cells that count with each clip's worst are attacks or controls; a clean one alone is."""
+def _attacks(cells: Sequence[EvaluatedCell]) -> int:
+    """Return the number of attacks and controls among cells; the number of all cells if they are all clean."""
     return sum(cell.columns["attack"] != CLEAN for cell in cells) or len(cells)
 
 
@@ -230,14 +239,14 @@ def _speakers(field: _Field) -> list[str]:
     return sorted({name for cell in cells for name in cell.clips["speaker"].astype(str)})
 
 
-def _standing(one: Standing) -> dict[str, Any]:
-    own = {name: getattr(one, name) for name in ("rank", "rank_low", "rank_high", "tie", "p")}
-    difference = {name: getattr(one, name) for name in ("difference", "difference_low", "difference_high")}
-    return {**one.figure.columns, **own, **difference}
+def _standing(standing: Standing) -> dict[str, Any]:
+    own = {name: getattr(standing, name) for name in ("rank", "rank_low", "rank_high", "tie", "p")}
+    difference = {name: getattr(standing, name) for name in ("difference", "difference_low", "difference_high")}
+    return {**standing.figure.columns, **own, **difference}
 
 
 def _unranked(figure: Pooled | None) -> dict[str, Any]:
-    nothing = float("nan")
-    there = Pooled(nothing, nothing, nothing, nothing) if figure is None else figure
-    missing = dict.fromkeys(("difference", "difference_low", "difference_high", "p"), nothing)
-    return {**there.columns, **dict.fromkeys(("rank", "rank_low", "rank_high", "tie"), 0), **missing}
+    nan = float("nan")
+    figure = figure or Pooled(nan, nan, nan, nan)
+    missing = dict.fromkeys(("difference", "difference_low", "difference_high", "p"), nan)
+    return {**figure.columns, **dict.fromkeys(("rank", "rank_low", "rank_high", "tie"), 0), **missing}

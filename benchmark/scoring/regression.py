@@ -1,7 +1,7 @@
-"""What moved between two results of one protocol, and what of it is a regression.
+"""Comparison of two results of one protocol, with a verdict on each figure.
 
-Both were judged on the same clips, so they are compared clip by clip: what is hard in a clip is hard in both, and
-cancels. Intervals over speakers, as boards have them, ask another question: what other speakers would bring.
+Both results cover the same clips, so the comparison is paired: the difficulty of a clip cancels. The intervals over
+speakers on boards answer a different question, how figures vary between speakers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import pandas as pd
 
 from advser.errors import InputError, did_you_mean
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS, MEASURED_ANEW
-from advser.scoring.clip_pairs import Pairs, plain, settings
+from advser.results.schema import CHANCE_BASELINES, MACHINE_DEPENDENT
+from advser.scoring.clip_pairs import Pairs, settings, without_nan
 from advser.scoring.comparison_notes import remarks
 from advser.scoring.differences import CELL, Comparison, Gate, Move, Verdict
 from advser.scoring.paired_test import corrected
 
 LEVEL: Final = 0.05
-"""Chance that a comparison calls anything a regression where base and new results are alike."""
+"""Chance that a comparison reports any regression although base and new results are alike."""
 
 _ROUNDING: Final = 1e-9
 
@@ -30,21 +30,21 @@ _ROUNDING: Final = 1e-9
 def compare(base: Results, new: Results, gates: Sequence[Gate] = (), level: float = LEVEL) -> Comparison:
     """Compare two results of one protocol.
 
-    A gated figure is a regression if it is worse by more than the tolerance *and* the paired test tells this from
-    chance: its p, corrected for all gated figures (`advser.scoring.paired_test.corrected`), is at most ``level``.
-    Where there is no test, the tolerance alone decides, and a note says so.
+    A gated figure is a regression if it is worse by more than the tolerance *and* the paired test is significant: its
+    p, corrected for all gated figures (`advser.scoring.paired_test.corrected`), is at most ``level``. Without a test
+    the tolerance alone decides, which a note reports.
 
     Args:
-        base: what is compared with.
-        new: what is judged.
-        gates: by default every metric that has a better direction and a test, with the tolerance 0.
-        level: chance of a false alarm over all gated figures; 1: the tolerance alone decides.
+        base: results to compare with.
+        new: results to judge.
+        gates: by default every metric with a better direction and a test, with the tolerance 0.
+        level: chance of a false alarm over all gated figures; with 1 the tolerance alone decides.
 
     Raises:
         InputError: if the protocols, clips or labels differ, or a gate names no metric of the base.
     """
     _refuse_protocols(base, new)
-    gated = {gate.metric: gate for gate in gates or _usual(base)}
+    gated = {gate.metric: gate for gate in gates or _default_gates(base)}
     _refuse_metrics(gated, base)
     moves = [replace(move, **_gate(move, gated)) for move in _moves(base, new)]
     moves = _judged(moves, level)
@@ -52,17 +52,17 @@ def compare(base: Results, new: Results, gates: Sequence[Gate] = (), level: floa
 
 
 def gates_of(base: Results, texts: Mapping[str, str]) -> list[Gate]:
-    """Return gates as a command line has them: metric → the largest change for the worse that passes, with its sign.
+    """Return gates from the texts of a command line: metric → largest change for the worse that passes, signed.
 
     Raises:
-        InputError: if a metric is unknown or has no better direction, or a text is no number or one for the better.
+        InputError: if a metric is unknown or has no better direction, or a text is not a number for the worse.
     """
     _refuse_metrics(texts, base)
-    found = []
+    gates = []
     for name, text in texts.items():
         better = base.table.loc[base.table["metric"] == name, "higher_is_better"].iloc[0]
         if pd.isna(better):
-            raise InputError(f"--fail-on {name}={text}: got a metric without a better direction, expected one with it")
+            raise InputError(f"--fail-on {name}={text}: got no better direction, expected a metric with a direction")
         allowed = "a number ≤ 0, since higher is better" if better else "a number ≥ 0, since lower is better"
         try:
             delta = float(text)
@@ -71,58 +71,57 @@ def gates_of(base: Results, texts: Mapping[str, str]) -> list[Gate]:
         worse = -delta if better else delta
         if not 0 <= worse < float("inf"):
             raise InputError(f"--fail-on {name}={text}: got '{text}', expected {allowed}")
-        found.append(Gate(name, worse))
-    return found
+        gates.append(Gate(name, worse))
+    return gates
 
 
-def _usual(base: Results) -> list[Gate]:
+def _default_gates(base: Results) -> list[Gate]:
     directed = base.table[base.table["higher_is_better"].notna()]
     tested = [] if base.examples.empty else dict.fromkeys(directed["metric"])
-    return [Gate(metric) for metric in tested if metric not in MEASURED_ANEW]
+    return [Gate(metric) for metric in tested if metric not in MACHINE_DEPENDENT]
 
 
 def _refuse_metrics(gated: Mapping[str, object], base: Results) -> None:
     known = list(dict.fromkeys(base.table["metric"]))
     for name in gated:
         if name not in known:
-            raise InputError(f"metric '{name}': allowed: {', '.join(known)}{did_you_mean(name, known)}")
+            raise InputError(
+                f"gate '{name}': got an unknown metric, expected {', '.join(known)}{did_you_mean(name, known)}"
+            )
 
 
 def _protocol(results: Results) -> dict[str, Any]:
-    """Return what two results must have in common for their figures to mean the same."""
+    """Return the settings that two results must share for their figures to be comparable."""
     parts = settings(results)
-    found: dict[str, Any] = {"parts": [setting.part for setting in parts]}
+    protocol: dict[str, Any] = {"parts": [setting.part for setting in parts]}
     for setting in parts:
-        said = setting.model_dump(include={"corpus", "task", "classes", "protocol", "folds"})
-        said = {key: "all" if value is None else value for key, value in said.items()}
-        found |= {f"{setting.part or 'suite'}.{key}": value for key, value in said.items()}
-        found[f"{setting.part or 'suite'}.seeds"] = len(setting.seeds)
-    heard = results.run.get("transcribers", {})
-    return found | {
-        f"transcriber{part and f' of {part}'}": {key: engine[key] for key in ("name", "params", "model")}
-        for part, engine in heard.items()
-    }
+        for key, value in setting.model_dump(include={"corpus", "task", "classes", "protocol", "folds"}).items():
+            protocol[f"{setting.part or 'suite'}.{key}"] = "all" if value is None else value
+        protocol[f"{setting.part or 'suite'}.seeds"] = len(setting.seeds)
+    for part, engine in results.run.get("transcribers", {}).items():
+        protocol[f"transcriber{part and f' of {part}'}"] = {key: engine[key] for key in ("name", "params", "model")}
+    return protocol
 
 
 def _refuse_protocols(base: Results, new: Results) -> None:
     before, after = _protocol(base), _protocol(new)
     for key in {**before, **after}:
         if before.get(key) != after.get(key):
-            raise InputError(f"{key}: got {after.get(key)}, expected that of the base, {before.get(key)}")
+            raise InputError(f"{key}: got {after.get(key)}, expected {before.get(key)}, as in the base")
 
 
 def _moves(base: Results, new: Results) -> Iterator[Move]:
     before, after = _figures(base), _figures(new)
     pairs = Pairs(base, new)
-    for place in {**before, **after}:
-        *keys, metric = place
+    for cell_and_metric in {**before, **after}:
+        *keys, metric = cell_and_metric
         cell = dict(zip(CELL, keys, strict=True))
-        old, young = before.get(place), after.get(place)
-        either = young or old
+        old, new_figure = before.get(cell_and_metric), after.get(cell_and_metric)
+        either = new_figure or old
         assert either is not None
-        move = Move(cell, metric, _value(old), _value(young), either.higher_is_better)
-        if old is None or young is None or np.isnan(move.difference):
-            yield replace(move, reason=_why(old, young))
+        move = Move(cell, metric, _value(old), _value(new_figure), either.higher_is_better)
+        if old is None or new_figure is None or np.isnan(move.difference):
+            yield replace(move, reason=_why_missing(old, new_figure))
         else:
             yield pairs.tested(move)
 
@@ -135,27 +134,27 @@ class _Figure:
 
 
 def _figures(results: Results) -> dict[tuple[Any, ...], _Figure]:
-    """Return the figures by cell and metric: means over seeds, NaN if any is missing."""
-    table = results.table[~results.table["model"].isin(ANCHORS)]
-    found = {}
-    for place, rows in table.groupby([*CELL, "metric"], dropna=False, sort=False):
+    """Return the figures by cell and metric: means over seeds, NaN if the figure of any seed is missing."""
+    table = results.table[~results.table["model"].isin(CHANCE_BASELINES)]
+    figures = {}
+    for keys, rows in table.groupby([*CELL, "metric"], dropna=False, sort=False):
         better = rows["higher_is_better"].iloc[0]
         reason = next((text for text in rows["reason"] if text), "")
         direction = None if pd.isna(better) else bool(better)
-        found[plain(place)] = _Figure(float(rows["value"].mean(skipna=False)), direction, reason)
-    return found
+        figures[without_nan(keys)] = _Figure(float(rows["value"].mean(skipna=False)), direction, reason)
+    return figures
 
 
 def _value(figure: _Figure | None) -> float:
     return float("nan") if figure is None else figure.value
 
 
-def _why(old: _Figure | None, young: _Figure | None) -> str:
-    if young is None:
-        return "not among the new results"
+def _why_missing(old: _Figure | None, new: _Figure | None) -> str:
+    if new is None:
+        return "the new results lack this cell"
     if old is None:
-        return "not among the base"
-    return young.reason or old.reason
+        return "the base lacks this cell"
+    return new.reason or old.reason
 
 
 def _gate(move: Move, gated: Mapping[str, Gate]) -> dict[str, Any]:
@@ -166,8 +165,8 @@ def _judged(moves: Sequence[Move], level: float) -> list[Move]:
     tested = [row for row, move in enumerate(moves) if move.tolerance is not None and not np.isnan(move.p)]
     least = [moves[row].least for row in tested]
     adjusted = dict(zip(tested, corrected([moves[row].p for row in tested], least, level), strict=True))
-    found = (replace(move, adjusted=adjusted.get(row, float("nan"))) for row, move in enumerate(moves))
-    return [replace(move, verdict=_verdict(move, level)) for move in found]
+    corrected_moves = (replace(move, adjusted=adjusted.get(row, float("nan"))) for row, move in enumerate(moves))
+    return [replace(move, verdict=_verdict(move, level)) for move in corrected_moves]
 
 
 def _verdict(move: Move, level: float) -> Verdict:

@@ -1,9 +1,9 @@
-"""From stored artefacts to the results table: pool the folds of each cell, then compute every metric on it."""
+"""The results table from stored artefacts: pool the folds of each cell, then compute every metric on it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -21,13 +21,16 @@ from advser.plugins.parameters import build
 from advser.plugins.registries import METRICS, MODELS
 from advser.results.schema import CLEAN, POOLED_SCHEMA
 from advser.scoring.bootstrap import aligned_sums, bootstrap
-from advser.scoring.chance_baselines import MAJORITY, READ, REASONS, anchors, commonest
-from advser.scoring.examples import Measured, Readings
-from advser.scoring.ranks import Judged, ranks
+from advser.scoring.chance_baselines import BASELINE_METRICS, MAJORITY, REASONS, chance_baselines, most_frequent
+from advser.scoring.examples import ExampleReader, Measurements
+from advser.scoring.ranks import EvaluatedCell, ranks
 from advser.scoring.significance import pooled
 from advser.stages.job import Outcome
 from advser.stages.train import fitted_on
 from advser.store.artefacts import Store
+
+Row = dict[str, Any]
+"""A row of the results table, by column."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,17 @@ class Status:
 OK = Status("ok", "")
 
 UNTOUCHED: Final[Mapping[str, Any]] = {"value": None, "reason": "the clip was left as it is", "counts": False}
-"""What a clip metric that is about attacks has of a clip whose worst case is no attack."""
+"""Measurement by a metric of attacks on a clip whose worst case is no attack."""
 
 
 @dataclass(frozen=True)
 class _Unmeasured:
-    """What clip metrics did not measure, by the metric's title.
+    """Clips without a measurement, by the metric's title.
 
     Attributes:
-        reasons: how many clips failed, and the commonest reason.
-        uncounted: which clips the metric has no meaning on (N,); they count neither as measured nor as failed.
-        without_meaning: the commonest reason of that.
+        reasons: number of failed clips, and the most frequent reason.
+        uncounted: clips that the metric does not apply to (N,); they count neither as measured nor as failed.
+        without_meaning: the most frequent reason of those.
     """
 
     reasons: Mapping[str, str]
@@ -59,37 +62,48 @@ class _Unmeasured:
     without_meaning: Mapping[str, str]
 
 
-def _unmeasured(measured: Measured) -> _Unmeasured:
-    failed, without, masks = {}, {}, {}
-    for title, found in measured.items():
-        meant = [one.get("counts", True) for one in found]
-        failures = Counter(one["reason"] for one, counts in zip(found, meant, strict=True) if counts and one["reason"])
+def _unmeasured(measurements: Measurements) -> _Unmeasured:
+    failed, without_meaning, masks = {}, {}, {}
+    for title, clips in measurements.items():
+        applies = [clip.get("counts", True) for clip in clips]
+        failures = Counter(clip["reason"] for clip in clips if clip.get("counts", True) and clip["reason"])
         if failures:
             failed[title] = f"{failures.total()} clips failed, most often: {failures.most_common(1)[0][0]}"
-        if not all(meant):
-            masks[title] = ~np.array(meant)
-            reasons = Counter(one["reason"] for one, counts in zip(found, meant, strict=True) if not counts)
-            without[title] = reasons.most_common(1)[0][0]
-    return _Unmeasured(failed, masks, without)
+        if not all(applies):
+            masks[title] = ~np.array(applies)
+            reasons = Counter(clip["reason"] for clip in clips if not clip.get("counts", True))
+            without_meaning[title] = reasons.most_common(1)[0][0]
+    return _Unmeasured(failed, masks, without_meaning)
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """What was found of a cell: its clips, what was measured of each, and the cells that it is the worst of, if any."""
+class _CellExamples:
+    """The examples of a cell.
+
+    Attributes:
+        cell: the cell.
+        clips: table of its clips.
+        measurements: of each clip.
+        worst_of: the cells over which it is the worst case; empty for a cell with an attack of its own.
+    """
 
     cell: Cell
     clips: pd.DataFrame
-    measured: Measured
-    of: tuple[Cell, ...] = ()
+    measurements: Measurements
+    worst_of: tuple[Cell, ...] = ()
 
     @cached_property
     def unmeasured(self) -> _Unmeasured:
-        return _unmeasured(self.measured)
+        return _unmeasured(self.measurements)
+
+
+_ScoredCell = tuple[_CellExamples, Mapping[str, Row]]
+"""A cell's examples, and its row for each metric, by title."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The tables of the results, as `advser.results.Results` has them."""
+    """The tables of the results, as in `advser.results.Results`."""
 
     table: pd.DataFrame
     examples: pd.DataFrame
@@ -98,18 +112,18 @@ class Scored:
 
 
 class Scorer:
-    """Scores the cells of one plan.
+    """Computes the tables of the results of one plan.
 
     Args:
-        plan: the plan, carried out.
-        store: where its artefacts are.
-        failed: outcomes of the jobs that left no artefact, by key.
+        plan: an executed plan.
+        store: store with its artefacts.
+        failed: outcomes of the jobs without an artefact, by key.
         speech: the transcriber, or the reason why there is none.
     """
 
     def __init__(self, plan: Plan, store: Store, failed: Mapping[str, Outcome], speech: Speech) -> None:
         self._plan = plan
-        self._readings = Readings(plan, store)
+        self._reader = ExampleReader(plan, store)
         self._failed = failed
         self._speech = speech
         self._metrics = {
@@ -120,118 +134,124 @@ class Scorer:
 
     def score(self) -> Scored:
         """Return the tables of the results (see ``docs/results.md``)."""
-        found = [_Found(cell, *self._readings.examples(cell)) for cell in self._plan.cells]
+        cells = [_CellExamples(cell, *self._reader.examples(cell)) for cell in self._plan.cells]
         for declared in self._plan.suite.worst:
-            for cells in members(self._plan.cells, declared):
-                whole = Cell(columns_of(cells, declared), cells[0].folds)
-                found.append(_Found(whole, *self._worst(cells), of=tuple(cells)))
-        rows = [row for one in found for row in self._rows(one)]
-        judged = [Judged(one.cell.columns, one.clips) for one in found]
-        classes = self._readings.classes(found[0].cell)
-        anchored, anchored_pooled = self._anchors(found)
+            for attacked in members(self._plan.cells, declared):
+                worst = Cell(columns_of(attacked, declared), attacked[0].folds)
+                cells.append(_CellExamples(worst, *self._worst(attacked), worst_of=tuple(attacked)))
+        scored = [(examples, self._rows(examples)) for examples in cells]
+        rows = [row for _, by_metric in scored for row in by_metric.values()]
+        evaluated = [EvaluatedCell(examples.cell.columns, examples.clips) for examples in cells]
+        classes = self._reader.classes(cells[0].cell)
+        baselines, pooled_baselines = self._chance_baselines(cells)
         return Scored(
-            pd.DataFrame([*rows, *anchored]),
-            pd.concat([one.clips.assign(**one.cell.columns) for one in found], ignore_index=True),
-            ranks(judged, self._plan.suite, self._metrics, classes),
-            pd.DataFrame([*self._pooled(found, rows), *anchored_pooled], columns=POOLED_SCHEMA.names),
+            pd.DataFrame([*rows, *baselines]),
+            pd.concat([examples.clips.assign(**examples.cell.columns) for examples in cells], ignore_index=True),
+            ranks(evaluated, self._plan.suite, self._metrics, classes),
+            pd.DataFrame([*self._pooled(scored), *pooled_baselines], columns=POOLED_SCHEMA.names),
         )
 
-    def _rows(self, found: _Found) -> Iterator[dict[str, Any]]:
-        """Yield a row a metric."""
-        cell, clips, of = found.cell, found.clips, found.of
+    def _rows(self, examples: _CellExamples) -> dict[str, Row]:
+        """Return the row of a cell for each metric, by the metric's title."""
+        cell, worst_of = examples.cell, examples.worst_of
+        rows: dict[str, Row] = {}
         for title, metric in self._metrics.items():
             state = self._applicable(metric, cell)
-            for part in of or (cell,):
+            for part in worst_of or (cell,):
                 state = self._present(metric, title, part) if state == OK else state
-            state = _detected(metric, clips) if state == OK else state
-            figure = self._figure(title, metric, found, state)
-            if of and figure["status"] == "ok":
-                several = f"worst of {len(of) - 1} and of no attack, clip by clip"
+            state = _detected(metric, examples.clips) if state == OK else state
+            figure = self._figure(title, metric, examples, state)
+            if worst_of and figure["status"] == "ok":
+                several = f"worst of {len(worst_of) - 1} and of no attack, clip by clip"
                 figure["reason"] = "; ".join(filter(None, [several, figure["reason"]]))
-            yield {**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure}
+            rows[title] = {**cell.columns, "metric": title, "higher_is_better": metric.higher_is_better, **figure}
+        return rows
 
-    def _pooled(self, found: Sequence[_Found], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _pooled(self, scored: Sequence[_ScoredCell]) -> Iterator[Row]:
         """Yield a row for each cell and metric over all seeds, if there are several."""
-        if len({one.cell.columns["seed"] for one in found}) < 2:
+        if len({examples.cell.columns["seed"] for examples, _ in scored}) < 2:
             return
-        for together in _over_seeds(found):
-            for number, (title, metric) in enumerate(self._metrics.items()):
-                alone = [rows[place * len(self._metrics) + number] for place in together]
-                yield self._over_seeds(title, metric, [found[place] for place in together], alone)
+        for group in _over_seeds(scored):
+            cells = [examples for examples, _ in group]
+            for title, metric in self._metrics.items():
+                yield self._pooled_row(title, metric, cells, [rows[title] for _, rows in group])
 
-    def _over_seeds(
-        self, title: str, metric: Metric, cells: Sequence[_Found], alone: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """Return a metric's row over the seeds: their mean if all of them have a figure, else why one has none."""
-        told = next((row for row in alone if row["status"] != "ok"), None)
-        counts = {name: sum(row[name] for row in alone) for name in ("n", "n_failed")}
-        row = {**(told or alone[0]), **counts, "seeds": len(alone), "spread": np.nan}
-        if told is None:
-            names = sorted({name for one in cells for name in one.clips["speaker"].astype(str)})
-            measured = [_without_failed(self._statistics(title, metric, one)) for one in cells]
-            sums = [
-                aligned_sums(statistics, one.clips["speaker"].to_numpy(), names)
-                for statistics, one in zip(measured, cells, strict=True)
-            ]
-            row |= pooled(metric, np.stack(sums), self._plan.suite.bootstrap, seed=0).columns
-        return row
+    def _pooled_row(self, title: str, metric: Metric, cells: Sequence[_CellExamples], rows: Sequence[Row]) -> Row:
+        """Return a metric's row over the seeds: the mean of their figures, or the first status that is not ``ok``."""
+        missing = next((row for row in rows if row["status"] != "ok"), None)
+        counts = {name: sum(row[name] for row in rows) for name in ("n", "n_failed")}
+        pooled_row = {**(missing or rows[0]), **counts, "seeds": len(rows), "spread": np.nan}
+        if missing is None:
+            names = sorted({name for examples in cells for name in examples.clips["speaker"].astype(str)})
+            sums = []
+            for examples in cells:
+                statistics = _without_failed(self._statistics(title, metric, examples))
+                sums.append(aligned_sums(statistics, examples.clips["speaker"].to_numpy(), names))
+            pooled_row |= pooled(metric, np.stack(sums), self._plan.suite.bootstrap, seed=0).columns
+        return pooled_row
 
-    def _anchors(self, found: Sequence[_Found]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the rows of the anchors for each seed, and those over all seeds if there are several."""
-        heads = {one.cell.columns["seed"]: one for one in reversed(found) if one.cell.columns["attack"] == CLEAN}
-        clips = {seed: self._with_majority(heads[seed]) for seed in sorted(heads)}
+    def _chance_baselines(self, cells: Sequence[_CellExamples]) -> tuple[list[Row], list[Row]]:
+        """Return the rows of the chance baselines for each seed, and those over all seeds if there are several."""
+        clean = {
+            examples.cell.columns["seed"]: examples
+            for examples in reversed(cells)
+            if examples.cell.columns["attack"] == CLEAN
+        }
+        clips = {seed: self._with_majority(clean[seed]) for seed in sorted(clean)}
         rows = [
             {key: value for key, value in row.items() if key != "spread"}
             for seed in clips
-            for row in self._anchor_rows(heads[seed].cell, [clips[seed]])
+            for row in self._baseline_rows(clean[seed].cell, [clips[seed]])
         ]
-        over_seeds = self._anchor_rows(found[0].cell, list(clips.values())) if len(clips) > 1 else ()
+        over_seeds = self._baseline_rows(cells[0].cell, list(clips.values())) if len(clips) > 1 else ()
         return rows, [{**row, "seeds": len(clips)} for row in over_seeds]
 
-    def _anchor_rows(self, clean: Cell, clips: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
-        classes, draws = self._readings.classes(clean), self._plan.suite.bootstrap
+    def _baseline_rows(self, clean: Cell, clips: Sequence[pd.DataFrame]) -> Iterator[Row]:
+        classes, draws = self._reader.classes(clean), self._plan.suite.bootstrap
         for title, metric in self._metrics.items():
-            if isinstance(metric, READ):
-                for name, figure in anchors(metric, clips, classes, draws, seed=0):
+            if isinstance(metric, BASELINE_METRICS):
+                for name, figure in chance_baselines(metric, clips, classes, draws, seed=0):
                     yield {
                         **clean.columns, "model": name, "defense": "none", "metric": title,
                         "higher_is_better": metric.higher_is_better, **figure.columns,
                         "n": sum(map(len, clips)), "n_failed": 0, "status": "ok", "reason": REASONS[name],
                     }  # fmt: skip
 
-    def _with_majority(self, clean: _Found) -> pd.DataFrame:
-        """Return the clips, with the class that is commonest among the training clips of each one's fold."""
-        said = {}
+    def _with_majority(self, clean: _CellExamples) -> pd.DataFrame:
+        """Return the clips with the column `MAJORITY`."""
+        majority = {}
         for keys in clean.cell.folds:
-            prepared = self._readings.prepared(keys.prepared)
+            prepared = self._reader.prepared(keys.prepared)
             fitted = fitted_on(prepared.folds[keys.fold], self._plan.suite.training.fit_on)
-            said[keys.fold] = commonest(prepared.targets[list(fitted)])
-        return clean.clips.assign(**{MAJORITY: clean.clips["fold"].map(said)})
+            majority[keys.fold] = most_frequent(prepared.targets[list(fitted)])
+        return clean.clips.assign(**{MAJORITY: clean.clips["fold"].map(majority)})
 
-    def _worst(self, cells: Sequence[Cell]) -> tuple[pd.DataFrame, Measured]:
-        """Return the worst row of each clip over several cells of one victim, and what was measured of it there."""
-        examples, measured = zip(*(self._readings.examples(cell) for cell in cells), strict=True)
+    def _worst(self, cells: Sequence[Cell]) -> tuple[pd.DataFrame, Measurements]:
+        """Return each clip's worst row over several cells of one victim, and its measurements there."""
+        examples, measurements = zip(*(self._reader.examples(cell) for cell in cells), strict=True)
         lowest = choices(examples)
-        chosen = [*enumerate(lowest)]
-        found = {
-            title: [measured[which][title][clip] if title in measured[which] else UNTOUCHED for clip, which in chosen]
-            for title in measured[0]
+        of_worst = {
+            title: [
+                measurements[chosen][title][clip] if title in measurements[chosen] else UNTOUCHED
+                for clip, chosen in enumerate(lowest)
+            ]
+            for title in measurements[0]
         }
-        return taken(examples, lowest), found
+        return taken(examples, lowest), of_worst
 
-    def _figure(self, title: str, metric: Metric, found: _Found, state: Status) -> dict[str, Any]:
+    def _figure(self, title: str, metric: Metric, examples: _CellExamples, state: Status) -> Row:
         empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n": 0, "n_failed": 0}
         if state != OK:
             return {**empty, "status": state.status, "reason": state.reason}
         try:
-            statistics = self._statistics(title, metric, found)
-            speakers = found.clips["speaker"].to_numpy()
+            statistics = self._statistics(title, metric, examples)
+            speakers = examples.clips["speaker"].to_numpy()
             interval = bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
         except Exception as error:
             return {**empty, "status": "failed", "reason": one_line(error)}
-        unmeasured = found.unmeasured
+        unmeasured = examples.unmeasured
         counts = {"n": interval.n, "n_failed": interval.n_failed}
-        if interval.n_failed == len(found.clips):
+        if interval.n_failed == len(examples.clips):
             reason = unmeasured.reasons.get(title, "no clip could be measured")
             return {**empty, **counts, "status": "failed", "reason": reason}
         if np.isnan(interval.value):
@@ -242,19 +262,19 @@ class Scorer:
             "status": "ok", "reason": unmeasured.reasons.get(title, ""),
         }  # fmt: skip
 
-    def _statistics(self, title: str, metric: Metric, found: _Found) -> Array:
-        """Return the statistics (N, k): NaN where a clip could not be measured, zeros where it does not count."""
-        clips = found.clips
-        examples = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, MEASURED) else clips
-        # A copy: what one metric changes must not reach the next.
-        statistics = np.asarray(metric.statistics(examples.copy(), self._readings.classes(found.cell)), np.float64)
+    def _statistics(self, title: str, metric: Metric, examples: _CellExamples) -> Array:
+        """Return the statistics (N, k): NaN for a failed clip, zeros for a clip that does not count."""
+        clips = examples.clips
+        table = clips.assign(**{metric.column: clips[title]}) if isinstance(metric, MEASURED) else clips
+        # A copy: changes by one metric must not reach the next.
+        statistics = np.asarray(metric.statistics(table.copy(), self._reader.classes(examples.cell)), np.float64)
         if statistics.ndim != 2 or len(statistics) != len(clips):
             raise ContractError(f"statistics returned the shape {statistics.shape}, expected ({len(clips)}, k)")
-        uncounted = found.unmeasured.uncounted.get(title)
+        uncounted = examples.unmeasured.uncounted.get(title)
         return statistics if uncounted is None else np.where(uncounted[:, None], 0.0, statistics)
 
     def _applicable(self, metric: Metric, cell: Cell) -> Status:
-        """Tell whether the metric has a meaning on the cell at all."""
+        """Return whether the metric applies to the cell at all."""
         victim = MODELS.get(self._models[cell.columns["model"]])
         if reason := no_meaning(type(metric), cell.columns, differentiable=victim.differentiable):
             return Status("not-applicable", reason)
@@ -263,14 +283,14 @@ class Scorer:
         return OK
 
     def _present(self, metric: Metric, title: str, cell: Cell) -> Status:
-        """Tell whether all artefacts that the metric is computed from were made; a failure outweighs no meaning."""
-        found = [self._state(fold.fold, key) for fold in cell.folds for key in self._keys(metric, title, fold)]
-        return min(found, key=lambda state: ("failed", "not-applicable", "ok").index(state.status), default=OK)
+        """Return whether the store has all artefacts that the metric needs; ``failed`` outweighs ``not-applicable``."""
+        states = [self._state(fold.fold, key) for fold in cell.folds for key in self._keys(metric, title, fold)]
+        return min(states, key=lambda state: ("failed", "not-applicable", "ok").index(state.status), default=OK)
 
     def _state(self, fold: str, key: str) -> Status:
         if key in self._failed:
             return Status("failed", f"fold {fold}: {self._failed[key].reason}")
-        stored = self._readings.stored(key)
+        stored = self._reader.stored(key)
         if stored is None:
             return Status("failed", f"fold {fold}: its artefact is not in the store")
         return Status("not-applicable", f"fold {fold}: {stored.not_applicable}") if stored.not_applicable else OK
@@ -283,30 +303,30 @@ class Scorer:
         if "source" in metric.needs:
             keys.append(fold.source_predicted)
         if isinstance(metric, MEASURED):
-            # A worst case is also taken over the clean cell, on which some metrics have no meaning.
+            # A worst case also covers the clean cell, to which some metrics do not apply.
             keys.append({**fold.measured, **fold.examined}.get(title))
         if "transcripts" in metric.needs:
             keys += [fold.transcribed, fold.clean_transcribed if against_clean else None]
         return [key for key in keys if key is not None]
 
 
-def _over_seeds(found: Sequence[_Found]) -> list[list[int]]:
-    """Return the places of the cells that differ in nothing but the seed."""
-    together: dict[tuple[Any, ...], list[int]] = {}
-    for place, one in enumerate(found):
-        keys = tuple(value for key, value in one.cell.columns.items() if key != "seed")
-        together.setdefault(keys, []).append(place)
-    return list(together.values())
+def _over_seeds(scored: Iterable[_ScoredCell]) -> list[list[_ScoredCell]]:
+    """Return groups of the cells that differ in nothing but the seed."""
+    groups: dict[tuple[Any, ...], list[_ScoredCell]] = {}
+    for examples, rows in scored:
+        keys = tuple(value for key, value in examples.cell.columns.items() if key != "seed")
+        groups.setdefault(keys, []).append((examples, rows))
+    return list(groups.values())
 
 
 def _without_failed(statistics: Array) -> Array:
-    """Return statistics with zeros for the clips that could not be measured: they are in no figure."""
+    """Return statistics with zeros for failed clips, which no figure includes."""
     failed = np.asarray(np.isnan(statistics).any(axis=1))
     return np.where(failed[:, None], 0.0, statistics)
 
 
 def _detected(metric: Metric, clips: pd.DataFrame) -> Status:
-    """Tell whether the victim has the detector that the metric is about."""
+    """Return whether the victim has the detector that the metric evaluates."""
     if "detections" in metric.needs and clips["detection"].isna().all():
         return Status("not-applicable", "the victim has no detector")
     return OK

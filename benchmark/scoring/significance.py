@@ -1,7 +1,7 @@
-"""Which of several entries is better, and which cannot be told apart: paired by speaker.
+"""Ranks of entries and the significance of their differences, paired by speaker.
 
-All entries were judged on the same clips, so one draw of speakers re-weights all of them at once. What two entries
-have in common, as a speaker whom every model finds hard, then cancels in their difference.
+All entries were evaluated on the same clips, so one draw of speakers re-weights all of them at once. Effects that two
+entries share, such as a speaker who is hard for every model, cancel in their difference.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from advser.metrics.base import Array, Metric
 from advser.scoring.bootstrap import CONFIDENCE, speaker_draws
 
 SIGNIFICANCE: Final = 1 - CONFIDENCE
-"""Largest p at which the sign-flip test tells two entries apart."""
+"""Largest p at which the sign-flip test separates two entries."""
 
 EXACT: Final = 12
-"""Most speakers for whom all 2^S sign flips are gone through; with more, as many as there are draws are drawn."""
+"""Largest number S of speakers for which all 2^S sign flips are enumerated; above it, random flips are drawn."""
 
 _ROUNDING: Final = 1e-9
-"""Figures that differ by less are equal: they are sums of the same numbers in another order."""
+"""Figures that differ by less count as equal: they may sum the same numbers in different orders."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Pooled:
     """A figure over all seeds.
 
     Attributes:
-        value: the mean over the seeds of each seed's figure.
-        low, high: its 95 % interval over speakers, drawn once for all seeds; NaN with fewer than two speakers.
+        value: mean over seeds of each seed's figure.
+        low, high: 95 % interval over speakers, drawn once for all seeds; NaN with fewer than two speakers.
         spread: standard deviation over the seeds (n − 1); NaN with one seed.
     """
 
@@ -44,22 +44,22 @@ class Pooled:
 
     @property
     def columns(self) -> dict[str, float]:
-        """The figure as tables of the results have it."""
+        """The figure by the columns of the results tables."""
         return {"value": self.value, "ci_low": self.low, "ci_high": self.high, "spread": self.spread}
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where an entry stands among the entries that it is compared with.
+    """Rank of an entry among the entries that it is compared with.
 
     Attributes:
-        figure: its own figure.
+        figure: the entry's figure.
         rank: one more than the number of entries with a better figure.
-        rank_low, rank_high: the interval of the rank (`standings`).
-        tie: number of its tie group (`standings`), from 1.
-        difference: its figure less that of the best entry.
-        difference_low, difference_high: its 95 % interval; NaN with fewer than two speakers.
-        p: of the sign-flip test against the best entry, adjusted for all pairs; 1 for that entry itself.
+        rank_low, rank_high: interval of the rank (`standings`).
+        tie: number of the entry's tie group (`standings`), from 1.
+        difference: the entry's figure less that of the best entry.
+        difference_low, difference_high: 95 % interval of the difference; NaN with fewer than two speakers.
+        p: of the sign-flip test against the best entry, adjusted for all pairs; 1 for the best entry itself.
     """
 
     figure: Pooled
@@ -77,9 +77,9 @@ def pooled(metric: Metric, sums: Array, draws: int, seed: int) -> Pooled:
     """Return the mean over seeds of a metric's figure, and its interval over speakers.
 
     Args:
-        metric: makes the figure of summed statistics.
+        metric: computes the figure from summed statistics.
         sums: statistics summed by speaker (R seeds, S speakers, k).
-        draws: how many times speakers are drawn.
+        draws: number of draws of speakers.
         seed: of the draws.
     """
     return _pooled(metric, sums, _figures(metric, sums, speaker_draws(sums.shape[1], draws, seed)))
@@ -88,21 +88,24 @@ def pooled(metric: Metric, sums: Array, draws: int, seed: int) -> Pooled:
 def standings(
     metric: Metric, entries: Sequence[Array], draws: int, seed: int, *, lowest: bool = False
 ) -> list[Standing]:
-    """Rank entries that were judged on the same clips.
+    """Rank entries that were evaluated on the same clips.
 
-    Two entries are *separated* if their sign-flip test, adjusted for all pairs of entries (`adjusted`), has p ≤ .05: if
-    all entries are alike, the chance is at most 5 % that any two are. Fewer than six speakers separate nothing.
+    Two entries are *separated* if their sign-flip test, adjusted for all pairs of entries (`adjusted`), has p ≤ .05.
+    If all entries are alike, any two are separated with a chance of at most 5 %. With fewer than six speakers no two
+    entries are separated.
 
-    Tie groups: the best entry heads the first group, and whatever is not separated from it ties with it; the best of
-    those that are left heads the next group, and so on. The interval of a rank reaches from one more than the entries
-    that are separated and better, to all but those that are separated and worse.
+    Tie groups: the best entry heads the first group, and every entry that is not separated from it ties with it. The
+    best of the remaining entries heads the next group, and so on.
 
-    The order in which entries are given does not matter.
+    Interval of a rank: from one more than the number of separated, better entries, to the number of all entries less
+    the separated, worse entries.
+
+    The order of the entries does not matter.
 
     Args:
-        metric: makes the figure of summed statistics.
-        entries: for each entry its statistics summed by speaker, (R seeds, S speakers, k), all in the same order.
-        draws: how many times speakers, and with more than `EXACT` of them sign flips, are drawn.
+        metric: computes the figure from summed statistics.
+        entries: statistics of each entry summed by speaker, (R seeds, S speakers, k), speakers in the same order.
+        draws: number of draws of speakers, and of sign flips with more than `EXACT` speakers.
         seed: of the draws.
         lowest: whether the lowest figure is the best.
 
@@ -121,53 +124,53 @@ def standings(
     apart = tests <= SIGNIFICANCE + _ROUNDING
     ties = tie_groups(order, lambda entry, head: bool(apart[entry, head]))
     values = better * np.array([figure.value for figure in figures])
-    found = []
+    ranked = []
     for entry, figure in enumerate(figures):
         above = values > values[entry] + _ROUNDING
         rank = 1 + int(above.sum())
         low, high = 1 + int((apart[entry] & above).sum()), len(entries) - int((apart[entry] & ~above).sum())
         difference = figure.value - figures[order[0]].value
-        between = tails(drawn[entry] - drawn[order[0]])
+        difference_interval = percentile_interval(drawn[entry] - drawn[order[0]])
         p = float(tests[entry, order[0]])
-        found.append(Standing(figure, rank, low, high, ties[entry], difference, *between, p))
-    return found
+        ranked.append(Standing(figure, rank, low, high, ties[entry], difference, *difference_interval, p))
+    return ranked
 
 
 def _tests(metric: Metric, entries: Sequence[Array], flips: npt.NDArray[np.float64]) -> Array:
     """Return the adjusted p of each pair of entries (E, E), 1 on the diagonal."""
     pairs = list(combinations(range(len(entries)), 2))
-    found = np.ones((len(entries), len(entries)))
+    tests = np.ones((len(entries), len(entries)))
     if pairs:
-        swapped = [swapped_differences(metric, entries[one], entries[other], flips) for one, other in pairs]
-        one, other = np.array(pairs).T
-        found[one, other] = found[other, one] = adjusted(np.stack(swapped))
-    return found
+        swapped = [swapped_differences(metric, entries[row], entries[column], flips) for row, column in pairs]
+        rows, columns = np.array(pairs).T
+        tests[rows, columns] = tests[columns, rows] = adjusted(np.stack(swapped))
+    return tests
 
 
 def adjusted(differences: Array) -> Array:
     """Return p of several two-sided sign-flip tests (P,), adjusted for all of them: step-down max-T.
 
-    If two entries are alike, it is chance which of them answered a speaker's clips how, so that their answers may be
-    swapped, speaker by speaker: p is the share of swaps under which the figures differ at least as much as they do.
-    Where each clip has a speaker of its own and the metric is accuracy, these are McNemar's discordant pairs, tested
-    exactly (Q. McNemar: Note on the sampling error of the difference between correlated proportions or percentages,
-    Psychometrika 12, 1947). Clips of one speaker are not independent and so are swapped together, of all seeds.
+    If two entries are alike, their answers are exchangeable speaker by speaker. p is the share of swaps under which the
+    figures differ at least as much as observed. Clips of one speaker are not independent, so they are swapped together,
+    across all seeds. With one clip per speaker and accuracy this is McNemar's exact test of discordant pairs
+    (Q. McNemar: Note on the sampling error of the difference between correlated proportions or percentages,
+    Psychometrika 12, 1947).
 
-    Of several pairs, the largest difference is held against the largest of all under each swap, the next one against
-    the largest of those that are left, and so on (P. H. Westfall, S. S. Young: Resampling-based multiple testing, 1993,
-    algorithm 2.8). The best entry was chosen for being the best; since all pairs count, that is allowed for.
+    The largest difference is compared with the largest of all pairs under each swap, the next largest with the largest
+    of the remaining pairs, and so on (P. H. Westfall, S. S. Young: Resampling-based multiple testing, 1993, algorithm
+    2.8). Since all pairs count, the selection of the best entry is accounted for.
 
     Args:
-        differences: of each pair, under each swap of speakers (P, F); the first swap leaves all as it is.
+        differences: of each pair under each swap of speakers (P, F); the first swap is the identity.
     """
-    # A swap under which a figure is not defined counts against every difference.
+    # A swap with an undefined figure counts against every difference.
     sizes = np.where(np.isnan(differences), np.inf, np.abs(differences))
     order = np.argsort(-sizes[:, 0], kind="stable")
     largest = np.maximum.accumulate(sizes[order][::-1], axis=0)[::-1]
     reached = (largest >= sizes[order, :1] - _ROUNDING).mean(axis=1)
-    found = np.empty(len(order))
-    found[order] = np.maximum.accumulate(reached)
-    return found
+    p = np.empty(len(order))
+    p[order] = np.maximum.accumulate(reached)
+    return p
 
 
 def tie_groups(order: Sequence[int], apart: Callable[[int, int], bool]) -> dict[int, int]:
@@ -175,7 +178,7 @@ def tie_groups(order: Sequence[int], apart: Callable[[int, int], bool]) -> dict[
 
     Args:
         order: the entries, best first.
-        apart: tells whether an entry is separated from the head of a group.
+        apart: returns whether an entry is separated from the head of a group.
     """
     left, groups = list(order), dict[int, int]()
     for number in range(1, len(order) + 1):
@@ -188,7 +191,7 @@ def tie_groups(order: Sequence[int], apart: Callable[[int, int], bool]) -> dict[
 
 
 def sign_flips(speakers: int, draws: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return (flips, speakers) of 0 and 1, the first all 1: all 2^S with at most `EXACT` speakers, else ``draws``."""
+    """Return sign flips (F, S) of 0 and 1, the first all 1; F is 2^S with at most `EXACT` speakers, else ``draws``."""
     if speakers <= EXACT:
         return (1 - (np.arange(2**speakers)[:, None] >> np.arange(speakers) & 1)).astype(np.float64)
     drawn = np.random.default_rng(seed).integers(2, size=(draws, speakers)).astype(np.float64)
@@ -196,23 +199,23 @@ def sign_flips(speakers: int, draws: int, seed: int) -> npt.NDArray[np.float64]:
     return drawn
 
 
-def swapped_differences(metric: Metric, one: Array, other: Array, flips: npt.NDArray[np.float64]) -> Array:
-    """Return the figure of one entry less that of another (F,), means over seeds, after each of some swaps.
+def swapped_differences(metric: Metric, first: Array, second: Array, flips: npt.NDArray[np.float64]) -> Array:
+    """Return the figure of the first entry less that of the second (F,), means over seeds, after each swap.
 
     Args:
-        metric: makes the figure of summed statistics.
-        one: statistics of one entry (R seeds, S, k), summed by speaker or by whatever is swapped as a whole.
-        other: those of the other, in the same order.
+        metric: computes the figure from summed statistics.
+        first: statistics of the first entry (R seeds, S, k), summed by speaker or by another unit of swapping.
+        second: statistics of the second entry, in the same order.
         flips: (F, S), a 1 where an entry keeps its answers.
     """
-    both = (one + other).sum(axis=1)
-    kept = np.einsum("fs,rsk->frk", flips, one - other) + other.sum(axis=1)
-    difference: Array = (metric.combine(kept) - metric.combine(both - kept)).mean(axis=-1)
+    total = (first + second).sum(axis=1)
+    swapped = np.einsum("fs,rsk->frk", flips, first - second) + second.sum(axis=1)
+    difference: Array = (metric.combine(swapped) - metric.combine(total - swapped)).mean(axis=-1)
     return difference
 
 
 def _figures(metric: Metric, sums: Array, weights: Array) -> Array:
-    """Return the mean over seeds of the figure, for each draw of speakers (D,)."""
+    """Return the mean over seeds of the figure for each draw of speakers (D,)."""
     figures: Array = metric.combine(np.einsum("ds,rsk->drk", weights, sums)).mean(axis=-1)
     return figures
 
@@ -220,12 +223,12 @@ def _figures(metric: Metric, sums: Array, weights: Array) -> Array:
 def _pooled(metric: Metric, sums: Array, drawn: Array) -> Pooled:
     by_seed = metric.combine(sums.sum(axis=1))
     spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else float("nan")
-    low, high = tails(drawn) if sums.shape[1] > 1 else (float("nan"), float("nan"))
+    low, high = percentile_interval(drawn) if sums.shape[1] > 1 else (float("nan"), float("nan"))
     return Pooled(float(by_seed.mean()), low, high, spread)
 
 
-def tails(drawn: Array) -> tuple[float, float]:
-    """Return the 95 % percentile interval of figures that were drawn (D,); NaN if none is defined."""
+def percentile_interval(drawn: Array) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the figures of all draws (D,); NaN if no figure is defined."""
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return float("nan"), float("nan")

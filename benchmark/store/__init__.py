@@ -1,1 +1,1 @@
-"""The artefact store: content-addressed, written beside and renamed."""
+"""The artefact store, content-addressed and written atomically."""

@@ -1,10 +1,10 @@
-"""The store: what each job made, in one folder an artefact, under a key of all that went into it.
+"""The store: a folder per artefact of a job, under a key that hashes all inputs of the job.
 
 Layout: ``<root>/<first two characters of the key>/<key>/`` with the job's files and ``manifest.json`` (the job, its
-seconds, and the SHA-256, size and time of every file). A folder is written beside and renamed, so that it is whole or
-absent, also after a kill. A damaged artefact counts as absent and is made anew: one without a manifest, or with a file
-whose size or time is not that which it was left with, and whose checksum is not either. What a disk changes by itself
-is not seen; who doubts a store takes a fresh one.
+seconds, and the SHA-256, size and modification time of every file). A folder is written under a temporary name and then
+renamed, so it is complete or absent, even after a kill. A damaged artefact counts as absent and is recomputed: it lacks
+a manifest, or a file has another size or time and another checksum than recorded. Silent corruption by the disk is not
+detected; in doubt, use a new store.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ __affects_results__ = False
 MANIFEST = "manifest.json"
 
 UNFINISHED: Final = 7 * 86_400.0
-"""Seconds, a week: no job takes longer, and a folder that is being written to may look untouched all the while."""
+"""Seconds (a week). No job takes longer, and the folder of a running job may look unmodified all that time."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished artefact: its folder."""
+    """A complete artefact in its folder."""
 
     folder: Path
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What made it, and what it consists of.
+        """The job and the files of the artefact.
 
-        ``job``, ``seconds``, ``files`` (name → SHA-256), ``written`` (name → bytes, and nanoseconds of the last
-        change); ``not_applicable`` if it has no meaning.
+        ``job``, ``seconds``, ``files`` (name → SHA-256), ``written`` (name → size in bytes, and modification time in
+        nanoseconds); ``not_applicable`` if the job does not apply to its inputs.
         """
         loaded: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         return loaded
 
     @property
     def not_applicable(self) -> str:
-        """Why the job has no meaning on its inputs, which is kept like a result; empty if it was done."""
+        """Why the job does not apply to its inputs, which is cached like a result; empty if it ran."""
         return str(self.manifest.get("not_applicable", ""))
 
     def path(self, name: str) -> Path:
-        """Return the path of one of its files."""
+        """Return the path of a file of the artefact."""
         return self.folder / name
 
     def json(self, name: str) -> Any:
-        """Return the contents of one of its JSON files."""
+        """Return the contents of a JSON file of the artefact."""
         return json.loads(self.path(name).read_text(encoding="utf-8"))
 
     def intact(self) -> bool:
-        """Tell whether the manifest can be read and every file is as it was written.
+        """Return whether the manifest is readable and every file is unchanged.
 
-        A file that has the size and the time that it was left with is not read: a run looks at thousands. One that was
-        written to, copied or touched since has to have the checksum that the manifest names.
+        A file with the recorded size and time is not read, since a run checks thousands of files. Any other file must
+        have the recorded checksum: it may have been copied or touched.
         """
         try:
             files: dict[str, str] = self.manifest["files"]
@@ -87,7 +87,7 @@ class Store:
         self.root = root
 
     def folder(self, key: str) -> Path:
-        """Return where the artefact of ``key`` is, or would be."""
+        """Return the folder of the artefact of ``key``, which may not exist."""
         return self.root / key[:2] / key
 
     def __contains__(self, key: str) -> bool:
@@ -104,7 +104,7 @@ class Store:
         return Artefact(self.folder(key))
 
     def discard_if_damaged(self, key: str) -> bool:
-        """Remove the artefact of ``key`` if it is not intact; return whether an intact one is there."""
+        """Remove the artefact of ``key`` if it is damaged; return whether the store has an intact one."""
         if key in self and self.get(key).intact():
             return True
         if self.folder(key).exists():
@@ -113,26 +113,26 @@ class Store:
 
     def _remove(self, key: str) -> None:
         aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=self.root))
-        # Another run may have found the damage at the same time.
+        # Another run may remove it at the same time.
         with suppress(FileNotFoundError):
             self.folder(key).rename(aside / key)
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
     def create(self, key: str, job: Mapping[str, Any]) -> Iterator[Path]:
-        """Yield an empty folder to write an artefact into; it takes its place when the block ends without an error.
+        """Yield an empty folder to write an artefact into; it is stored when the block ends without an error.
 
-        If another process has made the same artefact meanwhile, that one stays.
+        If another process stores the same artefact first, that artefact stays.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.root))
         try:
             yield beside
-            made = sorted(beside.iterdir())
-            files = {path.name: _sha256(path) for path in made}
-            manifest = canonical({**job, "files": files, "written": {path.name: _written(path) for path in made}})
+            paths = sorted(beside.iterdir())
+            files = {path.name: _sha256(path) for path in paths}
+            manifest = canonical({**job, "files": files, "written": {path.name: _written(path) for path in paths}})
             (beside / MANIFEST).write_text(manifest, encoding="utf-8")
-            # A temporary folder is its maker's alone; a store may be shared.
+            # Only its owner can read a temporary folder, but a store may be shared.
             beside.chmod(0o755)
             place = self.folder(key)
             place.parent.mkdir(exist_ok=True)
@@ -145,7 +145,7 @@ class Store:
             shutil.rmtree(beside, ignore_errors=True)
 
     def sweep(self, older_than: float = UNFINISHED) -> None:
-        """Remove what killed processes left behind more than ``older_than`` seconds ago."""
+        """Remove temporary folders of killed processes that are older than ``older_than`` seconds."""
         for left in [*self.root.glob("unfinished-*"), *self.root.glob("damaged-*")]:
             # Another run may sweep at the same time.
             with suppress(FileNotFoundError):
@@ -159,10 +159,10 @@ def _sha256(path: Path) -> str:
 
 
 def _written(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def default_store() -> Path:
-    """Return where artefacts are kept: ``$ADVSER_STORE``, or a cache of the user's."""
+    """Return the root of the default store: ``$ADVSER_STORE``, or a folder of the user's cache."""
     return Path(os.environ.get("ADVSER_STORE") or user_cache_path("advser") / "store")

@@ -1,4 +1,4 @@
-"""Digests of files by their contents, wherever they lie."""
+"""Digests of files and of plain data."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 def contents_digest(files: Iterable[Path], root: Path) -> str:
-    """Hash the contents of files and their places below ``root``; where ``root`` is and how it is written is no matter.
+    """Return a digest of files' contents and their paths relative to ``root``, whatever the location of ``root``.
 
     Raises:
         OSError: if a file cannot be read.
     """
     base = root.resolve()
-    found = {_below(path.resolve(), base): path for path in files}
+    paths = {_below(path.resolve(), base): path for path in files}
     digest = hashlib.sha256()
-    for place in sorted(found):
-        with found[place].open("rb") as file:
-            digest.update(f"{place}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+    for name in sorted(paths):
+        with paths[name].open("rb") as file:
+            digest.update(f"{name}\n".encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -29,7 +29,7 @@ def _below(path: Path, base: Path) -> str:
 
 
 def canonical(value: Any) -> str:
-    """Return JSON text that is the same for equal values: sorted keys, no spaces, no NaN."""
+    """Return a JSON text that is equal for equal values: sorted keys, no spaces; NaN raises ValueError."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
@@ -39,5 +39,5 @@ def digest(value: Any) -> str:
 
 
 def seed_from(value: Any) -> int:
-    """Return a seed (60 bits) that is the same for equal values (plain JSON data)."""
+    """Return a seed (60 bits) that is equal for equal values (plain JSON data)."""
     return int(digest(value)[:15], 16)

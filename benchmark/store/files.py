@@ -1,4 +1,4 @@
-"""Files that are replaced whole: written beside, then renamed."""
+"""Atomic replacement of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; it is renamed to ``path`` when the block ends without an error."""
+    """Yield a temporary path to write to; it is renamed to ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside: Path | None = None
     try:
@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.chmod(0o644)
         beside.replace(path)
     except OSError as error:
-        # The reader knows the file by the name that it was to have.
+        # The message names the intended file; users do not know the temporary one.
         if beside is None or error.filename == str(beside):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise

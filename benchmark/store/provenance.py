@@ -1,4 +1,4 @@
-"""Where a result comes from: versions of the packages, the state of the checkout, facts about the machine."""
+"""Provenance of results: versions of packages, state of the checkout, facts about the machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from typing import Any
 
 
 def provenance() -> dict[str, Any]:
-    """Return what ``run.json`` says of the circumstances, as plain data.
+    """Return the provenance for ``run.json``, as plain data.
 
-    Keys: ``advser`` (version), ``python``, ``packages`` (name → version of every dependency, and of those of
-    extras that are installed), ``git`` (``commit`` and
-    ``dirty`` of the AdvSER checkout that the current directory is in; None if it is in none), ``host`` (``system``,
-    ``machine``, ``processor``, ``cores``, ``memory_gib``; not its name).
+    Keys: ``advser`` (version), ``python``, ``packages`` (name → version of every dependency, those of extras only if
+    installed), ``git`` (``commit`` and ``dirty`` of the AdvSER checkout around the current directory; None outside of a
+    checkout), ``host`` (``system``, ``machine``, ``processor``, ``cores``, ``memory_gib``; not its name).
     """
     return {
         "advser": version("advser"),
@@ -31,17 +30,17 @@ def provenance() -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    found = {}
+    versions = {}
     for requirement in requires("advser") or []:
         name = re.match(r"[\w.-]+", requirement)
         if name is None:
             continue
         try:
-            found[name[0]] = version(name[0])
+            versions[name[0]] = version(name[0])
         except PackageNotFoundError:
             if "extra ==" not in requirement:
-                found[name[0]] = "not installed"
-    return dict(sorted(found.items()))
+                versions[name[0]] = "not installed"
+    return dict(sorted(versions.items()))
 
 
 def _checkout(directory: Path) -> dict[str, Any] | None:

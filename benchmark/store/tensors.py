@@ -1,8 +1,8 @@
-"""Tensors on disk, written and read a few rows at a time, so that memory does not grow with what is stored.
+"""Tensors on disk, written and read a few rows at a time, so that memory does not grow with their size.
 
-`writing` and `StoredTensor` are for files in the format of safetensors: eight bytes with the length of the header; the
-header, JSON, padded with spaces; then the tensors, little-endian, row after row. The library of that name writes and
-reads whole tensors. `scratch` is for what is needed no longer than a job lasts.
+`writing` and `StoredTensor` use the safetensors format: eight bytes with the length of the header; the header (JSON,
+padded with spaces); the tensors, little-endian, row after row. The library safetensors writes and reads only whole
+tensors. `scratch` holds tensors for the duration of a job.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ DTYPES: Final = {
     "F16": torch.float16,
     "I16": torch.int16,
 }
-"""Name in the header → type, in the order in which the library writes them: large ones first, so all are aligned."""
+"""Name in the header → type, in the library's order: large types first, so that all tensors are aligned."""
 
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a safetensors file, of which rows are read when they are asked for.
+    """A tensor in a safetensors file whose rows are read on demand.
 
     Attributes:
         path: the file.
-        dtype: the type of its elements.
-        shape: its shape; rows lie along the first dimension.
-        offset: the byte at which it begins.
+        dtype: type of the elements.
+        shape: shape of the tensor; rows lie along the first dimension.
+        offset: byte at which the tensor begins.
     """
 
     path: Path
@@ -55,20 +55,20 @@ class StoredTensor:
         """Return the tensor of that name in a file.
 
         Raises:
-            KeyError: if there is none, or of a type that is not in `DTYPES`.
+            KeyError: if the file has no such tensor, or its type is not in `DTYPES`.
         """
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            told = json.loads(file.read(length))[name]
-        return cls(path, DTYPES[told["dtype"]], tuple(told["shape"]), 8 + length + told["data_offsets"][0])
+            entry = json.loads(file.read(length))[name]
+        return cls(path, DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, spans: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
-        """Yield the rows from ``start`` to before ``stop``, of each span (``start``, ``stop``)."""
+        """Yield the rows ``start`` to ``stop`` − 1 of each span (``start``, ``stop``)."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        # Not mapped: pages of a mapped file that were looked at count as memory of the process.
+        # Not memory-mapped: pages that were read would count as memory of the process.
         with self.path.open("rb", buffering=0) as file:
             for start, stop in spans:
                 yield _read(file, self.offset + start * size, self.dtype, (stop - start, *self.shape[1:]))
@@ -83,10 +83,10 @@ class StoredTensor:
 
 
 class Writing:
-    """A safetensors file of which all types and shapes are known, and the rows come bit by bit, in any order.
+    """A safetensors file with declared types and shapes whose rows are written in parts, in any order.
 
     Args:
-        file: open for writing, empty.
+        file: an empty file, open for writing.
         tensors: name → type and shape.
     """
 
@@ -110,12 +110,12 @@ class Writing:
         """Write the rows of a tensor from ``start`` on.
 
         Raises:
-            ContractError: if they are of another type or shape than was told, or too many.
+            ContractError: if their type, shape or number does not match the declaration.
         """
         offset, dtype, shape = self._places[name]
         if rows.dtype != dtype or rows.shape[1:] != shape[1:] or start + len(rows) > shape[0]:
             raise ContractError(
-                f"{name}: found rows {start} to {start + len(rows)} of {rows.dtype} {tuple(rows.shape[1:])}, "
+                f"{name}: got rows {start} to {start + len(rows)} of {rows.dtype} {tuple(rows.shape[1:])}, "
                 f"expected up to {shape[0]} of {dtype} {shape[1:]}"
             )
         _write(self._file, self._data + offset + start * math.prod(shape[1:]) * dtype.itemsize, rows)
@@ -123,7 +123,7 @@ class Writing:
 
 @contextmanager
 def writing(path: Path, tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> Iterator[Writing]:
-    """Open a safetensors file to be filled; rows that are never put are zero.
+    """Open a safetensors file for writing; rows that are never put are zero.
 
     Args:
         path: the file.
@@ -134,10 +134,10 @@ def writing(path: Path, tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]
 
 
 class Scratch:
-    """Tensors of any types and shapes in a file that is written and read.
+    """Tensors of any types and shapes in a file.
 
     Args:
-        file: open for both, unbuffered, empty.
+        file: an empty file, open for reading and writing, unbuffered.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -150,45 +150,45 @@ class Scratch:
 
     @property
     def lengths(self) -> list[int]:
-        """The first dimension of each tensor."""
+        """First dimension of each tensor."""
         return [shape[0] for _, _, shape in self._places]
 
     def __getitem__(self, number: int) -> Tensor:
-        """Return the tensor that was appended as that number, from 0, on the processor."""
+        """Return the tensor with the index ``number`` (from 0, in the order of `append`), on the CPU."""
         return _read(self._file, *self._places[number])
 
     def append(self, tensor: Tensor) -> None:
-        """Write a tensor, of whatever device."""
+        """Write a tensor from any device."""
         self._places.append((self._end, tensor.dtype, tuple(tensor.shape)))
         self._end += _write(self._file, self._end, tensor)
 
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Scratch]:
-    """Open a scratch file without a name, which is gone afterwards.
+    """Open a scratch file without a name; it is deleted on exit.
 
     Args:
-        folder: where it lies; the system's own folder for temporary files may be memory.
+        folder: folder of the file; the system's folder for temporary files may be in memory.
     """
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         yield Scratch(file)
 
 
 def _read(file: IO[bytes], offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    found = torch.empty(shape, dtype=dtype)
-    wanted = memoryview(_bytes(found))
+    tensor = torch.empty(shape, dtype=dtype)
+    left = memoryview(_bytes(tensor))
     file.seek(offset)
-    while wanted:
-        # One call reads 2 GiB at most.
-        read = file.readinto(wanted)  # type: ignore[attr-defined]
+    while left:
+        # One call reads at most 2 GiB.
+        read = file.readinto(left)  # type: ignore[attr-defined]
         if not read:
-            raise EOFError(f"{file.name}: ends {len(wanted)} bytes early")
-        wanted = wanted[read:]
-    return found
+            raise EOFError(f"{file.name}: ends {len(left)} bytes early")
+        left = left[read:]
+    return tensor
 
 
 def _write(file: IO[bytes], offset: int, tensor: Tensor) -> int:
-    """Write a tensor's elements at a byte of a file; return how many bytes they are."""
+    """Write a tensor's elements at a byte of a file, and return their number of bytes."""
     left = memoryview(_bytes(tensor.detach().cpu().contiguous()))
     size = len(left)
     file.seek(offset)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from advser.models.terms import Domain, WantedPrecision
-from advser.results.schema import ANCHORS
+from advser.results.schema import CHANCE_BASELINES
 from advser.suite.exhibits import Exhibit, name_of
 from advser.suite.training import Training
 from advser.threat.model import Delivery, Norm
@@ -233,7 +233,7 @@ class Suite(_Schema):
             for title in titles:
                 if titles.count(title) > 1:
                     raise ValueError(f"{kind}: '{title}' is listed twice; give one a label")
-        if anchors := [model.title for model in self.models if model.title in ANCHORS]:
+        if anchors := [model.title for model in self.models if model.title in CHANCE_BASELINES]:
             raise ValueError(f"models: '{anchors[0]}' is the name of an anchor; give it a label")
         defenses = [entry.title for entry in self.defenses]
         for model in self.models:

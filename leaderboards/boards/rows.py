@@ -15,7 +15,7 @@ import pandas as pd
 from advser.errors import InputError
 from advser.leaderboards.boards.board import MISSING, Cell
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS, CLEAN, KEYS, value_text
+from advser.results.schema import CHANCE_BASELINES, CLEAN, KEYS, value_text
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys that say under which circumstances a model was trained and judged."""
@@ -128,7 +128,7 @@ def rows(results: Results) -> list[Row]:
     Raises:
         InputError: if a cell's ``params`` are not the JSON text of a mapping.
     """
-    found = [row for row in _all_rows(results) if row.keys["model"] not in ANCHORS]
+    found = [row for row in _all_rows(results) if row.keys["model"] not in CHANCE_BASELINES]
     telling = _telling_parameters(found)
     return _ordered([replace(row, telling=telling[row.keys["attack"]]) for row in found])
 
@@ -138,7 +138,7 @@ def anchors(results: Results) -> list[Row]:
 
     Older results have none.
     """
-    return [row for row in _all_rows(results) if row.keys["model"] in ANCHORS]
+    return [row for row in _all_rows(results) if row.keys["model"] in CHANCE_BASELINES]
 
 
 def seed_text(results: Results) -> int | str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from advser.leaderboards.boards.board import Board, Cell
 from advser.leaderboards.page.filters import row_keys
-from advser.results.schema import ANCHORS
+from advser.results.schema import CHANCE_BASELINES
 
 
 def charts(boards: Sequence[Board]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def _standings(board: Board) -> list[dict[str, Any]]:
                 "who": " · ".join(filter(None, [record["model"], record["defense"]])),
                 "rank": record["rank"],
                 "tie": record["tie"],
-                "anchor": record["model"] in ANCHORS,
+                "anchor": record["model"] in CHANCE_BASELINES,
                 "clean": _number(clean.value),
                 "value": _number(robust.value),
                 "low": _number(robust.low),

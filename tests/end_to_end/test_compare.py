@@ -1,4 +1,4 @@
-"""Comparing two results: true regressions are caught as often as is said, noise is not, and protocols are not mixed."""
+"""Comparison of two results: true regressions are detected at the stated power, noise seldom; protocols must agree."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from advser.scoring.significance import EXACT, sign_flips
 
 
 def pair(rng: np.random.Generator, drop: float, churn: float) -> tuple[Results, Results]:
-    """Two results: each clip turns wrong with the chance ``drop`` plus half of ``churn``, and right with the other."""
-    # A pool of clips of which enough are right, and enough wrong, that any may turn.
+    """Two results: a clip turns wrong with chance ``drop`` + ``churn`` / 2, and right with chance ``churn`` / 2."""
+    # Clips that turn must be right, or wrong, before.
     turn = rng.choice(3, size=CLIPS, p=[1 - drop - churn, drop + churn / 2, churn / 2])
     before = np.where(turn == 1, True, np.where(turn == 2, False, rng.uniform(size=CLIPS) < 0.7))
     return results(before), results(np.where(turn == 1, False, np.where(turn == 2, True, before)))
 
 
-def caught(drop: float, churn: float, trials: int) -> int:
+def detected(drop: float, churn: float, trials: int) -> int:
     rng = np.random.default_rng(0)
     gate = [Gate("accuracy", 0.02)]
     return sum(bool(compare(*pair(rng, drop, churn), gate).failures) for _ in range(trials))
 
 
 @pytest.mark.parametrize(("drop", "churn"), [(0.03, 0.0), (0.06, 0.02), (0.1, 0.04)])
-def test_a_true_regression_is_caught_at_the_stated_power(drop: float, churn: float) -> None:
+def test_a_true_regression_is_detected_at_the_stated_power(drop: float, churn: float) -> None:
     trials, stated = 40, power(CLIPS, drop, churn, 0.02, 0.05)
-    assert binomtest(caught(drop, churn, trials), trials, stated).pvalue > 0.001
+    assert binomtest(detected(drop, churn, trials), trials, stated).pvalue > 0.001
 
 
-def test_three_points_on_107_clips_are_caught_once_in_five_times_and_always_without_a_test() -> None:
+def test_three_points_on_107_clips_are_detected_once_in_five_times_and_always_without_a_test() -> None:
     assert power(CLIPS, 0.03, 0.0, 0.02, 0.05) == pytest.approx(0.22, abs=0.01)
     base, lost = np.ones(CLIPS, bool), np.ones(CLIPS, bool)
     lost[:3] = False
@@ -60,12 +60,12 @@ def test_three_points_on_107_clips_are_caught_once_in_five_times_and_always_with
 
 
 @pytest.mark.parametrize("churn", [0.02, 0.3])
-def test_noise_fails_no_more_builds_than_the_level_says(churn: float) -> None:
+def test_noise_fails_no_more_builds_than_the_level(churn: float) -> None:
     trials = 40
-    assert binomtest(caught(0.0, churn, trials), trials, 0.05, alternative="greater").pvalue > 0.001
+    assert binomtest(detected(0.0, churn, trials), trials, 0.05, alternative="greater").pvalue > 0.001
 
 
-def test_the_drop_that_is_said_to_be_seen_is_seen_and_a_smaller_one_less_often() -> None:
+def test_the_detectable_drop_is_the_smallest_with_a_power_of_80_percent() -> None:
     drop = detectable(CLIPS, 0.02, 0.02, 0.05)
     assert power(CLIPS, drop, 0.02, 0.02, 0.05) >= 0.8 > power(CLIPS, drop - 0.002, 0.02, 0.02, 0.05)
 
@@ -75,15 +75,15 @@ def test_for_accuracy_it_is_mcnemars_exact_test(answers: list[tuple[int, int]]) 
     new, base = (np.array([[[answer[side], 1.0] for answer in answers]]) for side in (0, 1))
     lost = sum(before > after for after, before in answers)
     turned = sum(before != after for after, before in answers)
-    found = worsening(Accuracy(), new, base, higher_is_better=True)
+    test = worsening(Accuracy(), new, base, higher_is_better=True)
     exact = binomtest(lost, turned, 0.5, alternative="greater").pvalue if turned else 1.0
-    assert found.p == pytest.approx(exact, abs=1e-9)
-    assert found.least == 0.5**turned
+    assert test.p == pytest.approx(exact, abs=1e-9)
+    assert test.least == 0.5**turned
     assert worsening(Accuracy(), base, new, higher_is_better=False).p == pytest.approx(exact, abs=1e-9)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=EXACT))
-def test_the_bound_of_a_tail_is_never_below_it_and_near_it_where_all_became_worse(worse: list[float]) -> None:
+def test_the_bound_of_a_tail_is_never_below_it_and_near_it_if_every_clip_became_worse(worse: list[float]) -> None:
     shares = np.array(worse) + 0.0
     if not (np.abs(shares) > 1e-3).all():
         return
@@ -102,38 +102,38 @@ def right_of(classes: int, clips: int, right: bool) -> Array:
 
 
 @pytest.mark.parametrize("clips", [20, 100])
-def test_what_swaps_do_not_resolve_is_bounded(clips: int) -> None:
-    # Classes of unequal numbers: clips move the figure by unequal amounts.
+def test_p_below_the_resolution_of_swaps_is_bounded(clips: int) -> None:
+    # Classes have unequal sizes, so clips move the figure by unequal amounts.
     new, base = right_of(3, clips, right=False), right_of(3, clips, right=True)
-    found = worsening(UAR(), new, base, higher_is_better=True)
-    assert found.p == pytest.approx(0.5**clips, rel=0.5)
+    test = worsening(UAR(), new, base, higher_is_better=True)
+    assert test.p == pytest.approx(0.5**clips, rel=0.5)
     assert worsening(UAR(), base, new, higher_is_better=True).p == 1
 
 
 def test_a_collapse_is_called_a_regression_among_any_number_of_gated_figures() -> None:
     new, base = (np.array([[[right, 1.0]] * 100]) for right in (0.0, 1.0))
     collapsed = worsening(Accuracy(), new, base, higher_is_better=True)
-    found = corrected([collapsed.p, *[0.5] * 2000], [collapsed.least, *[1e-6] * 2000], 0.05)
-    assert found[0] <= 0.05
+    p = corrected([collapsed.p, *[0.5] * 2000], [collapsed.least, *[1e-6] * 2000], 0.05)
+    assert p[0] <= 0.05
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30)), min_size=1, max_size=30), st.floats(0.01, 0.5))
-def test_many_tests_are_corrected_for_and_those_that_could_not_reject_cost_nothing(tests, level: float) -> None:
+def test_p_is_corrected_for_many_tests_and_tests_that_cannot_reject_cost_nothing(tests, level: float) -> None:
     values = [max(p, 0.5**changed) for p, changed in tests]
     least = [0.5**number for _, number in tests]
-    found = corrected(values, least, level)
-    assert all(min(1.0, p * len(values)) >= q or q == 1.0 for p, q in zip(values, found, strict=True))
-    assert all(q >= p for p, q in zip(values, found, strict=True))
+    adjusted = corrected(values, least, level)
+    assert all(min(1.0, p * len(values)) >= q or q == 1.0 for p, q in zip(values, adjusted, strict=True))
+    assert all(q >= p for p, q in zip(values, adjusted, strict=True))
     unmoved = corrected([*values, 1.0, 1.0], [*least, 1.0, 1.0], level)
-    assert unmoved == [*found, 1.0, 1.0]
+    assert unmoved == [*adjusted, 1.0, 1.0]
 
 
-def test_seeds_are_pooled_and_may_be_others() -> None:
+def test_seeds_are_pooled_and_may_differ() -> None:
     right = np.ones(CLIPS, bool)
     assert not compare(results(right), results(right, seed=1)).failures
 
 
-def test_a_figure_that_is_lost_fails_its_gate_and_a_new_one_does_not() -> None:
+def test_a_lost_figure_fails_its_gate_and_a_new_figure_does_not() -> None:
     whole = results(np.ones(CLIPS, bool))
     broken = whole.table.copy()
     rows = broken["metric"] == "accuracy"
@@ -143,7 +143,7 @@ def test_a_figure_that_is_lost_fails_its_gate_and_a_new_one_does_not() -> None:
     assert not compare(replace(whole, table=broken), whole).failures
 
 
-def test_other_trainings_and_cuts_are_told() -> None:
+def test_differing_trainings_and_cuts_are_noted() -> None:
     whole = results(np.ones(CLIPS, bool))
     suite = {**SUITE, "training": {"iterations": 40}, "metrics": ["accuracy", "uar"]}
     cut = replace(whole, table=whole.table.iloc[:0], run={**whole.run, "suite": suite, "only": {"attack": "fgsm"}})
@@ -155,7 +155,7 @@ def test_other_trainings_and_cuts_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "differences"),
     [
         ({"attacks": {"ifgsm": "fp32"}}, {"attacks": {"ifgsm": "bf16"}}, ["attacks.ifgsm fp32 → bf16"]),
         (
@@ -168,30 +168,30 @@ def test_other_trainings_and_cuts_are_told() -> None:
         ({}, {"attacks": {"ifgsm": "bf16"}}, []),
     ],
 )
-def test_other_precisions_are_told_of_what_both_runs_have(
-    before: dict[str, Any], after: dict[str, Any], told: list[str]
+def test_differing_precisions_are_noted_for_keys_of_both_runs(
+    before: dict[str, Any], after: dict[str, Any], differences: list[str]
 ) -> None:
     whole = results(np.ones(CLIPS, bool))
     base, new = (replace(whole, run={**whole.run, "precision": precision}) for precision in (before, after))
-    found = [note for note in compare(base, new).notes if "precisions" in note]
-    assert found == [f"The precisions differ: {one}." for one in told]
+    notes = [note for note in compare(base, new).notes if "precisions" in note]
+    assert notes == [f"The precisions differ: {difference}." for difference in differences]
 
 
-def test_without_examples_the_tolerance_alone_decides_and_it_is_said() -> None:
+def test_without_examples_the_tolerance_alone_decides_with_a_note() -> None:
     base, new = results(np.ones(CLIPS, bool)), results(np.arange(CLIPS) > 2)
-    bare = [replace(one, examples=one.examples.iloc[:0]) for one in (base, new)]
-    found = compare(*bare, [Gate("accuracy", 0.02)])
-    assert [move.verdict for move in found.failures] == ["regression"]
-    assert "Without a test" in found.notes[0]
+    bare = [replace(full, examples=full.examples.iloc[:0]) for full in (base, new)]
+    comparison = compare(*bare, [Gate("accuracy", 0.02)])
+    assert [move.verdict for move in comparison.failures] == ["regression"]
+    assert "Without a test" in comparison.notes[0]
     assert not compare(*bare, [Gate("accuracy", 0.03)]).failures
 
 
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ({"suite": {**SUITE, "protocol": "loso"}}, "suite.protocol: got loso, expected that of the base, 5pair"),
-        ({"suite": {**SUITE, "folds": ["fold1"]}}, "suite.folds: found"),
-        ({"suite": {**SUITE, "seeds": [0, 1]}}, "suite.seeds: got 2, expected that of the base, 1"),
+        ({"suite": {**SUITE, "protocol": "loso"}}, "suite.protocol: got loso, expected 5pair, as in the base"),
+        ({"suite": {**SUITE, "folds": ["fold1"]}}, "suite.folds: got"),
+        ({"suite": {**SUITE, "seeds": [0, 1]}}, "suite.seeds: got 2, expected 1, as in the base"),
         ({"suite": {"name": "x"}}, "results: suite: "),
         ({"transcribers": {"": {"name": "sphinx", "params": {}, "model": "a"}}}, "transcriber: got .*sphinx"),
     ],
@@ -203,7 +203,7 @@ def test_different_protocols_are_refused(run: dict[str, Any], message: str) -> N
 
 
 def test_other_clips_are_refused() -> None:
-    with pytest.raises(InputError, match=r"got 99, not those of the base .107."):
+    with pytest.raises(InputError, match=r"got 99 .* expected the 107 clips of the base"):
         compare(results(np.ones(CLIPS, bool)), results(np.ones(99, bool)))
 
 
@@ -213,10 +213,10 @@ def test_other_clips_are_refused() -> None:
         ({"uar": "0.02"}, "got '0.02', expected a number ≤ 0, since higher is better"),
         ({"seconds": "-1"}, "expected a number ≥ 0, since lower is better"),
         ({"uar": "much"}, "got 'much', expected a number"),
-        ({"usr": "-0.1"}, "metric 'usr': allowed: uar, accuracy, seconds.*did you mean 'uar'"),
+        ({"usr": "-0.1"}, "gate 'usr': got an unknown metric, expected uar, accuracy, seconds.*did you mean 'uar'"),
     ],
 )
-def test_a_gate_must_be_one_for_the_worse(texts: dict[str, str], message: str) -> None:
+def test_a_gate_must_be_a_change_for_the_worse(texts: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         gates_of(results(np.ones(CLIPS, bool)), texts)
 
@@ -240,7 +240,7 @@ attacks:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of a small suite; of the same model under other noise; and of a model that hardly learned."""
+    """Results of a small suite, of the same model under another draw of noise, and of a hardly trained model."""
     place = tmp_path_factory.mktemp("compare")
     (place / "gate.yaml").write_text(YAML)
     runs = {"base": [], "again": ["--set", "batch_size=16"], "untrained": ["--set", "training.iterations=2"]}
@@ -253,7 +253,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_another_draw_of_the_noise_moves_figures_and_fails_nothing(place: Path) -> None:
-    # The seed of what an attack draws follows from the batch that a clip is in.
+    # The seed of an attack's random numbers depends on the batch of a clip.
     done = advser_here("compare", "base", "again", cwd=place)
     assert done.returncode == 0, done.stdout
     assert "0 of them failed" in done.stdout
@@ -262,10 +262,10 @@ def test_another_draw_of_the_noise_moves_figures_and_fails_nothing(place: Path) 
 
 def test_a_model_that_became_worse_fails_in_every_format(place: Path) -> None:
     gates = ("--fail-on", "uar=-0.02", "--fail-on", "snr=-0.1")
-    for name, telling in {"terminal": "regression", "markdown": "| regression", "csv": "regression,uar"}.items():
+    for name, verdict in {"terminal": "regression", "markdown": "| regression", "csv": "regression,uar"}.items():
         done = advser_here("compare", "base", "untrained", *gates, "--format", name, cwd=place)
         assert done.returncode == 1, done.stderr
-        assert telling in done.stdout
+        assert verdict in done.stdout
     done = advser_here("compare", "base", "untrained", *gates, "--format", "junit", cwd=place)
     assert done.returncode == 1
     suite = ElementTree.fromstring(done.stdout)
@@ -275,7 +275,7 @@ def test_a_model_that_became_worse_fails_in_every_format(place: Path) -> None:
     assert all("tiny / none" in case.attrib["name"] for case in failed)
 
 
-def test_github_is_told_by_annotations_and_a_summary(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_github_gets_annotations_and_a_summary(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "summary.md"))
     done = advser("compare", "base", "untrained", "--fail-on", "uar=-0.02", "--format", "github", cwd=place)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""`advser hide`: recordings of any form are protected, and nothing else of them changes."""
+"""`advser hide`: recordings of any format are protected, and nothing else about them changes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from advser.audio.files import resample
 from advser.audio.recordings import BLOCK
 from advser.corpora import demo_data
 from advser.errors import InputError
-from advser.protect.effect import Protected
-from advser.protect.hide import hide
-from advser.protect.listeners import Party, _refuse_tasks, party
+from advser.protect.effect import Effect
+from advser.protect.hide import Perturbation, hide
+from advser.protect.listeners import Listeners, _refuse_tasks, load_listeners
 from advser.results.folder import Results
 from advser.store.artefacts import Store
 
 SUITE = """
-name: heard
+name: listeners
 corpus: demo
 protocol: 3pair
 folds: [fold1]
@@ -43,19 +43,19 @@ CLIPS = sorted(Path(demo_data.__file__).parent.glob("f1_*.flac"))
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hide")
-    (folder / "heard.yaml").write_text(SUITE)
-    done = advser("run", "heard.yaml", "--store", "store", "--out", "out", cwd=folder)
+    (folder / "suite.yaml").write_text(SUITE)
+    done = advser("run", "suite.yaml", "--store", "store", "--out", "out", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
-def listening(place: Path) -> Party:
-    return party(Results.load(place / "out"), Store(place / "store"))
+def listeners(place: Path) -> Listeners:
+    return load_listeners(Results.load(place / "out"), Store(place / "store"))
 
 
 def recording(path: Path, rate: int, channels: int, seconds: float, subtype: str | None = None) -> Path:
-    """Speech of the demo corpus at some rate, the second channel softer, silence at the end."""
+    """Speech of the demo corpus: the second channel is softer, the last tenth is silent."""
     sound = np.concatenate([resample(soundfile.read(clip, dtype="float32")[0], 16_000, rate) for clip in CLIPS])
     length = round(seconds * rate)
     sound = np.resize(sound, length) * (np.arange(length) < 0.9 * length)
@@ -66,8 +66,8 @@ def recording(path: Path, rate: int, channels: int, seconds: float, subtype: str
     return path
 
 
-def hidden(source: Path, into: Path, listening: Party, strength: float = -30) -> Protected:
-    return hide(source, into, listening, "mi-fgsm", {}, strength)
+def protect(source: Path, into: Path, listeners: Listeners, strength: float = -30) -> Effect:
+    return hide(source, into, listeners, Perturbation("mi-fgsm", {}, strength))
 
 
 @pytest.mark.parametrize(
@@ -84,42 +84,44 @@ def hidden(source: Path, into: Path, listening: Party, strength: float = -30) ->
     ],
 )
 def test_rate_channels_length_and_encoding_stay(
-    name: str, rate: int, channels: int, subtype: str, tmp_path: Path, listening: Party
+    name: str, rate: int, channels: int, subtype: str, tmp_path: Path, listeners: Listeners
 ) -> None:
     source = recording(tmp_path / name, rate, channels, 7.3, subtype)
-    told = hidden(source, tmp_path / f"out-{name}", listening)
+    effect = protect(source, tmp_path / f"out-{name}", listeners)
     before, after = soundfile.info(source), soundfile.info(tmp_path / f"out-{name}")
     assert (after.samplerate, after.channels, after.frames) == (before.samplerate, before.channels, before.frames)
     assert (after.format, after.subtype) == (before.format, before.subtype)
     assert f"{after.format} {after.subtype}".endswith(subtype)
-    assert told.seconds == pytest.approx(7.3, abs=0.1)
-    assert told.windows == 2
-    assert told.changed["tiny / none"] >= 1
+    assert effect.seconds == pytest.approx(7.3, abs=0.1)
+    assert effect.windows == 2
+    assert effect.changed["tiny / none"] >= 1
 
 
-def test_another_format_holds_as_much_and_floats_above_full_scale_stay(tmp_path: Path, listening: Party) -> None:
+def test_another_format_has_no_less_precision_and_floats_above_full_scale_stay(
+    tmp_path: Path, listeners: Listeners
+) -> None:
     source = recording(tmp_path / "a.wav", 16_000, 1, 4, "FLOAT")
     sound, rate = soundfile.read(source, dtype="float32")
     sound[100] = 1.7
     soundfile.write(source, sound, rate, subtype="FLOAT")
-    hidden(source, tmp_path / "b.wav", listening)
+    protect(source, tmp_path / "b.wav", listeners)
     assert soundfile.read(tmp_path / "b.wav")[0][100] > 1.6
-    hidden(source, tmp_path / "b.flac", listening)
+    protect(source, tmp_path / "b.flac", listeners)
     assert soundfile.info(tmp_path / "b.flac").subtype == "PCM_24"
 
 
-def test_models_of_several_tasks_are_refused_and_one_task_can_be_chosen(listening: Party) -> None:
-    (one, *_) = listening.listeners
-    with pytest.raises(InputError, match=r"found models of several tasks, .* \(tiny / none\); f, m \(sex\)"):
-        _refuse_tasks([one, replace(one, title="sex", classes=("f", "m"))])
-    _refuse_tasks([one, one])
+def test_models_of_several_tasks_are_refused_and_one_task_can_be_chosen(listeners: Listeners) -> None:
+    (listener, *_) = listeners.models
+    with pytest.raises(InputError, match=r"got models of several tasks, .* \(tiny / none\); f, m \(sex\)"):
+        _refuse_tasks([listener, replace(listener, title="sex", classes=("f", "m"))])
+    _refuse_tasks([listener, listener])
 
 
-def test_the_perturbation_is_as_loud_as_said_the_same_in_each_channel_and_not_in_silence(
-    tmp_path: Path, listening: Party
+def test_the_perturbation_has_the_given_level_in_each_channel_and_spares_silence(
+    tmp_path: Path, listeners: Listeners
 ) -> None:
     source = recording(tmp_path / "a.wav", 16_000, 2, 2 * BLOCK + 5, "FLOAT")
-    told = hidden(source, tmp_path / "b.wav", listening, -30)
+    effect = protect(source, tmp_path / "b.wav", listeners, -30)
     before, after = (soundfile.read(tmp_path / name, always_2d=True)[0] for name in ("a.wav", "b.wav"))
     delta = after - before
     assert np.allclose(delta[:, 0], delta[:, 1], atol=1e-7)
@@ -130,62 +132,65 @@ def test_the_perturbation_is_as_loud_as_said_the_same_in_each_channel_and_not_in
     mono = before.mean(1)
     loud = np.sqrt(np.mean(np.square(mono[: 16_000 * 3])))
     assert np.abs(delta[: 16_000 * 3]).max() <= loud * 10 ** (-30 / 20) * 1.01
-    # The noise is added to each channel, of which the second is softer.
-    assert 25 < told.snr < 45
+    # The perturbation is the same in each channel, but the second channel is softer.
+    assert 25 < effect.snr < 45
 
 
-def test_the_same_seed_gives_the_same_and_stronger_changes_more(tmp_path: Path, listening: Party) -> None:
+def test_the_same_seed_gives_the_same_file_and_more_strength_changes_more(tmp_path: Path, listeners: Listeners) -> None:
     source = recording(tmp_path / "a.wav", 16_000, 1, 9)
-    told = [hidden(source, tmp_path / f"{number}.wav", listening, strength) for number, strength in
+    effects = [protect(source, tmp_path / f"{number}.wav", listeners, strength) for number, strength in
             enumerate((-30, -30, -60))]  # fmt: skip
     assert (tmp_path / "0.wav").read_bytes() == (tmp_path / "1.wav").read_bytes()
-    assert told[2].snr > told[0].snr + 20
-    assert told[2].measured["PESQ"] > told[0].measured["PESQ"]
+    assert effects[2].snr > effects[0].snr + 20
+    assert effects[2].measured["PESQ"] > effects[0].measured["PESQ"]
 
 
-def test_a_recording_without_sound_stays_as_it_is(tmp_path: Path, listening: Party) -> None:
+def test_a_recording_without_sound_stays_as_it_is(tmp_path: Path, listeners: Listeners) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(40_000), 16_000)
-    told = hidden(tmp_path / "a.wav", tmp_path / "b.wav", listening)
-    assert told.windows == 0
-    assert np.isnan(told.snr)
+    effect = protect(tmp_path / "a.wav", tmp_path / "b.wav", listeners)
+    assert effect.windows == 0
+    assert np.isnan(effect.snr)
     assert not soundfile.read(tmp_path / "b.wav")[0].any()
 
 
-def test_one_of_a_few_milliseconds_too(tmp_path: Path, listening: Party) -> None:
+def test_a_recording_of_a_few_milliseconds_stays_as_it_is(tmp_path: Path, listeners: Listeners) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(100, 0.5), 16_000)
-    assert hidden(tmp_path / "a.wav", tmp_path / "b.wav", listening).windows == 0
+    assert protect(tmp_path / "a.wav", tmp_path / "b.wav", listeners).windows == 0
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 
-def test_surrogates_are_the_undefended_models(listening: Party) -> None:
-    assert {one.title: one.surrogate for one in listening.listeners} == {"tiny / none": True, "tiny / low-pass": False}
+def test_surrogates_are_the_undefended_models(listeners: Listeners) -> None:
+    assert {listener.title: listener.surrogate for listener in listeners.models} == {
+        "tiny / none": True,
+        "tiny / low-pass": False,
+    }
 
 
-def test_on_the_command_line_answers_change_and_what_is_said_stays(place: Path, tmp_path: Path) -> None:
+def test_on_the_command_line_answers_change_and_transcripts_stay(place: Path, tmp_path: Path) -> None:
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
     done = advser("hide", "own.flac", "own.wav", "--run", place / "out", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     none = next(line for line in lines if line.startswith("tiny / none"))
     assert none.endswith("1 of 1")
-    assert re.fullmatch(r"read otherwise by [12] of 2 models", lines[-1])
-    said = [line.partition(":")[2].strip() for line in lines if line.startswith(("before:", "after:"))]
-    if said:
-        assert said[0] == said[1] != "(nothing)"
-    assert "own.flac" in done.stderr, "a bar tells how far it is"
+    assert re.fullmatch(r"classified differently by [12] of 2 models", lines[-1])
+    transcripts = [line.partition(":")[2].strip() for line in lines if line.startswith(("before:", "after:"))]
+    if transcripts:
+        assert transcripts[0] == transcripts[1] != "(nothing)"
+    assert "own.flac" in done.stderr, "a progress bar"
 
 
-def test_what_is_not_hidden_is_told_and_ends_with_1(place: Path, tmp_path: Path) -> None:
+def test_a_recording_that_is_not_hidden_is_reported_and_ends_with_1(place: Path, tmp_path: Path) -> None:
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
     soundfile.write(tmp_path / "silent.wav", np.zeros(20_000), 16_000)
     given = ("--run", place / "out", "--store", place / "store")
-    for words, told in (
+    for words, verdict in (
         (("silent.wav", "b.wav"), "NOT hidden: the recording is silent"),
-        (("own.flac", "b.wav", "--strength", "-120"), "NOT hidden: every model reads it as before"),
+        (("own.flac", "b.wav", "--strength", "-120"), "NOT hidden: every model classifies it as before"),
     ):
         done = advser_here("hide", *words, *given, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
-        assert done.stdout.splitlines()[-1].startswith(told)
+        assert done.stdout.splitlines()[-1].startswith(verdict)
 
 
 @pytest.mark.parametrize(
@@ -197,15 +202,16 @@ def test_what_is_not_hidden_is_told_and_ends_with_1(place: Path, tmp_path: Path)
         (["cut.flac", "b.wav"], "cut.flac: unreadable as audio"),
         (["own.flac", "b.wav", "--where", "model=cnn9"], "--where model=cnn9: no cell matches, expected here: "),
         (["own.flac", "own.flac"], "own.flac: got the recording itself"),
-        (["own.flac", "b.wav", "--attack", "generator"], "--attack generator: allowed: one on waveforms"),
+        (
+            ["own.flac", "b.wav", "--attack", "generator"],
+            "--attack generator: got an attack that cannot be used here, expected an attack on waveforms",
+        ),
         (["own.flac", "b.wav", "--attack", "pdg"], "unknown attack 'pdg'; did you mean 'pgd'"),
         (["own.flac", "b.wav", "--param", "steps=0"], "attack 'mi-fgsm': steps"),
         (["own.flac", "b.wav", "--store", "elsewhere"], "got no model of tiny / none, expected the store of the run"),
     ],
 )
-def test_what_cannot_be_protected_is_told_in_one_line(
-    words: list[str], message: str, place: Path, tmp_path: Path
-) -> None:
+def test_unusable_input_is_reported_in_one_line(words: list[str], message: str, place: Path, tmp_path: Path) -> None:
     shutil.copy(CLIPS[0], tmp_path / "own.flac")
     (tmp_path / "own.txt").write_text("no sound")
     data = CLIPS[0].read_bytes()

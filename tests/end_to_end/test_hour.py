@@ -16,7 +16,7 @@ from commandline import ADVSER
 
 from advser.corpora import demo_data
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS
+from advser.results.schema import CHANCE_BASELINES
 
 LONG = "long.wav"
 SUITE = {
@@ -55,7 +55,7 @@ def test_a_clip_of_an_hour_is_trained_on_attacked_and_judged(tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.splitlines()[-1]) < 6_000_000, "kilobytes"
     results = Results.load(tmp_path / "out")
-    table = results.table[~results.table["model"].isin(ANCHORS)]
+    table = results.table[~results.table["model"].isin(CHANCE_BASELINES)]
     assert set(table["status"]) == {"ok", "not-applicable"}
     assert (table["reason"] != "")[table["n_failed"] > 0].all()
     heard = table[(table["attack"] == "ifgsm") & (table["delivery"] == "audio")]

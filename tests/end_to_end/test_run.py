@@ -16,7 +16,7 @@ from commandline import ADVSER, advser, advser_here, jobs_done
 from advser.leaderboards.boards.catalogue import BOARDS
 from advser.models.precision import settled
 from advser.results.folder import Results
-from advser.results.schema import ANCHORS
+from advser.results.schema import CHANCE_BASELINES
 
 CUT = [
     "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"
@@ -56,7 +56,7 @@ def results(finished: subprocess.CompletedProcess[str], place: Path) -> Results:
 
 def value(results: Results, metric: str, **where: str) -> float:
     """Return the one value of a metric where the key columns are as given, anchors aside."""
-    table = results.table[(results.table["metric"] == metric) & ~results.table["model"].isin(ANCHORS)]
+    table = results.table[(results.table["metric"] == metric) & ~results.table["model"].isin(CHANCE_BASELINES)]
     for key, wanted in where.items():
         table = table[table[key] == wanted]
     assert len(table) == 1

@@ -40,45 +40,45 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def one_line(caught: pytest.ExceptionInfo[InputError], *parts: str) -> None:
-    message = str(caught.value)
+def assert_one_line(error: pytest.ExceptionInfo[InputError], *parts: str) -> None:
+    message = str(error.value)
     assert "\n" not in message
     for part in parts:
         assert part in message
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    made = synthetic.results()
-    made.save(tmp_path)
+    results = synthetic.results()
+    results.save(tmp_path)
     read = Results.load(tmp_path)
-    assert_frame_equal(read.table, made.table)
-    assert read.run == {**made.run, "schema": SCHEMA_VERSION}
+    assert_frame_equal(read.table, results.table)
+    assert read.run == {**results.run, "schema": SCHEMA_VERSION}
     assert list(read.table.columns) == TABLE_SCHEMA.names
     assert {path.name for path in tmp_path.iterdir()} == {"results.parquet", "examples.parquet", "run.json"}
 
 
-def test_ranks_and_figures_over_seeds_come_back_and_go_with_the_next_run(tmp_path: Path) -> None:
-    made = synthetic.results()
-    keys = {key: value for key, value in made.table.iloc[0].items() if key in RANKS_SCHEMA.names}
+def test_ranks_and_figures_over_seeds_are_saved_and_removed_by_the_next_save(tmp_path: Path) -> None:
+    results = synthetic.results()
+    keys = {key: value for key, value in results.table.iloc[0].items() if key in RANKS_SCHEMA.names}
     ranks = pd.DataFrame([{**dict.fromkeys(RANKS_SCHEMA.names, 1), **keys, "among": "model", "reason": ""}])
-    pooled = made.table.drop(columns="seed").assign(spread=0.1, seeds=2)
-    whole = replace(made, ranks=ranks, pooled=pooled)
+    pooled = results.table.drop(columns="seed").assign(spread=0.1, seeds=2)
+    whole = replace(results, ranks=ranks, pooled=pooled)
     whole.save(tmp_path)
     read = Results.load(tmp_path)
     assert_frame_equal(read.ranks, whole.ranks)
     assert_frame_equal(read.pooled, whole.pooled)
     assert len(select(read, {"model": "cnn4"}).ranks) == 1
     assert select(read, {"model": "emodb-cnn"}).ranks.empty
-    one_seed = select(read, {"seed": "0"})
-    assert one_seed.pooled.empty
-    assert one_seed.ranks.empty
+    first_seed = select(read, {"seed": "0"})
+    assert first_seed.pooled.empty
+    assert first_seed.ranks.empty
     assert set(with_metrics(read, ["uar"]).pooled["metric"]) == {"uar"}
-    made.save(tmp_path)
+    results.save(tmp_path)
     assert Results.load(tmp_path).ranks.empty
     assert {path.name for path in tmp_path.iterdir()} == {"results.parquet", "examples.parquet", "run.json"}
 
 
-def test_examples_keep_further_numbers_and_absent_texts_are_empty(saved: Path) -> None:
+def test_examples_have_further_numbers_and_absent_texts_are_empty(saved: Path) -> None:
     examples = Results.load(saved).examples
     assert list(examples.columns) == [*EXAMPLES_SCHEMA.names, "pesq"]
     assert examples["transcript"].tolist() == ["", "ja"]
@@ -98,13 +98,13 @@ def test_a_metric_may_have_no_better_direction(tmp_path: Path, better: bool | No
     epsilon=st.one_of(st.just(float("nan")), st.floats(0, 10)),
     text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20),
 )
-def test_values_and_texts_come_back_as_they_were(
+def test_values_and_texts_survive_saving(
     tmp_path_factory: pytest.TempPathFactory, value: float, epsilon: float, text: str
 ) -> None:
     directory = tmp_path_factory.mktemp("results")
-    made = Results(table(value=value, epsilon=epsilon, reason=text), no_examples(), RUN)
-    made.save(directory)
-    assert_frame_equal(Results.load(directory).table, made.table, check_exact=True)
+    results = Results(table(value=value, epsilon=epsilon, reason=text), no_examples(), RUN)
+    results.save(directory)
+    assert_frame_equal(Results.load(directory).table, results.table, check_exact=True)
 
 
 def test_results_of_an_older_schema_get_the_columns_that_were_added_since(saved: Path) -> None:
@@ -114,19 +114,19 @@ def test_results_of_an_older_schema_get_the_columns_that_were_added_since(saved:
     with pytest.raises(InputError, match="no column part"):
         Results.load(saved)
     (saved / "run.json").write_text(json.dumps({**RUN, "schema": 1}))
-    made = Results.load(saved)
-    assert set(made.table["part"]) == set(made.examples["part"]) == {""}
-    assert made.examples[["detection", "clean_detection"]].isna().all(axis=None)
-    assert set(made.examples["model_key"]) == {""}
+    results = Results.load(saved)
+    assert set(results.table["part"]) == set(results.examples["part"]) == {""}
+    assert results.examples[["detection", "clean_detection"]].isna().all(axis=None)
+    assert set(results.examples["model_key"]) == {""}
 
 
 @pytest.mark.parametrize(
-    "folder", sorted(path.parent for path in PUBLISHED.glob("*/run.json")), ids=lambda one: one.name
+    "folder", sorted(path.parent for path in PUBLISHED.glob("*/run.json")), ids=lambda folder: folder.name
 )
 def test_published_results_can_still_be_read(folder: Path) -> None:
-    made = Results.load(folder)
-    assert len(made.table)
-    assert made.examples.empty
+    results = Results.load(folder)
+    assert len(results.table)
+    assert results.examples.empty
 
 
 def test_published_results_have_no_examples(saved: Path) -> None:
@@ -146,28 +146,28 @@ def test_published_results_have_no_examples(saved: Path) -> None:
     ],
 )
 def test_wrong_tables_are_refused(changes: dict[str, object], parts: list[str]) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         Results(table(**changes), no_examples(), RUN)
-    one_line(caught, "results.parquet", *parts)
+    assert_one_line(error, "results.parquet", *parts)
 
 
-def test_a_cell_and_metric_may_be_there_once() -> None:
-    with pytest.raises(InputError) as caught:
+def test_a_cell_and_metric_may_occur_once() -> None:
+    with pytest.raises(InputError) as error:
         Results(pd.concat([table(), table()]), no_examples(), RUN)
-    one_line(caught, "uar", "twice")
+    assert_one_line(error, "uar", "twice")
 
 
 def test_missing_columns_are_named() -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         Results(table().drop(columns=["metric", "n"]), no_examples(), RUN)
-    one_line(caught, "no column metric, n")
+    assert_one_line(error, "no column metric, n")
 
 
 @pytest.mark.parametrize("run", [{"failures": []}, {"notes": [1], "failures": []}, {"notes": []}])
 def test_run_needs_notes_and_failures(run: dict[str, object]) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         Results(table(), no_examples(), run)
-    one_line(caught, "run.json", "expected a list")
+    assert_one_line(error, "run.json", "expected a list")
 
 
 def _newer(folder: Path) -> None:
@@ -198,15 +198,15 @@ def _pickled(folder: Path) -> None:
         (_without_column, ["results.parquet", "no column model"]),
     ],
 )
-def test_damaged_folders_end_in_one_line(saved: Path, damage: object, parts: list[str]) -> None:
+def test_damaged_folders_raise_an_error_of_one_line(saved: Path, damage: object, parts: list[str]) -> None:
     assert callable(damage)
     damage(saved)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         Results.load(saved)
-    one_line(caught, str(saved), *parts)
+    assert_one_line(error, str(saved), *parts)
 
 
-def test_saving_again_replaces_all(saved: Path) -> None:
+def test_saving_again_replaces_everything(saved: Path) -> None:
     Results(table(value=0.25), no_examples(), {"notes": [], "failures": []}).save(saved)
     read = Results.load(saved)
     assert read.table["value"].tolist() == [0.25]
@@ -217,10 +217,10 @@ def test_saving_again_replaces_all(saved: Path) -> None:
 @pytest.mark.parametrize(
     "where", [{"model": "cnn*"}, {"epsilon": "0.06"}, {"epsilon": ""}, {"attack": "?fgsm", "defense": "none"}]
 )
-def test_select_keeps_exactly_what_matches(where: dict[str, str]) -> None:
-    made = synthetic.results()
-    kept = select(made, where).table
-    expected = made.table
+def test_select_returns_exactly_the_matching_cells(where: dict[str, str]) -> None:
+    results = synthetic.results()
+    selected = select(results, where).table
+    expected = results.table
     for key, value in where.items():
         if key == "epsilon":
             expected = expected[expected["epsilon"].isna() if value == "" else expected["epsilon"] == float(value)]
@@ -228,15 +228,15 @@ def test_select_keeps_exactly_what_matches(where: dict[str, str]) -> None:
             expected = expected[expected["model"] == "cnn4"]
         else:
             expected = expected[expected[key] == value.replace("?", "i")]
-    assert 0 < len(kept) < len(made.table)
-    assert_frame_equal(kept, expected.reset_index(drop=True))
+    assert 0 < len(selected) < len(results.table)
+    assert_frame_equal(selected, expected.reset_index(drop=True))
 
 
 def test_select_takes_several_globs() -> None:
-    made = synthetic.results()
-    both = select(made, {"attack": "none|?fgsm"}).table
+    results = synthetic.results()
+    both = select(results, {"attack": "none|?fgsm"}).table
     assert set(both["attack"]) == {"none", "ifgsm"}
-    assert len(both) == sum(len(select(made, {"attack": name}).table) for name in ("none", "ifgsm"))
+    assert len(both) == sum(len(select(results, {"attack": name}).table) for name in ("none", "ifgsm"))
 
 
 @pytest.mark.parametrize(
@@ -249,16 +249,16 @@ def test_select_takes_several_globs() -> None:
         ({"attack": "none", "epsilon": "0.001"}, "no cell matches them all"),
     ],
 )
-def test_select_refuses_what_matches_nothing(where: dict[str, str], part: str) -> None:
-    with pytest.raises(InputError, match=part) as caught:
+def test_select_refuses_globs_without_a_match(where: dict[str, str], part: str) -> None:
+    with pytest.raises(InputError, match=part) as error:
         select(synthetic.results(), where)
-    one_line(caught, "--where")
+    assert_one_line(error, "--where")
 
 
 def test_select_applies_to_examples() -> None:
     examples = pd.DataFrame([synthetic.example(), synthetic.example(model="emodb-cnn")])
-    made = Results(pd.concat([table(), table(model="emodb-cnn")]), examples, RUN)
-    assert select(made, {"model": "emodb-cnn"}).examples["model"].tolist() == ["emodb-cnn"]
+    results = Results(pd.concat([table(), table(model="emodb-cnn")]), examples, RUN)
+    assert select(results, {"model": "emodb-cnn"}).examples["model"].tolist() == ["emodb-cnn"]
 
 
 def test_keys_are_in_both_tables() -> None:
@@ -267,14 +267,16 @@ def test_keys_are_in_both_tables() -> None:
 
 
 def test_provenance_is_plain_data_without_the_name_of_the_machine() -> None:
-    told = provenance()
-    assert json.loads(json.dumps(told)) == told
-    assert {"torch", "pandas", "pesq"} <= set(told["packages"])
-    assert set(told["host"]) == {"system", "machine", "processor", "cores", "memory_gib"}
+    facts = provenance()
+    assert json.loads(json.dumps(facts)) == facts
+    assert {"torch", "pandas", "pesq"} <= set(facts["packages"])
+    assert set(facts["host"]) == {"system", "machine", "processor", "cores", "memory_gib"}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_provenance_tells_commit_and_dirt_of_the_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provenance_has_commit_and_state_of_an_advser_checkout_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
         done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Bootstrap over speakers: its figures, its intervals, and what it does with failures."""
+"""Bootstrap over speakers: figures, intervals, failed clips."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_interval_is_ordered_within_range_and_value_is_that_of_all_clips(metric,
 @given(rows=clips, data=st.data())
 def test_order_of_clips_does_not_matter(rows, data):
     shuffled = data.draw(st.permutations(rows))
-    one, other = figure(UAR(), table(rows)), figure(UAR(), table(shuffled))
-    assert np.array_equal([one.value, one.low, one.high], [other.value, other.low, other.high], equal_nan=True)
+    first, second = figure(UAR(), table(rows)), figure(UAR(), table(shuffled))
+    assert np.array_equal([first.value, first.low, first.high], [second.value, second.low, second.high], equal_nan=True)
 
 
 @given(rows=clips)
 def test_agrees_with_scikit_learn(rows):
-    # Every class once, wrongly read by a speaker of its own, so that both define all recalls.
+    # A further speaker misclassifies each class once, so that both define all recalls.
     rows = rows + [("z", label, (label + 1) % CLASSES) for label in range(CLASSES)]
     examples = table(rows)
     label, prediction = examples["label"], examples["prediction"]
@@ -72,15 +72,15 @@ def test_uar_leaves_out_an_absent_class():
 
 
 @settings(max_examples=30)
-@given(said=st.lists(phrases, min_size=1, max_size=8), data=st.data())
-def test_error_rates_agree_with_jiwer_over_the_corpus(said, data):
-    heard = [data.draw(st.one_of(phrases, st.just(""))) for _ in said]
-    examples = pd.DataFrame([vars(count_errors(*pair, "de")) for pair in zip(said, heard, strict=True)])
-    speakers = np.arange(len(said))
+@given(references=st.lists(phrases, min_size=1, max_size=8), data=st.data())
+def test_error_rates_agree_with_jiwer_over_the_corpus(references, data):
+    transcripts = [data.draw(st.one_of(phrases, st.just(""))) for _ in references]
+    examples = pd.DataFrame([vars(count_errors(*pair, "de")) for pair in zip(references, transcripts, strict=True)])
+    speakers = np.arange(len(references))
     word = bootstrap(WER(), WER().statistics(examples, 0), speakers, 10, 0)
     char = bootstrap(CER(), CER().statistics(examples, 0), speakers, 10, 0)
-    assert word.value == pytest.approx(jiwer.wer(said, heard))
-    assert char.value == pytest.approx(jiwer.cer(said, [normalise(one, "de") for one in heard]))
+    assert word.value == pytest.approx(jiwer.wer(references, transcripts))
+    assert char.value == pytest.approx(jiwer.cer(references, [normalise(text, "de") for text in transcripts]))
 
 
 def test_equals_a_bootstrap_written_as_a_loop():
@@ -100,12 +100,12 @@ def test_equals_a_bootstrap_written_as_a_loop():
             ]
         )
         present = [drawn[drawn["label"] == label] for label in sorted(drawn["label"].unique())]
-        figures.append(np.mean([(one["label"] == one["prediction"]).mean() for one in present]))
+        figures.append(np.mean([(clips["label"] == clips["prediction"]).mean() for clips in present]))
     interval = figure(UAR(), examples, draws=300, seed=3)
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(figures, [0.025, 0.975])))
 
 
-def test_same_seed_same_interval_and_another_seed_another():
+def test_the_interval_depends_on_the_seed_alone():
     random = np.random.default_rng(1)
     examples = table([("abcdefgh"[i % 8], random.integers(CLASSES), random.integers(CLASSES)) for i in range(80)])
     assert figure(UAR(), examples, seed=5) == figure(UAR(), examples, seed=5)
@@ -127,7 +127,7 @@ def test_nothing_measured_has_no_value():
 
 
 def test_interval_covers_speakers_that_differ():
-    # Two kinds of speakers, all right or all wrong: clips alone would claim far more certainty.
+    # Half of the speakers are always right, half always wrong: a bootstrap over clips would be far too narrow.
     rows = [(speaker, 0, 0 if speaker in "ace" else 1) for speaker in "abcdef" for _ in range(100)]
     interval = figure(Accuracy(), table(rows), draws=2000)
     assert interval.value == pytest.approx(0.5)
@@ -136,22 +136,22 @@ def test_interval_covers_speakers_that_differ():
 
 
 def test_clips_that_do_not_count_are_not_among_the_n_of_a_ratio():
-    # Turned, not turned, not counted, failed.
+    # Misled, robust, not counted, failed.
     statistics = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [np.nan, np.nan]])
     interval = bootstrap(Accuracy(), statistics, np.array(list("abcd")), 50, 0)
     assert (interval.value, interval.n, interval.n_failed) == (0.5, 2, 1)
-    nobody = bootstrap(Accuracy(), statistics[2:3], np.array(["c"]), 50, 0)
-    assert np.isnan(nobody.value)
-    assert (nobody.n, nobody.n_failed) == (0, 0)
+    empty = bootstrap(Accuracy(), statistics[2:3], np.array(["c"]), 50, 0)
+    assert np.isnan(empty.value)
+    assert (empty.n, empty.n_failed) == (0, 0)
 
 
-class OneForAll(Accuracy):
-    """Makes one figure of all draws together."""
+class ScalarFigure(Accuracy):
+    """Returns a single figure for all draws."""
 
     def combine(self, sums):
         return np.asarray(0.5)
 
 
-def test_a_figure_for_each_draw_is_asked_for():
+def test_combine_must_return_a_figure_for_each_draw():
     with pytest.raises(ContractError, match=r"combine returned the shape \(\), expected \(20,\)"):
-        bootstrap(OneForAll(), np.ones((2, 2)), np.array(["a", "b"]), 20, 0)
+        bootstrap(ScalarFigure(), np.ones((2, 2)), np.array(["a", "b"]), 20, 0)

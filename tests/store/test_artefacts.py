@@ -1,4 +1,4 @@
-"""The store: whole or absent, verified, and never in the way of another process."""
+"""The store: artefacts are complete or absent, verified, and safe with concurrent processes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def make(store: Store, content: bytes = b"content") -> None:
 
 
 def rewrite(file: Path, content: bytes) -> None:
-    """Write to a file some time after it was made; two writes in a row may have the same time."""
+    """Rewrite a file with a later modification time; two writes in a row may have the same time."""
     file.write_bytes(content)
     later = file.stat().st_mtime_ns + 10**9
     os.utime(file, ns=(later, later))
 
 
-def test_a_made_artefact_is_found_and_intact(store: Store) -> None:
+def test_a_stored_artefact_is_present_and_intact(store: Store) -> None:
     assert KEY not in store
     make(store)
     assert KEY in store
@@ -69,7 +69,7 @@ def test_an_error_leaves_nothing_behind(store: Store) -> None:
     ],
     ids=["longer", "as long, later", "removed", "manifest cut", "manifest empty", "manifest removed"],
 )
-def test_a_damaged_artefact_counts_as_absent_and_can_be_made_again(store: Store, damage) -> None:
+def test_a_damaged_artefact_counts_as_absent_and_can_be_recomputed(store: Store, damage) -> None:
     make(store)
     damage(store.folder(KEY))
     assert not store.discard_if_damaged(KEY)
@@ -78,9 +78,7 @@ def test_a_damaged_artefact_counts_as_absent_and_can_be_made_again(store: Store,
     assert store.get(KEY).intact()
 
 
-def test_what_was_not_written_to_since_is_not_read_and_what_was_touched_is(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_files_with_another_time_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     make(store)
     read: list[Path] = []
     checksum = store_module._sha256
@@ -92,12 +90,12 @@ def test_what_was_not_written_to_since_is_not_read_and_what_was_touched_is(
     assert read == [store.get(KEY).path("data.bin")]
 
 
-def test_an_artefact_of_before_these_times_were_told_is_read(store: Store) -> None:
+def test_an_artefact_without_recorded_times_is_read(store: Store) -> None:
     make(store)
     manifest = store.get(KEY).path(MANIFEST)
-    told = json.loads(manifest.read_text())
-    del told["written"]
-    manifest.write_text(json.dumps(told))
+    recorded = json.loads(manifest.read_text())
+    del recorded["written"]
+    manifest.write_text(json.dumps(recorded))
     assert store.get(KEY).intact()
     store.get(KEY).path("data.bin").write_bytes(b"changed")
     assert not store.get(KEY).intact()
@@ -116,11 +114,11 @@ def test_a_missing_key_is_an_error(store: Store) -> None:
         store.get(KEY)
 
 
-def test_sweep_removes_what_a_killed_process_left(store: Store) -> None:
+def test_sweep_removes_the_folders_of_killed_processes(store: Store) -> None:
     make(store)
     (store.root / "unfinished-x").mkdir()
     store.sweep()
-    assert (store.root / "unfinished-x").exists(), "another run may be at work on it"
+    assert (store.root / "unfinished-x").exists(), "another run may be writing to it"
     store.sweep(older_than=-1)
     assert [path.name for path in store.root.iterdir()] == ["ab"]
     assert KEY in store
@@ -132,8 +130,10 @@ def test_the_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object
 
 
 @given(JSON, JSON)
-def test_digests_are_equal_exactly_for_equal_json(one: object, other: object) -> None:
-    assert (digest(one) == digest(other)) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+def test_digests_are_equal_exactly_for_equal_json(first: object, second: object) -> None:
+    assert (digest(first) == digest(second)) == (
+        json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+    )
 
 
 def test_canonical_text_reads_back() -> None:
@@ -141,7 +141,7 @@ def test_canonical_text_reads_back() -> None:
     assert json.loads(canonical(value)) == value
 
 
-def test_nan_has_no_place_in_a_key() -> None:
+def test_a_key_must_not_contain_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
         digest({"epsilon": math.nan})
 
