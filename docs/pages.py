@@ -87,8 +87,8 @@ def performance() -> str:
     peers = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "pesq", "pystoi", "faster-whisper")
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", *peers))
     machine = f"{host['cores']} CPU cores ({host['processor']}), {host['memory_gib']} GiB, Python {about['python']}"
-    told = f"{machine}; {versions}; AdvSER at the commits {found.commits}."
-    return "\n\n".join([told, found.goals_met, found.text("github"), found.growth_text("github")])
+    circumstances = f"{machine}; {versions}; AdvSER at the commits {table.commits}."
+    return "\n\n".join([circumstances, table.goals_met, table.text("github"), table.growth_text("github")])
 
 
 def sentences(name: str, text: str) -> str:

@@ -72,7 +72,7 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
     budget = attack.budget(domain)
     harness = Harness(attack, model, domain, "true", budget, precision=precision(name, wanted))
     with torch.no_grad():
-        target, x, given = harness.open(ClipBatch(waveform, lengths, labels))
+        target, x, attack_labels = harness.open(ClipBatch(waveform, lengths, labels))
         x = x.clone()
 
     def attacked() -> None:
