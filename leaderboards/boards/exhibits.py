@@ -104,7 +104,7 @@ def value_of(row: Row, key: str) -> Any:
     """Return a cell's value under a key of a selection; None if it has none.
 
     Raises:
-        InputError: if there is no such key.
+        InputError: if the key is unknown.
     """
     if key.startswith(_PARAMETER):
         return row.params.get(key.removeprefix(_PARAMETER))

@@ -87,7 +87,7 @@ def audit(results: Results) -> Board:
     columns = tuple(Column(name, (name,), measured=False) for name in names)
     return Board(
         "audit",
-        "Audit: reasons to doubt these figures",
+        "Audit: flags to consider before trusting these figures",
         columns,
         pd.DataFrame(lines, columns=list(names), dtype=object),
         pd.DataFrame(index=range(len(lines))),

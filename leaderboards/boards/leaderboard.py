@@ -32,7 +32,7 @@ UNEQUAL: Final = (
 )
 _VICTIM: Final = (*SETTING, "model", "defense")
 _ARENA: Final = ("domain", "delivery", "norm", "epsilon", "epsilon_unit", "attack")
-_WITHOUT: Final = "These results are older than the ranks and have none."
+_WITHOUT: Final = "These results have no ranks: they are older than the ranking."
 _UNRANKED: Final = "–"
 _NOT_APPLICABLE: Final = Cell(status="not-applicable")
 

@@ -136,7 +136,7 @@ def _has_spread(column: Column) -> bool:
 
 
 def figure_text(cell: Cell, decimals: int, *, interval: bool) -> str:
-    """Return a measured figure as boards show it, on request with its interval, if it has one."""
+    """Return a measured figure as boards show it; with ``interval``, its interval too, unless it is NaN."""
     text = _number(cell.value, decimals)
     if interval and not math.isnan(cell.low):
         text += f" [{_number(cell.low, decimals)}, {_number(cell.high, decimals)}]"

@@ -67,7 +67,7 @@ def _of_parts(
         for number, page in enumerate(pages, 1):
             aside = [f"part {part}"] * bool(part) + [f"{number} of {len(pages)}"] * (len(pages) > 1)
             heading = ", ".join([f"{shown} against {axis.title}", *aside])
-            # A part's name loses its underscores: one would read like the number of a continued figure.
+            # A part's name loses its underscores, because `_2` numbers a continued figure.
             name = f"{metric}-against-{axis.name}" + (f"-{re.sub('[^A-Za-z0-9]', '-', part)}" if part else "")
             yield f"{name}_{number}" if number > 1 else name, partial(draw, page, shown, heading, everything, paper)
 

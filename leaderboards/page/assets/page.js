@@ -206,7 +206,7 @@ document.addEventListener("click", (event) => {
 // ---------------------------------------------------------------- charts
 
 const place = document.getElementById("charts");
-/** Width of charts, in pixels: the room there is, at least 560, so that letters stay readable; phones scroll. */
+/** Width of charts, in pixels: the available width, but at least 560, so that letters stay readable; phones scroll. */
 const width = () => Math.max(560, Math.min(960, place.clientWidth));
 // Contrast is at least 3 to 1 on white and on the dark paper; symbols differ as well.
 const COLORS = ["#1f77b4", "#c8553d", "#2e8b57", "#9467bd", "#a0703c", "#c2559b", "#17829c", "#808080"];
