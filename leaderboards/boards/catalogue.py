@@ -53,24 +53,26 @@ def defenses(results: Results) -> Board:
     shown = [row for row in rows(results) if not row.transfer]
     kinds = {_kind(row): row for row in sorted(shown, key=_order_of_kinds(shown))}
     victims = groups(shown, (*SETTING, "model", "defense"))
-    entries: Entries = {Column("defense", ("defense",), measured=False): [of[0].text("defense") for of in victims]}
+    entries: Entries = {
+        Column("defense", ("defense",), measured=False): [members[0].text("defense") for members in victims]
+    }
     standings = Standings(results, "model")
     sharing = Counter(configuration(example) for example in kinds.values())
     # The first cell of a kind counts.
-    by_kind = [{_kind(row): row.figure("uar") for row in reversed(of_victim)} for of_victim in victims]
+    by_kind = [{_kind(row): row.figure("uar") for row in reversed(members)} for members in victims]
     for kind, example in kinds.items():
         title = configuration(example)
         # An attack has two columns if its access differs between victims, as for a network and one without gradients.
         column = _uar_column(results, title if sharing[title] == 1 else (*title, example.text("access")))
         entries[column] = [
-            _with_standing(figures.get(kind, MISSING), of_victim[0], example, standings)
-            for figures, of_victim in zip(by_kind, victims, strict=True)
+            _with_standing(figures.get(kind, MISSING), members[0], example, standings)
+            for figures, members in zip(by_kind, victims, strict=True)
         ]
     notes_of = add_flags(results, entries, victims)
     layout = Layout(
         "defenses",
         "UAR of every defense, clean and under attack",
-        [of_victim[0] for of_victim in victims],
+        [members[0] for members in victims],
         section_keys=("model",),
         index_keys=(*SETTING, "model", "defense"),
     )
@@ -86,13 +88,13 @@ def models(results: Results) -> Board:
     a figure, a footnote calls the lowest an upper bound.
     """
     shown = rows(results)
-    victims = [of for of_defense in groups(shown, (*SETTING, "defense")) for of in groups(of_defense, ("model",))]
-    heads = [of_victim[0] for of_victim in victims]
+    victims = [members for team in groups(shown, (*SETTING, "defense")) for members in groups(team, ("model",))]
+    heads = [members[0] for members in victims]
     # With a single model, sections by defense would have one row each.
     stub, section = ("model", "defense") if is_varying([head.text("model") for head in heads]) else ("defense", "model")
     standings = Standings(results, "defense" if stub == "model" else "model")
     entries: Entries = {Column(stub, (stub,), measured=False): [head.text(stub) for head in heads]}
-    clean = [next((row for row in of_victim if row.clean), None) for of_victim in victims]
+    clean = [next((row for row in members if row.clean), None) for members in victims]
     for name in [name for name in ("uar", "accuracy") if name in metrics(results)]:
         column = metric_column(results, name, interval=True)
         column = replace(column, key=f"clean {name}", title=("clean", *column.title), best="highest", ranked=True)
@@ -101,7 +103,9 @@ def models(results: Results) -> Board:
         ]
     for attacked in groups((row for row in shown if not row.clean), ("domain", "delivery")):
         place = configuration(attacked[0])[0]
-        worst = [_worst([row for row in of if row in attacked], _expected(attacked, of[0])) for of in victims]
+        worst = [
+            _worst([row for row in members if row in attacked], _expected(attacked, members[0])) for members in victims
+        ]
         column = _uar_column(results, ("lowest", place), key=f"lowest {place} UAR")
         entries[replace(column, best="", ranked=False)] = [cell for cell, _ in worst]
         by = Column(f"lowest {place} by", ("lowest", place, "by"), measured=False, identifies=False)

@@ -64,13 +64,11 @@ def transfer(results: Results) -> Board:
                decimals=decimals)
         for head in victims
     ]  # fmt: skip
-    lines = [
-        line
-        for group in groups(transferred, (*SETTING, *CONFIGURATION))
-        for metric in OWN
-        if metric in metrics(results)
-        for line in _matrix(results, single, group, victims, metric)
-    ]
+    shown_metrics = [metric for metric in OWN if metric in metrics(results)]
+    lines: list[_Line] = []
+    for group in groups(transferred, (*SETTING, *CONFIGURATION)):
+        for metric in shown_metrics:
+            lines += _matrix(results, single, group, victims, metric)
     frame = pd.DataFrame(
         [(line.source, *line.cells) for line in lines], columns=[column.key for column in columns], dtype=object
     )

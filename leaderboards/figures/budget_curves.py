@@ -46,13 +46,12 @@ def budget_figures(results: Results, paper: Paper) -> dict[str, Drawing]:
     no attack has two values gives no figure. The same results give the same SVG, byte for byte.
     """
     every_row = rows(results)
-    return {
-        name: drawing
-        for axis in (EPSILON, STEPS)
-        for metric in DRAWN_METRICS
-        if metric in metrics(results)
-        for name, drawing in _of_parts(results, every_row, metric, axis, paper)
-    }
+    drawn_metrics = [metric for metric in DRAWN_METRICS if metric in metrics(results)]
+    figures: dict[str, Drawing] = {}
+    for axis in (EPSILON, STEPS):
+        for metric in drawn_metrics:
+            figures.update(_of_parts(results, every_row, metric, axis, paper))
+    return figures
 
 
 def _of_parts(

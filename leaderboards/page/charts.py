@@ -45,22 +45,24 @@ def _standings(board: Board) -> list[dict[str, Any]]:
 
 def _transfer(board: Board) -> list[dict[str, Any]]:
     """Return the fields of the matrices: attack and metric, crafted on, judged on, and the figure."""
-    judged = [column for column in board.columns if column.measured]
-    return [
-        {
-            "keys": row_keys(board, row),
-            "matrix": section,
-            "source": record["source"],
-            "victim": column.title[-1],
-            "value": _number(cell.value),
-            "remark": cell.reason,
-            "cell": cell.origin,
-        }
-        for row, (section, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True))
-        for column in judged
-        for cell in (record[column.key],)
-        if isinstance(cell, Cell)
-    ]
+    fields = []
+    for row, (section, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True)):
+        keys = row_keys(board, row)
+        for column in board.columns:
+            cell = record[column.key]
+            if isinstance(cell, Cell):
+                fields.append(
+                    {
+                        "keys": keys,
+                        "matrix": section,
+                        "source": record["source"],
+                        "victim": column.title[-1],
+                        "value": _number(cell.value),
+                        "remark": cell.reason,
+                        "cell": cell.origin,
+                    }
+                )
+    return fields
 
 
 def _number(value: float) -> float | None:
