@@ -1,4 +1,4 @@
-"""Everything that a RESULTS folder shows to people: boards, figures, and a page with both."""
+"""The readable files of a RESULTS folder: boards, figures, and a page with both."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "
 
 
 def write_all(results: Results, directory: Path) -> list[Path]:
-    """Write all that people look at into ``directory``; return the paths.
+    """Write all readable files into ``directory``; return their paths.
 
-    ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the sounds in
-    ``samples/``. Each file is written beside and renamed.
+    These are ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the
+    sounds in ``samples/``. Each is written to a temporary file that is then renamed.
     """
     boards = [*(build(results) for build in BOARDS.values()), *tables(results).values()]
     written = []
@@ -36,19 +36,19 @@ def write_all(results: Results, directory: Path) -> list[Path]:
     entries = read_samples(directory)
     figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures")
     vectors = [path for path in figures if path.suffix == ".svg"]
-    shown = page(results, boards, vectors, entries)
-    heard = write_thumbnails(entries, directory / SAMPLES_FOLDER)
-    return [*written, *figures, *heard, *write_assets(directory), _write(directory / "index.html", shown)]
+    html = page(results, boards, vectors, entries)
+    thumbnails = write_thumbnails(entries, directory / SAMPLES_FOLDER)
+    return [*written, *figures, *thumbnails, *write_assets(directory), _write(directory / "index.html", html)]
 
 
 def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]], paper: Paper) -> dict[str, Drawing]:
-    """Return the figures of a results folder: name → what draws it, within ``paper.style()``.
+    """Return the figures of a results folder: name → drawing, to be called within ``paper.style()``.
 
     Args:
-        results: what was found.
-        directory: where sounds are, in ``samples/``.
-        entries: the samples, as `read_samples` reads them.
-        paper: what the figures are drawn for.
+        results: the results.
+        directory: the folder; its sounds are in ``samples/``.
+        entries: the samples, as `read_samples` returns them.
+        paper: the paper or screen to draw for.
     """
     return {
         **declared_figures(results, paper),
@@ -58,7 +58,7 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
 
 
 def write_figures(drawn: Mapping[str, Drawing], directory: Path) -> list[Path]:
-    """Write all figures of which there is something to draw, as SVG and PNG; return the paths."""
+    """Write all figures that are not empty, as SVG and PNG; return their paths."""
     with SCREEN.style():
         return [
             path for name, drawing in drawn.items() if (figure := drawing()) for path in save(figure, directory, name)

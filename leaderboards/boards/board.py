@@ -1,4 +1,4 @@
-"""What a board is, whatever it is written as: columns, rows of texts and measured cells, facts and notes."""
+"""A board independent of its format: columns, rows of texts and measured cells, facts and notes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CellStatus = Literal["ok", "failed", "not-applicable", "missing"]
 
 @dataclass(frozen=True)
 class Standing:
-    """Where an entry stands among those that it is compared with, as in the table of ranks.
+    """The rank of an entry among those that it is compared with, as in the table of ranks.
 
     Attributes:
-        rank, low, high: its rank and the 95 % interval of it.
-        tie: number of its tie group; the best and all that tie with it are in group 1.
+        rank, low, high: the rank and its 95 % interval.
+        tie: number of the tie group; the best entry and all that tie with it are in group 1.
     """
 
     rank: int
@@ -34,16 +34,16 @@ class Standing:
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured figure, or why there is none.
+    """One measured figure, or the reason why it is missing.
 
     Attributes:
-        value, low, high: the figure and its 95 % interval; NaN where there is none.
-        n, n_failed: clips that were measured, and that could not be.
-        status: as in the results, or ``missing`` if they do not have the cell.
-        reason: why there is no figure, or what is to be known of it (a footnote).
-        spread: standard deviation over seeds; NaN where there is one seed.
-        standing: how it ranks; None where it does not.
-        origin: the cell of the results that it is of (`advser.leaderboards.boards.rows.cell_id`); empty: none.
+        value, low, high: the figure and its 95 % interval; NaN if unmeasured.
+        n, n_failed: number of measured clips, and of clips that could not be measured.
+        status: as in the results, or ``missing`` if they lack the cell.
+        reason: footnote: why the figure is missing, or a remark on it.
+        spread: standard deviation over seeds; NaN with a single seed.
+        standing: its rank; None if it is not ranked.
+        origin: identifier of its cell of the results (`advser.leaderboards.boards.rows.cell_id`); empty: none.
     """
 
     value: float = math.nan
@@ -61,22 +61,22 @@ class Cell:
 MISSING = Cell()
 
 MARKED: Final = "the best of their section's column"
-"""What the marked figures of most boards are."""
+"""Meaning of the marked figures on most boards."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column as it is shown.
+    """One column as boards show it.
 
     Attributes:
         key: its name in `Board.frame`, and in CSV.
-        title: the heading, a text a line.
-        measured: whether it holds `Cell` objects; else texts.
+        title: the heading, a text per line.
+        measured: whether it holds `Cell` objects; otherwise texts.
         decimals: digits after the point.
         interval: whether the 95 % interval is shown beside the figure (CSV always has it).
         best: which figures are marked (`best_rows`).
-        ranked: whether the interval of the rank is shown beside the figure, where there is one.
-        names: of texts, whether rows are told apart by them; else they tell of a row, as figures do.
+        ranked: whether the interval of the rank is shown beside a ranked figure.
+        identifies: of texts, whether they identify rows; otherwise they describe a row, as figures do.
     """
 
     key: str
@@ -86,7 +86,17 @@ class Column:
     interval: bool = False
     best: Literal["", "highest", "lowest"] = ""
     ranked: bool = False
-    names: bool = True
+    identifies: bool = True
+
+
+Entries = dict[Column, list[object]]
+"""Column, in the order shown → a text or a cell for each row of the board."""
+
+
+def frame_of(entries: Entries) -> pd.DataFrame:
+    """Return the `Board.frame` of some columns."""
+    by_key = {column.key: values for column, values in entries.items()}
+    return pd.DataFrame(by_key, columns=list(by_key), dtype=object)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,18 +105,18 @@ class Board:
 
     Attributes:
         name: short name, for files and references.
-        title: what it shows, in a line.
-        columns: what is shown, texts before figures.
-        frame: a row a line of the board, with a column for each of ``columns``.
-        index: the same rows' keys in full precision, for CSV; a column may be in both.
-        sections: a text a row; neighbouring rows that share one stand under it as a heading. All empty: no sections.
-        section_title: what the section texts are, as a column heading.
+        title: its content, in a line.
+        columns: the columns shown, texts before figures.
+        frame: a row per row of the board, with a column for each of ``columns``.
+        index: keys of the same rows in full precision, for CSV; it may repeat a column of ``frame``.
+        sections: a heading per row, shown once for neighbours that share it. All empty: no sections.
+        section_title: column heading for the section texts.
         facts: what holds for every row (``corpus emodb``), left out of the columns.
-        notes: what a reader must know.
-        marked: what the marked figures are the best of.
-        label: what LaTeX refers to it by; empty: ``tab:`` and the name.
+        notes: remarks that a reader needs.
+        marked: meaning of the marked figures.
+        label: label for LaTeX references; empty: ``tab:`` and the name.
         span: whether LaTeX sets it across both columns of a page.
-        notes_of: column → those of the notes that go with it; it need not be among ``columns``.
+        notes_of: column → the notes that belong to it; the column need not be among ``columns``.
     """
 
     name: str
@@ -125,21 +135,21 @@ class Board:
 
     @property
     def sectioned(self) -> bool:
-        """Whether rows stand under section headings."""
+        """Whether the board has section headings."""
         return any(self.sections)
 
 
 def standing_of(column: Sequence[object]) -> list[Standing | None]:
-    """Return how each entry of a column ranks; texts do not."""
+    """Return the rank of each entry of a column; None for texts and unranked figures."""
     return [entry.standing if isinstance(entry, Cell) else None for entry in column]
 
 
 def best_rows(board: Board, column: Column) -> frozenset[int]:
-    """Return the positions of the figures of a column that are marked.
+    """Return the positions of a column's marked figures.
 
-    Where figures rank, these are the best and all that tie with it. Results without ranks are marked section by
-    section: the best figure, and those within its 95 % interval; a section is left out if it has one row only or lacks
-    a figure, for a row that was not measured might be the best.
+    Of ranked figures, these are the best and all that tie with it. Results without ranks are marked section by
+    section: the best figure, and those within its 95 % interval. A section with a single row or a missing figure has
+    no marks, because an unmeasured row might be the best.
     """
     if not column.best:
         return frozenset()
@@ -147,7 +157,7 @@ def best_rows(board: Board, column: Column) -> frozenset[int]:
     standings = standing_of(cells)
     if any(standings):
         return frozenset(row for row, standing in enumerate(standings) if standing is not None and standing.tie == 1)
-    found: set[int] = set()
+    marked: set[int] = set()
     for section in dict.fromkeys(board.sections):
         rows = [row for row, name in enumerate(board.sections) if name == section]
         if len(rows) < 2 or any(cells[row].status != "ok" for row in rows):
@@ -155,10 +165,10 @@ def best_rows(board: Board, column: Column) -> frozenset[int]:
         shown = {row: round(cells[row].value, column.decimals) for row in rows}
         first = max(shown, key=shown.__getitem__) if column.best == "highest" else min(shown, key=shown.__getitem__)
         low, high = cells[first].low, cells[first].high
-        found.update(row for row, value in shown.items() if value == shown[first] or low <= value <= high)
-    return frozenset(found)
+        marked.update(row for row, value in shown.items() if value == shown[first] or low <= value <= high)
+    return frozenset(marked)
 
 
-def varying(texts: Sequence[str]) -> bool:
-    """Tell whether a column's texts differ, those left empty (does not apply) aside."""
+def is_varying(texts: Sequence[str]) -> bool:
+    """Return whether a column's texts differ, ignoring empty ones (not applicable)."""
     return len({text for text in texts if text}) > 1

@@ -1,4 +1,4 @@
-"""A comparison of two results for people and for CI: a board of what moved, JUnit XML, GitHub's annotations."""
+"""A comparison of two results for people and for CI: a board of changes, JUnit XML, GitHub's annotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from advser.leaderboards.boards.board import Board, Cell, Column, varying
+from advser.leaderboards.boards.board import Board, Cell, Column, Entries, frame_of, is_varying
 from advser.leaderboards.boards.rows import Row, rows
 from advser.leaderboards.boards.sheet import figure_text
 from advser.results.folder import Results
@@ -20,7 +20,7 @@ PLACE: Final = (
     "part", "model", "defense", "attack", "epsilon", "domain", "delivery", "labels", "access", "source_model",
     "source_defense",
 )  # fmt: skip
-"""What tells the lines of the board apart."""
+"""Keys that identify a line of the board."""
 
 MEANING: Final = {
     "better": "better",
@@ -30,14 +30,14 @@ MEANING: Final = {
     "lost": "the base has a figure, the new results have none",
     "new": "the new results have a figure, the base has none",
 }
-"""Verdict → what it says."""
+"""Verdict → its meaning."""
 
 _FIRST: Final = ("regression", "lost", "noise", "worse", "better", "new")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One move and the row of the results that it is about."""
+    """One move and its row of the results."""
 
     move: Move
     row: Row
@@ -46,15 +46,15 @@ class Line:
     def place(self) -> str:
         """The cell in words: ``cnn4 / none, ifgsm (steps=10), true labels, 0.001 FS, waveform``."""
         keys = ("epsilon", "domain", "delivery", "access", "part")
-        texts = [self.row.attack, self.row.told_labels, *(self.row.text(key) for key in keys)]
+        texts = [self.row.attack, self.row.labels, *(self.row.text(key) for key in keys)]
         source = [self.row.text(key) for key in ("source_model", "source_defense") if self.row.transfer]
         from_source = f"from {' / '.join(source)}" if any(source) else ""
         victim = f"{self.row.text('model')} / {self.row.text('defense')}"
         return ", ".join(text for text in (victim, *texts, from_source) if text)
 
     @property
-    def told(self) -> str:
-        """What happened, in a line."""
+    def summary(self) -> str:
+        """The move, in a line."""
         move = self.move
         if math.isnan(move.difference):
             return f"{move.metric}: {move.reason}"
@@ -68,47 +68,50 @@ def _figure(value: float) -> str:
 
 
 def lines(comparison: Comparison, base: Results, new: Results) -> list[Line]:
-    """Return what moved, what fails first; figures that are the same are left out."""
-    known = {**_known(new), **_known(base)}
+    """Return the figures that moved, failures first; unchanged figures are left out."""
+    row_of = {**_row_of(new), **_row_of(base)}
     moved = [move for move in comparison.moves if move.verdict != "same"]
     ordered = sorted(moved, key=lambda move: (not move.failed, _FIRST.index(move.verdict)))
-    return [Line(move, known[tuple(move.keys.values())]) for move in ordered]
+    return [Line(move, row_of[tuple(move.keys.values())]) for move in ordered]
 
 
-def _known(results: Results) -> dict[tuple[Any, ...], Row]:
+def _row_of(results: Results) -> dict[tuple[Any, ...], Row]:
     return {row.values(CELL): row for row in rows(results)}
 
 
-def board(comparison: Comparison, found: Sequence[Line], gates: str) -> Board:
-    """Return a board of what moved.
+def board(comparison: Comparison, moved: Sequence[Line], gates: str) -> Board:
+    """Return a board of the figures that moved.
 
     Args:
         comparison: the comparison.
-        found: its `lines`.
-        gates: what is gated, in words.
+        moved: its `lines`.
+        gates: the gated metrics, in words.
     """
-    shown = [key for key in PLACE if varying([line.row.text(key) for line in found])]
-    texts: Mapping[str, list[object]] = {key: [line.row.text(key) for line in found] for key in shown}
-    frame: dict[str, list[object]] = {
-        "verdict": [line.move.verdict for line in found],
-        "metric": [line.move.metric for line in found],
-        **texts,
-        "base": [_cell(line.move.base, line.move.reason) for line in found],
-        "new": [_cell(line.move.new, line.move.reason) for line in found],
-        "change": [_cell(line.move.difference, "") for line in found],
-        "p": [_cell(line.move.adjusted, "") for line in found],
+    shown = [key for key in PLACE if is_varying([line.row.text(key) for line in moved])]
+    texts: Mapping[str, list[object]] = {
+        "verdict": [line.move.verdict for line in moved],
+        "metric": [line.move.metric for line in moved],
+        **{key: [line.row.text(key) for line in moved] for key in shown},
     }
-    measured = ("base", "new", "change", "p")
-    columns = tuple(Column(key, (key.replace("_", " "),), measured=key in measured) for key in frame)
-    index = pd.DataFrame([line.row.values(CELL) for line in found], columns=list(CELL), dtype=object)
-    verdicts = dict.fromkeys(line.move.verdict for line in found)
+    figures: Mapping[str, list[object]] = {
+        "base": [_cell(line.move.base, line.move.reason) for line in moved],
+        "new": [_cell(line.move.new, line.move.reason) for line in moved],
+        "change": [_cell(line.move.difference, "") for line in moved],
+        "p": [_cell(line.move.adjusted, "") for line in moved],
+    }
+    entries: Entries = {
+        Column(key, (key.replace("_", " "),), measured=key in figures): values
+        for key, values in {**texts, **figures}.items()
+    }
+    index = pd.DataFrame([line.row.values(CELL) for line in moved], columns=list(CELL), dtype=object)
+    verdicts = dict.fromkeys(line.move.verdict for line in moved)
     return Board(
         "changes",
-        "What moved",
-        columns,
-        pd.DataFrame(frame, columns=list(frame), dtype=object),
+        "Figures that moved",
+        tuple(entries),
+        frame_of(entries),
         index,
-        tuple("" for _ in found),
+        tuple("" for _ in moved),
         "",
         (),
         (*_summary(comparison), gates, *(f"{verdict}: {MEANING[verdict]}." for verdict in verdicts), *comparison.notes),
@@ -127,9 +130,9 @@ def _summary(comparison: Comparison) -> tuple[str, ...]:
     return (f"{len(moves)} figures, {moved} moved; {gated} gated, {failed} of them failed.",)
 
 
-def junit(comparison: Comparison, found: Sequence[Line]) -> str:
-    """Return JUnit XML: a test case a gated figure that moved, and one for all others, which are the same."""
-    gated = [line for line in found if line.move.tolerance is not None]
+def junit(comparison: Comparison, moved: Sequence[Line]) -> str:
+    """Return JUnit XML: a test case per gated figure that moved, and a single one for all that did not move."""
+    gated = [line for line in moved if line.move.tolerance is not None]
     same = sum(move.tolerance is not None and move.verdict == "same" for move in comparison.moves)
     failures = str(len(comparison.failures))
     tests = str(len(gated) + (same > 0))
@@ -137,23 +140,23 @@ def junit(comparison: Comparison, found: Sequence[Line]) -> str:
     for line in gated:
         case = ElementTree.SubElement(suite, "testcase", classname=f"advser.{line.move.metric}", name=line.place)
         if line.move.failed:
-            ElementTree.SubElement(case, "failure", type=line.move.verdict, message=line.told)
+            ElementTree.SubElement(case, "failure", type=line.move.verdict, message=line.summary)
     if same:
         ElementTree.SubElement(suite, "testcase", classname="advser", name=f"{same} gated figures are the same")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
 
-def workflow_commands(found: Sequence[Line]) -> str:
-    """Return GitHub's workflow commands: an error a figure that fails, a warning a figure told as noise."""
-    telling = [line for line in found if line.move.failed or line.move.verdict == "noise"]
+def workflow_commands(moved: Sequence[Line]) -> str:
+    """Return GitHub's workflow commands: an error per figure that fails, a warning per figure reported as noise."""
+    annotated = [line for line in moved if line.move.failed or line.move.verdict == "noise"]
     return "\n".join(
         f"::{'error' if line.move.failed else 'warning'} title=AdvSER {line.move.verdict}::"
-        f"{_escaped(f'{line.place}: {line.told}')}"
-        for line in telling
+        f"{_escaped(f'{line.place}: {line.summary}')}"
+        for line in annotated
     )
 
 
 def _escaped(text: str) -> str:
-    """Return the text as a workflow command has it on one line."""
+    """Return a text escaped for a workflow command, which has one line."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

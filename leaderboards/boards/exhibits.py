@@ -1,4 +1,4 @@
-"""Exhibits: a paper's tables, rebuilt from the results, each figure beside the published one."""
+"""Exhibits: a paper's tables, rebuilt from the results, each figure beside its published value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARAMETER: Final = "params."
 
 
 def exhibits(results: Results) -> list[Any]:
-    """Return the exhibits that the run's suite declares, as `advser.suite.exhibits` describes them.
+    """Return the exhibits that the run's suite declares (`advser.suite.exhibits`).
 
     Raises:
         InputError: if they cannot be read.
@@ -37,10 +37,11 @@ def exhibits(results: Results) -> list[Any]:
 
 
 def tables(results: Results) -> dict[str, Board]:
-    """Return the tables that the run's suite declares, by name; one of which no cell is there is left out."""
-    found = rows(results)
-    made = {name_of(one): table(results, found, one) for one in exhibits(results) if isinstance(one, Table)}
-    return {name: board for name, board in made.items() if _has_figures(board)}
+    """Return the tables that the run's suite declares, by name, without those that have no cell in the results."""
+    every_row = rows(results)
+    declared = [exhibit for exhibit in exhibits(results) if isinstance(exhibit, Table)]
+    boards = {name_of(exhibit): table(results, every_row, exhibit) for exhibit in declared}
+    return {name: board for name, board in boards.items() if _has_figures(board)}
 
 
 def _has_figures(board: Board) -> bool:
@@ -48,10 +49,10 @@ def _has_figures(board: Board) -> bool:
     return any(cell.status != "missing" or cell.reason for cell in cells)
 
 
-def table(results: Results, found: Sequence[Row], declared: Table) -> Board:
-    """Return a declared table as a board: each column, and beside it the published values if there are any.
+def table(results: Results, every_row: Sequence[Row], declared: Table) -> Board:
+    """Return a declared table as a board: each column, followed by its published values, if any.
 
-    A field that stands for several cells is missing; its reason says what tells them apart.
+    A field that selects several cells is missing; its reason names the keys that distinguish them.
     """
     columns = [Column("row", (declared.stub,), measured=False)]
     frame: dict[str, list[object]] = {"row": [row.title for row in declared.rows]}
@@ -59,14 +60,13 @@ def table(results: Results, found: Sequence[Row], declared: Table) -> Board:
         measured = metric_column(results, column.metric)
         key = " ".join(column.title)
         columns.append(Column(key, tuple(column.title), decimals=measured.decimals, interval=True))
-        frame[key] = [_figure(found, declared, row, column) for row in declared.rows]
+        frame[key] = [_figure(every_row, declared, row, column) for row in declared.rows]
         published = [row.published[number] if row.published else None for row in declared.rows]
         if any(value is not None for value in published):
-            columns.append(
-                Column(f"{key} {declared.published}", (*column.title, declared.published), measured=False, names=False)
-            )
+            title = (*column.title, declared.published)
+            columns.append(Column(f"{key} {declared.published}", title, measured=False, identifies=False))
             frame[columns[-1].key] = ["" if value is None else f"{value:.{measured.decimals}f}" for value in published]
-    shown = [row for row in found if any(_picks(row, {**declared.where, **line.where}) for line in declared.rows)]
+    shown = [row for row in every_row if any(_picks(row, {**declared.where, **line.where}) for line in declared.rows)]
     return Board(
         declared.table,
         declared.title,
@@ -80,11 +80,11 @@ def table(results: Results, found: Sequence[Row], declared: Table) -> Board:
     )
 
 
-def _figure(found: Iterable[Row], declared: Table, row: TableRow, column: TableColumn) -> Cell:
+def _figure(every_row: Iterable[Row], declared: Table, row: TableRow, column: TableColumn) -> Cell:
     where = _given({**declared.where, **row.where, **column.where}, row.given)
-    members = picked(found, where)
+    members = picked(every_row, where)
     if len(members) > 1:
-        return Cell(reason=f"{len(members)} cells, told apart by {', '.join(told_apart(members))}")
+        return Cell(reason=f"{len(members)} cells, which differ in {', '.join(distinguishing_keys(members))}")
     return members[0].figure(column.metric) if members else MISSING
 
 
@@ -95,16 +95,16 @@ def _given(where: Selection, given: Mapping[str, Value]) -> Selection:
     }
 
 
-def picked(found: Iterable[Row], where: Selection) -> list[Row]:
+def picked(candidates: Iterable[Row], where: Selection) -> list[Row]:
     """Return the cells that a selection picks."""
-    return [row for row in found if _picks(row, where)]
+    return [row for row in candidates if _picks(row, where)]
 
 
 def value_of(row: Row, key: str) -> Any:
-    """Return what a cell has under a key of a selection; None if it has nothing there.
+    """Return a cell's value under a key of a selection; None if it has none.
 
     Raises:
-        InputError: if there is no such key.
+        InputError: if the key is unknown.
     """
     if key.startswith(_PARAMETER):
         return row.params.get(key.removeprefix(_PARAMETER))
@@ -113,33 +113,33 @@ def value_of(row: Row, key: str) -> Any:
     return row.keys[key]
 
 
-def told_apart(found: Sequence[Row], given: Sequence[str] = (), among: Sequence[str] = KEYS) -> list[str]:
-    """Return what tells cells apart beyond what ``given`` keys do; nothing is named that those before it say already.
+def distinguishing_keys(members: Sequence[Row], given: Sequence[str] = (), among: Sequence[str] = KEYS) -> list[str]:
+    """Return the keys that distinguish cells further than ``given`` keys do, each further than those before it.
 
     Args:
-        found: the cells.
+        members: the cells.
         given: keys that are known to differ, as `value_of` takes them.
         among: which of `KEYS` to name; for ``params`` the parameters that differ are named.
     """
-    names = dict.fromkeys(f"{_PARAMETER}{name}" for row in found for name in row.params)
-    # The text of all parameters is the last resort: for one that is null here and not given there.
+    names = dict.fromkeys(f"{_PARAMETER}{name}" for row in members for name in row.params)
+    # The text of all parameters is the last resort: for a parameter that is null in some cells and absent in others.
     candidates = [*(key for key in among if key != "params"), *(names if "params" in among else ()), *among]
     chosen: list[str] = []
     for key in candidates:
-        if _distinct(found, [*given, *chosen, key]) > _distinct(found, [*given, *chosen]):
+        if _distinct(members, [*given, *chosen, key]) > _distinct(members, [*given, *chosen]):
             chosen.append(key)
     return chosen
 
 
-def _distinct(found: Iterable[Row], keys: Sequence[str]) -> int:
-    return len({json.dumps([value_of(row, key) for key in keys], sort_keys=True) for row in found})
+def _distinct(members: Iterable[Row], keys: Sequence[str]) -> int:
+    return len({json.dumps([value_of(row, key) for key in keys], sort_keys=True) for row in members})
 
 
 def _picks(row: Row, where: Selection) -> bool:
-    return all(same(value_of(row, key), wanted) for key, wanted in where.items())
+    return all(is_same(value_of(row, key), wanted) for key, wanted in where.items())
 
 
-def same(found: Any, wanted: Value) -> bool:
-    """Tell whether a cell has the value that a selection asks for; numbers are compared to nine digits."""
-    numbers = [value for value in (found, wanted) if isinstance(value, int | float) and not isinstance(value, bool)]
-    return math.isclose(*numbers) if len(numbers) == 2 else bool(found == wanted)
+def is_same(value: Any, wanted: Value) -> bool:
+    """Return whether a cell's value equals a selection's; numbers are compared to nine digits."""
+    numbers = [each for each in (value, wanted) if isinstance(each, int | float) and not isinstance(each, bool)]
+    return math.isclose(*numbers) if len(numbers) == 2 else bool(value == wanted)

@@ -1,19 +1,20 @@
-"""What the boards have in common: headings, sections, and what is the same in all rows."""
+"""Shared parts of the boards: headings, sections, notes, and the facts that all rows have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from advser.leaderboards.boards.board import MARKED, Board, Column, varying
-from advser.leaderboards.boards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row, anchors
+from advser.leaderboards.boards.board import MARKED, Board, Column, Entries, frame_of, is_varying
+from advser.leaderboards.boards.rows import CONTROL_NOTE, NORM_NAMES, SETTING, UNIT_NOTES, Row, chance_baselines
 from advser.leaderboards.boards.sheet import figure_text
 from advser.results.folder import Results
 from advser.results.schema import FEWEST
 
 CONFIGURATION = ("attack", "params", "domain", "delivery", "labels", "norm", "epsilon", "epsilon_unit")
-"""Keys that say what an attack did and how it was judged, whomever it was crafted on."""
+"""Keys of an attack and of how it was judged, whatever model it was crafted on."""
 
 
 def metric_column(results: Results, metric: str, interval: bool = False) -> Column:
@@ -31,52 +32,52 @@ def configuration(row: Row) -> tuple[str, ...]:
     if place == "spectrogram" and row.keys["delivery"] == "audio":
         place = "spectrogram, as audio"
     norm = f" in {NORM_NAMES[row.keys['norm']]}" if row.keys["norm"] not in ("", "linf") else ""
-    return tuple(text for text in (place, row.attack, row.told_labels, f"{row.text('epsilon')}{norm}") if text)
+    return tuple(text for text in (place, row.attack, row.labels, f"{row.text('epsilon')}{norm}") if text)
 
 
-def victim_text(row: Row, found: Sequence[Row]) -> str:
-    """Return a model's name with its defense, of which what is the same in all of ``found`` is left out."""
-    keys = [key for key in ("model", "defense") if varying([other.text(key) for other in found])]
+def victim_text(row: Row, among: Sequence[Row]) -> str:
+    """Return a model's name with its defense, without the part that all rows ``among`` share."""
+    keys = [key for key in ("model", "defense") if is_varying([other.text(key) for other in among])]
     return " · ".join(row.text(key) for key in keys or ["model"])
 
 
-def groups(found: Iterable[Row], keys: Sequence[str]) -> list[list[Row]]:
-    """Return the rows by the values of ``keys``, in order of first appearance."""
+def groups(listed: Iterable[Row], keys: Sequence[str]) -> list[list[Row]]:
+    """Return the rows grouped by the values of ``keys``, in order of first appearance."""
     by_values: dict[tuple[object, ...], list[Row]] = {}
-    for row in found:
+    for row in listed:
         by_values.setdefault(row.values(keys), []).append(row)
     return list(by_values.values())
 
 
-def reader_notes(results: Results, found: Iterable[Row]) -> list[str]:
-    """Return the notes of the run, and what is to be known of the controls and of the units of the budgets."""
-    listed = list(found)
+def reader_notes(results: Results, shown: Iterable[Row]) -> list[str]:
+    """Return the notes of the run, and those on controls, units of budgets, chance baselines and few speakers."""
+    listed = list(shown)
     used = {row.keys["epsilon_unit"] for row in listed if row.keys["epsilon"] is not None}
     controls = [CONTROL_NOTE] if any(row.control for row in listed) else []
     units = [note for unit, note in UNIT_NOTES.items() if unit in used]
-    return [*results.notes, *controls, *units, *_anchor_notes(results, listed), *_few_speakers(results)]
+    return [*results.notes, *controls, *units, *_baseline_notes(results, listed), *_few_speakers(results)]
 
 
 def _few_speakers(results: Results) -> list[str]:
     most = max(results.ranks["speakers"], default=FEWEST)
-    told = f"{most} speaker{'s' if most > 1 else ''} tell no two entries apart (p ≤ .05 needs at least {FEWEST})"
+    if most >= FEWEST:
+        return []
+    separated = f"With {most} speaker{'s' if most > 1 else ''} no test separates two entries"
     coarse = "intervals over so few are coarse, and may end at the figure itself"
-    return [f"{told}: all tie, whatever their figures; {coarse}."] if most < FEWEST else []
+    return [f"{separated} (p ≤ .05 needs at least {FEWEST}): all tie, whatever their figures; {coarse}."]
 
 
-def _anchor_notes(results: Results, listed: Sequence[Row]) -> list[str]:
-    """Return what is reached without listening, in each of the rows' settings."""
-    there = {row.values(SETTING) for row in listed}
-    texts: dict[str, list[Row]] = {}
-    for of_setting in groups((row for row in anchors(results) if row.values(SETTING) in there), SETTING):
-        told = "; ".join(f"{row.keys['model']} {figures}" for row in of_setting if (figures := _figures(results, row)))
-        texts.setdefault(told, []).append(of_setting[0])
-    differing = [key for key in SETTING if len({values[SETTING.index(key)] for values in there}) > 1]
-    return [
-        f"Anchors, which hear nothing{f' ({_where(heads, differing)})' if len(texts) > 1 else ''}: {told}."
-        for told, heads in texts.items()
-        if told
-    ]
+def _baseline_notes(results: Results, listed: Sequence[Row]) -> list[str]:
+    """Return the figures of the chance baselines, in each of the rows' settings."""
+    settings = {row.values(SETTING) for row in listed}
+    heads_of: dict[str, list[Row]] = {}
+    for baselines in groups((row for row in chance_baselines(results) if row.values(SETTING) in settings), SETTING):
+        with_figures = [(row, _figures(results, row)) for row in baselines]
+        text = "; ".join(f"{row.keys['model']} {figures}" for row, figures in with_figures if figures)
+        heads_of.setdefault(text, []).append(baselines[0])
+    differing = [key for key in SETTING if len({values[SETTING.index(key)] for values in settings}) > 1]
+    wheres = {text: f" ({_where(heads, differing)})" if len(heads_of) > 1 else "" for text, heads in heads_of.items()}
+    return [f"Chance baselines, which ignore the sound{where}: {text}." for text, where in wheres.items() if text]
 
 
 def _figures(results: Results, row: Row) -> str:
@@ -89,63 +90,71 @@ def _where(heads: Sequence[Row], differing: Sequence[str]) -> str:
 
 
 def section_texts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the section of each row: what of its setting and ``keys`` differs between rows."""
-    shown = [key for key in (*SETTING, *keys) if varying([head.text(key) for head in heads])]
+    """Return the section of each row: those of its setting and ``keys`` that differ between rows."""
+    shown = [key for key in (*SETTING, *keys) if is_varying([head.text(key) for head in heads])]
     return tuple(
         " · ".join(head.text(key) if key == "model" else f"{key} {head.text(key)}" for key in shown) for head in heads
     )
 
 
 def common_facts(heads: Sequence[Row], keys: Sequence[str]) -> tuple[str, ...]:
-    """Return what of the rows' setting and ``keys`` is the same in all of them."""
+    """Return those of the rows' setting and ``keys`` that all rows share."""
     if not heads:
         return ()
     return tuple(
         f"{key} {heads[0].text(key)}"
         for key in (*SETTING, *keys)
-        if not varying([head.text(key) for head in heads]) and heads[0].text(key)
+        if not is_varying([head.text(key) for head in heads]) and heads[0].text(key)
     )
 
 
-def assemble(
-    name: str,
-    title: str,
-    columns: Sequence[Column],
-    frame: dict[str, list[object]],
-    heads: Sequence[Row],
-    section_keys: Sequence[str],
-    index_keys: Sequence[str],
-    notes: Iterable[str],
-    facts: Iterable[str] = (),
-    marked: str = MARKED,
-    notes_of: Mapping[str, Sequence[str]] | None = None,
-) -> Board:
-    """Return a board whose rows stand for ``heads``, with the sections and facts that follow from their keys.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The rows of a board, whose sections and facts follow from the keys of rows of the results.
 
-    Args:
-        name: as in `Board`.
-        title: as in `Board`.
-        columns: as in `Board`.
-        frame: column → a text or cell for each of ``heads``.
+    Attributes:
+        name, title, marked: as in `Board`.
         heads: one row of the results for each row of the board.
-        section_keys: keys, beside the setting, that make sections.
-        index_keys: keys that name a row in CSV.
-        notes: as in `Board`.
-        facts: in addition to those that follow from the keys.
-        marked: as in `Board`.
-        notes_of: as in `Board`: of further notes, which go with a column.
+        section_keys: keys, besides the setting, that make sections.
+        index_keys: keys that identify a row in CSV.
     """
-    section_title = " · ".join(key for key in (*SETTING, *section_keys) if varying([head.text(key) for head in heads]))
-    return Board(
-        name,
-        title,
-        tuple(columns),
-        pd.DataFrame(frame, columns=[column.key for column in columns], dtype=object),
-        pd.DataFrame([head.values(index_keys) for head in heads], columns=list(index_keys), dtype=object),
-        section_texts(heads, section_keys),
-        section_title,
-        (*common_facts(heads, section_keys), *facts),
-        (*notes, *(note for own in (notes_of or {}).values() for note in own)),
-        marked,
-        notes_of=notes_of or {},
-    )
+
+    name: str
+    title: str
+    heads: Sequence[Row]
+    section_keys: Sequence[str]
+    index_keys: Sequence[str]
+    marked: str = MARKED
+
+    def board(
+        self,
+        entries: Entries,
+        notes: Iterable[str],
+        notes_of: Mapping[str, Sequence[str]],
+        facts: Iterable[str] = (),
+    ) -> Board:
+        """Return the board.
+
+        Args:
+            entries: the columns, with a text or cell for each of ``heads``.
+            notes: remarks on the whole board.
+            notes_of: column → further notes, which belong to it.
+            facts: facts besides those that follow from the keys.
+        """
+        differing = [
+            key for key in (*SETTING, *self.section_keys) if is_varying([head.text(key) for head in self.heads])
+        ]
+        index = [head.values(self.index_keys) for head in self.heads]
+        return Board(
+            self.name,
+            self.title,
+            tuple(entries),
+            frame_of(entries),
+            pd.DataFrame(index, columns=list(self.index_keys), dtype=object),
+            section_texts(self.heads, self.section_keys),
+            " · ".join(differing),
+            (*common_facts(self.heads, self.section_keys), *facts),
+            (*notes, *(note for of_column in notes_of.values() for note in of_column)),
+            self.marked,
+            notes_of=notes_of,
+        )

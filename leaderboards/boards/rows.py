@@ -1,4 +1,4 @@
-"""From the long results table to rows: one a cell of the run, its metrics side by side, in reading order."""
+"""Rows from the long results table: one per cell of the run, its metrics side by side, in reading order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from advser.results.folder import Results
 from advser.results.schema import CHANCE_BASELINES, CLEAN, KEYS, value_text
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
-"""Keys that say under which circumstances a model was trained and judged."""
+"""Keys of the circumstances under which a model was trained and judged."""
 
 NORM_NAMES = {"linf": "L∞", "l2": "L2", "relative-l2": "relative L2"}
 UNITS = {"full-scale": "FS", "z": "z", "clip": "of the clip"}
-CONTROL_NOTE = "An attack without labels is a control: it knows nothing of the model."
+CONTROL_NOTE = "An attack without labels is a control: it uses no knowledge of the model."
 UNIT_NOTES = {
     "full-scale": "FS: full scale, the waveform on [−1, 1].",
     "z": "z: standard deviations of the training data's features.",
-    "clip": "of the clip: L2 norm of the perturbation over that of the clip; the dB are the least SNR that it leaves.",
+    "clip": "of the clip: L2 norm of the perturbation over that of the clip; in dB, the least SNR that it leaves.",
 }
 _ORDER = {
     "domain": ("waveform", "spectrogram"),
@@ -40,15 +40,15 @@ class Row:
     """One cell of the run.
 
     Attributes:
-        keys: the cell's keys, as in the results; ``epsilon`` is None where there is no budget.
+        keys: the cell's keys, as in the results; ``epsilon`` is None without a budget.
         params: the attack's parameters.
-        telling: which of the parameters boards name the attack by.
+        shown_params: the parameters that boards show with the attack's name.
         cells: metric → figure.
     """
 
     keys: dict[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
-    telling: tuple[str, ...] = ()
+    shown_params: tuple[str, ...] = ()
     cells: dict[str, Cell] = field(default_factory=dict)
 
     @property
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def control(self) -> bool:
-        """Whether the perturbation knows nothing of any model."""
+        """Whether the perturbation uses no knowledge of any model."""
         return not self.clean and bool(self.keys["access"] == "blind")
 
     @property
@@ -67,30 +67,30 @@ class Row:
         return bool(self.keys["access"] == "transfer" and self.keys["source_model"])
 
     @property
-    def told_labels(self) -> str:
-        """The labels that the attack was given, as ``true labels``; empty where it was given none."""
+    def labels(self) -> str:
+        """The kind of labels that the attack reads, as ``true labels``; empty if it reads none."""
         labels = self.text("labels")
         return f"{labels} labels" if labels else ""
 
     @property
     def attack(self) -> str:
-        """The attack as boards call it: label and telling parameters, ``clean`` for the clean cell."""
+        """The attack as boards name it: its name and shown parameters, ``clean`` for the clean cell."""
         return self.attack_without()
 
     def attack_without(self, *parameters: str) -> str:
         """Return `attack` without some of its parameters."""
         if self.clean:
             return "clean"
-        names = [name for name in self.telling if name not in parameters and self.params.get(name) is not None]
+        names = [name for name in self.shown_params if name not in parameters and self.params.get(name) is not None]
         given = ", ".join(f"{name}={value_text(self.params[name])}" for name in names)
         return f"{self.keys['attack']} ({given})" if given else str(self.keys["attack"])
 
     def figure(self, metric: str) -> Cell:
-        """Return a metric's figure; `MISSING` if the results do not have it."""
+        """Return a metric's figure; `MISSING` if the results lack it."""
         return self.cells.get(metric, MISSING)
 
     def text(self, key: str) -> str:
-        """Return a key as boards show it; empty where it does not apply."""
+        """Return a key as boards show it; empty if it does not apply."""
         if key == "attack":
             return self.attack
         if self.clean and key in ("params", "domain", "delivery", "labels", "access", "norm", "epsilon"):
@@ -107,7 +107,7 @@ class Row:
 
 
 def epsilon_text(epsilon: float | None, unit: str) -> str:
-    """Return a budget with its unit, such as ``0.06 z`` or ``0.01 of the clip (40 dB)``; empty if there is none."""
+    """Return a budget with its unit, as ``0.06 z`` or ``0.01 of the clip (40 dB)``; empty without a budget."""
     if epsilon is None:
         return ""
     decibels = f" ({-20 * math.log10(epsilon):.3g} dB)" if unit == "clip" and epsilon else ""
@@ -120,66 +120,63 @@ def metrics(results: Results) -> tuple[str, ...]:
 
 
 def rows(results: Results) -> list[Row]:
-    """Return the cells in reading order: those over all seeds, if the results have such; without the anchors.
+    """Return the cells in reading order, pooled over seeds if the results are; without the chance baselines.
 
-    Clean before controls before attacks, for each setting, model and defense; then by domain, delivery, attack,
+    For each setting, model and defense: clean, then controls, then attacks. Within these: by domain, delivery, attack,
     labels and budget. Settings, models, defenses and attacks keep the order of the suite.
 
     Raises:
         InputError: if a cell's ``params`` are not the JSON text of a mapping.
     """
-    found = [row for row in _all_rows(results) if row.keys["model"] not in CHANCE_BASELINES]
-    telling = _telling_parameters(found)
-    return _ordered([replace(row, telling=telling[row.keys["attack"]]) for row in found])
+    of_models = [row for row in _all_rows(results) if row.keys["model"] not in CHANCE_BASELINES]
+    shown = _shown_params(of_models)
+    return _ordered([replace(row, shown_params=shown[row.keys["attack"]]) for row in of_models])
 
 
-def anchors(results: Results) -> list[Row]:
-    """Return the rows of the anchors (`advser.scoring.chance_baselines`), which `rows` leaves out.
-
-    Older results have none.
-    """
+def chance_baselines(results: Results) -> list[Row]:
+    """Return the rows of the chance baselines (`advser.scoring.chance_baselines`), which older results lack."""
     return [row for row in _all_rows(results) if row.keys["model"] in CHANCE_BASELINES]
 
 
 def seed_text(results: Results) -> int | str:
-    """Return what boards give as the seed: of several that figures are means over, all."""
+    """Return the seed as boards show it: a number, or all seeds that figures are means over."""
     seeds = list(dict.fromkeys(results.table["seed"]))
     return seeds[0] if len(seeds) == 1 else f"{', '.join(map(str, seeds))} (mean)"
 
 
 def worst_cases(results: Results) -> set[tuple[object, ...]]:
-    """Return part and name of the rows for the worst of several attacks, as the run's suite declares them."""
+    """Return part and name of each worst case over several attacks that the run's suite declares."""
     suite = results.run.get("suite", {})
     parts = (suite.get("parts") or {}).values() or [suite]
     return {(part.get("part", ""), worst["name"]) for part in parts for worst in part.get("worst", [])}
 
 
 def cell_id(keys: Mapping[str, Any]) -> str:
-    """Return what links name a cell by: ten hexadecimal digits of its keys but the seed, for all seeds together."""
+    """Return a cell's identifier for links: ten hexadecimal digits, from its keys without the seed."""
     named = [None if pd.isna(keys[key]) else keys[key] for key in KEYS if key != "seed"]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]
 
 
-# Seven boards and the page ask for the same rows.
+# Seven boards and the page read the same rows.
 @lru_cache(maxsize=1)
 def _all_rows(results: Results) -> tuple[Row, ...]:
     table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
-    found: dict[tuple[Any, ...], Row] = {}
+    row_of: dict[tuple[Any, ...], Row] = {}
     origins: dict[tuple[Any, ...], str] = {}
     for record in table.to_dict("records"):
         keys = {key: None if pd.isna(record[key]) else record[key] for key in KEYS}
         place = tuple(keys.values())
-        if place not in found:
-            found[place], origins[place] = Row(keys, parameters(keys)), cell_id(keys)
-        found[place].cells[record["metric"]] = Cell(
+        if place not in row_of:
+            row_of[place], origins[place] = Row(keys, parameters(keys)), cell_id(keys)
+        row_of[place].cells[record["metric"]] = Cell(
             record["value"], record["ci_low"], record["ci_high"], record["n"], record["n_failed"],
             record["status"], record["reason"], record.get("spread", math.nan), origin=origins[place],
         )  # fmt: skip
-    return tuple(found.values())
+    return tuple(row_of.values())
 
 
 def parameters(keys: dict[str, Any]) -> dict[str, Any]:
-    """Return the attack's parameters of a cell's keys.
+    """Return the attack's parameters from a cell's keys.
 
     Raises:
         InputError: if they are not the JSON text of a mapping.
@@ -193,16 +190,16 @@ def parameters(keys: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _telling_parameters(found: Iterable[Row]) -> dict[str, tuple[str, ...]]:
-    """Attack → the parameters to name it by: the number of steps, and all that differ between its cells."""
+def _shown_params(listed: Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    """Return attack → the parameters that boards show: the number of steps, and those that its cells differ in."""
     of_attack: dict[str, list[Row]] = {}
-    for row in found:
+    for row in listed:
         of_attack.setdefault(row.keys["attack"], []).append(row)
-    return {attack: tuple(_telling(members)) for attack, members in of_attack.items()}
+    return {attack: tuple(_differing_params(members)) for attack, members in of_attack.items()}
 
 
-def _telling(members: Sequence[Row]) -> Iterator[str]:
-    """Yield the number of steps and what differs, be it that some have it and some have not."""
+def _differing_params(members: Sequence[Row]) -> Iterator[str]:
+    """Yield the number of steps, and the parameters that differ or that only some cells have."""
     for name in dict.fromkeys(name for row in members for name in row.params):
         values = {json.dumps(_without_budget(row.params.get(name)), sort_keys=True) for row in members}
         if name == "steps" or (name != "epsilon" and len(values) > 1):
@@ -210,16 +207,16 @@ def _telling(members: Sequence[Row]) -> Iterator[str]:
 
 
 def _without_budget(value: Any) -> Any:
-    """Return a parameter without the budgets of attacks within: these are that of the whole (`ensemble`, `eot`)."""
+    """Return a parameter without the budgets of nested attacks, which equal the outer budget (`ensemble`, `eot`)."""
     if isinstance(value, dict):
-        return {key: _without_budget(one) for key, one in value.items() if key not in ("epsilon", "norm")}
-    return [_without_budget(one) for one in value] if isinstance(value, list) else value
+        return {key: _without_budget(item) for key, item in value.items() if key not in ("epsilon", "norm")}
+    return [_without_budget(item) for item in value] if isinstance(value, list) else value
 
 
-def _ordered(found: Sequence[Row]) -> list[Row]:
-    attacks = list(dict.fromkeys(row.attack for row in found))
-    victims = list(dict.fromkeys(row.values((*SETTING, "model", "defense")) for row in found))
-    sources = list(dict.fromkeys(row.values(("source_model", "source_defense")) for row in found))
+def _ordered(listed: Sequence[Row]) -> list[Row]:
+    attacks = list(dict.fromkeys(row.attack for row in listed))
+    victims = list(dict.fromkeys(row.values((*SETTING, "model", "defense")) for row in listed))
+    sources = list(dict.fromkeys(row.values(("source_model", "source_defense")) for row in listed))
 
     def position(row: Row) -> tuple[Any, ...]:
         rank = 0 if row.clean else 1 if row.control else 2
@@ -235,7 +232,7 @@ def _ordered(found: Sequence[Row]) -> list[Row]:
             sources.index(row.values(("source_model", "source_defense"))),
         )
 
-    return sorted(found, key=position)
+    return sorted(listed, key=position)
 
 
 def _place(value: str, order: tuple[str, ...]) -> int:

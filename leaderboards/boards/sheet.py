@@ -1,4 +1,4 @@
-"""A board in words: figures rounded, marks set and footnotes numbered, for every format that people read."""
+"""A board as texts: rounded figures, marks and numbered footnotes, for every format that people read."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Sheet:
 
     Attributes:
         caption: the title and the facts.
-        header: a heading a column, a text a line.
-        measured: whether a column holds figures.
-        body: a list of fields a row.
-        sections: a heading a row, as in `Board`.
-        section_title: what the headings are.
-        best: what the marked figures are; empty if none is marked.
-        legend: what else is to be known of the figures.
-        marks: mark → what it means, of those that occur.
-        footnotes: the numbered ones, the first is number 1.
-        notes: what a reader must know.
+        header: a heading per column, a text per line.
+        measured: for each column, whether it holds figures.
+        body: the fields of each row.
+        sections: a heading per row, as in `Board`.
+        section_title: column heading for the sections.
+        best: meaning of the marked figures; empty if none is marked.
+        legend: explanations of the figures.
+        marks: mark that occurs → its meaning.
+        footnotes: the numbered footnotes, from number 1.
+        notes: remarks that a reader needs.
     """
 
     caption: str
@@ -55,7 +55,7 @@ class Sheet:
 
 
 def sheet(board: Board) -> Sheet:
-    """Return a board in words."""
+    """Return a board as texts."""
     numbers: dict[str, int] = {}
     shown = [_column(board, column, numbers) for column in board.columns]
     return Sheet(
@@ -74,30 +74,30 @@ def sheet(board: Board) -> Sheet:
 
 
 def panels(widths: Sequence[int], texts: int, limit: int, gap: int) -> list[list[int]]:
-    """Split columns into panels that are narrow enough; each repeats the columns of texts that it starts with.
+    """Split columns into panels within a width limit; each panel repeats the leading columns of texts.
 
     Args:
         widths: width of each column, in characters.
         texts: number of leading columns that every panel repeats.
-        limit: width of a panel; a panel has at least one column of figures even if it is wider.
+        limit: width of a panel, in characters; a single column of figures may exceed it.
         gap: characters between columns.
 
     Returns:
         The positions of each panel's columns.
     """
     leading = list(range(texts))
-    found: list[list[int]] = [list(leading)]
+    split: list[list[int]] = [list(leading)]
     for position in range(texts, len(widths)):
-        wider = [*found[-1], position]
-        if sum(widths[i] for i in wider) + gap * (len(wider) - 1) > limit and len(found[-1]) > texts:
-            found.append([*leading, position])
+        wider = [*split[-1], position]
+        if sum(widths[i] for i in wider) + gap * (len(wider) - 1) > limit and len(split[-1]) > texts:
+            split.append([*leading, position])
         else:
-            found[-1].append(position)
-    return found
+            split[-1].append(position)
+    return split
 
 
 def leading_texts(shown: Sheet) -> int:
-    """Return how many columns of texts come before the first figure."""
+    """Return the number of columns of texts before the first column of figures."""
     return shown.measured.index(True) if True in shown.measured else len(shown.measured)
 
 
@@ -123,20 +123,20 @@ def _field(cell: Cell, column: Column, best: bool, numbers: dict[str, int]) -> S
     if cell.status == "failed":
         return Shown(FAILED_MARK, footnote)
     text = figure_text(cell, column.decimals, interval=column.interval)
-    if _spreads(column) and not math.isnan(cell.spread):
+    if _has_spread(column) and not math.isnan(cell.spread):
         text += f" ±{_number(cell.spread, column.decimals)}"
     if column.ranked and cell.standing is not None:
         text += f" ({cell.standing.interval})"
     return Shown(text, footnote, best)
 
 
-def _spreads(column: Column) -> bool:
-    """Tell whether a column shows how its figures spread over seeds."""
+def _has_spread(column: Column) -> bool:
+    """Return whether a column shows the standard deviation of its figures over seeds."""
     return column.interval or bool(column.best)
 
 
 def figure_text(cell: Cell, decimals: int, *, interval: bool) -> str:
-    """Return a measured figure as boards show it, with its interval if that is wanted and there is one."""
+    """Return a measured figure as boards show it; with ``interval``, its interval too, unless it is NaN."""
     text = _number(cell.value, decimals)
     if interval and not math.isnan(cell.low):
         text += f" [{_number(cell.low, decimals)}, {_number(cell.high, decimals)}]"
@@ -145,7 +145,7 @@ def figure_text(cell: Cell, decimals: int, *, interval: bool) -> str:
 
 def _number(value: float, decimals: int) -> str:
     text = f"{value:.{decimals}f}"
-    # A negative figure that rounds to zero is no different from zero.
+    # A negative figure that rounds to zero has no sign.
     return text.removeprefix("-") if not text.strip("-0.") else text.replace("-", "−")
 
 
@@ -169,15 +169,15 @@ def _legend(board: Board) -> Iterator[str]:
     cells = {column.key: board.frame[column.key].tolist() for column in board.columns if column.measured}
     ranked = [standing for column in board.columns if column.ranked for standing in standing_of(cells[column.key])]
     if any(ranked):
-        yield "In parentheses: the ranks that tests of all pairs of entries leave open (adjusted p ≤ .05)."
-    if any(not math.isnan(cell.spread) for column in board.columns if column.measured and _spreads(column)
-           for cell in cells[column.key]):  # fmt: skip
+        yield "In parentheses: the ranks that tests of all pairs of entries do not exclude (adjusted p ≤ .05)."
+    with_spread = [column for column in board.columns if column.measured and _has_spread(column)]
+    if any(not math.isnan(cell.spread) for column in with_spread for cell in cells[column.key]):
         yield "±: standard deviation over seeds; the figures are means over seeds, the intervals over speakers."
 
 
 def _marks(board: Board) -> dict[str, str]:
     cells = [cell for column in board.columns if column.measured for cell in board.frame[column.key]]
-    # What is missing for a reason has a footnote that tells it.
+    # A missing cell with a reason has a footnote instead of the general mark.
     statuses = {cell.status for cell in cells if cell.status != "missing" or not cell.reason}
     reasons = dict.fromkeys(" ".join(c.reason.split()) for c in cells if c.status == "not-applicable" and c.reason)
     marks = {}

@@ -1,4 +1,4 @@
-"""From the table of ranks to the cells of boards: how each ranks, or why it does not."""
+"""Standings: the ranks of the results as boards' cells show them, or the reason why a cell is not ranked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from advser.results.folder import Results
 from advser.results.schema import RANKS_SCHEMA, Among
 
 _PLACE: Final = RANKS_SCHEMA.names[: RANKS_SCHEMA.names.index("among")]
-"""The keys of a cell that the ranks have."""
+"""The keys of a cell that the table of ranks has."""
 
 
 class Standings:
-    """How the entries of some results rank among each other; nothing for results that have no ranks."""
+    """The ranks of one kind in some results; empty if these have no ranks."""
 
     def __init__(self, results: Results, among: Among) -> None:
         self._records = {_place(record, record["metric"]): record for record in records(results, among)}
@@ -26,7 +26,7 @@ class Standings:
         return bool(self._records)
 
     def cell(self, cell: Cell, keys: Mapping[str, Any], metric: str) -> Cell:
-        """Return a figure with its standing, or with the reason why it has none.
+        """Return a figure with its rank, or with the reason why it has none.
 
         Args:
             cell: the figure of ``metric``.
@@ -42,13 +42,13 @@ class Standings:
 
 
 def records(results: Results, among: Among) -> list[dict[str, Any]]:
-    """Return the rows of the ranks of one kind."""
+    """Return the rows of the table of ranks that are of one kind."""
     chosen = results.ranks[results.ranks["among"] == among]
     return [{str(name): value for name, value in record.items()} for record in chosen.to_dict("records")]
 
 
 def standing(record: Mapping[str, Any]) -> Standing | None:
-    """Return how a row of the ranks stands; None if it has no rank."""
+    """Return the rank in a row of the table of ranks; None if the row has no rank."""
     ranks = [int(record[name]) for name in ("rank", "rank_low", "rank_high", "tie")]
     return Standing(*ranks) if ranks[0] else None
 

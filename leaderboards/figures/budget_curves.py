@@ -20,46 +20,45 @@ from advser.suite.exhibits import DRAWN_METRICS
 _CONTROL_COLOR: Final = "#6b6b6b"
 _CONTROL_MARKERS: Final = ("x", "+", "1", "2")
 _LABEL_MARKERS: Final = {"true": "oD8*", "predicted": "sPXd", "soft": "^v<>"}
-"""Labels → their marker, and those for when the colours begin anew."""
+"""Labels → marker of the first round of colours, then of each further round."""
 
 _OTHER_MARKERS: Final = "phH."
 _LINES: Final = {"true": "-", "predicted": "-.", "soft": ":"}
 _PANEL: Final = (3.4, 2.3)
-"""Width and height of a panel on the screen, inches."""
+"""Width and height of a panel on the screen, in inches."""
 
 _WIDE_RANGE: Final = 20
 """Ratio of the largest to the smallest x from which an axis is logarithmic."""
 
 _MOST_LINES: Final = 12
-"""Rows of panels in a figure; more are continued in further ones."""
+"""Rows of panels per figure; further rows are continued in further figures."""
 
 _ABREAST: Final = 3
-"""Models side by side, where there is but one place of attack."""
+"""Models side by side, if there is only one place of attack."""
 
 
 def budget_figures(results: Results, paper: Paper) -> dict[str, Drawing]:
-    """Return ``METRIC-against-epsilon`` and ``METRIC-against-steps``: name → what draws it.
+    """Return ``METRIC-against-epsilon`` and ``METRIC-against-steps``: name → drawing.
 
-    There is a row of panels for each model and defense, and a column for each place of attack (domain and delivery);
-    where there is one place only, up to three models stand in a row. Each part of a suite has figures of its own,
-    ``…-PART``; on the screen, one of more than a dozen rows is continued in ``…_2`` and further ones. An axis along
-    which no attack has two values gives no figure. The same results give the same SVG, byte for byte.
+    A figure has a row of panels for each model and defense, and a column for each place of attack (domain and
+    delivery); with a single place, up to three models share a row. Each part of a suite has figures of its own,
+    ``…-PART``; on the screen, a figure of more than a dozen rows is continued in ``…_2`` and so on. An axis along which
+    no attack has two values gives no figure. The same results give the same SVG, byte for byte.
     """
-    found = rows(results)
-    return {
-        name: drawing
-        for axis in (EPSILON, STEPS)
-        for metric in DRAWN_METRICS
-        if metric in metrics(results)
-        for name, drawing in _of_parts(results, found, metric, axis, paper)
-    }
+    every_row = rows(results)
+    drawn_metrics = [metric for metric in DRAWN_METRICS if metric in metrics(results)]
+    figures: dict[str, Drawing] = {}
+    for axis in (EPSILON, STEPS):
+        for metric in drawn_metrics:
+            figures.update(_of_parts(results, every_row, metric, axis, paper))
+    return figures
 
 
 def _of_parts(
-    results: Results, found: Sequence[Row], metric: str, axis: Axis, paper: Paper
+    results: Results, every_row: Sequence[Row], metric: str, axis: Axis, paper: Paper
 ) -> Iterator[tuple[str, Drawing]]:
-    parts = list(dict.fromkeys(row.keys["part"] for row in found))
-    drawn = {part: panels([row for row in found if row.keys["part"] == part], metric, axis) for part in parts}
+    parts = list(dict.fromkeys(row.keys["part"] for row in every_row))
+    drawn = {part: panels([row for row in every_row if row.keys["part"] == part], metric, axis) for part in parts}
     everything = [panel for of_part in drawn.values() for panel in of_part]
     shown = results.metric(metric).title
     for part, of_part in drawn.items():
@@ -67,15 +66,15 @@ def _of_parts(
         for number, page in enumerate(pages, 1):
             aside = [f"part {part}"] * bool(part) + [f"{number} of {len(pages)}"] * (len(pages) > 1)
             heading = ", ".join([f"{shown} against {axis.title}", *aside])
-            # Parts' names are written without underscores, so that none reads like the number of a continued figure.
+            # A part's name loses its underscores, because `_2` numbers a continued figure.
             name = f"{metric}-against-{axis.name}" + (f"-{re.sub('[^A-Za-z0-9]', '-', part)}" if part else "")
             yield f"{name}_{number}" if number > 1 else name, partial(draw, page, shown, heading, everything, paper)
 
 
 def _pages(drawn: Sequence[Panel], paper: Paper) -> list[list[Panel]]:
-    """Return the panels of each figure: as many victims in one as in another, but for one.
+    """Return the panels of each figure; the figures differ by at most one victim in size.
 
-    For a paper there is one figure: what of it is shown was chosen.
+    A paper has a single figure, because its user selects what it shows.
     """
     if paper.width:
         return [list(drawn)] if drawn else []
@@ -88,16 +87,16 @@ def _pages(drawn: Sequence[Panel], paper: Paper) -> list[list[Panel]]:
 def draw(
     drawn: Sequence[Panel], title: str, heading: str = "", among: Sequence[Panel] = (), paper: Paper = SCREEN
 ) -> Figure:
-    """Return a figure: a row a victim and a column a place, or a grid of victims; one legend below.
+    """Return a figure: a row per victim and a column per place, or a grid of victims; the legend is below.
 
-    Where the paper is too narrow for all places, each panel has both titles and an axis of its own.
+    On a paper too narrow for all places, each panel has both titles and an axis of its own.
 
     Args:
-        drawn: what is in it.
+        drawn: its panels.
         title: label of the vertical axes.
-        heading: what stands above.
-        among: all panels that the figure is one part of: a curve looks the same in all of them.
-        paper: what it is drawn for.
+        heading: text above the panels.
+        among: the panels of all figures that it continues; a curve looks the same in all of them.
+        paper: the paper or screen to draw for.
     """
     victims = list(dict.fromkeys(panel.victim for panel in drawn))
     places = list(dict.fromkeys(panel.place for panel in drawn))
@@ -116,7 +115,7 @@ def draw(
             place.tick_params(labelbottom=True)
         if number % across == 0:
             place.set_ylabel(title)
-    # Not before all panels are drawn: it fixes the ends that they share.
+    # After all panels are drawn, because setting one end of a shared axis fixes the other.
     axes.flat[0].set_ylim(bottom=0)
     drawn_on = list(zip(drawn, axes.flat, strict=False))
     for first in range(len(drawn_on) if broken else across):
@@ -127,7 +126,7 @@ def draw(
 
 
 def _styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
-    """Curve name → colour (by attack), marker and dashes (by labels); controls are grey and dashed."""
+    """Return curve name → colour (by attack), marker and dashes (by labels); controls are grey and dashed."""
     styles: dict[str, dict[str, Any]] = {}
     attacks: list[str] = []
     controls = 0
@@ -167,7 +166,7 @@ def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]]) -> 
 
 
 def _fit(shared: Sequence[tuple[Panel, Axes]], paper: Paper) -> None:
-    """Give panels the x axis that they share: from 0, or logarithmic if it goes far."""
+    """Set the x axis that panels share: from 0, or logarithmic from a range of `_WIDE_RANGE` on."""
     values = sorted({x for panel, _ in shared for curve in panel.curves for x, _ in curve.points if x > 0})
     for _, axes in shared:
         if values and values[-1] / values[0] >= _WIDE_RANGE:

@@ -1,4 +1,4 @@
-"""What the figures show: panels of curves, a figure of merit against the budget or the number of steps."""
+"""Panels of curves: a metric against the budget or the number of steps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from advser.leaderboards.boards.rows import NORM_NAMES, SETTING, Row
 
 _UNIT_NAMES: Final = {"z": "standard deviations", "full-scale": "full scale, [−1, 1]", "clip": "of the clip"}
 
-
 PLACE: Final = ("domain", "delivery", "norm")
-"""What the attacks of one panel have in common: budgets in two norms do not share an axis."""
+"""Keys that the attacks of one panel share; budgets in two norms cannot share an axis."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,10 @@ class Curve:
 
     Attributes:
         name: attack, and labels or budget, for the legend.
-        attack: what gives the curve its colour.
-        labels: what gives it its marker.
+        attack: the attack, which sets the colour.
+        labels: the kind of labels, which sets the marker.
         control: whether it is a control.
-        points: (x, figure), x ascending; a cell without a figure is there too, so that no line is drawn across it.
+        points: (x, figure), x ascending; cells without a figure are included, so that they interrupt the line.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One model in one place of attack: titles, axis label, the clean figure (None: there is none), the curves."""
+    """One model in one place of attack: titles, axis label, clean figure (None: not measured) and curves."""
 
     victim: str
     place: str
@@ -49,7 +48,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Axis:
-    """What is drawn against: its name and title, a row's x (None: not drawn), a row's curve, attack and axis label."""
+    """A horizontal axis: its name and title, and of a row its x (None: not drawn), curve, attack and axis label."""
 
     name: str
     title: str
@@ -59,18 +58,18 @@ class Axis:
     label: Callable[[Row], str]
 
 
-def panels(found: Sequence[Row], metric: str, axis: Axis) -> list[Panel]:
+def panels(listed: Sequence[Row], metric: str, axis: Axis) -> list[Panel]:
     """Return a panel for each model with its defense, and each place (domain and delivery).
 
-    A place where no attack has figures at two x is left out: there is nothing to see in it that boards do not show.
+    A place in which no attack has figures at two x is left out: it shows no more than the boards do.
     """
-    own = [row for row in found if not row.transfer]
+    own = [row for row in listed if not row.transfer]
     drawn = [row for row in own if not row.clean and axis.x(row) is not None]
     victims = groups(own, (*SETTING, "model", "defense"))
     places = [
         place
         for place in dict.fromkeys(row.values(PLACE) for row in drawn)
-        if any(_extended(victim, place, metric, axis) for victim in victims)
+        if any(_has_curve(victim, place, metric, axis) for victim in victims)
     ]
     titles = section_texts([victim[0] for victim in victims], ("model", "defense"))
     return [
@@ -80,20 +79,20 @@ def panels(found: Sequence[Row], metric: str, axis: Axis) -> list[Panel]:
     ]
 
 
-def _extended(victim: Sequence[Row], place: tuple[Any, ...], metric: str, axis: Axis) -> bool:
-    """Tell whether one of the victim's curves at ``place`` has figures at two x."""
-    seen: dict[str, set[float | None]] = {}
+def _has_curve(victim: Sequence[Row], place: tuple[Any, ...], metric: str, axis: Axis) -> bool:
+    """Return whether any of the victim's curves at ``place`` has figures at two x."""
+    measured: dict[str, set[float | None]] = {}
     for row in victim:
         if not row.clean and row.values(PLACE) == place and row.figure(metric).status == "ok":
-            seen.setdefault(axis.curve(row), set()).add(axis.x(row))
-    return any(len(values - {None}) > 1 for values in seen.values())
+            measured.setdefault(axis.curve(row), set()).add(axis.x(row))
+    return any(len(values - {None}) > 1 for values in measured.values())
 
 
 def _panel(
-    victim: Sequence[Row], title: str, place: tuple[Any, ...], there: Sequence[Row], metric: str, axis: Axis
+    victim: Sequence[Row], title: str, place: tuple[Any, ...], attacked: Sequence[Row], metric: str, axis: Axis
 ) -> Panel:
     by_curve: dict[str, list[Row]] = {}
-    for row in there:
+    for row in attacked:
         if any(row is other for other in victim):
             by_curve.setdefault(axis.curve(row), []).append(row)
     curves = []
@@ -105,7 +104,7 @@ def _panel(
     domain, delivery, norm = place
     name = f"{domain}, judged as {delivery}" if domain == "spectrogram" else str(domain)
     name += f", {NORM_NAMES.get(norm, norm)}" if norm not in ("", "linf") else ""
-    return Panel(title, name, axis.label(there[0]), clean, tuple(curves))
+    return Panel(title, name, axis.label(attacked[0]), clean, tuple(curves))
 
 
 def _joined(*parts: str) -> str:
@@ -119,18 +118,18 @@ def _budget(row: Row) -> str:
 
 def _same_but_steps(row: Row) -> str:
     budget = f"ε = {row.text('epsilon')}" if row.text("epsilon") else ""
-    return _joined(row.attack_without("steps"), row.told_labels, budget)
+    return _joined(row.attack_without("steps"), row.labels, budget)
 
 
 EPSILON: Final = Axis(
     "epsilon",
     "the budget ε",
     x=lambda row: row.keys["epsilon"],
-    curve=lambda row: _joined(row.attack, row.told_labels),
+    curve=lambda row: _joined(row.attack, row.labels),
     attack=lambda row: row.attack,
     label=_budget,
 )
-"""Against the budget, a curve for each attack and kind of labels."""
+"""The budget; a curve for each attack and kind of labels."""
 
 STEPS: Final = Axis(
     "steps",
@@ -140,6 +139,6 @@ STEPS: Final = Axis(
     attack=_same_but_steps,
     label=lambda row: "steps",
 )
-"""Against the number of steps, a curve for each attack with its other parameters, kind of labels and budget.
+"""The number of steps; a curve for each attack with its other parameters, kind of labels and budget.
 
-A suite that changes another parameter with each number of steps has no such curve."""
+A suite that changes another parameter together with the number of steps has no curve."""

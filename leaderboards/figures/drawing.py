@@ -1,4 +1,4 @@
-"""How figures are drawn: style, panels, legend, and the size that a screen or a column of a paper asks for."""
+"""Style, panels and legend of figures, and their size on a screen or in a column of a paper."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from advser.errors import InputError
 from advser.store.files import replacing
 
 COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Told apart by people with any common colour blindness (Okabe and Ito, Color universal design, 2008)."""
+"""Colours that differ under any common colour blindness (Okabe and Ito, Color universal design, 2008)."""
 
 MARKERS: Final = ("o", "s", "^", "D", "v", "P")
-"""In the order of the colours, for those who print in grey."""
+"""Markers in the order of the colours, for prints in grey."""
 
 FORMATS: Final = ("svg", "png", "pdf")
-"""What figures can be written as, by suffix."""
+"""File formats of figures, by suffix."""
 
 WIDTHS: Final = (2.0, 20.0)
-"""Narrowest and widest figure of a paper, in inches."""
+"""Smallest and largest width of a figure in a paper, in inches."""
 
 HIGHEST: Final = 10.0
-"""Highest one: a page."""
+"""Largest height of a figure in a paper, in inches: a page."""
 
 _STYLE: Final[Any] = {
     "svg.hashsalt": "advser",
@@ -63,7 +63,7 @@ _NARROWEST_PANEL: Final = 1.55
 _LOWEST_PANEL: Final = 1.7
 _NARROWEST_FIGURE: Final = 4.6
 _LETTER: Final = 0.62
-"""Width of a letter in ems, on average and generously."""
+"""Width of a letter in ems: an average, rounded up."""
 
 _NO_METADATA: Final[dict[str, dict[str, None]]] = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
@@ -73,41 +73,41 @@ _NO_METADATA: Final[dict[str, dict[str, None]]] = {
 
 
 Drawing = Callable[[], Figure | None]
-"""What draws a figure when it is asked to, in the style of its paper; None: there is nothing to draw."""
+"""Function that draws a figure in the style of its paper; it returns None if there is nothing to draw."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What a figure is drawn for.
+    """The medium of a figure: a column of a paper, or the screen.
 
     Attributes:
-        width: of the figure in inches; None: as its panels ask, as on a screen.
-        heading: whether it says above the panels what it shows; in a paper the caption does.
+        width: width of the figure in inches; None: set by its panels, as on the screen.
+        heading: whether the figure has a heading above its panels; in a paper the caption replaces it.
 
     Raises:
-        InputError: if the width is none for a figure.
+        InputError: if the width is outside `WIDTHS`.
     """
 
     width: float | None = None
     heading: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a width in which nothing can be read, or that is meant in other units."""
+        """Raise InputError if the width is unreadably small, or probably in other units."""
         if self.width is not None and not WIDTHS[0] <= self.width <= WIDTHS[1]:
             raise InputError(f"width: got {self.width:g}, expected {WIDTHS[0]:g} to {WIDTHS[1]:g} (inches)")
 
     @contextmanager
     def style(self) -> Iterator[None]:
-        """Draw in this style, meanwhile; letters have the size that they are printed in."""
+        """Set this paper's style within the context; letters have their printed size."""
         with matplotlib.rc_context(_PRINTED if self.width else _STYLE):
             yield
 
     def across(self, wanted: int) -> int:
-        """Return how many panels stand side by side: as many as ``wanted``, or as stay readable."""
+        """Return the number of panels side by side: ``wanted``, or fewer if they would be too narrow to read."""
         return max(1, min(wanted, int(self.width / _NARROWEST_PANEL))) if self.width else wanted
 
     def panels(self, count: int, across: int, size: tuple[float, float]) -> Figure:
-        """Return a figure for so many panels of the ``size`` (width, height) in inches, or of the paper's."""
+        """Return a figure for ``count`` panels of ``size`` (width, height) in inches, scaled to the paper's width."""
         width, height = size
         if self.width:
             # A narrow panel is higher than wide: titles, ticks and labels do not shrink with it.
@@ -117,29 +117,29 @@ class Paper:
         return figure
 
     def wrapped(self, text: str, across: int) -> str:
-        """Return a text in as many lines as it needs over a panel, of which ``across`` stand side by side."""
+        """Return a text wrapped to the width of a panel, with ``across`` panels side by side."""
         if not self.width:
             return text
         return textwrap.fill(text, int(self.width / across * 72 / (matplotlib.rcParams["font.size"] * _LETTER)))
 
-    def crowded(self, labels: Sequence[str]) -> bool:
-        """Tell whether the labels of an axis that is as wide as the figure would run into one another."""
+    def is_crowded(self, labels: Sequence[str]) -> bool:
+        """Return whether labels would overlap on an axis that is as wide as the figure."""
         em = matplotlib.rcParams["xtick.labelsize"] * _LETTER / 72 if self.width else 0.0
         return sum(len(label) + 2 for label in labels) * em > 0.8 * (self.width or 0.0)
 
     def title(self, place: Axes, across: int, *parts: str) -> None:
-        """Give a panel its title, beginning a line for each part that is not empty."""
+        """Set a panel's title, with a new line for each part that is not empty."""
         place.set_title("\n".join(self.wrapped(part, across) for part in parts if part))
 
     def shorten_ticks(self, axes: Axes) -> None:
-        """Mark few values of a linear x axis, in their shortest form, so that they do not run into one another."""
+        """Set few ticks on a linear x axis, in their shortest form, so that their labels do not overlap."""
         axes.xaxis.set_major_locator(MaxNLocator(3 if self.width else 5, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter("{x:g}")
 
     def finished(self, figure: Figure, axes: Iterable[Axes], heading: str) -> Figure:
-        """Give a figure its heading and, below the panels, a legend with each name once; then lay it out.
+        """Add the heading and, below the panels, a legend with each name once; then lay the figure out.
 
-        The figure grows by what both need. The legend has as many columns as fit, and long names as many lines.
+        The figure grows by the height of both. The legend has as many columns as fit, and wraps long names.
         """
         entries: dict[str, Any] = {}
         for place in axes:
@@ -155,11 +155,11 @@ class Paper:
 
 
 SCREEN: Final = Paper()
-"""No paper: a page to scroll, on which figures have headings."""
+"""The screen: a page to scroll, on which figures have headings."""
 
 
 def _legend(figure: Figure, entries: dict[str, Any]) -> float:
-    """Give a figure its legend, and return its height in inches."""
+    """Add the legend to a figure, and return the legend's height in inches."""
     width = figure.get_size_inches()[0]
     for columns in range(min(_LEGEND_COLUMNS, len(entries)), 0, -1):
         legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
@@ -174,22 +174,22 @@ def _legend(figure: Figure, entries: dict[str, Any]) -> float:
 
 
 def laid_out(figure: Figure) -> Figure:
-    """Lay a figure out once, for all formats."""
+    """Lay out a figure once, so that all formats share the layout."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
 
 def look(number: int) -> dict[str, Any]:
-    """Return colour and marker of the ``number``-th curve; those of 36 curves differ."""
+    """Return colour and marker of the ``number``-th curve; they differ between the first 36 curves."""
     turns, place = divmod(number, len(COLORS))
     return {"color": COLORS[place], "marker": MARKERS[(place + turns) % len(MARKERS)]}
 
 
 def save(figure: Figure, directory: Path, name: str, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """Write a figure as NAME.FORMAT, each beside and renamed; return the paths.
+    """Write a figure as NAME.FORMAT, each to a temporary file that is then renamed; return the paths.
 
-    Without dates and names of programs: the same figure gives the same file.
+    Files have neither dates nor names of programs: the same figure gives the same file.
     """
     written = []
     for suffix in formats:

@@ -1,4 +1,4 @@
-"""Figures that a suite declares: a paper's curves and profiles, measured and published."""
+"""Figures that a suite declares: a paper's curves and profiles, with measured and published values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advser.leaderboards.boards.board import Cell
-from advser.leaderboards.boards.exhibits import exhibits, picked, told_apart, value_of
+from advser.leaderboards.boards.exhibits import distinguishing_keys, exhibits, picked, value_of
 from advser.leaderboards.boards.rows import SETTING, Row, rows
 from advser.leaderboards.figures.drawing import COLORS, SCREEN, Drawing, Paper, look
 from advser.results.folder import Results
@@ -19,10 +19,10 @@ from advser.results.schema import value_text
 from advser.suite.exhibits import Curves, Profile, PublishedCurve
 
 _PANEL: Final = (3.3, 2.4)
-"""Width and height of a panel, inches."""
+"""Width and height of a panel, in inches."""
 
 _VICTIM: Final = (*SETTING, "model", "defense")
-"""Keys that the cells of one curve have in common, the clean one among them."""
+"""Keys that the cells of one curve share, including its clean cell."""
 
 _AXIS_NAMES: Final = {"epsilon": "ε"}
 _WORDING: Final = {
@@ -37,32 +37,31 @@ _WORDING: Final = {
 _PUBLISHED_MARKERS: Final = "x+*1234|"
 _PUBLISHED_COLORS: Final = ("black", "#6b6b6b")
 _HATCHES: Final = ("", "//", "..", "xx")
-"""Of bars, for when the colours begin anew."""
+"""Hatches of bars, one for each round of colours."""
 
 
 def declared_figures(results: Results, paper: Paper) -> dict[str, Drawing]:
-    """Return the declared curves and profiles: name → what draws it."""
-    found = rows(results)
+    """Return the declared curves and profiles: name → drawing."""
+    every_row = rows(results)
     figures: dict[str, Drawing] = {}
     for declared in exhibits(results):
         if isinstance(declared, Curves):
-            figures[declared.curves] = partial(curves, results, found, declared, paper)
+            figures[declared.curves] = partial(curves, results, every_row, declared, paper)
         if isinstance(declared, Profile):
-            figures[declared.profile] = partial(profile, results, found, declared, paper)
+            figures[declared.profile] = partial(profile, results, every_row, declared, paper)
     return figures
 
 
-def curves(results: Results, found: Sequence[Row], declared: Curves, paper: Paper = SCREEN) -> Figure | None:
-    """Draw declared curves: a row of panels for each value of ``panels``, a column a metric; None if there is nothing.
+def curves(results: Results, every_row: Sequence[Row], declared: Curves, paper: Paper = SCREEN) -> Figure | None:
+    """Draw declared curves: a row of panels for each value of ``panels``, a column per metric.
 
-    Cells without a figure of any of the metrics are left out, and so are metrics that no cell has a figure of.
-
-    Bands are 95 % intervals; black markers without a line are published values. No curve goes through cells of several
-    victims, nor through several cells at one x: what tells these apart makes curves of its own.
+    Bands are 95 % intervals; black markers without a line are published values. A curve has cells of a single victim,
+    and one cell at each x: it is split by the keys that distinguish further cells. Cells without a figure of any metric
+    are left out, and so are metrics without a figure in any cell; without metrics there is no figure (None).
     """
-    there = [row for row in picked(found, declared.where) if isinstance(value_of(row, declared.x), int | float)]
-    chosen = _with_figures(there, declared.metrics)
-    metrics = [metric for metric in declared.metrics if _measured(chosen, metric)]
+    with_x = [row for row in picked(every_row, declared.where) if isinstance(value_of(row, declared.x), int | float)]
+    chosen = _with_figures(with_x, declared.metrics)
+    metrics = [metric for metric in declared.metrics if _is_measured(chosen, metric)]
     if not metrics:
         return None
     groups = _grouped(chosen, declared.panels)
@@ -70,14 +69,14 @@ def curves(results: Results, found: Sequence[Row], declared: Curves, paper: Pape
     names = list(dict.fromkeys(_name(row, series) for row in chosen))
     titles = list(dict.fromkeys(curve.title for curve in declared.published))
     drawn = [(panel, metric) for panel in groups for metric in metrics]
-    # On the screen a panel's place tells its metric; in a paper, panels of one metric fill the width.
+    # On the screen a panel's column shows its metric; in a paper, panels of a single metric fill the width.
     across = paper.across(len(groups) if paper.width and len(metrics) == 1 else len(metrics))
     figure = paper.panels(len(drawn), across, _PANEL)
     shared: Literal["none", "all", "col"] = "all" if len(metrics) == 1 else "col" if across == len(metrics) else "none"
     axes = figure.subplots(-(-len(drawn) // across), across, sharex=True, sharey=shared, squeeze=False)
     for number, ((panel, metric), place) in enumerate(zip(drawn, axes.flat, strict=False)):
         for name, of_series in _grouped(groups[panel], series).items():
-            clean = _clean(found, of_series[0], metric) if declared.clean else None
+            clean = _clean(every_row, of_series[0], metric) if declared.clean else None
             _curve(place, name, names.index(name), _points(of_series, declared.x, metric, clean))
         for curve in declared.published:
             if curve.metric == metric and curve.panel in ("", panel):
@@ -88,10 +87,10 @@ def curves(results: Results, found: Sequence[Row], declared: Curves, paper: Pape
         paper.title(place, across, panel)
         paper.shorten_ticks(place)
         if number + across >= len(drawn):
-            named = declared.x_label or _AXIS_NAMES.get(declared.x, declared.x.removeprefix("params."))
-            place.set_xlabel(paper.wrapped(named, across))
+            x_label = declared.x_label or _AXIS_NAMES.get(declared.x, declared.x.removeprefix("params."))
+            place.set_xlabel(paper.wrapped(x_label, across))
             place.tick_params(labelbottom=True)
-    # Not before all panels are drawn: it fixes the upper end that they share.
+    # After all panels are drawn, because setting the lower end of a shared axis fixes its upper end.
     for place in axes.flat[: len(drawn)]:
         place.set_ylim(bottom=0)
     for spare in axes.flat[len(drawn) :]:
@@ -100,19 +99,19 @@ def curves(results: Results, found: Sequence[Row], declared: Curves, paper: Pape
 
 
 def _unambiguous(chosen: Sequence[Row], declared: Curves) -> list[str]:
-    """Return the keys of a curve: those declared, and what else tells victims, or cells at the same x, apart."""
+    """Return the keys of a curve: those declared, and those that distinguish victims, or cells at the same x."""
     shown = [*declared.panels, *declared.series]
-    victim = told_apart(chosen, shown, _VICTIM)
-    return [*declared.series, *victim, *told_apart(chosen, [*shown, *victim, declared.x])]
+    victim = distinguishing_keys(chosen, shown, _VICTIM)
+    return [*declared.series, *victim, *distinguishing_keys(chosen, [*shown, *victim, declared.x])]
 
 
-def profile(results: Results, found: Sequence[Row], declared: Profile, paper: Paper = SCREEN) -> Figure | None:
+def profile(results: Results, every_row: Sequence[Row], declared: Profile, paper: Paper = SCREEN) -> Figure | None:
     """Draw declared metrics side by side, with 95 % intervals: a group of bars for each series.
 
-    What tells several cells of a series apart makes groups of its own.
+    A series of several cells is split into groups by the keys that distinguish these.
     """
-    chosen = _with_figures(picked(found, declared.where), declared.metrics)
-    series = [*declared.series, *told_apart(chosen, declared.series)]
+    chosen = _with_figures(picked(every_row, declared.where), declared.metrics)
+    series = [*declared.series, *distinguishing_keys(chosen, declared.series)]
     drawn = {_name(row, series): [row.figure(metric) for metric in declared.metrics] for row in chosen}
     if not drawn:
         return None
@@ -131,40 +130,41 @@ def profile(results: Results, found: Sequence[Row], declared: Profile, paper: Pa
             edgecolor="white", linewidth=0, label=name, error_kw={"linewidth": 0.8},
         )  # fmt: skip
     titles = [results.metric(metric).title for metric in declared.metrics]
-    place.set_xticks(positions, titles, rotation=90 if paper.crowded(titles) else 0)
+    place.set_xticks(positions, titles, rotation=90 if paper.is_crowded(titles) else 0)
     place.set_xlabel(declared.x_label)
     place.set_ylabel(declared.y_label)
     return paper.finished(figure, [place], declared.title)
 
 
-def _with_figures(found: Iterable[Row], metrics: Sequence[str]) -> list[Row]:
-    return [row for row in found if any(row.figure(metric).status == "ok" for metric in metrics)]
+def _with_figures(listed: Iterable[Row], metrics: Sequence[str]) -> list[Row]:
+    return [row for row in listed if any(row.figure(metric).status == "ok" for metric in metrics)]
 
 
-def _measured(found: Iterable[Row], metric: str) -> bool:
-    return any(row.figure(metric).status == "ok" for row in found)
+def _is_measured(listed: Iterable[Row], metric: str) -> bool:
+    return any(row.figure(metric).status == "ok" for row in listed)
 
 
-def _grouped(found: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
+def _grouped(listed: Sequence[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
-    for row in found:
+    for row in listed:
         groups.setdefault(_name(row, keys), []).append(row)
     return groups
 
 
 def _name(row: Row, keys: Sequence[str]) -> str:
-    values = [(key, value_of(row, key)) for key in keys]
-    return ", ".join(_told(key, value) for key, value in values if value not in (None, "", "none") or key == "defense")
+    values = {key: value_of(row, key) for key in keys}
+    shown = {key: value for key, value in values.items() if value not in (None, "", "none") or key == "defense"}
+    return ", ".join(_worded(key, value) for key, value in shown.items())
 
 
-def _told(key: str, value: Any) -> str:
+def _worded(key: str, value: Any) -> str:
     if key.startswith("params."):
         return f"{key.removeprefix('params.')}={value_text(value)}"
     return _WORDING.get(key, "{}").format(value)
 
 
-def _clean(found: Sequence[Row], like: Row, metric: str) -> Cell | None:
-    cells = [row.figure(metric) for row in found if row.clean and row.values(_VICTIM) == like.values(_VICTIM)]
+def _clean(every_row: Sequence[Row], like: Row, metric: str) -> Cell | None:
+    cells = [row.figure(metric) for row in every_row if row.clean and row.values(_VICTIM) == like.values(_VICTIM)]
     return next((cell for cell in cells if cell.status == "ok"), None)
 
 

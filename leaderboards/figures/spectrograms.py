@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from advser.errors import InputError
-from advser.leaderboards.boards.exhibits import exhibits, same, value_of
+from advser.leaderboards.boards.exhibits import exhibits, is_same, value_of
 from advser.leaderboards.boards.rows import Row, cell_id, parameters, rows
 from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, laid_out
 from advser.results.folder import Results
@@ -26,51 +26,51 @@ from advser.store.files import replacing
 from advser.suite.exhibits import Pictures
 
 SOUNDS: Final = ("original", "judged", "difference")
-"""What there is to hear of a sample."""
+"""The sounds of a sample."""
 
 WIDTH: Final = 360
-"""Columns of a thumbnail."""
+"""Columns of a thumbnail, in pixels."""
 
 WAVEFORM: Final = 64
-"""Rows of its waveform; the spectrogram has one for two bins."""
+"""Rows of its waveform, in pixels; its spectrogram has one row per two bins."""
 
 COLOURS_OF_A_THUMBNAIL: Final = 64
-"""How many colours its file has."""
+"""Number of colours of its file."""
 
 INK: Final = (31, 119, 180, 255)
-"""Colour of a waveform, which stands out from white and black alike."""
+"""Colour of a waveform (RGBA), visible on white and on black."""
 
 COLOURS: Final = "magma"
 FAINT: Final = -90
 LOUD: Final = 10
-"""Levels in dB between which spectrograms have colours."""
+"""Range of levels in dB that the colours of a spectrogram span."""
 
-_TOLD: Final = ("clip", "label", "prediction", "clean_prediction", "original", "judged")
-"""What a sample's entry tells beside the keys of its cell; later versions tell more."""
+_REQUIRED: Final = ("clip", "label", "prediction", "clean_prediction", "original", "judged")
+"""Required fields of a sample's entry besides the keys of its cell; later versions have more."""
 
 _WINDOW: Final = 512
 _FAINTEST: Final = 1e-10
-"""Power that is drawn as −100 dB."""
+"""Power that is added before the logarithm: −100 dB."""
 
 
 def declared_pictures(
     results: Results, entries: Sequence[dict[str, Any]], folder: Path, paper: Paper
 ) -> dict[str, Drawing]:
-    """Return the declared pictures of which a sample is there: name → what draws it.
+    """Return the declared pictures that have a sample: name → drawing.
 
     Args:
-        results: what was found.
-        entries: the samples of the run, of which those of other cells are left out.
-        folder: where their sounds are.
-        paper: what they are drawn for.
+        results: the results.
+        entries: the samples of the run; those of cells that ``results`` lack are ignored.
+        folder: folder of their sounds.
+        paper: the paper or screen to draw for.
     """
     cells = {cell_id(row.keys) for row in rows(results)}
     own = [entry for entry in entries if cell_id(entry) in cells]
-    chosen = {one.pictures: (one, _chosen(own, one)) for one in exhibits(results) if isinstance(one, Pictures)}
+    declared = [exhibit for exhibit in exhibits(results) if isinstance(exhibit, Pictures)]
     return {
-        name: partial(draw, sample, folder, declared.title, paper)
-        for name, (declared, sample) in chosen.items()
-        if sample is not None
+        pictures.pictures: partial(draw, sample, folder, pictures.title, paper)
+        for pictures in declared
+        if (sample := _chosen(own, pictures)) is not None
     }
 
 
@@ -78,7 +78,7 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
     """Return the entries of a results folder's ``samples/index.json``; none if there is none.
 
     Raises:
-        InputError: if it cannot be read, or an entry lacks what it must tell.
+        InputError: if it cannot be read, or an entry lacks a required field.
     """
     index = directory / SAMPLES_FOLDER / SAMPLES_INDEX
     if not index.is_file():
@@ -87,29 +87,29 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{index}: unreadable: {' '.join(str(error).split())}") from None
-    told = [one if isinstance(one, dict) else {} for one in entries] if isinstance(entries, list) else [{}]
-    for number, entry in enumerate(told):
-        if lacking := sorted({*KEYS, *_TOLD} - {*entry}):
-            raise InputError(f"{index}: entry {number}: got no {lacking[0]}, expected what `advser run` writes")
-    return told
+    records = [entry if isinstance(entry, dict) else {} for entry in entries] if isinstance(entries, list) else [{}]
+    for number, record in enumerate(records):
+        if absent := sorted({*KEYS, *_REQUIRED} - {*record}):
+            raise InputError(f"{index}: entry {number}: got no '{absent[0]}', expected a file written by `advser run`")
+    return records
 
 
 def _chosen(entries: Sequence[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:
-    """Return the first sample of the cell that fools the victim, or else its first."""
+    """Return the cell's first sample that fools the victim, or else its first sample; None if it has none."""
     fitting = [
         entry
         for entry in entries
-        if all(same(value_of(Row(entry, parameters(entry)), key), value) for key, value in declared.where.items())
+        if all(is_same(value_of(Row(entry, parameters(entry)), key), value) for key, value in declared.where.items())
     ]
-    turned = [one for one in fitting if one["clean_prediction"] == one["label"] != one["prediction"]]
-    return next(iter([*turned, *fitting]), None)
+    fooled = [entry for entry in fitting if entry["clean_prediction"] == entry["label"] != entry["prediction"]]
+    return next(iter([*fooled, *fitting]), None)
 
 
 def draw(sample: Mapping[str, Any], folder: Path, title: str, paper: Paper = SCREEN) -> Figure:
     """Draw waveform and spectrogram (a row each) of the original, the attacked clip and their difference.
 
-    The difference's waveform has an axis of its own, for it is far fainter than the sound; all spectrograms have the
-    same range.
+    The difference's waveform has an axis of its own, because it is far fainter than the sound. All spectrograms share
+    one range.
     """
     (original, rate), (judged, _) = (_read(folder / sample[kind]) for kind in ("original", "judged"))
     width = paper.width or 7.2
@@ -164,10 +164,10 @@ def level(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def thumbnail(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return a small picture (rows, columns, 4) of a sound (T,): its waveform over its spectrogram.
+    """Return a small RGBA picture (rows, columns, 4) of a sound (T,): its waveform over its spectrogram.
 
-    Around the waveform the picture is transparent. Time goes from left to right over `WIDTH` columns whatever the
-    length; the waveform's axis is [−1, 1].
+    The background of the waveform is transparent. Time spans all `WIDTH` columns, whatever the length; the waveform's
+    axis is [−1, 1].
     """
     edges = np.linspace(0, len(sound), WIDTH + 1).astype(int)[:-1]
     heights = np.linspace(1, -1, WAVEFORM)[:, None]
@@ -189,7 +189,7 @@ def write_thumbnails(entries: Sequence[dict[str, Any]], folder: Path) -> list[Pa
     for name in dict.fromkeys(entry[kind] for entry in entries for kind in SOUNDS if kind in entry):
         sound, _ = _read(folder / name)
         with replacing((folder / name).with_suffix(".png")) as path:
-            # Few colours tell as much, in a third of the bytes.
+            # Few colours show as much, in a third of the bytes.
             Image.fromarray(thumbnail(sound)).quantize(COLOURS_OF_A_THUMBNAIL).save(path, format="png")
         written.append((folder / name).with_suffix(".png"))
     return written

@@ -1,4 +1,4 @@
-r"""A board as a LaTeX table; all that it needs is ``\usepackage{booktabs}``."""
+r"""A board as a LaTeX table, which needs ``\usepackage{booktabs}`` alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SYMBOLS: Final = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # Those of TeX's first encoding, which needs no package.
+    # Characters of TeX's first encoding (OT1), which needs no package.
     '"': "''",
     "–": "--",
     "—": "---",
@@ -59,14 +59,14 @@ _SYMBOLS: Final = {
 
 
 _NO_LETTERS: Final = "ÐðÞþĄąĘęĮįŲųĐđŊŋ"
-"""Latin letters that TeX's first encoding has not."""
+"""Latin letters that TeX's first encoding (OT1) lacks."""
 
 
 def latex(board: Board) -> str:
     r"""Return a board as ``table`` floats; the first has the caption and the label.
 
-    A board that is too wide becomes several tabulars, which repeat the columns of texts; one that is too long goes on
-    in further floats. Characters that pdfLaTeX does not know without further packages become ``?``.
+    A board that is too wide becomes several tabulars, which repeat the columns of texts; a board that is too long
+    continues in further floats. Characters that pdfLaTeX cannot print without further packages become ``?``.
     """
     shown = sheet(board)
     caption = escape(shown.caption)
@@ -96,12 +96,12 @@ def latex(board: Board) -> str:
 
 
 def _height(below: list[str]) -> int:
-    """Return how many script-size lines the texts below a table take, at most."""
+    """Return the number of script-size lines that the texts below a table take, at most."""
     return sum(1 + len(text) // NOTE_WIDTH for text in below)
 
 
 def escape(text: str) -> str:
-    """Return a text as LaTeX that prints it."""
+    """Return a text escaped for LaTeX."""
     return "".join(_character(character) for character in " ".join(text.split()))
 
 
@@ -133,7 +133,7 @@ def _floats(shown: Sheet) -> list[list[str]]:
 
 
 def _pages(shown: Sheet) -> list[range]:
-    """Split the rows so that each part fits a page, between sections where that is possible."""
+    """Split the rows so that each part fits a page, between sections if possible."""
     longest = PAGE_LINES - 14
     starts, used = [0], 0
     for row in range(len(shown.body)):
@@ -141,7 +141,7 @@ def _pages(shown: Sheet) -> list[range]:
         section = next(
             (end for end in range(row, len(shown.body)) if shown.sections[end] != shown.sections[row]), len(shown.body)
         )
-        # A heading stands on a line of its own, with some space above it.
+        # A section's heading takes a line, with some space above it.
         lines = 3 if begins else 1
         if used and (used + lines > longest or (begins and used + 2 + section - row > longest)):
             starts.append(row)
@@ -155,7 +155,7 @@ def _tabular(shown: Sheet, panel: list[int], rows: range) -> list[str]:
     lines = [rf"  \begin{{tabular}}{{@{{}}{align}@{{}}}}", r"    \toprule"]
     height = max(len(shown.header[i]) for i in panel)
     for level in range(height):
-        # A short heading stands on the last line, next to its figures.
+        # A short heading goes on the last line, next to its figures.
         titles = [("",) * (height - len(shown.header[i])) + shown.header[i] for i in panel]
         lines += _heading([title[level] for title in titles], last=level == height - 1)
     lines.append(r"    \midrule")
@@ -171,7 +171,7 @@ def _tabular(shown: Sheet, panel: list[int], rows: range) -> list[str]:
 
 
 def _heading(titles: list[str], *, last: bool) -> list[str]:
-    """Return a line of headings; above the last one, neighbours that share a text stand under it together."""
+    """Return a line of headings; above the last line, neighbours with the same text share a heading."""
     groups = [(text, len(list(members))) for text, members in itertools.groupby(titles)]
     if last or all(size == 1 or not text for text, size in groups):
         return [_line([escape(text) for text in titles])]
@@ -191,7 +191,7 @@ def _line(fields: list[str]) -> str:
 
 
 def _guarded(text: str) -> str:
-    """Return what follows a line break in braces if it begins like an argument or the star of it."""
+    """Return a text in braces if LaTeX would read its start as an argument or star of the line break before it."""
     return "{" + text + "}" if text.startswith(("[", "*")) else text
 
 

@@ -28,7 +28,7 @@ def render(board: Board, format: str, width: int = TERMINAL_WIDTH) -> str:  # no
     Args:
         board: the board.
         format: one of `FORMATS`.
-        width: characters a line, for ``terminal``; a wider table is split into panels that repeat the texts.
+        width: characters per line, for ``terminal``; a wider table is split into panels that repeat the texts.
 
     Raises:
         InputError: if the format is unknown.
@@ -43,7 +43,7 @@ def render(board: Board, format: str, width: int = TERMINAL_WIDTH) -> str:  # no
 def terminal(board: Board, width: int = TERMINAL_WIDTH) -> str:
     """Return a board for a terminal: aligned columns, section headings, footnotes, lines of at most ``width``.
 
-    A single figure that needs more than ``width`` together with its row's texts is not cut.
+    A figure that together with its row's texts exceeds ``width`` is not cut.
     """
     shown = sheet(board)
     lines = textwrap.wrap(shown.caption, width)
@@ -77,11 +77,11 @@ def markdown(board: Board) -> str:
 
 
 def csv(board: Board) -> str:
-    """Return a board as CSV in full precision: the rows' keys, then seven columns or more a figure.
+    """Return a board as CSV in full precision: the rows' keys, then seven or more columns per figure.
 
     A figure's columns are named after its key and ``value``, ``low``, ``high`` (empty: none), ``n``, ``n_failed``,
-    ``status`` and ``reason``; where there are several seeds ``spread``, and where figures rank ``rank``, ``rank low``,
-    ``rank high`` and ``tie`` (empty: none). Numbers are read back as they were.
+    ``status`` and ``reason``; with several seeds also ``spread``, and if figures are ranked ``rank``, ``rank low``,
+    ``rank high`` and ``tie`` (empty: none). Reading the file restores the numbers exactly.
     """
     parts = [board.index]
     for column in board.columns:
@@ -105,18 +105,18 @@ def _rank_name(name: str) -> str:
 
 
 def _ranks(standings: Sequence[Standing | None], name: str) -> pd.Series:
-    return pd.Series([None if one is None else getattr(one, name) for one in standings], dtype="Int64")
+    return pd.Series([None if standing is None else getattr(standing, name) for standing in standings], dtype="Int64")
 
 
 def _headings(shown: Sheet) -> list[list[str]]:
-    """Return the headings line by line; short ones stand on the last lines, next to the figures."""
+    """Return the headings line by line; short headings go on the last lines, next to the figures."""
     height = max(len(title) for title in shown.header)
     padded = [("",) * (height - len(title)) + title for title in shown.header]
     return [list(line) for line in zip(*padded, strict=True)]
 
 
 def _panel(shown: Sheet, heads: list[list[str]], body: list[list[str]], panel: list[int]) -> list[str]:
-    # The headings are rows like others: tabulate would pad its own headings beyond the width that was reckoned with.
+    # Headings are passed as rows: tabulate pads its own headings beyond the computed width.
     heads = [line for line in heads if any(line[i] for i in panel)]
     lines = tabulate(
         [[row[i] for i in panel] for row in (*heads, *body)],
@@ -135,7 +135,7 @@ def _panel(shown: Sheet, heads: list[list[str]], body: list[list[str]], panel: l
 
 
 def _aligned(shown: Sheet) -> list[list[str]]:
-    """Return the fields with their marks, padded behind so that the figures of a column stand under each other."""
+    """Return the fields with their marks, padded on the right so that the figures of a column align."""
     columns = []
     for fields in zip(*shown.body, strict=True):
         marks = [("*" if field.best else "") + _number(field.footnote) for field in fields]
@@ -157,7 +157,7 @@ def _escape(text: str) -> str:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     for character in "\\`*_|":
         escaped = escaped.replace(character, f"\\{character}")
-    # Brackets alone are plain in Markdown, and intervals are full of them.
+    # Brackets alone are plain in Markdown, and intervals have many.
     escaped = escaped.replace("](", "]\\(")
     return " ".join(escaped.split())
 

@@ -1,4 +1,4 @@
-"""The cells of a run one by one, as the page tells of them: figures, how each is made again, what it was made from."""
+"""The cells of a run for the page: figures, the command that reproduces each, and the artefacts behind it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _OF_ATTACK: Final = ("attack", "domain", "delivery", "labels", "access", "source
 
 
 def cells(results: Results, samples: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what the page tells of each cell, by its id: plain data, without NaN.
+    """Return the page's data of each cell, by its id: plain data, without NaN.
 
     Args:
-        results: what was found.
+        results: the results.
         samples: the entries of ``samples/index.json``.
     """
-    artefacts, heard = _artefacts(results.examples), _by_cell(samples)
+    artefacts, samples_of = _artefacts(results.examples), _by_cell(samples)
     worst = worst_cases(results)
     return {
         name: {
@@ -38,7 +38,7 @@ def cells(results: Results, samples: Sequence[Mapping[str, Any]]) -> dict[str, d
             "figures": {metric: _figure(cell) for metric, cell in row.cells.items()},
             "command": command(results, row, worst=row.values(("part", "attack")) in worst),
             "artefacts": artefacts.get(name, []),
-            "samples": heard.get(name, []),
+            "samples": samples_of.get(name, []),
         }
         for row in rows(results)
         for name in (cell_id(row.keys),)
@@ -46,12 +46,12 @@ def cells(results: Results, samples: Sequence[Mapping[str, Any]]) -> dict[str, d
 
 
 def command(results: Results, row: Row, *, worst: bool = False) -> str:
-    """Return the command that makes a cell again, the jobs that it shares with others included.
+    """Return the command that reproduces a cell, including the jobs that it shares with others.
 
     Args:
-        results: what the cell is of.
+        results: the results of the cell.
         row: the cell.
-        worst: whether it is the worst of several attacks, all of which are run.
+        worst: whether it is a worst case over several attacks; the command runs all of them.
     """
     run = results.run
     suite = run.get("suite", {})
@@ -75,26 +75,26 @@ def _keys(row: Row) -> dict[str, Any]:
 
 
 def _figure(cell: Cell) -> dict[str, Any]:
-    found = {
+    fields = {
         "value": cell.value, "low": cell.low, "high": cell.high, "spread": cell.spread, "n": cell.n,
         "failed": cell.n_failed, "status": cell.status, "reason": cell.reason,
     }  # fmt: skip
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in found.items()}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields.items()}
 
 
 def _artefacts(examples: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return, by cell, the store's keys of the trained model and of the judged sound of each fold and seed."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    told = examples[[*KEYS, "fold", "model_key", "audio_key"]].drop_duplicates()
-    for record in told.to_dict("records"):
+    artefacts: dict[str, list[dict[str, Any]]] = {}
+    distinct = examples[[*KEYS, "fold", "model_key", "audio_key"]].drop_duplicates()
+    for record in distinct.to_dict("records"):
         line = {key: record[key] for key in ("seed", "fold", "model_key", "audio_key")}
-        found.setdefault(cell_id({str(key): value for key, value in record.items()}), []).append(line)
-    return found
+        artefacts.setdefault(cell_id({str(key): value for key, value in record.items()}), []).append(line)
+    return artefacts
 
 
 def _by_cell(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_cell: dict[str, list[dict[str, Any]]] = {}
     for entry in samples:
         own = {key: value for key, value in entry.items() if key not in KEYS or key == "seed"}
-        found.setdefault(cell_id(entry), []).append(own)
-    return found
+        by_cell.setdefault(cell_id(entry), []).append(own)
+    return by_cell

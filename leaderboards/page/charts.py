@@ -1,4 +1,4 @@
-"""What the page draws beside its boards: plain data for standings, transfer matrices, and what the attacks cost."""
+"""Data of the page's charts that come from boards: standings and transfer matrices."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from advser.results.schema import CHANCE_BASELINES
 
 
 def charts(boards: Sequence[Board]) -> dict[str, Any]:
-    """Return ``standings`` and ``transfer``, with the keys that filters look at; the cells give the other charts."""
-    found = {board.name: board for board in boards}
+    """Return ``standings`` and ``transfer``, with the keys for filters; the page draws its other charts from cells."""
+    by_name = {board.name: board for board in boards}
     return {
-        "standings": _standings(found["leaderboard"]) if "leaderboard" in found else [],
-        "transfer": _transfer(found["transfer"]) if "transfer" in found else [],
+        "standings": _standings(by_name["leaderboard"]) if "leaderboard" in by_name else [],
+        "transfer": _transfer(by_name["transfer"]) if "transfer" in by_name else [],
     }
 
 
 def _standings(board: Board) -> list[dict[str, Any]]:
-    """Return the lines of the leaderboard: place of attack, who, tie group, clean and robust figure."""
+    """Return the rows of the leaderboard: place of attack, entry, rank, tie group, clean and worst-case figure."""
     lines = []
     for row, (place, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True)):
         robust, clean = record["robust"], record["clean"]
@@ -45,22 +45,24 @@ def _standings(board: Board) -> list[dict[str, Any]]:
 
 def _transfer(board: Board) -> list[dict[str, Any]]:
     """Return the fields of the matrices: attack and metric, crafted on, judged on, and the figure."""
-    judged = [column for column in board.columns if column.measured]
-    return [
-        {
-            "keys": row_keys(board, row),
-            "matrix": section,
-            "source": record["source"],
-            "victim": column.title[-1],
-            "value": _number(cell.value),
-            "remark": cell.reason,
-            "cell": cell.origin,
-        }
-        for row, (section, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True))
-        for column in judged
-        for cell in (record[column.key],)
-        if isinstance(cell, Cell)
-    ]
+    fields = []
+    for row, (section, record) in enumerate(zip(board.sections, board.frame.to_dict("records"), strict=True)):
+        keys = row_keys(board, row)
+        for column in board.columns:
+            cell = record[column.key]
+            if isinstance(cell, Cell):
+                fields.append(
+                    {
+                        "keys": keys,
+                        "matrix": section,
+                        "source": record["source"],
+                        "victim": column.title[-1],
+                        "value": _number(cell.value),
+                        "remark": cell.reason,
+                        "cell": cell.origin,
+                    }
+                )
+    return fields
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Boards as HTML: one as a table, all of them as a page that opens from disk and needs no network."""
+"""Boards as HTML: a single table, or a page of all boards that opens from disk and needs no network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from advser.results.folder import Results
 from advser.store.files import replacing
 
 ASSETS: Final = "assets"
-"""Where the page's own files are: in this package, and beside the page."""
+"""Folder of the page's own files, in this package and beside the page."""
 
 
 def board_html(board: Board) -> str:
@@ -35,27 +35,27 @@ def board_html(board: Board) -> str:
 def page(
     results: Results, boards: Sequence[Board], figures: Sequence[Path], samples: Sequence[Mapping[str, Any]] = ()
 ) -> str:
-    """Return ``index.html``: boards, charts, figures, every cell and the provenance. It reads ``assets/`` beside it.
+    """Return ``index.html``, which reads ``assets/`` beside it: boards, charts, figures, every cell and the provenance.
 
     Args:
-        results: what was found.
+        results: the results.
         boards: the boards to show.
-        figures: SVG files; they are embedded.
+        figures: SVG files to embed.
         samples: the entries of ``samples/index.json``, whose files the page plays.
     """
     suite = results.run.get("suite", {})
     described: dict[str, Any] = {key: value for key, value in results.run.items() if key not in ("notes", "failures")}
     title = str(suite.get("title") or suite.get("name") or "Results") if isinstance(suite, dict) else str(suite)
-    told = cells(results, samples)
-    shown = [_variables(board, said=results.notes, told=told) for board in boards]
+    by_id = cells(results, samples)
+    shown = [_variables(board, page_notes=results.notes, ids=by_id) for board in boards]
     return _environment().get_template("index.html.j2").render(
         title=title,
         notes=results.notes,
         failures=[_one_line(failure) for failure in results.run["failures"]],
         boards=shown,
         figures=[(_heading(path), _embedded(path)) for path in figures],
-        filters=choices(told.values()),
-        data=_script({"cells": told, "metrics": _metrics(results), **charts(boards)}),
+        filters=choices(by_id.values()),
+        data=_script({"cells": by_id, "metrics": _metrics(results), **charts(boards)}),
         provenance=yaml.safe_dump(described, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
 
@@ -82,32 +82,38 @@ def _environment() -> Environment:
     )
 
 
-def _variables(board: Board, said: Sequence[str] = (), told: Container[str] = ()) -> dict[str, Any]:
-    """Return what the template of a board needs; figures of cells that are ``told`` of lead to them."""
+def _variables(board: Board, page_notes: Sequence[str] = (), ids: Container[str] = ()) -> dict[str, Any]:
+    """Return the variables of a board's template.
+
+    Args:
+        board: the board.
+        page_notes: notes that the page shows above all boards, left out of this board's.
+        ids: identifiers of the page's cells; the figures of these cells link to them.
+    """
     shown = sheet(board)
-    notes = [note for note in shown.notes if note not in said]
-    return {"board": board, "sheet": shown, "blocks": _blocks(board, shown, told), "board_notes": notes}
+    notes = [note for note in shown.notes if note not in page_notes]
+    return {"board": board, "sheet": shown, "blocks": _blocks(board, shown, ids), "board_notes": notes}
 
 
-def _blocks(board: Board, shown: Sheet, told: Container[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _blocks(board: Board, shown: Sheet, ids: Container[str]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return (section, lines) for each run of rows that share a section."""
     blocks: list[tuple[str, list[dict[str, Any]]]] = []
     for row, section in enumerate(shown.sections):
         if not blocks or blocks[-1][0] != section:
             blocks.append((section, []))
-        blocks[-1][1].append(_line(board, shown, row, told))
+        blocks[-1][1].append(_line(board, shown, row, ids))
     return blocks
 
 
-def _line(board: Board, shown: Sheet, row: int, told: Container[str]) -> dict[str, Any]:
-    """Return a row's keys, and of each field what is shown, what it sorts by and the cell that it leads to."""
+def _line(board: Board, shown: Sheet, row: int, ids: Container[str]) -> dict[str, Any]:
+    """Return a row's keys, and of each field its text, the value that it sorts by and the cell that it links to."""
     entries = [board.frame[column.key].iloc[row] for column in board.columns]
     keys = board.index.iloc[row]
     fields = [
         {
             "shown": field,
             "sort": _sort(entry, keys.get(column.key)),
-            "origin": entry.origin if isinstance(entry, Cell) and entry.origin in told else "",
+            "origin": entry.origin if isinstance(entry, Cell) and entry.origin in ids else "",
         }
         for field, entry, column in zip(shown.body[row], entries, board.columns, strict=True)
     ]
@@ -115,7 +121,7 @@ def _line(board: Board, shown: Sheet, row: int, told: Container[str]) -> dict[st
 
 
 def _sort(entry: object, key: object) -> str:
-    """Return what a field is sorted by: the full figure, the number of a key (ε), else the text; nothing comes last."""
+    """Return the sort value of a field: the full figure, the number of a key (ε), else the text; empty sorts last."""
     number = entry.value if isinstance(entry, Cell) else key
     if isinstance(number, float):
         return "" if math.isnan(number) else repr(float(number))
@@ -123,16 +129,16 @@ def _sort(entry: object, key: object) -> str:
 
 
 def _metrics(results: Results) -> dict[str, dict[str, Any]]:
-    told = {}
+    described = {}
     for record in results.table.drop_duplicates("metric").to_dict("records"):
         better = record["higher_is_better"]
         direction = {"higher": None if pd.isna(better) else bool(better)}
-        told[record["metric"]] = asdict(results.metric(record["metric"])) | direction
-    return told
+        described[record["metric"]] = asdict(results.metric(record["metric"])) | direction
+    return described
 
 
 def _script(data: Any) -> str:
-    """Return data as JSON that no HTML parser takes for the end of its element."""
+    """Return data as JSON without ``<``, which an HTML parser could read as the end of the element."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -145,5 +151,5 @@ def _heading(path: Path) -> str:
 
 
 def _embedded(path: Path) -> str:
-    # As an image, so that the identifiers inside of one figure do not clash with those of another.
+    # As an image, because identifiers of inlined figures would clash.
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

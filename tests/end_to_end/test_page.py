@@ -1,4 +1,4 @@
-"""The page of a real run in a real browser: it sorts, filters, links and plays, and asks for nothing from outside."""
+"""The page of a real run in a real browser: it sorts, filters, links and plays, and loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
 
 SUITE = """
 name: paged
@@ -64,22 +64,24 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(results: Path, browser: Any) -> Iterator[Any]:
-    """The page, opened from disk; a test fails if the browser complains, or asks for what is not in the folder."""
+    """Yield the page, opened from disk; fail if the browser reports an error or loads a file outside the folder."""
     opened = browser.new_page()
-    wrong: list[str] = []
-    opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    errors: list[str] = []
+    opened.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
     inside = results.as_uri()
-    opened.on("request", lambda one: None if one.url.startswith((inside, "data:")) else wrong.append(one.url))
-    opened.on("requestfailed", lambda one: wrong.append(f"{one.url}: {one.failure}") if "flac" not in one.url else None)
+    opened.on("request", lambda sent: None if sent.url.startswith((inside, "data:")) else errors.append(sent.url))
+    opened.on(
+        "requestfailed", lambda sent: None if "flac" in sent.url else errors.append(f"{sent.url}: {sent.failure}")
+    )
     opened.goto((results / "index.html").as_uri())
     yield opened
     opened.close()
-    assert wrong == []
+    assert errors == []
 
 
 def column(page: Any, board: str, heading: str) -> list[str]:
-    """The texts of a column of a board, of the rows that are seen."""
+    """Return the texts of a column of a board, in the visible rows."""
     headings = page.locator(f"#{board} thead th").all_inner_texts()
     number = [re.sub(r"\s+", " ", text).strip() for text in headings].index(heading)
     lines = page.locator(f"#{board} tbody tr:not(.block):visible").all()
@@ -87,7 +89,7 @@ def column(page: Any, board: str, heading: str) -> list[str]:
 
 
 def figures(texts: list[str]) -> list[float]:
-    return [float(found[0].replace("−", "-")) for text in texts if (found := re.match(r"[−\d.]+", text))]
+    return [float(match[0].replace("−", "-")) for text in texts if (match := re.match(r"[−\d.]+", text))]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_heading_sorts_its_column_within_each_section(page: Any, board: str, h
             assert values == sorted(values, reverse=direction == "descending")
 
 
-def test_sorting_is_done_by_keyboard_too(page: Any) -> None:
+def test_the_keyboard_sorts_too(page: Any) -> None:
     heading = page.locator("#attacks thead th").last
     heading.get_by_role("button").focus()
     page.keyboard.press("Enter")
@@ -114,7 +116,7 @@ def test_sorting_is_done_by_keyboard_too(page: Any) -> None:
 
 
 def narrow(page: Any, key: str, value: str) -> None:
-    """Choose what is shown, and wait until it is."""
+    """Set a filter, and wait until the page has applied it."""
     page.locator(f"#filters select[name={key}]").evaluate(
         """(select, value) => new Promise((done) => {
           addEventListener("hashchange", () => done(), { once: true });
@@ -125,16 +127,16 @@ def narrow(page: Any, key: str, value: str) -> None:
     )
 
 
-def test_filters_narrow_boards_and_charts_down_and_stay_in_the_address(page: Any) -> None:
+def test_filters_narrow_boards_and_charts_and_stay_in_the_address(page: Any) -> None:
     everything = len(column(page, "attacks", "attack"))
     narrow(page, "domain", "spectrogram")
-    seen = column(page, "attacks", "attack")
-    assert 0 < len(seen) < everything
-    assert "clean" in seen, "clean rows stay: all is held against them"
+    visible = column(page, "attacks", "attack")
+    assert 0 < len(visible) < everything
+    assert "clean" in visible, "clean rows stay, as the reference for all others"
     assert "domain=spectrogram" in page.url
     assert re.fullmatch(r"\d+ rows shown", page.locator("#filters output").inner_text())
     page.reload()
-    assert column(page, "attacks", "attack") == seen
+    assert column(page, "attacks", "attack") == visible
     page.get_by_role("button", name="Show all").click()
     assert len(column(page, "attacks", "attack")) == everything
     for chart, key in {"standings": "defense", "transfer-map": "domain"}.items():
@@ -149,11 +151,11 @@ def test_filters_narrow_boards_and_charts_down_and_stay_in_the_address(page: Any
         assert min(narrowed) < everywhere, chart
 
 
-def test_every_figure_leads_to_its_cell_and_the_address_leads_there_too(page: Any) -> None:
-    told = page.evaluate("data.cells")
+def test_every_figure_links_to_its_cell_and_the_address_opens_the_cell(page: Any) -> None:
+    cells = page.evaluate("data.cells")
     links = page.locator(".board td.figure a[href^='#cell=']").all()
     assert len(links) > 20
-    assert {link.get_attribute("href").removeprefix("#cell=") for link in links} <= {*told}
+    assert {link.get_attribute("href").removeprefix("#cell=") for link in links} <= {*cells}
     line = page.locator("#attacks tbody tr", has_text="fgsm").first
     text = line.locator("td.figure a").first.inner_text()
     line.locator("td.figure a").first.click()
@@ -169,8 +171,7 @@ def test_every_figure_leads_to_its_cell_and_the_address_leads_there_too(page: An
     page.get_by_role("dialog").wait_for(state="visible")
 
 
-def test_the_command_of_a_cell_makes_that_cell_again(page: Any, results: Path, tmp_path: Path) -> None:
-
+def test_the_command_of_a_cell_reproduces_that_cell(page: Any, results: Path, tmp_path: Path) -> None:
     cells = page.evaluate("data.cells")
     name, cell = next((name, cell) for name, cell in cells.items() if cell["keys"].get("access") == "transfer")
     words = shlex.split(cell["command"])
@@ -181,7 +182,7 @@ def test_the_command_of_a_cell_makes_that_cell_again(page: Any, results: Path, t
     assert f'"{name}"' in (again / "index.html").read_text()
 
 
-def test_a_cell_is_heard_and_seen(page: Any, results: Path) -> None:
+def test_a_cell_plays_its_sounds_and_shows_their_pictures(page: Any, results: Path) -> None:
     name = next(name for name, cell in page.evaluate("data.cells").items() if cell["samples"] and cell["attack"])
     page.goto(f"{(results / 'index.html').as_uri()}#cell={quote(name)}")
     dialog = page.get_by_role("dialog")
@@ -194,7 +195,7 @@ def test_a_cell_is_heard_and_seen(page: Any, results: Path) -> None:
         page.wait_for_function("audio => audio.currentTime > 0", arg=audio.element_handle())
 
 
-def test_the_charts_are_drawn_and_lead_to_cells(page: Any) -> None:
+def test_the_charts_are_drawn_and_link_to_cells(page: Any) -> None:
     for chart in ("standings", "transfer-map", "accuracy-pesq", "against-epsilon"):
         figure = page.locator(f"#{chart}")
         assert figure.locator("svg[aria-label], figure[aria-label], svg").count() >= 1, chart
@@ -206,7 +207,7 @@ def test_the_charts_are_drawn_and_lead_to_cells(page: Any) -> None:
         page.wait_for_function("link => document.activeElement === link", arg=link.element_handle())
 
 
-def test_every_link_has_a_name_that_can_be_read_out(page: Any) -> None:
+def test_every_link_has_an_accessible_name(page: Any) -> None:
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     links = [node for node in tree if node.get("role", {}).get("value") == "link" and not node.get("ignored")]
     assert len(links) > 30
@@ -271,12 +272,12 @@ def test_tables_have_a_caption_and_headings_for_screen_readers(page: Any) -> Non
         assert image.get_attribute("alt")
 
 
-def test_what_is_not_ours_is_as_its_licence_says() -> None:
+def test_third_party_scripts_match_their_licence_file() -> None:
     folder = resources.files("advser.leaderboards.page").joinpath("assets")
-    told = (folder / "LICENSES.txt").read_text(encoding="utf-8")
+    licences = (folder / "LICENSES.txt").read_text(encoding="utf-8")
     for name in ("d3.min.js", "plot.umd.min.js"):
         digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        assert re.search(rf"^{re.escape(name)}: .*{digest}$", told, flags=re.MULTILINE)
+        assert re.search(rf"^{re.escape(name)}: .*{digest}$", licences, flags=re.MULTILINE)
 
 
 def test_without_scripts_the_boards_are_complete(results: Path, browser: Any) -> None:

@@ -18,7 +18,7 @@ from advser.results.selection import select
 
 
 @pytest.fixture(scope="module")
-def made() -> Results:
+def results() -> Results:
     return synthetic.results()
 
 
@@ -27,22 +27,22 @@ def ranked() -> Results:
     return synthetic.ranked()
 
 
-def value(made: Results, metric: str = "uar", **keys: object) -> float:
-    """The value of the one row of the table that has ``keys``."""
-    found = made.table[made.table["metric"] == metric]
+def value(results: Results, metric: str = "uar", **keys: object) -> float:
+    """Return the value of the only row of the table with ``keys``."""
+    rows = results.table[results.table["metric"] == metric]
     for key, wanted in keys.items():
-        found = found[found[key] == wanted]
-    assert len(found) == 1
-    return float(found["value"].iloc[0])
+        rows = rows[rows[key] == wanted]
+    assert len(rows) == 1
+    return float(rows["value"].iloc[0])
 
 
-def test_attacks_has_a_row_for_each_cell_that_was_not_transferred(made: Results) -> None:
-    board = attacks(made)
+def test_the_attacks_board_has_a_row_for_each_cell_without_transfer(results: Results) -> None:
+    board = attacks(results)
     assert len(board.frame) == len([keys for keys in synthetic.cells() if keys["access"] != "transfer"])
     assert "access white-box but for controls" in board.facts
     assert any("control" in note for note in board.notes)
     for keys, cell in zip(board.index.to_dict("records"), board.frame["uar"], strict=True):
-        expected = made.table[(made.table["metric"] == "uar")]
+        expected = results.table[(results.table["metric"] == "uar")]
         for key in ("model", "defense", "attack", "params", "domain", "delivery", "labels", "access"):
             expected = expected[expected[key] == keys[key]]
         assert expected["status"].tolist() == [cell.status]
@@ -50,8 +50,8 @@ def test_attacks_has_a_row_for_each_cell_that_was_not_transferred(made: Results)
             assert expected["value"].tolist() == [cell.value]
 
 
-def test_clean_comes_first_then_controls_then_attacks_by_growing_budget(made: Results) -> None:
-    board = attacks(select(made, {"model": "cnn4", "defense": "none"}))
+def test_rows_are_clean_then_controls_then_attacks_by_growing_budget(results: Results) -> None:
+    board = attacks(select(results, {"model": "cnn4", "defense": "none"}))
     ranks = [0 if a == "clean" else 1 if a == "noise" else 2 for a in board.frame["attack"]]
     assert ranks == sorted(ranks)
     assert ranks.count(0) == 1
@@ -59,44 +59,44 @@ def test_clean_comes_first_then_controls_then_attacks_by_growing_budget(made: Re
     assert same["epsilon"].tolist() == [0.02, 0.06, 0.1]
 
 
-def test_attacks_are_named_by_what_tells_them_apart(made: Results) -> None:
-    names = set(attacks(made).frame["attack"])
+def test_attacks_are_named_with_the_parameters_that_differ(results: Results) -> None:
+    names = set(attacks(results).frame["attack"])
     assert names == {"clean", "noise", "fgsm", "ifgsm (steps=3)", "ifgsm (steps=10)"}
 
 
-def test_what_is_the_same_in_all_rows_is_said_once(made: Results) -> None:
-    board = attacks(select(made, {"attack": "fgsm", "model": "cnn4", "defense": "none", "labels": "true"}))
+def test_a_key_that_all_rows_share_is_a_fact(results: Results) -> None:
+    board = attacks(select(results, {"attack": "fgsm", "model": "cnn4", "defense": "none", "labels": "true"}))
     assert {"model cnn4", "domain spectrogram", "labels true", "norm linf", "seed 0"} <= set(board.facts)
     assert [column.key for column in board.columns[:2]] == ["attack", "epsilon"]
     assert not board.sectioned
 
 
-def test_a_metric_that_applies_to_no_row_is_a_note_with_its_reason(made: Results) -> None:
-    board = attacks(made)
+def test_a_metric_that_applies_to_no_row_is_a_note_with_its_reason(results: Results) -> None:
+    board = attacks(results)
     assert "wer-change" not in board.frame
     assert any("ΔWER" in note and "no transcriber for 'xx'" in note for note in board.notes)
     assert not any("transfer" in note for note in board.notes)
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_board_prints_the_notes_of_the_run(made: Results, name: str) -> None:
-    assert set(made.notes) <= set(BOARDS[name](made).notes)
+def test_every_board_has_the_notes_of_the_run(results: Results, name: str) -> None:
+    assert set(results.notes) <= set(BOARDS[name](results).notes)
 
 
 @pytest.mark.parametrize("name", ["attacks", "defenses", "models", "transfer"])
-def test_seeds_are_told_apart(made: Results, name: str) -> None:
-    twice = pd.concat([made.table, made.table.assign(seed=1)])
-    board = BOARDS[name](Results(twice, no_examples(), made.run))
-    assert len(board.frame) == 2 * len(BOARDS[name](made).frame)
+def test_each_seed_has_its_own_rows_and_sections(results: Results, name: str) -> None:
+    twice = pd.concat([results.table, results.table.assign(seed=1)])
+    board = BOARDS[name](Results(twice, no_examples(), results.run))
+    assert len(board.frame) == 2 * len(BOARDS[name](results).frame)
     assert any("seed 0" in section for section in board.sections)
     assert any("seed 1" in section for section in board.sections)
 
 
-def test_defenses_shows_each_configuration_and_marks_missing_and_failed(made: Results) -> None:
-    board = defenses(made)
+def test_the_defenses_board_shows_each_configuration_and_marks_missing_and_failed_cells(results: Results) -> None:
+    board = defenses(results)
     assert list(zip(board.index["model"], board.index["defense"], strict=True)) == synthetic.VICTIMS
     assert [cell.value for cell in board.frame["clean"]] == [
-        value(made, model=model, defense=defense, attack="none") for model, defense in synthetic.VICTIMS
+        value(results, model=model, defense=defense, attack="none") for model, defense in synthetic.VICTIMS
     ]
     missing = board.frame["spectrogram, fgsm, true labels, 0.1 z"]
     assert [cell.status for cell in missing] == ["ok", "ok", "ok", "missing"]
@@ -104,7 +104,7 @@ def test_defenses_shows_each_configuration_and_marks_missing_and_failed(made: Re
     assert [cell.status for cell in failed] == ["ok", "failed", "ok", "failed"]
 
 
-def test_best_is_marked_only_where_nothing_is_lacking() -> None:
+def test_the_best_is_marked_only_in_sections_with_all_figures() -> None:
     cells = [Cell(0.2, status="ok"), Cell(0.3, status="ok"), Cell(0.9, status="ok"), Cell(), Cell(0.7, status="ok")]
     column = Column("uar", ("UAR",), best="highest")
     board = Board(
@@ -116,7 +116,7 @@ def test_best_is_marked_only_where_nothing_is_lacking() -> None:
     assert best_rows(board, Column("uar", ("UAR",))) == frozenset()
 
 
-def test_what_the_best_ones_interval_holds_is_marked_with_it() -> None:
+def test_figures_within_the_interval_of_the_best_are_marked_with_it() -> None:
     cells = [Cell(value, 0.6, 0.78, status="ok") for value in (0.72, 0.70, 0.59)]
     column = Column("uar", ("UAR",), best="highest")
     board = Board(
@@ -125,29 +125,29 @@ def test_what_the_best_ones_interval_holds_is_marked_with_it() -> None:
     assert best_rows(board, column) == {0, 1}
 
 
-def ranks_of(made: Results, among: str, **keys: object) -> pd.DataFrame:
-    """The ranks by UAR of one kind that have ``keys``."""
-    found = made.ranks[(made.ranks["among"] == among) & (made.ranks["metric"] == "uar")]
+def ranks_of(results: Results, among: str, **keys: object) -> pd.DataFrame:
+    """Return the ranks by UAR of one kind with ``keys``."""
+    ranks = results.ranks[(results.ranks["among"] == among) & (results.ranks["metric"] == "uar")]
     for key, wanted in keys.items():
-        found = found[found[key] == wanted]
-    return found
+        ranks = ranks[ranks[key] == wanted]
+    return ranks
 
 
-def test_defenses_that_tie_with_the_best_are_marked_and_ranks_stand_beside(ranked: Results) -> None:
+def test_defenses_that_tie_with_the_best_are_marked_and_ranks_are_shown(ranked: Results) -> None:
     board = defenses(ranked)
     column = next(column for column in board.columns if column.key.endswith("true labels, 0.001 FS"))
     where = {"attack": "ifgsm", "epsilon": 0.001}
-    found = ranks_of(ranked, "model", **where).set_index(["model", "defense"])
-    assert {1, 2} <= set(found["tie"])
+    ranks = ranks_of(ranked, "model", **where).set_index(["model", "defense"])
+    assert {1, 2} <= set(ranks["tie"])
     victims = list(zip(board.index["model"], board.index["defense"], strict=True))
-    assert best_rows(board, column) == {row for row, one in enumerate(victims) if found.loc[one, "tie"] == 1}
-    place = [one.key for one in board.columns].index(column.key)
+    assert best_rows(board, column) == {row for row, victim in enumerate(victims) if ranks.loc[victim, "tie"] == 1}
+    place = [shown.key for shown in board.columns].index(column.key)
     for row, victim in enumerate(victims):
-        low, high = found.loc[victim, ["rank_low", "rank_high"]]
+        low, high = ranks.loc[victim, ["rank_low", "rank_high"]]
         assert sheet(board).body[row][place].text.endswith(f"({low})" if low == high else f"({low}–{high})")
 
 
-def test_what_lacks_a_cell_has_no_rank_and_a_footnote(ranked: Results) -> None:
+def test_an_entry_that_lacks_a_cell_has_no_rank_and_a_footnote(ranked: Results) -> None:
     board = defenses(ranked)
     missing = board.frame["spectrogram, fgsm, true labels, 0.1 z"].tolist()[-1]
     assert (missing.status, missing.standing) == ("missing", None)
@@ -156,18 +156,18 @@ def test_what_lacks_a_cell_has_no_rank_and_a_footnote(ranked: Results) -> None:
     assert all(cell.standing is not None for cell in others)
 
 
-def test_attacks_rank_where_place_and_budget_are_the_same(ranked: Results) -> None:
+def test_attacks_with_the_same_place_and_budget_are_ranked(ranked: Results) -> None:
     board = attacks(ranked)
     column = next(column for column in board.columns if column.key == "uar")
     shown = board.index.assign(best=[row in best_rows(board, column) for row in range(len(board.index))])
     assert not shown.loc[shown["access"] == "blind", "best"].any()
-    here = shown[(shown["epsilon"] == 0.06) & (shown["delivery"] == "features") & (shown["model"] == "cnn4")]
-    best = here.loc[here["best"] & (here["defense"] == "none"), "attack"]
+    of_place = shown[(shown["epsilon"] == 0.06) & (shown["delivery"] == "features") & (shown["model"] == "cnn4")]
+    best = of_place.loc[of_place["best"] & (of_place["defense"] == "none"), "attack"]
     assert set(best) == {"ifgsm"}
     assert "strongest attack" in sheet(board).best
 
 
-def test_the_leaderboard_ranks_by_the_worst_case_with_those_without_a_rank_at_the_end(ranked: Results) -> None:
+def test_the_leaderboard_ranks_by_the_worst_case_and_shows_unranked_entries_last(ranked: Results) -> None:
     board = BOARDS["leaderboard"](ranked)
     for section in dict.fromkeys(board.sections):
         rows = [row for row, name in enumerate(board.sections) if name == section]
@@ -178,29 +178,31 @@ def test_the_leaderboard_ranks_by_the_worst_case_with_those_without_a_rank_at_th
         assert board.frame["model"][rows[-2:]].tolist() == ["random", "majority"]
         for row in rows[:-2]:
             assert (ranks[rows.index(row)] == "–") == bool(board.frame["robust"][row].reason)
-    lacking = ranks_of(ranked, "leaderboard", model="emodb-cnn", defense="vanilla", epsilon=0.1)
-    assert lacking["reason"].item().startswith("no rank: it lacks fgsm")
+    unranked = ranks_of(ranked, "leaderboard", model="emodb-cnn", defense="vanilla", epsilon=0.1)
+    assert unranked["reason"].item().startswith("no rank: it lacks fgsm")
     assert any("upper bound" in note for note in sheet(board).footnotes)
 
 
-def test_the_leaderboard_of_results_without_ranks_says_so(made: Results) -> None:
-    board = BOARDS["leaderboard"](made)
+def test_the_leaderboard_of_results_without_ranks_has_a_note(results: Results) -> None:
+    board = BOARDS["leaderboard"](results)
     assert board.frame.empty
     assert any("no ranks" in note for note in board.notes)
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_anchors_are_told_below_every_board_and_stand_on_one(made: Results, ranked: Results, name: str) -> None:
+def test_chance_baselines_are_in_the_notes_of_every_board_and_on_the_leaderboard(
+    results: Results, ranked: Results, name: str
+) -> None:
     board = BOARDS[name](ranked)
     assert any("random UAR 0.333 [0.300, 0.400]" in note for note in board.notes)
     if name != "leaderboard":
-        assert len(board.frame) == len(BOARDS[name](made).frame)
+        assert len(board.frame) == len(BOARDS[name](results).frame)
 
 
-def test_figures_over_seeds_are_shown_with_their_spread(made: Results) -> None:
-    twice = pd.concat([made.table, made.table.assign(seed=1)])
-    pooled = made.table.drop(columns="seed").assign(spread=0.0123, seeds=2)
-    both = Results(twice, no_examples(), made.run, pooled=pooled)
+def test_figures_over_seeds_are_shown_with_their_spread(results: Results) -> None:
+    twice = pd.concat([results.table, results.table.assign(seed=1)])
+    pooled = results.table.drop(columns="seed").assign(spread=0.0123, seeds=2)
+    both = Results(twice, no_examples(), results.run, pooled=pooled)
     board = defenses(both)
     assert len(board.frame) == len(synthetic.VICTIMS)
     assert "seed 0, 1 (mean)" in board.facts
@@ -211,47 +213,47 @@ def test_figures_over_seeds_are_shown_with_their_spread(made: Results) -> None:
     assert "seed 1" in defenses(select(both, {"seed": "1"})).facts
 
 
-def test_fewer_speakers_than_a_test_needs_are_told(ranked: Results) -> None:
+def test_fewer_speakers_than_a_test_needs_are_reported(ranked: Results) -> None:
     few = replace(ranked, ranks=ranked.ranks.assign(speakers=4))
-    assert any(note.startswith("4 speakers tell no two") for note in defenses(few).notes)
-    assert not any("tell no two" in note for note in defenses(ranked).notes)
+    assert any(note.startswith("With 4 speakers no test separates") for note in defenses(few).notes)
+    assert not any("no test separates" in note for note in defenses(ranked).notes)
 
 
-def test_models_names_the_attack_of_the_lowest_figure_of_each_place(made: Results) -> None:
-    board = models(made)
+def test_the_models_board_names_the_attack_of_the_lowest_figure_of_each_place(results: Results) -> None:
+    board = models(results)
     row = board.index[(board.index["model"] == "cnn4") & (board.index["defense"] == "none")].index[0]
-    mine = made.table[
-        (made.table["metric"] == "uar")
-        & (made.table["model"] == "cnn4")
-        & (made.table["defense"] == "none")
-        & (made.table["domain"] == "waveform")
-        & (made.table["attack"] != "none")
+    of_victim = results.table[
+        (results.table["metric"] == "uar")
+        & (results.table["model"] == "cnn4")
+        & (results.table["defense"] == "none")
+        & (results.table["domain"] == "waveform")
+        & (results.table["attack"] != "none")
     ]
-    worst = mine.loc[mine["value"].idxmin()]
+    worst = of_victim.loc[of_victim["value"].idxmin()]
     assert board.frame["lowest waveform UAR"][row].value == worst["value"]
     assert f"{worst['epsilon']:g} FS" in board.frame["lowest waveform by"][row]
     assert worst["attack"] in board.frame["lowest waveform by"][row]
 
 
-def test_one_attack_with_different_access_to_its_victims_has_a_column_for_each(made: Results) -> None:
-    table = made.table.copy()
+def test_an_attack_with_different_access_to_its_victims_has_a_column_for_each_access(results: Results) -> None:
+    table = results.table.copy()
     some = (table["attack"] == "ifgsm") & (table["model"] == "cnn4") & (table["access"] == "white-box")
     table.loc[some, "access"] = "scores"
-    board = defenses(replace(made, table=table))
+    board = defenses(replace(results, table=table))
     titles = [column.title for column in board.columns]
     assert len({column.key for column in board.columns}) == len(titles)
     assert {"scores", "white-box"} <= {title[-1] for title in titles}
 
 
-def test_a_single_model_has_its_defenses_under_each_other(made: Results) -> None:
-    board = models(select(made, {"model": "cnn4"}))
+def test_a_single_model_has_a_row_for_each_defense(results: Results) -> None:
+    board = models(select(results, {"model": "cnn4"}))
     assert board.frame["defense"].tolist() == ["none", "vanilla"]
     assert "model cnn4" in board.facts
     assert not board.sectioned
 
 
-def test_the_lowest_of_incomplete_cells_is_called_an_upper_bound(made: Results) -> None:
-    board = models(made)
+def test_the_lowest_of_incomplete_cells_is_called_an_upper_bound(results: Results) -> None:
+    board = models(results)
     cells = {
         (model, defense): cell
         for model, defense, cell in zip(
@@ -263,36 +265,36 @@ def test_the_lowest_of_incomplete_cells_is_called_an_upper_bound(made: Results) 
     assert "upper bound" in cells["emodb-cnn", "vanilla"].reason
 
 
-def test_transfer_is_a_matrix_with_the_white_box_attack_on_its_diagonal(made: Results) -> None:
-    board = transfer(made)
+def test_transfer_is_a_matrix_with_the_white_box_attack_on_its_diagonal(results: Results) -> None:
+    board = transfer(results)
     for position, (keys, section) in enumerate(zip(board.index.to_dict("records"), board.sections, strict=True)):
         metric = keys["metric"]
-        assert made.metric(metric).title in section
+        assert results.metric(metric).title in section
         for model, defense in synthetic.VICTIMS:
             cell = board.frame[f"on {model} {defense}"][position]
             victim = {"model": model, "defense": defense, "epsilon": 0.001, "attack": "ifgsm"}
             clean = {"model": model, "defense": defense, "attack": "none"}
             source = (keys["source_model"], keys["source_defense"])
             if source == ("", ""):
-                assert cell.value == value(made, **clean)
+                assert cell.value == value(results, **clean)
             elif source in ((model, defense), ("noise", "")):
                 alone = victim | {"attack": "noise" if source[1] == "" else "ifgsm"}
                 alone["access"] = "blind" if source[1] == "" else "white-box"
                 if metric == "uar":
-                    assert cell.value == value(made, **alone)
+                    assert cell.value == value(results, **alone)
                 else:
-                    success, right = value(made, "attack-success", **alone), value(made, "accuracy", **clean)
-                    assert cell.value == success / right
-                    assert "rightly when clean" in cell.reason
+                    success, accuracy = value(results, "attack-success", **alone), value(results, "accuracy", **clean)
+                    assert cell.value == success / accuracy
+                    assert "correctly when clean" in cell.reason
             else:
                 crafted = {"source_model": source[0], "source_defense": source[1]}
-                assert cell.value == value(made, metric, **victim, **crafted, access="transfer")
+                assert cell.value == value(results, metric, **victim, **crafted, access="transfer")
     assert len(board.frame) == 1 + 4 + 1 + 1 + 4
 
 
-def handed_on(made: Results, victims: list[tuple[str, str]], **keys: object) -> pd.DataFrame:
-    """The transferred cells from one source, as if they were another attack's or source's."""
-    table = made.table[(made.table["access"] == "transfer") & (made.table["source_model"] == "cnn4")]
+def transferred(results: Results, victims: list[tuple[str, str]], **keys: object) -> pd.DataFrame:
+    """Return the transferred cells of one source with other keys, as if of a different attack or source."""
+    table = results.table[(results.table["access"] == "transfer") & (results.table["source_model"] == "cnn4")]
     table = table[table["source_defense"] == "none"].assign(**keys)
     return table[[victim in victims for victim in zip(table["model"], table["defense"], strict=True)]]
 
@@ -300,13 +302,13 @@ def handed_on(made: Results, victims: list[tuple[str, str]], **keys: object) -> 
 @pytest.mark.parametrize(
     ("defenses", "name"), [("none + none", "cnn4 + vgg16 · none"), ("none + vanilla", "cnn4 + vgg16 · none + vanilla")]
 )
-def test_an_ensemble_has_a_line_without_a_diagonal(made: Results, defenses: str, name: str) -> None:
+def test_an_ensemble_has_a_line_without_a_diagonal(results: Results, defenses: str, name: str) -> None:
     victims = [("emodb-cnn", "none"), ("emodb-cnn", "vanilla")]
-    further = handed_on(made, victims, source_model="cnn4 + vgg16", source_defense=defenses)
-    board = transfer(Results(pd.concat([made.table, further]), no_examples(), made.run))
+    further = transferred(results, victims, source_model="cnn4 + vgg16", source_defense=defenses)
+    board = transfer(Results(pd.concat([results.table, further]), no_examples(), results.run))
     lines = board.frame[board.index["source_model"] == "cnn4 + vgg16"]
     assert lines["source"].tolist() == [name, name]
-    assert len(board.frame) == len(transfer(made).frame) + 2
+    assert len(board.frame) == len(transfer(results).frame) + 2
     for (_, line), metric in zip(lines.iterrows(), ("transfer-rate", "uar"), strict=True):
         for model, defense in synthetic.VICTIMS:
             cell = line[f"on {model} {defense}"]
@@ -314,49 +316,48 @@ def test_an_ensemble_has_a_line_without_a_diagonal(made: Results, defenses: str,
             assert cell.status == ("ok" if judged else "missing")
             if judged:
                 where = {"model": model, "defense": defense, "access": "transfer"}
-                assert cell.value == value(made, metric, **where, source_model="cnn4", source_defense="none")
+                assert cell.value == value(results, metric, **where, source_model="cnn4", source_defense="none")
 
 
-def test_a_source_that_nothing_was_judged_on_has_a_line(made: Results) -> None:
-    board = transfer(select(made, {"model": "emodb-cnn"}))
+def test_a_source_that_nothing_was_judged_on_has_a_line(results: Results) -> None:
+    board = transfer(select(results, {"model": "emodb-cnn"}))
     assert {"cnn4 · none", "cnn4 · vanilla", "emodb-cnn · none"} <= set(board.frame["source"])
 
 
-@pytest.mark.parametrize("source", [{"source_model": "", "source_defense": ""}, {}], ids=["several", "one"])
+@pytest.mark.parametrize("source", [{"source_model": "", "source_defense": ""}, {}], ids=["several", "single"])
 @pytest.mark.parametrize("part", ["", "fair"])
-def test_the_worst_of_several_attacks_is_not_on_the_transfer_board(
-    made: Results, source: dict[str, str], part: str
+def test_a_worst_case_over_several_attacks_is_not_on_the_transfer_board(
+    results: Results, source: dict[str, str], part: str
 ) -> None:
-    worst = handed_on(made, [("emodb-cnn", "none")], attack="worst-case", params="{}", **source)
+    worst = transferred(results, [("emodb-cnn", "none")], attack="worst-case", params="{}", **source)
     declared: dict[str, object] = {"worst": [{"name": "worst-case"}], "part": part}
-    suite = {**made.run["suite"], "parts": {part: declared}} if part else {**made.run["suite"], **declared}
-    table = pd.concat([made.table, worst]).assign(part=part)
-    board = transfer(Results(table, no_examples(), {**made.run, "suite": suite}))
+    suite = {**results.run["suite"], "parts": {part: declared}} if part else {**results.run["suite"], **declared}
+    table = pd.concat([results.table, worst]).assign(part=part)
+    board = transfer(Results(table, no_examples(), {**results.run, "suite": suite}))
     assert "worst-case" not in set(board.index["attack"])
-    assert board.frame["source"].tolist() == transfer(made).frame["source"].tolist()
+    assert board.frame["source"].tolist() == transfer(results).frame["source"].tolist()
 
 
-def test_boards_without_rows(made: Results) -> None:
-    assert transfer(select(made, {"access": "blind"})).frame.empty
+def test_boards_without_rows(results: Results) -> None:
+    assert transfer(select(results, {"access": "blind"})).frame.empty
 
 
 @pytest.mark.parametrize("params", ["[1]", "not JSON"])
-def test_params_must_be_a_mapping(made: Results, params: str) -> None:
-    clean = select(made, {"attack": "none"})
-    broken = Results(clean.table.assign(params=params), no_examples(), made.run)
-    with pytest.raises(InputError, match="params of none: found"):
+def test_params_must_be_a_mapping(results: Results, params: str) -> None:
+    clean = select(results, {"attack": "none"})
+    broken = Results(clean.table.assign(params=params), no_examples(), results.run)
+    with pytest.raises(InputError, match=r"params of none: got .*, expected a JSON mapping"):
         rows(broken)
 
 
-def test_a_metric_of_unknown_title_is_shown_under_its_name(made: Results) -> None:
-    run = {key: entry for key, entry in made.run.items() if key != "metrics"}
-    titles = {column.title for column in attacks(Results(made.table, no_examples(), run)).columns}
+def test_a_metric_of_unknown_title_is_shown_under_its_name(results: Results) -> None:
+    run = {key: entry for key, entry in results.run.items() if key != "metrics"}
+    titles = {column.title for column in attacks(Results(results.table, no_examples(), run)).columns}
     assert ("pesq",) in titles
 
 
-def test_panels_repeat_the_texts_and_lose_no_column() -> None:
-    found = panels([10, 4, 4, 4, 4], texts=1, limit=22, gap=2)
-    assert found == [[0, 1, 2], [0, 3, 4]]
+def test_panels_repeat_the_texts_and_have_every_column() -> None:
+    assert panels([10, 4, 4, 4, 4], texts=1, limit=22, gap=2) == [[0, 1, 2], [0, 3, 4]]
     assert panels([10, 40], texts=1, limit=22, gap=2) == [[0, 1]]
     assert panels([10], texts=1, limit=5, gap=2) == [[0]]
 
@@ -378,12 +379,12 @@ def test_a_negative_zero_has_no_sign() -> None:
         (0.0, "clip", "0 of the clip"),
     ],
 )
-def test_a_budget_is_told_with_its_unit(epsilon: float | None, unit: str, text: str) -> None:
+def test_a_budget_is_shown_with_its_unit(epsilon: float | None, unit: str, text: str) -> None:
     assert epsilon_text(epsilon, unit) == text
 
 
 def flagged(results: Results) -> Results:
-    """The same results with a flag on one trained model."""
+    """Return the same results with a flag on one trained model."""
     where = {"part": "", "seed": 0, "model": "cnn4", "defense": "none"}
     audit = {
         "checks": {"first-thing": "The first.", "second-thing": "The second."},
@@ -392,34 +393,34 @@ def flagged(results: Results) -> Results:
     return replace(results, run={**results.run, "audit": audit})
 
 
-def test_on_the_leaderboard_a_flag_of_an_attack_stands_in_its_place_alone(ranked: Results) -> None:
+def test_on_the_leaderboard_a_flag_of_an_attack_is_in_its_place_alone(ranked: Results) -> None:
     row = ranked.table[(ranked.table["attack"] == "fgsm") & (ranked.table["domain"] == "spectrogram")].iloc[0]
     where = {key: row[key] for key in ("model", "defense", "attack", "domain", "delivery", "epsilon")}
     flag = {"check": "weak", "where": where, "detail": "weak"}
     audit = {"checks": {"weak": "Weak."}, "flags": [flag]}
     board = BOARDS["leaderboard"](replace(ranked, run={**ranked.run, "audit": audit}))
     index = board.index.assign(flags=board.frame["flags"].to_numpy())
-    there = index[index["flags"] == "A"]
-    assert len(there)
-    assert {*there["domain"]} == {"spectrogram"}
-    assert {*there["delivery"]} == {where["delivery"]}
-    assert (there["epsilon"] >= where["epsilon"]).all()
+    with_flag = index[index["flags"] == "A"]
+    assert len(with_flag)
+    assert {*with_flag["domain"]} == {"spectrogram"}
+    assert {*with_flag["delivery"]} == {where["delivery"]}
+    assert (with_flag["epsilon"] >= where["epsilon"]).all()
 
 
-def test_entries_that_were_attacked_unequally_often_are_told(ranked: Results) -> None:
+def test_unequal_numbers_of_attacks_are_reported(ranked: Results) -> None:
     fewer = ranked.ranks.assign(attacks=ranked.ranks["attacks"].where(ranked.ranks["model"] != "cnn4", 0))
-    told = [UNEQUAL in BOARDS["leaderboard"](replace(ranked, ranks=ranks)).notes for ranks in (ranked.ranks, fewer)]
-    assert told == [False, True]
+    noted = [UNEQUAL in BOARDS["leaderboard"](replace(ranked, ranks=ranks)).notes for ranks in (ranked.ranks, fewer)]
+    assert noted == [False, True]
 
 
 @pytest.mark.parametrize("name", ["attacks", "defenses", "models", "leaderboard"])
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_flag_stands_on_the_lines_of_its_model_alone(made: Results, ranked: Results, name: str, seeds: int) -> None:
-    results = flagged(ranked)
+def test_a_flag_is_on_the_lines_of_its_model_alone(results: Results, ranked: Results, name: str, seeds: int) -> None:
+    with_flag = flagged(ranked)
     if seeds == 2:
-        pooled = made.table.drop(columns="seed").assign(spread=0.0123, seeds=2)
-        results = replace(results, table=pd.concat([made.table, made.table.assign(seed=1)]), pooled=pooled)
-    board = BOARDS[name](results)
+        pooled = results.table.drop(columns="seed").assign(spread=0.0123, seeds=2)
+        with_flag = replace(with_flag, table=pd.concat([results.table, results.table.assign(seed=1)]), pooled=pooled)
+    board = BOARDS[name](with_flag)
     index = board.index.assign(flags=board.frame["flags"].to_numpy())
     culprit = (index["model"] == "cnn4") & (index["defense"] == "none")
     assert set(index[culprit]["flags"]) == {"B"}
@@ -428,13 +429,13 @@ def test_a_flag_stands_on_the_lines_of_its_model_alone(made: Results, ranked: Re
     assert not any("the first" in note for note in board.notes)
 
 
-def test_the_audit_tells_what_was_found_and_on_what(made: Results) -> None:
-    board = BOARDS["audit"](flagged(made))
+def test_the_audit_board_shows_each_flag_with_its_detail_and_model(results: Results) -> None:
+    board = BOARDS["audit"](flagged(results))
     assert board.frame.values.tolist() == [["B", "second thing", "cnn4, defense none", "3 of 4"]]
-    assert any("not audited" in note for note in BOARDS["audit"](made).notes)
+    assert any("not audited" in note for note in BOARDS["audit"](results).notes)
 
 
-def test_the_audit_tells_what_it_had_nothing_to_look_at_and_what_holds_for_the_whole_run(made: Results) -> None:
+def test_the_audit_board_shows_skipped_checks_and_flags_of_the_whole_run(results: Results) -> None:
     names = ("first-thing", "second-thing", "third-thing")
     audit = {
         "checks": {name: f"The {name.partition('-')[0]}." for name in names},
@@ -442,7 +443,7 @@ def test_the_audit_tells_what_it_had_nothing_to_look_at_and_what_holds_for_the_w
         "looked_at": {"first-thing": 1, "second-thing": 0, "third-thing": 4},
         "flags": [{"check": "first-thing", "where": {}, "detail": "the check itself failed"}],
     }
-    board = BOARDS["audit"](replace(made, run={**made.run, "audit": audit}))
+    board = BOARDS["audit"](replace(results, run={**results.run, "audit": audit}))
     assert board.frame.values.tolist() == [["A", "first thing", "the whole run", "the check itself failed"]]
-    assert "1 further check found nothing." in board.notes
-    assert "Not made, second thing: there was nothing to look at; it needs two of a kind." in board.notes
+    assert "1 further check raised no flag." in board.notes
+    assert "Check skipped, second thing: this run has no case of it; it needs two of a kind." in board.notes

@@ -1,4 +1,4 @@
-"""Exhibits: tables and figures that a suite declares, from made-up results."""
+"""Exhibits: tables and figures that a suite declares, from synthetic results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from pydantic import TypeAdapter, ValidationError
 
 from advser.errors import InputError
-from advser.leaderboards.boards.exhibits import tables, told_apart
+from advser.leaderboards.boards.exhibits import distinguishing_keys, tables
 from advser.leaderboards.boards.rows import rows
 from advser.leaderboards.figures import exhibits as exhibit_figures
 from advser.leaderboards.figures.drawing import SCREEN, Paper
@@ -77,7 +77,7 @@ def declaring(*exhibits: dict[str, Any]) -> Results:
 
 
 def with_seeds(results: Results) -> Results:
-    """The same cells of two seeds; the second's figures are lower by .1."""
+    """Return the same cells for two seeds; the second seed's figures are lower by .1."""
     second = results.table.assign(seed=1, **{key: results.table[key] - 0.1 for key in ("value", "ci_low", "ci_high")})
     return Results(pd.concat([results.table, second], ignore_index=True), results.examples, results.run)
 
@@ -104,7 +104,7 @@ def value(results: Results, **where: Any) -> float:
     return float(table["value"].iloc[0])
 
 
-def test_a_table_shows_each_cell_beside_what_was_published() -> None:
+def test_a_table_shows_each_cell_beside_its_published_value() -> None:
     results = declaring(TABLE)
     board = tables(results)["paper"]
     cells = {key: board.frame[key].tolist() for key in board.frame}
@@ -125,23 +125,23 @@ def test_a_table_shows_each_cell_beside_what_was_published() -> None:
         assert "0.800" in render(board, kind)
 
 
-def test_what_the_results_lack_is_missing_and_a_table_of_nothing_is_left_out() -> None:
-    lacking = {
+def test_a_cell_that_the_results_lack_is_missing_and_a_table_without_cells_is_left_out() -> None:
+    incomplete = {
         **TABLE,
         "rows": [*TABLE["rows"], {"title": "other", "where": {"defense": "other"}, "given": {"eps": 1}}],
     }
-    board = tables(declaring(lacking))["paper"]
+    board = tables(declaring(incomplete))["paper"]
     assert board.frame["UAR real"].iloc[2].status == "missing"
     assert tables(declaring({**TABLE, "where": {"model": "other"}})) == {}
 
 
 def test_an_unknown_key_is_refused() -> None:
     column = {"title": ["x"], "metric": "uar", "where": {"colour": "red"}}
-    with pytest.raises(InputError, match=r"found key 'colour', expected params\.NAME, suite"):
+    with pytest.raises(InputError, match=r"got key 'colour', expected params\.NAME, suite"):
         tables(declaring({**TABLE, "columns": [column], "rows": [TABLE["rows"][1]]}))
 
 
-def test_a_field_for_several_cells_is_missing_and_a_footnote_tells_why(tmp_path: Path) -> None:
+def test_a_field_for_several_cells_is_missing_and_has_a_footnote(tmp_path: Path) -> None:
     columns = [
         TABLE["columns"][0],
         {"title": ["steps"], "metric": "uar",
@@ -149,30 +149,30 @@ def test_a_field_for_several_cells_is_missing_and_a_footnote_tells_why(tmp_path:
     ]  # fmt: skip
     results = declaring({**TABLE, "columns": columns})
     board = tables(results)["paper"]
-    assert [cell.reason for cell in board.frame["steps"]] == ["2 cells, told apart by params.steps"] * 2
+    assert [cell.reason for cell in board.frame["steps"]] == ["2 cells, which differ in params.steps"] * 2
     assert {cell.status for cell in board.frame["steps"]} == {"missing"}
     assert {cell.status for cell in board.frame["UAR real"]} == {"ok"}
     for kind in ("terminal", "markdown", "latex", "html", "csv"):
         text = render(board, kind)
-        assert "2 cells, told apart by params.steps" in text
+        assert "2 cells, which differ in params.steps" in text
         assert "not among the results" not in text
     both = with_seeds(results)
     both.save(tmp_path)
     shown = advser_here("board", str(tmp_path), "--by", "paper", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert "2 cells, told apart by seed" in shown.stdout
-    assert "4 cells, told apart by seed, params.steps" in shown.stdout
+    assert "2 cells, which differ in seed" in shown.stdout
+    assert "4 cells, which differ in seed, params.steps" in shown.stdout
     write_all(both, tmp_path)
     assert (tmp_path / "boards" / "paper.csv").is_file()
 
 
-def test_what_tells_cells_apart_is_named_without_what_follows_from_it() -> None:
-    found = rows(with_seeds(synthetic.results()))
-    attacked = [row for row in found if row.keys["attack"] == "fgsm" and row.keys["model"] == "cnn4"]
+def test_distinguishing_keys_are_named_without_keys_that_follow_from_them() -> None:
+    listed = rows(with_seeds(synthetic.results()))
+    attacked = [row for row in listed if row.keys["attack"] == "fgsm" and row.keys["model"] == "cnn4"]
     # The budget is a parameter too, and the victim its own source.
-    assert told_apart(attacked) == ["seed", "defense", "labels", "epsilon"]
-    assert told_apart(attacked, given=["seed", "epsilon"]) == ["defense", "labels"]
-    assert told_apart(attacked[:1]) == []
+    assert distinguishing_keys(attacked) == ["seed", "defense", "labels", "epsilon"]
+    assert distinguishing_keys(attacked, given=["seed", "epsilon"]) == ["defense", "labels"]
+    assert distinguishing_keys(attacked[:1]) == []
 
 
 def test_each_curve_begins_with_the_clean_cell_of_its_own_victim() -> None:
@@ -186,7 +186,7 @@ def test_each_curve_begins_with_the_clean_cell_of_its_own_victim() -> None:
         }
 
 
-def test_no_panel_is_cut_off_where_the_first_one_ends() -> None:
+def test_no_panel_is_cut_off_at_the_end_of_the_first() -> None:
     high = {"title": "high", "metric": "uar", "panel": "emodb-cnn", "x": [0.0], "y": [5.0]}
     figure = drawn(declaring(CURVES), {**CURVES, "published": [high]})
     assert all(max(y) <= axes.get_ylim()[1] for axes in figure.axes for y in lines_of(axes).values())
@@ -205,15 +205,13 @@ def test_a_curve_for_several_victims_or_seeds_becomes_several_curves() -> None:
     where = {**CURVES["where"], "domain": "waveform", "delivery": "audio", "access": "white-box"}
     del where["epsilon"]
     declared = {**CURVES, "x": "epsilon", "metrics": ["uar"], "panels": [], "series": [], "where": where}
-    found = lines_of(drawn(results, {**declared, "published": []}).axes[0])
+    lines = lines_of(drawn(results, {**declared, "published": []}).axes[0])
+    cells = {"attack": "ifgsm", "access": "white-box"}
     budgets = (0.0005, 0.001, 0.002)
-    assert found == {
+    assert lines == {
         f"seed {seed}, {model}, defense {defense}": [
             value(results, seed=seed, model=model, defense=defense, attack="none"),
-            *(
-                value(results, seed=seed, model=model, defense=defense, attack="ifgsm", access="white-box", epsilon=one)
-                for one in budgets
-            ),
+            *(value(results, seed=seed, model=model, defense=defense, epsilon=epsilon, **cells) for epsilon in budgets),
         ]
         for seed in (0, 1)
         for model, defense in synthetic.VICTIMS
@@ -252,7 +250,7 @@ def test_published_values_are_points_with_a_marker_of_their_own_in_all_panels() 
 
 
 @pytest.mark.parametrize("kind", ["curves", "profile", "pictures"])
-def test_a_figure_may_not_be_called_like_one_that_every_run_has(kind: str) -> None:
+def test_a_figure_may_not_have_the_name_of_a_figure_of_every_run(kind: str) -> None:
     exhibit: TypeAdapter[Any] = TypeAdapter(Exhibit)
     more = {} if kind == "pictures" else {"metrics": ["uar"]}
     for taken in ("uar-against-epsilon", "wer-against-steps", "uar-against-epsilon-fair"):
@@ -273,12 +271,12 @@ def modules(folder: Path) -> Iterator[tuple[str, str]]:
 
 def test_boards_and_figures_need_the_results_alone() -> None:
     folder = Path(exhibit_figures.__file__).parents[1]
-    # What moved between two results is computed from these alone, too.
+    # A comparison of two results is computed from these alone, too.
     allowed = {"errors", "leaderboards", "results", "scoring", "store", "suite"}
     assert [(file, name) for file, name in modules(folder) if name.split(".")[1] not in allowed] == []
 
 
-def test_what_stands_along_the_axes_is_neither_cut_nor_run_together() -> None:
+def test_tick_labels_are_neither_cut_nor_overlapping() -> None:
     where = {"domain": "waveform", "defense": "none", "access": "white-box"}
     title = "A paper's points, whose name is so long that three of them side by side are wider than the figure"
     published = [{**CURVES["published"][0], "title": f"{title} {number}", "x": [0, 0.002]} for number in range(3)]
@@ -300,7 +298,7 @@ def test_what_stands_along_the_axes_is_neither_cut_nor_run_together() -> None:
     assert legend.x1 <= figure.bbox.x1
 
 
-def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
+def test_figures_without_data_are_not_written(tmp_path: Path) -> None:
     nothing = {**CURVES, "curves": "empty", "where": {"attack": "pgd"}}
     paths = write_figures(declared_figures(declaring(CURVES, PROFILE, nothing), SCREEN), tmp_path)
     assert sorted(path.name for path in paths) == ["fig-1.png", "fig-1.svg", "fig-2.png", "fig-2.svg"]
@@ -310,28 +308,30 @@ def test_figures_are_drawn_from_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '[{"a": 1}]', "[1]"])
-def test_samples_that_cannot_be_read_are_told(text: str, tmp_path: Path) -> None:
+def test_unreadable_samples_are_reported(text: str, tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "index.json").write_text(text)
-    with pytest.raises(InputError, match=r"index\.json: (unreadable|entry 0: got no access, allowed)"):
+    with pytest.raises(
+        InputError, match=r"index\.json: (unreadable|entry 0: got no 'access', expected a file written by `advser run`)"
+    ):
         write_all(synthetic.results(), tmp_path)
 
 
-def test_a_picture_is_of_a_cell_that_was_kept_and_lost_sounds_are_told(tmp_path: Path) -> None:
+def test_a_picture_is_of_a_selected_cell_and_lost_sounds_are_reported(tmp_path: Path) -> None:
     picture = {"pictures": "clip", "title": "One clip", "where": {"attack": "fgsm"}}
     results = declaring(picture)
     keys = next(row.keys for row in rows(results) if row.keys["attack"] == "fgsm" and row.keys["defense"] == "none")
     sample = {"clip": "c", "label": "a", "prediction": "b", "clean_prediction": "a", "original": "o", "judged": "j"}
     entry = {**keys, **sample}
-    kept = declared_pictures(select(results, {"defense": "none"}), [entry], tmp_path, SCREEN)
-    assert [*kept] == ["clip"]
+    pictures = declared_pictures(select(results, {"defense": "none"}), [entry], tmp_path, SCREEN)
+    assert [*pictures] == ["clip"]
     with pytest.raises(InputError, match="o: unreadable as audio"):
-        kept["clip"]()
+        pictures["clip"]()
     assert declared_pictures(select(results, {"defense": "vanilla"}), [entry], tmp_path, SCREEN) == {}
 
 
 @pytest.mark.parametrize("width", [2.0, 3.35, 7.0])
-def test_labels_of_bars_do_not_run_into_one_another(width: float) -> None:
+def test_labels_of_bars_do_not_overlap(width: float) -> None:
     metrics = ["uar", "accuracy", "attack-success", "pesq", "stoi", "wer"]
     paper = Paper(width)
     with paper.style():
@@ -341,7 +341,7 @@ def test_labels_of_bars_do_not_run_into_one_another(width: float) -> None:
     assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
 
 
-def test_exhibits_stand_beside_the_boards_in_the_folder_and_on_the_page(tmp_path: Path) -> None:
+def test_exhibits_are_beside_the_boards_in_the_folder_and_on_the_page(tmp_path: Path) -> None:
     write_all(declaring(TABLE, CURVES), tmp_path)
     assert (tmp_path / "boards" / "paper.tex").is_file()
     page = (tmp_path / "index.html").read_text()

@@ -28,7 +28,7 @@ from advser.suite.exhibits import Profile
 
 
 @pytest.fixture(scope="module")
-def made() -> Results:
+def results() -> Results:
     return select(synthetic.results(), {"model": "cnn4"})
 
 
@@ -36,9 +36,9 @@ def written_to(directory: Path, results: Results) -> list[Path]:
     return write_figures(budget_figures(results, SCREEN), directory)
 
 
-def test_figures_are_written_in_both_formats(made: Results, tmp_path: Path) -> None:
+def test_figures_are_written_in_both_formats(results: Results, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    written = written_to(tmp_path, select(made, {"defense": "none"}))
+    written = written_to(tmp_path, select(results, {"defense": "none"}))
     assert dict(matplotlib.rcParams) == before
     assert {path.name for path in written} == {
         f"{name}.{suffix}"
@@ -59,29 +59,29 @@ def test_figures_are_written_in_both_formats(made: Results, tmp_path: Path) -> N
             assert min(width, height) > 400
 
 
-def test_the_same_results_give_the_same_svg(made: Results, tmp_path: Path) -> None:
-    small = select(made, {"defense": "none", "domain": "waveform"})
+def test_the_same_results_give_the_same_svg(results: Results, tmp_path: Path) -> None:
+    small = select(results, {"defense": "none", "domain": "waveform"})
     first = {path.name: path.read_bytes() for path in written_to(tmp_path / "a", small)}
     second = {path.name: path.read_bytes() for path in written_to(tmp_path / "b", small)}
     assert first
     assert first == second
 
 
-def test_curves_hold_the_figures_of_the_table(made: Results) -> None:
-    drawn = panels(rows(made), "uar", EPSILON)
+def test_curves_have_the_figures_of_the_table(results: Results) -> None:
+    drawn = panels(rows(results), "uar", EPSILON)
     assert {panel.place for panel in drawn} == {"waveform", "spectrogram, judged as features"}
     panel = next(p for p in drawn if p.place == "waveform" and "none" in p.victim)
     assert panel.x_label == "L∞ budget ε (full scale, [−1, 1])"
     curve = next(curve for curve in panel.curves if not curve.control)
-    table = select(made, {"defense": "none", "domain": "waveform", "attack": "ifgsm", "access": "white-box"}).table
+    table = select(results, {"defense": "none", "domain": "waveform", "attack": "ifgsm", "access": "white-box"}).table
     expected = table[table["metric"] == "uar"].set_index("epsilon")["value"]
     assert {x: cell.value for x, cell in curve.points} == expected.to_dict()
     assert [x for x, _ in curve.points] == sorted(expected.index)
     assert [curve.name for curve in panel.curves if curve.control] == ["noise"]
 
 
-def test_no_line_is_drawn_across_a_failed_cell(made: Results) -> None:
-    drawn = panels(rows(made), "uar", EPSILON)
+def test_no_line_is_drawn_across_a_failed_cell(results: Results) -> None:
+    drawn = panels(rows(results), "uar", EPSILON)
     panel = next(p for p in drawn if p.place != "waveform" and "vanilla" in p.victim)
     curve = next(curve for curve in panel.curves if curve.name == "fgsm, true labels")
     assert [cell.status for _, cell in curve.points] == ["ok", "failed", "ok"]
@@ -90,16 +90,16 @@ def test_no_line_is_drawn_across_a_failed_cell(made: Results) -> None:
     assert values[1] != values[1]
 
 
-def test_steps_are_an_axis_where_they_vary(made: Results) -> None:
-    drawn = panels(rows(made), "uar", STEPS)
+def test_steps_are_an_axis_where_they_vary(results: Results) -> None:
+    drawn = panels(rows(results), "uar", STEPS)
     assert {panel.place for panel in drawn} == {"spectrogram, judged as features"}
     assert {tuple(x for x, _ in curve.points) for panel in drawn for curve in panel.curves} == {(3.0, 10.0)}
 
 
-def test_no_curve_against_steps_goes_through_cells_of_other_parameters(made: Results) -> None:
-    again = made.table[made.table["params"].str.contains('"steps"')].copy()
+def test_no_curve_against_steps_goes_through_cells_of_other_parameters(results: Results) -> None:
+    again = results.table[results.table["params"].str.contains('"steps"')].copy()
     again["params"] = [json.dumps({**json.loads(text), "alpha": 0.1}) for text in again["params"]]
-    drawn = panels(rows(replace(made, table=pd.concat([made.table, again], ignore_index=True))), "uar", STEPS)
+    drawn = panels(rows(replace(results, table=pd.concat([results.table, again], ignore_index=True))), "uar", STEPS)
     names = {curve.name for panel in drawn for curve in panel.curves}
     assert names == {
         f"{attack}, true labels, ε = {epsilon} z"
@@ -111,26 +111,26 @@ def test_no_curve_against_steps_goes_through_cells_of_other_parameters(made: Res
             assert len({x for x, _ in curve.points}) == len(curve.points)
 
 
-def test_the_budget_of_attacks_within_is_that_of_the_whole_and_is_not_told_twice(made: Results) -> None:
-    within = made.table[made.table["attack"].eq("fgsm")].copy()
-    budgets = [json.loads(text)["epsilon"] for text in within["params"]]
+def test_the_budget_of_nested_attacks_equals_the_outer_one_and_is_not_shown_twice(results: Results) -> None:
+    table = results.table[results.table["attack"].eq("fgsm")].copy()
+    budgets = [json.loads(text)["epsilon"] for text in table["params"]]
     inner = [[{"name": "apgd", "params": {"epsilon": budget, "steps": 5}}] for budget in budgets]
-    params = [json.dumps({"epsilon": b, "attacks": one}) for b, one in zip(budgets, inner, strict=True)]
-    named = {row.attack for row in rows(replace(made, table=within.assign(attack="ensemble", params=params)))}
+    params = [json.dumps({"epsilon": b, "attacks": nested}) for b, nested in zip(budgets, inner, strict=True)]
+    named = {row.attack for row in rows(replace(results, table=table.assign(attack="ensemble", params=params)))}
     assert named == {"ensemble"}
     params[0] = params[0].replace('"steps": 5', '"steps": 6')
-    named = {row.attack for row in rows(replace(made, table=within.assign(attack="ensemble", params=params)))}
-    assert len(named) > 1, "what differs within is told"
+    named = {row.attack for row in rows(replace(results, table=table.assign(attack="ensemble", params=params)))}
+    assert len(named) > 1, "a parameter of nested attacks that differs is shown"
 
 
-def test_the_legend_names_every_curve_once(made: Results) -> None:
-    drawn = panels(rows(made), "uar", EPSILON)
+def test_the_legend_names_every_curve_once(results: Results) -> None:
+    drawn = panels(rows(results), "uar", EPSILON)
     names = [text.get_text() for text in draw(drawn, "UAR").legends[0].get_texts()]
     assert sorted(names) == sorted({"clean", *(curve.name for panel in drawn for curve in panel.curves)})
 
 
-def test_controls_are_dashed_and_grey(made: Results) -> None:
-    drawn = panels(rows(made), "uar", EPSILON)
+def test_controls_are_dashed_and_grey(results: Results) -> None:
+    drawn = panels(rows(results), "uar", EPSILON)
     for axes in draw(drawn, "UAR").axes:
         for line in axes.get_lines():
             if line.get_label() == "noise":
@@ -139,17 +139,17 @@ def test_controls_are_dashed_and_grey(made: Results) -> None:
                 assert line.get_linestyle() != "--"
 
 
-def test_one_budget_gives_no_figure(made: Results, tmp_path: Path) -> None:
-    assert written_to(tmp_path, select(made, {"epsilon": "0.001"})) == []
+def test_a_single_budget_gives_no_figure(results: Results, tmp_path: Path) -> None:
+    assert written_to(tmp_path, select(results, {"epsilon": "0.001"})) == []
 
 
-def of_many(made: Results, parts: tuple[str, ...], defenses: int, places: tuple[str, ...]) -> Results:
-    table = made.table[made.table["defense"].eq("none") & made.table["metric"].eq("uar")]
+def of_many(results: Results, parts: tuple[str, ...], defenses: int, places: tuple[str, ...]) -> Results:
+    table = results.table[results.table["defense"].eq("none") & results.table["metric"].eq("uar")]
     table = table[table["domain"].isin(places) | table["attack"].eq("none")]
     copies = [
         table.assign(part=part, defense=f"defense-{number:02}") for part in parts for number in range(defenses)
     ]  # fmt: skip
-    return Results(pd.concat(copies, ignore_index=True), made.examples, made.run)
+    return Results(pd.concat(copies, ignore_index=True), results.examples, results.run)
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -157,8 +157,8 @@ def size(path: Path) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def test_each_part_has_a_figure_and_a_long_one_is_continued(made: Results) -> None:
-    many = of_many(made, ("fair", "as_published"), 14, ("waveform", "spectrogram"))
+def test_each_part_has_a_figure_and_a_long_figure_is_continued(results: Results) -> None:
+    many = of_many(results, ("fair", "as_published"), 14, ("waveform", "spectrogram"))
     many = select(many, {"labels": "true", "access": "white-box"})
     drawn = budget_figures(many, SCREEN)
     assert [name for name in drawn if "epsilon" in name] == [
@@ -170,8 +170,8 @@ def test_each_part_has_a_figure_and_a_long_one_is_continued(made: Results) -> No
     assert figure.get_size_inches()[1] < 32
 
 
-def test_models_stand_abreast_where_there_is_one_place_of_attack(made: Results, tmp_path: Path) -> None:
-    small = of_many(made, ("",), 13, ("waveform",))
+def test_models_are_side_by_side_with_a_single_place_of_attack(results: Results, tmp_path: Path) -> None:
+    small = of_many(results, ("",), 13, ("waveform",))
     (picture,) = [path for path in written_to(tmp_path, small) if path.suffix == ".png"]
     assert picture.stem == "uar-against-epsilon"
     width, height = size(picture)
@@ -181,9 +181,9 @@ def test_models_stand_abreast_where_there_is_one_place_of_attack(made: Results, 
     assert sum(bool(place.get_xlabel()) for place in axes) == 3
 
 
-def test_no_figure_has_a_name_that_exhibits_may_have(made: Results) -> None:
-    many = of_many(made, ("", "fair"), 40, ("waveform",))
-    names = {*budget_figures(many, SCREEN), *budget_figures(made, SCREEN)}
+def test_no_figure_has_a_name_that_exhibits_may_have(results: Results) -> None:
+    many = of_many(results, ("", "fair"), 40, ("waveform",))
+    names = {*budget_figures(many, SCREEN), *budget_figures(results, SCREEN)}
     assert {"uar-against-epsilon", "wer-against-epsilon", "uar-against-steps", "uar-against-epsilon-fair_2"} <= names
     for name in names:
         with pytest.raises(ValidationError):
@@ -203,8 +203,8 @@ def test_no_two_curves_look_the_same() -> None:
     assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(curves)
 
 
-def test_a_curve_looks_the_same_in_all_parts_of_a_figure(made: Results) -> None:
-    drawn = panels(rows(made), "uar", EPSILON)
+def test_a_curve_looks_the_same_in_all_parts_of_a_figure(results: Results) -> None:
+    drawn = panels(rows(results), "uar", EPSILON)
     alone = [panel for panel in drawn if panel.place != "waveform"][-1:]
     colors = {line.get_label(): line.get_color() for line in draw(drawn, "UAR").axes[-1].get_lines()}
     again = {line.get_label(): line.get_color() for line in draw(alone, "UAR", "2 of 2", drawn).axes[0].get_lines()}
@@ -212,16 +212,16 @@ def test_a_curve_looks_the_same_in_all_parts_of_a_figure(made: Results) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(made: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("results")
-    made.save(place)
+    results.save(place)
     return place
 
 
 @pytest.mark.parametrize("width", [2.0, 3.35, 7.0])
-def test_a_figure_of_a_paper_is_as_wide_as_its_column_and_cuts_nothing(made: Results, width: float) -> None:
+def test_a_figure_of_a_paper_is_as_wide_as_its_column_and_not_cut_off(results: Results, width: float) -> None:
     paper = Paper(width, heading=False)
-    for name, drawing in budget_figures(with_metrics(made, ["uar"]), paper).items():
+    for name, drawing in budget_figures(with_metrics(results, ["uar"]), paper).items():
         with paper.style():
             figure = drawing()
             assert figure is not None
@@ -236,7 +236,7 @@ def test_a_figure_of_a_paper_is_as_wide_as_its_column_and_cuts_nothing(made: Res
                 assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(shown)), name
 
 
-def test_the_command_writes_one_figure_with_letters_that_publishers_take(folder: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_figure_with_fonts_that_publishers_accept(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "uar.pdf"
     arguments = ["figure", folder, "uar-against-epsilon", out, "--where", "defense=none"]
     done = advser(*arguments)
@@ -285,8 +285,8 @@ def test_panels_that_share_an_axis_show_all_points_of_each() -> None:
 
 
 def test_a_run_plots_its_figures(folder: Path, tmp_path: Path) -> None:
-    made = load(folder).plot("uar-against-epsilon", width=3.35, out=tmp_path / "uar.pdf")
-    assert made.get_size_inches()[0] == 3.35
+    figure = load(folder).plot("uar-against-epsilon", width=3.35, out=tmp_path / "uar.pdf")
+    assert figure.get_size_inches()[0] == 3.35
     assert b"/Type3" not in (tmp_path / "uar.pdf").read_bytes()
     run = load(folder)
     assert run.plot("uar-against-epsilon").get_suptitle()

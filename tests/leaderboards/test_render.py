@@ -24,10 +24,10 @@ from advser.leaderboards.write import write_all
 from advser.results.folder import Results
 from advser.results.selection import select
 
-MADE = synthetic.results()
-CASES = {name: build(MADE) for name, build in BOARDS.items()}
-CASES["empty"] = BOARDS["transfer"](select(MADE, {"access": "blind"}))
-CASES["one cell"] = BOARDS["attacks"](select(MADE, {"attack": "none", "model": "cnn4", "defense": "none"}))
+RESULTS = synthetic.results()
+CASES = {name: build(RESULTS) for name, build in BOARDS.items()}
+CASES["empty"] = BOARDS["transfer"](select(RESULTS, {"access": "blind"}))
+CASES["one cell"] = BOARDS["attacks"](select(RESULTS, {"attack": "none", "model": "cnn4", "defense": "none"}))
 RANKED = synthetic.ranked()
 CASES["ranked leaderboard"] = BOARDS["leaderboard"](RANKED)
 CASES["ranked defenses"] = BOARDS["defenses"](RANKED)
@@ -35,7 +35,7 @@ boards = pytest.mark.parametrize("board", CASES.values(), ids=CASES)
 
 
 class Tags(HTMLParser):
-    """Checks that tags nest, and gathers identifiers, addresses and the cells of each table row."""
+    """A parser that checks that tags nest, and collects identifiers, addresses and the cells of each table row."""
 
     VOID = frozenset({"br", "img", "link", "meta", "hr"})
 
@@ -97,11 +97,11 @@ def test_terminal_shows_every_figure(board: Board) -> None:
 
 
 @pytest.mark.parametrize("name", ["terminal", "markdown", "latex", "html"])
-def test_what_was_not_measured_is_marked_and_never_a_number(name: str) -> None:
-    keep = {"model": "cnn4", "defense": "vanilla", "attack": "fgsm", "epsilon": "0.06", "labels": "true"}
-    lone = select(MADE, keep)
-    assert not lone.table["value"].notna().any()
-    text = render(BOARDS["attacks"](lone), name)
+def test_an_unmeasured_figure_is_a_mark_and_never_a_number(name: str) -> None:
+    failed = {"model": "cnn4", "defense": "vanilla", "attack": "fgsm", "epsilon": "0.06", "labels": "true"}
+    single = select(RESULTS, failed)
+    assert not single.table["value"].notna().any()
+    text = render(BOARDS["attacks"](single), name)
     assert {"terminal": "†¹", "markdown": "†¹", "latex": r"$\dagger$\textsuperscript{1}", "html": "†<sup>"}[
         name
     ] in text
@@ -110,11 +110,11 @@ def test_what_was_not_measured_is_marked_and_never_a_number(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["terminal", "markdown", "latex", "html"])
-def test_what_does_not_apply_or_is_not_there_has_its_own_mark(name: str) -> None:
-    text = render(BOARDS["attacks"](select(MADE, {"domain": "spectrogram", "labels": "true"})), name)
+def test_inapplicable_and_missing_figures_have_their_own_marks(name: str) -> None:
+    text = render(BOARDS["attacks"](select(RESULTS, {"domain": "spectrogram", "labels": "true"})), name)
     assert "n/a" in text
     assert "not applicable (features are no sound)" in text
-    text = render(BOARDS["defenses"](MADE), name)
+    text = render(BOARDS["defenses"](RESULTS), name)
     assert ("--: not among" if name == "latex" else "–: not among") in text
 
 
@@ -158,7 +158,7 @@ def test_latex_is_well_formed(board: Board) -> None:
     assert text.isascii()
 
 
-def test_latex_escapes_what_has_a_meaning() -> None:
+def test_latex_escapes_special_characters() -> None:
     assert escape("50 %_{#}&$~^\\") == (r"50 \%\_\{\#\}\&\$\textasciitilde{}\textasciicircum{}\textbackslash{}")
     assert escape("ä ε 中 Đ") == r"ä $\varepsilon$ ? ?"
     assert escape('"') == "''"
@@ -200,7 +200,7 @@ def test_an_unknown_format_is_refused() -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
-    small = select(MADE, {"model": "cnn4", "defense": "none"})
+    small = select(RESULTS, {"model": "cnn4", "defense": "none"})
     paths = write_all(small, folder)
     assert all(path.is_file() for path in paths)
     assert {path.relative_to(folder) for path in paths} == {
@@ -209,7 +209,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_that_tie_with_the_best_are_bold() -> None:
+def test_all_figures_that_tie_with_the_best_are_bold() -> None:
     board = BOARDS["defenses"](RANKED)
     cells: list[Cell] = board.frame["clean"].tolist()
     shown = [f"{cell.value:.3f} ({cell.standing.interval.replace('–', '--')})" for cell in cells if cell.standing]
@@ -230,14 +230,14 @@ def test_write_all_writes_every_board_in_every_file_format(written: Path) -> Non
     assert {path.name for path in (written / "boards").iterdir()} == names
 
 
-def test_the_page_stands_alone(written: Path) -> None:
+def test_the_page_needs_no_network(written: Path) -> None:
     html = (written / "index.html").read_text(encoding="utf-8")
     tags = parsed(html)
     assert len(tags.ids) == len(set(tags.ids))
     assert set(BOARDS) <= set(tags.ids)
-    told = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     for address in tags.addresses:
-        inside = address[1:] in tags.ids or address.removeprefix("#cell=") in told["cells"]
+        inside = address[1:] in tags.ids or address.removeprefix("#cell=") in data["cells"]
         assert inside or address.startswith("data:") or (written / address).is_file(), address
     assert "http" not in re.sub(r"base64,[\w+/=]+", "", html)
     assert "Made-up results" in html
@@ -246,6 +246,6 @@ def test_the_page_stands_alone(written: Path) -> None:
 
 
 def test_results_without_any_attack_have_boards_too(tmp_path: Path) -> None:
-    clean: Results = select(MADE, {"attack": "none"})
+    clean: Results = select(RESULTS, {"attack": "none"})
     assert (tmp_path / "index.html") in write_all(clean, tmp_path)
     assert not list(tmp_path.rglob("*.svg"))

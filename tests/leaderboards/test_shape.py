@@ -1,4 +1,4 @@
-"""Boards cut to a paper's needs: columns, decimals, marks, pivots, caption and label; by library and command line."""
+"""Boards shaped for a paper: columns, decimals, marks, pivots, caption and label; by library and command line."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def board(results: Results) -> Board:
     return BOARDS["attacks"](results)
 
 
-def test_columns_are_kept_in_the_order_asked_for_texts_first(board: Board) -> None:
-    found = shaped(board, Shape(columns=("pesq", "attack", "uar", "defense")))
-    assert [column.key for column in found.columns] == ["attack", "defense", "pesq", "uar"]
-    assert list(found.frame) == ["attack", "defense", "pesq", "uar"]
-    assert found.frame["uar"].tolist() == board.frame["uar"].tolist()
+def test_columns_are_in_the_given_order_with_texts_first(board: Board) -> None:
+    cut = shaped(board, Shape(columns=("pesq", "attack", "uar", "defense")))
+    assert [column.key for column in cut.columns] == ["attack", "defense", "pesq", "uar"]
+    assert list(cut.frame) == ["attack", "defense", "pesq", "uar"]
+    assert cut.frame["uar"].tolist() == board.frame["uar"].tolist()
 
 
-def test_a_key_that_is_the_same_in_all_rows_may_be_asked_for_and_stays_a_fact(board: Board) -> None:
+def test_a_key_that_all_rows_share_may_be_named_and_stays_a_fact(board: Board) -> None:
     assert "model" not in board.frame
     assert with_columns(board, ("model", "attack", "uar")).frame.equals(with_columns(board, ("attack", "uar")).frame)
 
@@ -64,58 +64,58 @@ def test_decimals_marks_intervals_notes_caption_and_label(board: Board) -> None:
     assert latex(shaped(board, Shape())) == latex(board)
 
 
-def test_a_key_that_is_the_same_in_all_rows_may_be_named_whatever_was_kept(results: Results) -> None:
-    kept = select(results, {"domain": "waveform", "defense": "none"})
-    board = BOARDS["attacks"](kept)
-    found = shaped(board, Shape(columns=("attack", "epsilon", "defense", "uar"), pivot="defense"))
-    assert "attack" in found.frame
-    assert "defense" not in found.frame
+def test_a_key_that_all_rows_of_a_selection_share_may_be_a_column_and_the_pivot(results: Results) -> None:
+    selected = select(results, {"domain": "waveform", "defense": "none"})
+    board = BOARDS["attacks"](selected)
+    cut = shaped(board, Shape(columns=("attack", "epsilon", "defense", "uar"), pivot="defense"))
+    assert "attack" in cut.frame
+    assert "defense" not in cut.frame
 
 
-def test_what_stood_in_the_caption_is_told_below_one_of_ones_own(board: Board) -> None:
-    found = shaped(board, Shape(caption="Mine"))
-    assert (found.title, found.facts) == ("Mine", ())
-    assert found.notes[0] == f"{', '.join(board.facts)}."
+def test_a_given_caption_moves_the_facts_to_the_notes(board: Board) -> None:
+    cut = shaped(board, Shape(caption="Mine"))
+    assert (cut.title, cut.facts) == ("Mine", ())
+    assert cut.notes[0] == f"{', '.join(board.facts)}."
 
 
-def test_a_pivot_sets_the_values_of_a_key_side_by_side_and_loses_no_figure(board: Board) -> None:
+def test_a_pivot_shows_the_values_of_a_key_side_by_side_with_every_figure(board: Board) -> None:
     narrow = with_columns(board, ("defense", "attack", "epsilon", "uar", "pesq"))
-    found = pivoted(narrow, "defense")
-    assert not found.sectioned
+    wide = pivoted(narrow, "defense")
+    assert not wide.sectioned
     names = list(dict.fromkeys(narrow.frame["defense"]))
     assert len(names) > 1
-    assert [column.key for column in found.columns[-2 * len(names) :]] == [
+    assert [column.key for column in wide.columns[-2 * len(names) :]] == [
         f"{metric}.{name}" for metric in ("uar", "pesq") for name in names
     ]
     before = {(row.attack, row.epsilon, row.defense): row.uar for row in narrow.frame.itertuples(index=False)}
     shown = 0
-    for record in found.frame.to_dict("records"):
+    for record in wide.frame.to_dict("records"):
         for name in names:
             expected = before.get((record["attack"], record["epsilon"], name), MISSING)
             assert record[f"uar.{name}"] is expected
             shown += expected is not MISSING
     assert shown == len(before)
-    heading = latex(found).partition(r"\toprule")[2].partition(r"\midrule")[0]
+    heading = latex(wide).partition(r"\toprule")[2].partition(r"\midrule")[0]
     assert heading.count(rf"\multicolumn{{{len(names)}}}{{c}}") == 2
     assert heading.count(r"\cmidrule(lr)") == 2
 
 
-def test_words_about_rows_split_none_in_a_pivot_and_notes_go_with_their_columns(board: Board) -> None:
+def test_flags_do_not_split_rows_of_a_pivot_and_notes_follow_their_columns(board: Board) -> None:
     narrow = with_columns(board, ("defense", "attack", "epsilon", "uar"))
     marks = ["A B" if defense == "none" else "" for defense in narrow.frame["defense"]]
     flagged = replace(
         narrow,
         columns=(*narrow.columns[:-1], FLAGS, narrow.columns[-1]),
         frame=narrow.frame.assign(flags=marks),
-        notes=("of all", "of flags", "of one that is left out"),
-        notes_of={"flags": ["of flags"], "pesq": ["of one that is left out"]},
+        notes=("of all", "of flags", "of an absent column"),
+        notes_of={"flags": ["of flags"], "pesq": ["of an absent column"]},
     )
-    found = pivoted(flagged, "defense")
-    assert len(found.frame) == len(pivoted(narrow, "defense").frame)
-    # A column in which no row has a word is left out.
-    assert [column.key for column in found.columns if column.key.startswith("flags")] == ["flags.none"]
-    assert set(found.frame["flags.none"]) == {"A B"}
-    assert found.notes == flagged.notes
+    wide = pivoted(flagged, "defense")
+    assert len(wide.frame) == len(pivoted(narrow, "defense").frame)
+    # A column of texts that are all empty is left out.
+    assert [column.key for column in wide.columns if column.key.startswith("flags")] == ["flags.none"]
+    assert set(wide.frame["flags.none"]) == {"A B"}
+    assert wide.notes == flagged.notes
     assert with_columns(flagged, ("attack", "uar")).notes == ("of all",)
     assert with_columns(flagged, ("attack", "flags", "uar")).notes == ("of all", "of flags")
 
@@ -127,22 +127,22 @@ def test_words_about_rows_split_none_in_a_pivot_and_notes_go_with_their_columns(
         (lambda board: shaped(board, Shape(pivot="defence")), "pivot: got 'defence', .*did you mean 'defense'"),
         (lambda board: shaped(board, Shape(columns=("uarr",))), "columns: got 'uarr', expected .*did you mean 'uar'"),
         (lambda board: shaped(board, Shape(columns=("uar", "uar"))), "got 'uar' twice"),
-        (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: got 'attack', allowed"),
+        (lambda board: shaped(board, Shape(decimals={"attack": 2})), "decimals: got 'attack', expected "),
         (lambda board: shaped(board, Shape(pivot="uar")), "pivot: got 'uar', expected "),
-        (lambda board: shaped(board, Shape(columns=("split",))), "columns: found split, the same in all rows, allowed"),
+        (lambda board: shaped(board, Shape(columns=("split",))), "columns: got split, the same in all rows, expected "),
         (lambda _: Shape(label="a}b"), r"label a\}b: got '\}', expected letters, digits"),
         (
             lambda board: shaped(board, Shape(columns=("defense", "uar"), pivot="defense")),
-            "pivot defense: found two rows for",
+            "pivot defense: got two rows for",
         ),
     ],
 )
-def test_what_a_board_does_not_have_is_refused(cut: Callable[[Board], Board], message: str, board: Board) -> None:
+def test_an_impossible_shape_is_refused(cut: Callable[[Board], Board], message: str, board: Board) -> None:
     with pytest.raises(InputError, match=message):
         cut(board)
 
 
-def test_csv_has_every_figure_in_full_whatever_is_shown(board: Board) -> None:
+def test_csv_has_every_figure_in_full_whatever_the_shape(board: Board) -> None:
     text = render(shaped(board, Shape(decimals={"": 1}, bold=False, intervals=False)), "csv")
     read = pd.read_csv(io.StringIO(text))
     cells: list[Cell] = board.frame["uar"].tolist()

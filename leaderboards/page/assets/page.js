@@ -1,18 +1,18 @@
-// Sorting, filters, charts and the cells behind the figures. The boards themselves are complete without it.
+// Sorting, filters, charts and the cells behind the figures. The boards are complete without this script.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const filters = document.getElementById("filters");
 
-/** Make an element: properties, then children (nodes or texts). */
+/** Return a new element with properties and children (nodes or texts). */
 function make(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name in made && name !== "list") made[name] = value;
-    else made.setAttribute(name, value);
+    if (name in element && name !== "list") element[name] = value;
+    else element.setAttribute(name, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 // ---------------------------------------------------------------- the address: #cell=ID&domain=waveform, or #attacks
@@ -25,14 +25,14 @@ function state() {
 function go(changed) {
   const next = state();
   for (const [key, value] of Object.entries(changed)) value ? next.set(key, value) : next.delete(key);
-  // Without any state the address names no place to jump to.
+  // Without any state, an empty hash would make the browser jump to the top.
   location.hash = next.size ? next.toString() : "=";
 }
 
 // ---------------------------------------------------------------- sorting
 
-function compare(one, other) {
-  const [a, b] = [one, other].map((text) => (text === "" || text === "–" ? null : text));
+function compare(left, right) {
+  const [a, b] = [left, right].map((text) => (text === "" || text === "–" ? null : text));
   if (a === null || b === null) return (a === null) - (b === null);
   const [x, y] = [Number(a), Number(b)];
   return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y;
@@ -71,7 +71,7 @@ function wanted() {
     .map((field) => [field.name, chosen.get(field.name)]);
 }
 
-/** Tell whether keys are what is wanted; a key that they do not have hides nothing. */
+/** Return whether keys match the chosen filters; a filter of a key that they lack matches. */
 function fits(keys, chosen) {
   return chosen.every(([key, value]) => keys[key] === undefined || keys[key] === value);
 }
@@ -95,7 +95,7 @@ function filter() {
 filters?.addEventListener("change", (event) => go({ [event.target.name]: event.target.value }));
 filters?.addEventListener("reset", () => go(Object.fromEntries(wanted().map(([key]) => [key, ""]))));
 
-// ---------------------------------------------------------------- one cell
+// ---------------------------------------------------------------- dialog of a cell
 
 const dialog = document.getElementById("cell");
 
@@ -116,7 +116,7 @@ function list(pairs) {
   return make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 }
 
-function sound(folder, name, caption, said) {
+function sound(folder, name, caption, transcript) {
   const picture = name.replace(/\.flac$/, ".png");
   return make(
     "figure",
@@ -124,11 +124,11 @@ function sound(folder, name, caption, said) {
     make("figcaption", {}, caption),
     make("img", { src: `${folder}/${picture}`, alt: `${caption}: waveform over spectrogram`, loading: "lazy" }),
     make("audio", { src: `${folder}/${name}`, controls: true, preload: "none", "aria-label": caption }),
-    said ? make("p", { className: "marks" }, said) : null,
+    transcript ? make("p", { className: "marks" }, transcript) : null,
   );
 }
 
-function heard(sample) {
+function sampleSection(sample) {
   const before = `original: ${sample.clean_prediction}`;
   const after = `judged: ${sample.prediction}`;
   const gain = sample.gain ? `, ${Math.abs(sample.gain)} dB ${sample.gain > 0 ? "louder" : "softer"}` : "";
@@ -144,8 +144,8 @@ function heard(sample) {
     make(
       "div",
       { className: "sounds" },
-      sound("samples", sample.original, before, sample.clean_transcript && `heard as “${sample.clean_transcript}”`),
-      sound("samples", sample.judged, after, sample.transcript && `heard as “${sample.transcript}”`),
+      sound("samples", sample.original, before, sample.clean_transcript && `transcribed as “${sample.clean_transcript}”`),
+      sound("samples", sample.judged, after, sample.transcript && `transcribed as “${sample.transcript}”`),
       sample.difference ? sound("samples", sample.difference, `difference${gain}`, "") : null,
     ),
   );
@@ -162,9 +162,9 @@ function show(id) {
     title.textContent = cell.title;
     const keys = Object.entries(cell.keys).filter(([key]) => !["params", "norm", "budget"].includes(key));
     const params = JSON.stringify(cell.keys.params, null, 1);
-    const artefacts = cell.artefacts.map((one) => [
-      `seed ${one.seed}, ${one.fold}`,
-      make("code", {}, `model ${one.model_key.slice(0, 16) || "–"}, sound ${one.audio_key.slice(0, 16)}`),
+    const artefacts = cell.artefacts.map(({ seed, fold, model_key: model, audio_key: audio }) => [
+      `seed ${seed}, ${fold}`,
+      make("code", {}, `model ${model.slice(0, 16) || "–"}, sound ${audio.slice(0, 16)}`),
     ]);
     const copy = make("button", { type: "button" }, "Copy");
     copy.addEventListener("click", async () => {
@@ -172,10 +172,10 @@ function show(id) {
       copy.textContent = "Copied";
     });
     body.replaceChildren(
-      ...cell.samples.map(heard),
+      ...cell.samples.map(sampleSection),
       make("h3", {}, "Figures"),
       list(Object.entries(cell.figures).map(([name, figure]) => [data.metrics[name].title, figureText(name, figure)])),
-      make("h3", {}, "Made by "),
+      make("h3", {}, "Command that reproduces this cell"),
       make("pre", { tabIndex: 0 }, cell.command),
       copy,
       make("h3", {}, "Cell"),
@@ -198,7 +198,7 @@ dialog.addEventListener("click", (event) => {
 document.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#cell="], a[*|href^="#cell="]');
   if (!link) return;
-  // Beside the filters, which a plain link would drop.
+  // A plain link would drop the filters from the address.
   event.preventDefault();
   go({ cell: (link.getAttribute("href") ?? link.getAttribute("xlink:href")).slice("#cell=".length) });
 });
@@ -206,9 +206,9 @@ document.addEventListener("click", (event) => {
 // ---------------------------------------------------------------- charts
 
 const place = document.getElementById("charts");
-/** Charts are as wide as there is room; on a phone they scroll, for letters to stay readable. */
+/** Width of charts, in pixels: the available width, but at least 560, so that letters stay readable; phones scroll. */
 const width = () => Math.max(560, Math.min(960, place.clientWidth));
-// At least 3 to 1 on white and on the dark paper; told apart by symbols too.
+// Contrast is at least 3 to 1 on white and on the dark paper; symbols differ as well.
 const COLORS = ["#1f77b4", "#c8553d", "#2e8b57", "#9467bd", "#a0703c", "#c2559b", "#17829c", "#808080"];
 
 function choice(label, values, chosen, change) {
@@ -218,13 +218,13 @@ function choice(label, values, chosen, change) {
   return make("label", {}, label, select);
 }
 
-/** Add a chart: `draw(choices, wanted)` returns an element or null; `offered` is what can be chosen, by name. */
+/** Add a chart: `draw(chosen, wanted)` returns an element or null; `offered` has the values to choose from, by name. */
 function chart(id, title, offered, draw) {
   const chosen = Object.fromEntries(Object.entries(offered).map(([name, values]) => [name, values[0]]));
   const canvas = make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": title });
   const render = () => {
     const drawn = draw(chosen, wanted());
-    canvas.replaceChildren(drawn ?? make("p", { className: "marks" }, "Nothing to draw for what is shown."));
+    canvas.replaceChildren(drawn ?? make("p", { className: "marks" }, "No data for these choices and filters."));
   };
   const selects = Object.entries(offered)
     .filter(([, values]) => values.length > 1)
@@ -243,47 +243,47 @@ const victimOf = ({ keys }) => [keys.part, `${keys.model} · ${keys.defense}`].f
 const crafted = ({ keys }) => (keys.source_model ? `, crafted on ${keys.source_model} · ${keys.source_defense}` : "");
 
 function standings({ place: arena }, chosen) {
-  const there = data.standings.filter((line) => line.place === arena && line.value !== null);
-  const lines = there.filter((line) => fits(line.keys, chosen));
-  const anchors = lines.filter((line) => line.anchor);
+  const inArena = data.standings.filter((line) => line.place === arena && line.value !== null);
+  const lines = inArena.filter((line) => fits(line.keys, chosen));
+  const baselines = lines.filter((line) => line.anchor);
   const entries = lines.filter((line) => !line.anchor);
   if (!entries.length) return null;
   const order = [...entries].sort((a, b) => b.value - a.value).map((line) => line.who);
-  const told = (d) => `${d.who}\nrank ${d.rank}, tie group ${d.tie || "–"}\nworst case ${number(d.value)} [${number(d.low)}, ${number(d.high)}]\nclean ${number(d.clean)}`;
+  const tooltip = (d) => `${d.who}\nrank ${d.rank}, tie group ${d.tie || "–"}\nworst case ${number(d.value)} [${number(d.low)}, ${number(d.high)}]\nclean ${number(d.clean)}`;
   return Plot.plot({
     width: width(),
     marginRight: 50,
     marginLeft: 190,
     height: 60 + 22 * order.length,
     ariaLabel: `Standings, ${arena}`,
-    x: { label: "worst case; ○ clean; | anchors", grid: true },
+    x: { label: "worst case; ○ clean; | chance baselines", grid: true },
     y: { domain: order, label: null },
     color: { legend: true, label: "tie group", range: COLORS },
     marks: [
-      Plot.ruleX(anchors, { x: "value", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "3,3" }),
+      Plot.ruleX(baselines, { x: "value", stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "3,3" }),
       Plot.link(entries, { x1: "low", x2: "high", y: "who", stroke: "tie", strokeWidth: 3 }),
       Plot.dot(entries, { x: "clean", y: "who", stroke: "tie", r: 4 }),
-      Plot.dot(entries, { x: "value", y: "who", fill: "tie", r: 5, href: link, ariaLabel: told }),
+      Plot.dot(entries, { x: "value", y: "who", fill: "tie", r: 5, href: link, ariaLabel: tooltip }),
       Plot.text(entries, { y: "who", text: "tie", frameAnchor: "right", dx: 20, fontStyle: "italic" }),
-      Plot.tip(entries, Plot.pointerY({ x: "value", y: "who", title: told })),
+      Plot.tip(entries, Plot.pointerY({ x: "value", y: "who", title: tooltip })),
     ],
   });
 }
 
-/** Black or white, whichever stands out more from a colour: by at least 4.5 to 1. */
+/** Return black or white, whichever contrasts more with a colour: by at least 4.5 to 1. */
 function readable(colour) {
   const { r, g, b } = d3.rgb(colour);
-  const [red, green, blue] = [r, g, b].map((one) => (one / 255 <= 0.04045 ? one / 3294.6 : ((one / 255 + 0.055) / 1.055) ** 2.4));
+  const [red, green, blue] = [r, g, b].map((part) => (part / 255 <= 0.04045 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4));
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "black" : "white";
 }
 
 function transfer({ matrix }, chosen) {
   const fields = data.transfer.filter((field) => field.matrix === matrix && fits(field.keys, chosen));
-  const told = fields.filter((field) => field.value !== null);
-  if (!told.length) return null;
+  const measured = fields.filter((field) => field.value !== null);
+  if (!measured.length) return null;
   const sources = distinct(fields.map((field) => field.source));
   const victims = distinct(fields.map((field) => field.victim));
-  const shade = d3.scaleSequential(d3.extent(told, (field) => field.value), d3.interpolateYlGnBu);
+  const shade = d3.scaleSequential(d3.extent(measured, (field) => field.value), d3.interpolateYlGnBu);
   const remark = (d) => `crafted on ${d.source}\njudged on ${d.victim}\n${number(d.value)}${d.remark ? `\n${d.remark}` : ""}`;
   return Plot.plot({
     width: Math.max(width() / 2, Math.min(width(), 210 + 70 * victims.length)),
@@ -295,23 +295,23 @@ function transfer({ matrix }, chosen) {
     y: { domain: sources, label: "crafted on" },
     color: { scheme: "YlGnBu", domain: shade.domain(), legend: true, label: matrix },
     marks: [
-      Plot.cell(told, { x: "victim", y: "source", fill: "value", inset: 1, href: link, ariaLabel: remark }),
-      Plot.text(told, {
+      Plot.cell(measured, { x: "victim", y: "source", fill: "value", inset: 1, href: link, ariaLabel: remark }),
+      Plot.text(measured, {
         x: "victim",
         y: "source",
         text: (field) => number(field.value, 2),
         fill: (field) => readable(shade(field.value)),
         pointerEvents: "none",
       }),
-      Plot.tip(told, Plot.pointer({ x: "victim", y: "source", title: remark })),
+      Plot.tip(measured, Plot.pointer({ x: "victim", y: "source", title: remark })),
     ],
   });
 }
 
-/** What no other attack beats in both: the recognition left, and what it cost. */
+/** Return the Pareto front: the points that no other point beats in both recognition left and cost of quality. */
 function front(points) {
   const beats = (a, b) => a.y <= b.y && a.cost <= b.cost && (a.y < b.y || a.cost < b.cost);
-  return points.filter((one) => !points.some((other) => beats(other, one))).sort((a, b) => a.x - b.x);
+  return points.filter((point) => !points.some((other) => beats(other, point))).sort((a, b) => a.x - b.x);
 }
 
 function tradeOff(metric, quality) {
@@ -322,7 +322,7 @@ function tradeOff(metric, quality) {
       .filter((point) => point.x !== null && point.y !== null)
       .map((point) => ({ ...point, cost: data.metrics[quality].higher ? -point.x : point.x }));
     if (!points.length) return null;
-    const told = (d) => `${d.name}\n${titled(metric)} ${number(d.y)}\n${titled(quality)} ${number(d.x)}`;
+    const tooltip = (d) => `${d.name}\n${titled(metric)} ${number(d.y)}\n${titled(quality)} ${number(d.x)}`;
     return Plot.plot({
       width: width(),
       height: 360,
@@ -333,8 +333,8 @@ function tradeOff(metric, quality) {
       symbol: { legend: true },
       marks: [
         Plot.line(front(points), { x: "x", y: "y", stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "4,3" }),
-        Plot.dot(points, { x: "x", y: "y", fill: "attack", symbol: "attack", stroke: "var(--paper)", r: 6, href: link, ariaLabel: told }),
-        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: told })),
+        Plot.dot(points, { x: "x", y: "y", fill: "attack", symbol: "attack", stroke: "var(--paper)", r: 6, href: link, ariaLabel: tooltip }),
+        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: tooltip })),
       ],
     });
   };
@@ -356,7 +356,7 @@ function curves({ victim, place: where, metric }, chosen) {
     .filter((point) => point.y !== null);
   if (!points.length) return null;
   const level = clean ? value(clean, metric) : null;
-  const told = (d) => `${d.curve}\nε ${d.x}\n${titled(metric)} ${number(d.y)}`;
+  const tooltip = (d) => `${d.curve}\nε ${d.x}\n${titled(metric)} ${number(d.y)}`;
   return Plot.plot({
     width: width(),
     height: 360,
@@ -369,15 +369,15 @@ function curves({ victim, place: where, metric }, chosen) {
       level === null ? null : Plot.ruleY([level], { strokeDasharray: "3,3", strokeOpacity: 0.6 }),
       Plot.areaY(points, { x: "x", y1: "low", y2: "high", z: "curve", fill: "curve", fillOpacity: 0.12, sort: "x" }),
       Plot.line(points, { x: "x", y: "y", z: "curve", stroke: "curve", sort: "x" }),
-      Plot.dot(points, { x: "x", y: "y", fill: "curve", symbol: "curve", r: 5.5, href: link, ariaLabel: told }),
-      Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: told })),
+      Plot.dot(points, { x: "x", y: "y", fill: "curve", symbol: "curve", r: 5.5, href: link, ariaLabel: tooltip }),
+      Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: tooltip })),
     ],
   });
 }
 
 const NORMS = { linf: "L∞", l2: "L2", "relative-l2": "relative L2" };
-const heardAs = ({ domain, delivery }) => (domain === "spectrogram" && delivery === "audio" ? "as audio" : "");
-const whereOf = ({ keys }) => [keys.domain, heardAs(keys), NORMS[keys.norm] ?? keys.norm].filter(Boolean).join(", ");
+const deliveredAs = ({ domain, delivery }) => (domain === "spectrogram" && delivery === "audio" ? "as audio" : "");
+const whereOf = ({ keys }) => [keys.domain, deliveredAs(keys), NORMS[keys.norm] ?? keys.norm].filter(Boolean).join(", ");
 const victims = distinct(rows.map(victimOf));
 const has = (metric) => metric in data.metrics && rows.some((row) => value(row, metric) !== null);
 const draws = [];
@@ -389,22 +389,22 @@ if (data.transfer.length) {
 }
 for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against PESQ"], ["uar", "wer", "UAR against WER"], ["uar", "snr", "UAR against SNR"]]) {
   if (has(metric) && has(quality) && (quality !== "snr" || !(has("pesq") || has("wer")))) {
-    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: what no other attack, noise or clean sound beats in both`, { victim: victims }, tradeOff(metric, quality)));
+    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: points that no other beats in both`, { victim: victims }, tradeOff(metric, quality)));
   }
 }
 const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);
 const sizes = (where) => new Set(bounded.filter((row) => whereOf(row) === where).map((row) => row.keys.budget)).size;
-const budgets = distinct(bounded.map(whereOf)).sort((one, other) => sizes(other) - sizes(one));
+const budgets = distinct(bounded.map(whereOf)).sort((a, b) => sizes(b) - sizes(a));
 if (budgets.length) {
   draws.push(chart("against-epsilon", "Against the budget ε; dashed: clean", { victim: victims, place: budgets, metric: Object.keys(data.metrics).filter(has) }, curves));
 }
 
-// ---------------------------------------------------------------- all of it follows the address
+// ---------------------------------------------------------------- everything follows the address
 
 let narrowed;
 function follow() {
   const chosen = JSON.stringify(filter());
-  // A cell that opens or closes leaves the charts: what led to it keeps the focus.
+  // Opening or closing a cell does not redraw the charts, so that its link keeps the focus.
   if (chosen !== narrowed) for (const draw of draws) draw();
   narrowed = chosen;
   const id = state().get("cell");
