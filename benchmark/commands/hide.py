@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs, parameters
+from advser.commands.usage import EXIT_FINDINGS, Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
     from advser.protect.effect import Protected
@@ -65,7 +65,7 @@ def hide(
             bar.stop()
     console().print(_told(done, listening, into), markup=False, soft_wrap=True)
     if not done.misled:
-        raise typer.Exit(EXIT_FOUND)
+        raise typer.Exit(EXIT_FINDINGS)
 
 
 def _told(done: Protected, listening: Party, into: Path) -> str:

@@ -115,7 +115,8 @@ def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...
     names = [setting.part for setting in suite.settings]
     chosen = [setting for setting in suite.settings if matching(setting.part, request.only.get("part", "*"))]
     if not chosen:
-        raise InputError(f"--only part={request.only['part']}: got no such part, expected {', '.join(names)}")
+        pattern = request.only["part"]
+        raise InputError(f"--only part={pattern}: got part '{pattern}', expected {', '.join(names)}")
     parts: list[Planned] = []
     errors: list[NothingSelectedError] = []
     for setting in chosen:

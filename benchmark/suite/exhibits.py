@@ -222,8 +222,7 @@ Exhibit = Annotated[
     Discriminator(
         _kind,
         custom_error_type="exhibit",
-        custom_error_message="got none of the keys of an exhibit, expected one of the keys table, curves, profile, "
-        "pictures",
+        custom_error_message="got an exhibit of no kind, expected one of the keys table, curves, profile, pictures",
     ),
 ]
 

@@ -83,7 +83,7 @@ def parsed(text: str, where: str) -> Any:
 def _refuse_new_part(suite_parts: dict[Any, Any], part: str, change: str) -> None:
     if "*" not in part and part not in suite_parts:
         names = ", ".join(map(str, suite_parts)) or "none"
-        raise InputError(f"--set {change}: no part '{part}' (expected: {names})")
+        raise InputError(f"--set {change}: got part '{part}', expected {names}")
 
 
 def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
@@ -121,7 +121,7 @@ def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[s
     hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
     if not hits:
         listed = ", ".join(names) or "none"
-        raise InputError(f"--set {change}: no entry of '{'.'.join(above)}' matches '{part}' (expected: {listed})")
+        raise InputError(f"--set {change}: got '{part}', expected a match in '{'.'.join(above)}': {listed}")
     return [names[number] if isinstance(place, dict) else str(number) for number in hits]
 
 
@@ -155,7 +155,7 @@ def _position(entries: list[Any], above: Sequence[str], part: str, change: str) 
         return int(part)
     if names.count(part) > 1:
         allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
-        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {', '.join(allowed)}")
+        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {' or '.join(allowed)}")
     if part in names:
         return names.index(part)
-    raise InputError(f"--set {change}: no entry '{part}' (expected: {', '.join(names) or 'none'})")
+    raise InputError(f"--set {change}: got entry '{part}', expected {', '.join(names) or 'none'}")
