@@ -307,7 +307,7 @@ def built_figure(
     if name not in drawn:
         why = "; a curve needs attacks with two budgets, or two numbers of steps" if "-against-" in name else ""
         hint = did_you_mean(name, list(drawn)) or why
-        raise InputError(f"figure '{name}': got no such figure, expected {', '.join(drawn) or 'none'}{hint}")
+        raise InputError(f"figure '{name}': got no such figure, expected here: {', '.join(drawn) or 'none'}{hint}")
     with paper.style():
         figure = drawn[name]()
     if figure is None:

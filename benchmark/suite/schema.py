@@ -258,7 +258,7 @@ class Suite(_Schema):
             if "none" in (attack.name, attack.title):
                 raise ValueError(f"attacks.{number}: got 'none', expected an attack; the clean cell is always included")
             if self.noise and attack.title == "noise" != attack.name:
-                raise ValueError(f"attacks.{number}.label: got 'noise', the name of the noise control, expected another")
+                raise ValueError(f"attacks.{number}.label: got 'noise', the name of a control, expected another name")
         if self.transcriber.name in ("auto", "none") and self.transcriber.params:
             raise ValueError(
                 f"transcriber.params: got {self.transcriber.params}, expected none with '{self.transcriber.name}'"
