@@ -40,7 +40,7 @@ def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
     """Return an option's KEY=VALUE texts as a mapping.
 
     Raises:
-        InputError: if a text has another form, or a key is given twice.
+        InputError: if a text has another form, or two have the same key.
     """
     mapping: dict[str, str] = {}
     for text in texts:
@@ -48,7 +48,7 @@ def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
         if not (key and equals and value):
             raise InputError(f"{option} {text}: got '{text}', expected {form}")
         if key in mapping:
-            raise InputError(f"{option} {text}: '{key}' is given twice, expected each key once")
+            raise InputError(f"{option} {text}: got '{key}' twice, expected each key once")
         mapping[key] = value
     return mapping
 

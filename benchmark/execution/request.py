@@ -34,7 +34,7 @@ class Request:
         changes: ``--set`` texts, KEY=VALUE.
         only: column → glob.
         workers: where jobs run.
-        external: folders of adversarial audio, each judged as an attack.
+        external: folders of adversarial audio, each evaluated as an attack.
         joining: whether plugins that this process registered by decorator join the suite.
         drawn_by: digest of the code that draws the boards (`advser.leaderboards.write.fingerprint`): finished results
             are read again only if their boards were drawn by the same code. Empty: the caller draws none.

@@ -39,9 +39,9 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
     for plugin in plugins:
         load_plugin_file(plugin)
     _refuse_files(results.run["suite"], directory)
-    used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
-    if used != given:
-        raise InputError(f"--plugin: got {_listed(given)}, expected the files of the run, {_listed(used)}")
+    used, passed = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
+    if used != passed:
+        raise InputError(f"--plugin: got {_listed(passed)}, expected the files of the run, {_listed(used)}")
     tables = [name for name in (TABLE_FILE, RANKS_FILE, POOLED_FILE, RUN_FILE) if (directory / name).is_file()]
     contents = {name: (directory / name).read_bytes() for name in tables}
     contents |= {f"{PLUGINS}/{name}": data for name, data in _plugin_contents(plugins, results).items()}
@@ -59,7 +59,7 @@ def _plugin_contents(plugins: Sequence[Path], results: Results) -> dict[str, byt
     recorded = results.run.get("plugin_files", {})
     for name, file in dict.fromkeys(files):
         if name in contents:
-            raise InputError(f"--plugin: got two files called '{name}', expected a name of its own for each")
+            raise InputError(f"--plugin: got two files called '{name}', expected different names")
         contents[name] = file.read_bytes()
         if recorded and _digest(contents[name]) != recorded.get(name):
             raise InputError(f"{file}: changed since the run, expected the same file (or run the suite again)")

@@ -77,8 +77,8 @@ def test_a_run_is_summarised_in_a_few_lines() -> None:
     assert first == f"Run of suite 'demo' in {PUBLISHED / 'demo'}"
     assert [line.split(":")[0].strip() for line in lines] == ["models", "defenses", "attacks", "failures", "flags"]
     assert "  models: tiny" in lines
-    assert "  defenses: none, similarity, vanilla" in lines
-    assert "  attacks: fgsm, ifgsm, noise" in lines
+    assert "  defenses: none, vanilla, similarity" in lines
+    assert "  attacks: noise, fgsm, ifgsm" in lines
     assert "  failures: 0" in lines
     flags = {flag["check"] for flag in loaded.results.run["audit"]["flags"]}
     assert all(check in lines[-1] for check in flags)

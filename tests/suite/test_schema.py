@@ -118,7 +118,7 @@ def test_a_bad_change_is_reported_in_one_line(small: Path, change: str, message:
     [
         ("name: [", "not YAML"),
         ("- a", "got list"),
-        ("name: a\nname: b", "given twice"),
+        ("name: a\nname: b", "duplicate key 'name'"),
         ("name: x", "missing|required"),
         (SMALL.replace("small", "Upper Case", 1), "name"),
     ],
