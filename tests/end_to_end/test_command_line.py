@@ -101,6 +101,14 @@ def test_help_imports_no_library_but_typer() -> None:
     assert done.stderr == "[]"
 
 
+def test_the_fingerprint_of_the_boards_imports_no_matplotlib() -> None:
+    script = (
+        "import sys; from advser.leaderboards.write import fingerprint; assert len(fingerprint()) == 64; "
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("kind", [*REGISTRIES, "suites"])
 def test_list_names_every_plugin_with_a_summary(kind: str) -> None:
     done = advser("list", kind)
