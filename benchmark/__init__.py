@@ -1,7 +1,7 @@
-"""AdvSER: adversarial attacks on, and defenses of, speech emotion recognition, benchmarked.
+"""AdvSER: a benchmark of adversarial attacks on speech emotion recognition, and of defenses against them.
 
-``advser.run(suite)`` runs a suite, ``advser.load(folder)`` reads its results, ``advser.compare(base, new)`` tells what
-moved. ``@advser.attack(name)``, ``@advser.defense(name)``, ``@advser.model(name)``, ``@advser.corpus(name)``,
+``advser.run(suite)`` runs a suite, ``advser.load(folder)`` reads its results, ``advser.compare(base, new)`` reports
+changes. ``@advser.attack(name)``, ``@advser.defense(name)``, ``@advser.model(name)``, ``@advser.corpus(name)``,
 ``@advser.metric(name)`` and ``@advser.transcriber(name)`` register plugins; an attack may be a function.
 """
 
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["Run", "attack", "compare", "corpus", "defense", "load", "metric", "model", "run", "transcriber"]
 
 
+def __dir__() -> list[str]:
+    """Return the public names, which `__getattr__` imports."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that the command line's help waits for nothing else."""
+    """Import a public name on first use, so that the command line's help loads no other library."""
     if name not in __all__:
         raise AttributeError(f"module 'advser' has no attribute '{name}'")
     if name == "attack":

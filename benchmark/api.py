@@ -1,8 +1,9 @@
-"""AdvSER in Python: ``advser.run``, ``advser.load``, ``advser.compare``; what is heavy is imported when it is used."""
+"""AdvSER in Python: ``advser.run``, ``advser.load``, ``advser.compare``. Slow libraries are imported on first use."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A results folder, shown in a notebook by its board of attacks.
+    """A results folder. A notebook shows its board of attacks.
 
     Attributes:
-        directory: where it is.
+        directory: the folder.
         results: its tables (`advser.results.Results`).
     """
 
@@ -31,34 +32,49 @@ class Run:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a cell and metric, as ``docs/results.md`` describes it."""
+        """One row per cell and metric (``docs/results.md``)."""
         return self.results.table
 
     @property
     def examples(self) -> pd.DataFrame:
-        """One row a cell and clip; empty in published results."""
+        """One row per cell and clip; empty in published results."""
         return self.results.examples
 
     @property
     def failures(self) -> list[Any]:
-        """What failed, as ``run.json`` tells it."""
+        """The failed jobs, as in ``run.json``."""
         return list(self.results.run["failures"])
+
+    def __repr__(self) -> str:
+        """Return a summary in a few lines: suite, folder, entries, failures, flags of the audit."""
+        from advser.results.schema import CLEAN
+        from advser.results.terms import CHANCE_BASELINES
+
+        victims = self.table[~self.table["model"].isin(CHANCE_BASELINES)]
+        attacks = victims["attack"][victims["attack"] != CLEAN]
+        columns = {"models": victims["model"], "defenses": victims["defense"], "attacks": attacks}
+        flags = Counter(flag["check"] for flag in self.results.run.get("audit", {}).get("flags", []))
+        lines = [f"Run of suite '{self.results.run['suite']['name']}' in {self.directory}"]
+        lines += [f"  {name}: {', '.join(dict.fromkeys(values)) or 'none'}" for name, values in columns.items()]
+        lines.append(f"  failures: {len(self.failures)}")
+        lines.append(f"  flags: {', '.join(f'{number} {check}' for check, number in flags.items()) or 'none'}")
+        return "\n".join(lines)
 
     def board(
         self, by: str = "attacks", *, where: Mapping[str, str | float] | None = None, metrics: Sequence[str] = ()
     ) -> pd.DataFrame:
-        """Return a board as a table: texts, and figures as numbers, NaN where there is none.
+        """Return a board as a table of texts and numbers; missing figures are NaN.
 
-        Columns are called as in CSV; the title, the facts and the notes are in ``attrs``; sections are the index.
+        Columns have the names of CSV. ``attrs`` holds the title, the facts and the notes; the index holds the sections.
 
         Args:
             by: ``leaderboard``, ``attacks``, ``defenses``, ``models``, ``transfer``, ``audit``, or a table of the
                 suite.
-            where: key → glob; the rows to keep.
+            where: key → glob; the rows to select.
             metrics: the metrics to show, in this order; none: all.
 
         Raises:
-            InputError: if there is no such board, key or metric, or nothing matches.
+            InputError: if there is no such board, key or metric, or no row matches.
         """
         import pandas as pd
 
@@ -73,28 +89,29 @@ class Run:
         return frame
 
     def figure(self, metric: str, **where: str | float) -> float:
-        """Return the one figure of a metric on the rows that match: ``figure("uar", defense="none", attack="none")``.
+        """Return the single matching figure of a metric: ``figure("uar", defense="none", attack="none")``.
 
-        Anchors match only if ``model`` names one.
+        Chance baselines match only if ``model`` names one.
 
         Raises:
-            InputError: if there is no such metric or key, or no row.
+            InputError: if there is no such metric or key, or no row matches.
             ValueError: if several rows match, or the figure was not measured.
         """
         from advser.errors import InputError, did_you_mean
-        from advser.results.schema import CHANCE_BASELINES
         from advser.results.selection import select
+        from advser.results.terms import CHANCE_BASELINES
 
-        known = list(dict.fromkeys(self.table["metric"]))
-        if metric not in known:
-            raise InputError(f"metric '{metric}': allowed: {', '.join(known)}{did_you_mean(metric, known)}")
+        names = list(dict.fromkeys(self.table["metric"]))
+        if metric not in names:
+            hint = did_you_mean(metric, names)
+            raise InputError(f"metric '{metric}': got no such metric, expected {', '.join(names)}{hint}")
         table = select(self.results, where).table
-        meant = table["model"].isin(CHANCE_BASELINES) == (where.get("model") in CHANCE_BASELINES)
-        rows = table[meant & (table["metric"] == metric)]
+        of_kind = table["model"].isin(CHANCE_BASELINES) == (where.get("model") in CHANCE_BASELINES)
+        rows = table[of_kind & (table["metric"] == metric)]
         if len(rows) != 1 or rows["status"].item() != "ok":
-            told = ", ".join(f"{key}={value}" for key, value in where.items())
+            place = ", ".join(f"{key}={value}" for key, value in where.items())
             reason = rows["reason"].item() if len(rows) == 1 else f"{len(rows)} rows"
-            raise ValueError(f"{metric} of {told}: got {reason}, expected one figure")
+            raise ValueError(f"{metric} of {place}: got {reason}, expected one figure")
         return float(rows["value"].item())
 
     def plot(
@@ -106,24 +123,23 @@ class Run:
         heading: bool = True,
         out: str | Path | None = None,
     ) -> Figure:
-        """Return a figure, as ``figures/`` holds it; with ``out`` write it too, as ``advser figure`` does.
+        """Return a figure of ``figures/``; with ``out`` also write it, as ``advser figure`` does.
 
         Args:
             name: ``METRIC-against-epsilon``, ``METRIC-against-steps``, or a figure of the suite.
-            where: key → glob; the rows to keep.
-            width: in inches, with letters for print; None: as on the page.
-            heading: whether it says what it shows.
-            out: a .pdf, .svg or .png, in letters that publishers take and the same for the same results, which
-                Matplotlib's own ``savefig`` does not see to.
+            where: key → glob; the rows to select.
+            width: width in inches, with fonts for print; None: as on the page.
+            heading: whether to draw a heading.
+            out: a .pdf, .svg or .png, with embedded fonts that publishers accept, and byte for byte the same for the
+                same results. Matplotlib's own ``savefig`` ensures neither.
 
         Raises:
-            InputError: if there is no such figure or key, nothing matches, the width is none for a figure, or the
-                suffix none of these.
+            InputError: if there is no such figure or key, no row matches, or the width or suffix is unusable.
         """
         return built_figure(self.results, self.directory, name, where or {}, width, heading, Path(out) if out else None)
 
     def compare(self, base: Run | Path | str, fail_on: Mapping[str, float] | None = None) -> Comparison:
-        """Return what moved since ``base``, as `compare` does."""
+        """Return the changes since ``base``, as `compare` does."""
         return compare(base, self, fail_on)
 
     def _repr_html_(self) -> str:
@@ -146,9 +162,9 @@ def run(
     scheduler: str = "",
     device: str = "auto",
 ) -> Run:
-    """Run a suite, and write its results and boards: what ``advser run`` does.
+    """Run a suite, and write its results and boards, as ``advser run`` does.
 
-    Attacks that are registered by ``@advser.attack`` in this notebook or script join it.
+    Attacks that this notebook or script registers by ``@advser.attack`` join the suite.
 
     Args:
         suite: a shipped suite's name, or a YAML file.
@@ -159,12 +175,12 @@ def run(
         only: as ``--only``: key → glob.
         plugins: plugin files.
         external: folders of adversarial audio.
-        workers: worker processes; 0: one a core.
+        workers: worker processes; 0: one per core.
         scheduler: address of a running Dask scheduler.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: if anything of the input is unusable. What fails later is in `Run.failures`.
+        InputError: if any input is unusable. Later failures are in `Run.failures`.
     """
     from rich.console import Console
 
@@ -173,7 +189,7 @@ def run(
     from advser.execution.execute import carry_out
     from advser.execution.prepare import prepare
     from advser.execution.request import Request
-    from advser.leaderboards.write import write_all
+    from advser.leaderboards.write import fingerprint, write_all
     from advser.store.artefacts import default_store
 
     _refuse_texts("a mapping, as {'key': 'value'}", data=data, changes=changes, only=only)
@@ -188,6 +204,7 @@ def run(
         only or {},
         Workers(workers, scheduler, device_named(device), files),
         [Path(path) for path in external],
+        drawn_by=fingerprint(),
     )
     report = carry_out(request, prepare(request), Console(stderr=True, highlight=False))
     if report.written:
@@ -199,7 +216,7 @@ def load(directory: str | Path) -> Run:
     """Read a results folder.
 
     Raises:
-        InputError: if it is none, or is of a newer version.
+        InputError: if it is no results folder, or of a newer version.
     """
     from advser.results.folder import Results
 
@@ -207,11 +224,11 @@ def load(directory: str | Path) -> Run:
 
 
 def compare(base: Run | Path | str, new: Run | Path | str, fail_on: Mapping[str, float] | None = None) -> Comparison:
-    """Return what moved between two runs, as ``advser compare`` tells it.
+    """Return the changes between two runs, as ``advser compare`` does.
 
     Args:
-        base: what is compared with: a run, or its results folder.
-        new: what is judged.
+        base: the run to compare with, or its results folder.
+        new: the run to judge, or its results folder.
         fail_on: metric → the largest change for the worse that passes, with its sign (``{"uar": -0.02}``); none: no
             change for the worse of any metric that has a test.
 
@@ -222,16 +239,16 @@ def compare(base: Run | Path | str, new: Run | Path | str, fail_on: Mapping[str,
     from advser.scoring.regression import gates_of
 
     _refuse_texts("a mapping, as {'uar': -0.02}", fail_on=fail_on)
-    before, after = (one if isinstance(one, Run) else load(one) for one in (base, new))
+    before, after = (run if isinstance(run, Run) else load(run) for run in (base, new))
     gates = gates_of(before.results, {name: str(delta) for name, delta in (fail_on or {}).items()})
     return compared(before.results, after.results, gates)
 
 
 def built_board(results: Results, by: str, where: Mapping[str, str | float], metrics: Sequence[str]) -> Board:
-    """Return a board of results, of which some rows and metrics are chosen.
+    """Return a board of the selected rows and metrics.
 
     Raises:
-        InputError: if there is no such board, key or metric, or nothing matches.
+        InputError: if there is no such board, key or metric, or no row matches.
     """
     from advser.errors import InputError, did_you_mean
     from advser.leaderboards.boards.catalogue import BOARDS
@@ -246,23 +263,19 @@ def built_board(results: Results, by: str, where: Mapping[str, str | float], met
     built = BOARDS[by](chosen) if by in BOARDS else tables(chosen).get(by)
     if built is None:
         names = [*BOARDS, *tables(chosen)]
-        raise InputError(f"--by {by}: allowed: {', '.join(names)}{did_you_mean(by, names)}")
+        raise InputError(f"--by {by}: got no such board, expected {', '.join(names)}{did_you_mean(by, names)}")
     if by in ("attacks", "defenses") and built.frame.empty and (chosen.table["access"] == "transfer").any():
         raise InputError(f"--by {by}: got transferred examples only, expected --by transfer, which shows them")
     return built
 
 
 def _refuse_texts(form: str, **arguments: object) -> None:
-    """Refuse a text or path where several things are asked for; a text's letters would be taken for them.
-
-    Raises:
-        InputError: if one is given.
-    """
+    """Raise InputError if an argument is a text or path instead of a collection: its letters would be the items."""
     from advser.errors import InputError
 
-    for name, found in arguments.items():
-        if isinstance(found, (str, Path)):
-            raise InputError(f"{name}: got the text '{found}', expected {form}")
+    for name, value in arguments.items():
+        if isinstance(value, (str, Path)):
+            raise InputError(f"{name}: got the text '{value}', expected {form}")
 
 
 def built_figure(
@@ -274,11 +287,11 @@ def built_figure(
     heading: bool,
     out: Path | None = None,
 ) -> Figure:
-    """Return a figure of results, of which some rows are chosen, and write it where ``out`` says.
+    """Return a figure of the selected rows, and write it to ``out`` if given.
 
     Raises:
-        InputError: if there is no such figure or key, nothing matches, the width is none for a figure, or ``out`` has
-            another suffix than figures have.
+        InputError: if there is no such figure or key, no row matches, the width gives too high a figure, or the suffix
+            of ``out`` is unusable.
     """
     from advser.errors import InputError, did_you_mean
     from advser.leaderboards.figures.drawing import FORMATS, HIGHEST, Paper, save
@@ -289,20 +302,23 @@ def built_figure(
     _refuse_texts("a mapping, as {'defense': 'none'}", where=where)
     suffix = out.suffix.removeprefix(".") if out else ""
     if out and suffix not in FORMATS:
-        raise InputError(f"{out}: got suffix '{out.suffix}', expected {', '.join(f'.{one}' for one in FORMATS)}")
+        raise InputError(f"{out}: got suffix '{out.suffix}', expected {', '.join(f'.{name}' for name in FORMATS)}")
     paper = Paper(width, heading)
     drawn = drawings(select(results, where), directory, read_samples(directory), paper)
     if name not in drawn:
-        why = "; a curve needs attacks of two budgets, or two numbers of steps" if "-against-" in name else ""
-        near = did_you_mean(name, list(drawn))
-        raise InputError(f"figure '{name}': allowed here: {', '.join(drawn) or 'none'}{near or why}")
+        why = "; a curve needs attacks with two budgets, or two numbers of steps" if "-against-" in name else ""
+        hint = did_you_mean(name, list(drawn)) or why
+        raise InputError(f"figure '{name}': got no such figure, expected here: {', '.join(drawn) or 'none'}{hint}")
     with paper.style():
         figure = drawn[name]()
     if figure is None:
-        raise InputError(f"figure '{name}': got nothing to draw, expected cells with figures (--where keeps none)")
+        raise InputError(f"figure '{name}': got no figures to draw, expected cells that have them (see --where)")
     height = figure.get_size_inches()[1]
     if width and height > HIGHEST:
-        raise InputError(f"figure '{name}': {height:.1f} inches high, expected {HIGHEST:g} (--where keeps fewer rows)")
+        raise InputError(
+            f"figure '{name}': got a height of {height:.1f} inches, expected at most {HIGHEST:g} (select fewer rows by "
+            "--where)"
+        )
     if out:
         with paper.style():
             save(figure, out.parent, out.stem, [suffix])

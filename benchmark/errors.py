@@ -1,4 +1,4 @@
-"""The few ways in which a benchmark run can go wrong, as types."""
+"""Exception types of AdvSER, and hints for misspelt names."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ class AdvserError(Exception):
 class InputError(AdvserError):
     """Unusable input: the command ends with exit code 2 and this message.
 
-    The message is one line that names the file or key, what was found and what is allowed.
+    The message is one line: place, problem, fix (``PLACE: got PROBLEM, expected FIX``).
     """
 
 
 class AccessError(AdvserError):
-    """An attack asked its target for something that its access level does not grant."""
+    """An attack requested information from its target that its access level does not grant."""
 
 
 class ContractError(AdvserError):
-    """A plugin returned something that its contract does not allow (shape, type, NaN, budget)."""
+    """A plugin broke its contract: shape, type, NaN, budget."""
 
 
 class MeasurementError(AdvserError):
-    """A measurement of one clip failed; the message is the reason shown in the results."""
+    """A metric failed on a clip; the results show the message as the reason."""
 
 
 class NotApplicableError(AdvserError):
-    """A measurement has no meaning here; the message is the reason shown in the results."""
+    """A metric or stage does not apply to its input; the results show the message as the reason."""
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's type and message in one line."""
+    """Return an error's type and message as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def nearest(found: str, allowed: Iterable[str]) -> str:
-    """Return which of ``allowed`` is spelt most like ``found``; empty if none is near."""
-    return next(iter(get_close_matches(found, list(allowed), n=1)), "")
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return the allowed name with the most similar spelling; empty if none is similar."""
+    return next(iter(get_close_matches(name, list(allowed), n=1)), "")
 
 
-def did_you_mean(found: str, allowed: Sequence[str]) -> str:
-    """Return the end of a message that names what is nearest to ``found``; empty if nothing is near."""
-    near = nearest(found, allowed)
+def did_you_mean(name: str, allowed: Sequence[str]) -> str:
+    """Return the end of a message that suggests the allowed name nearest to ``name``; empty if none is similar."""
+    near = nearest(name, allowed)
     return f"; did you mean '{near}'?" if near else ""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from advser.leaderboards.boards.catalogue import BOARDS
 from advser.leaderboards.boards.exhibits import tables
-from advser.leaderboards.figures.budget_curves import budget_figures
-from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, save
-from advser.leaderboards.figures.exhibits import declared_figures
-from advser.leaderboards.figures.spectrograms import declared_pictures, read_samples, write_thumbnails
 from advser.leaderboards.formats.render import render
 from advser.leaderboards.page.site import page, write_assets
+from advser.plugins.fingerprint import code_fingerprint
 from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
+from advser.store.digests import contents_digest, digest
 from advser.store.files import replacing
+
+if TYPE_CHECKING:
+    from advser.leaderboards.figures.drawing import Drawing, Paper
+
+# The figures are imported when they are drawn: Matplotlib takes a second, and `fingerprint` needs none of it.
 
 SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"}
 """Format → suffix of the board's file."""
@@ -28,6 +31,9 @@ def write_all(results: Results, directory: Path) -> list[Path]:
     These are ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the
     sounds in ``samples/``. Each is written to a temporary file that is then renamed.
     """
+    from advser.leaderboards.figures.drawing import SCREEN
+    from advser.leaderboards.figures.spectrograms import read_samples, write_thumbnails
+
     boards = [*(build(results) for build in BOARDS.values()), *tables(results).values()]
     written = []
     for board in boards:
@@ -50,6 +56,10 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
         entries: the samples, as `read_samples` returns them.
         paper: the paper or screen to draw for.
     """
+    from advser.leaderboards.figures.budget_curves import budget_figures
+    from advser.leaderboards.figures.exhibits import declared_figures
+    from advser.leaderboards.figures.spectrograms import declared_pictures
+
     return {
         **declared_figures(results, paper),
         **declared_pictures(results, entries, directory / SAMPLES_FOLDER, paper),
@@ -58,11 +68,20 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
 
 
 def write_figures(drawn: Mapping[str, Drawing], directory: Path) -> list[Path]:
-    """Write all figures that are not empty, as SVG and PNG; return their paths."""
+    """Write all figures of which there is something to draw, as SVG and PNG; return the paths."""
+    from advser.leaderboards.figures.drawing import SCREEN, save
+
     with SCREEN.style():
         return [
             path for name, drawing in drawn.items() if (figure := drawing()) for path in save(figure, directory, name)
         ]
+
+
+def fingerprint() -> str:
+    """Return a digest of the code, templates and assets from which boards, figures and page are drawn."""
+    folder = Path(__file__).with_name("page")
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    return digest([code_fingerprint(__name__), contents_digest(files, folder)])
 
 
 def _write(path: Path, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""Runs the real command line: as installed, in a process of its own, or, where that tells the same, in this one."""
+"""The real command line, installed in its own process, or in this process where the result is the same."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ ADVSER = Path(sys.executable).parent / "advser"
 
 
 def with_one_worker(arguments: Sequence[str | Path]) -> list[str]:
-    """Return the words of a command, of a run or its verification with one worker, unless they say otherwise.
-
-    Tests run beside one another and share the cores.
-    """
+    """Return the words of a command; ``run`` and ``verify`` get one worker by default, since tests share the cores."""
     words = [str(argument) for argument in arguments]
     return [*words, "--workers", "1"] if words[0] in ("run", "verify") and "--workers" not in words else words
 
 
 @contextmanager
 def registries_as_they_were() -> Iterator[None]:
-    """Take out of the registries what is put in meanwhile: suites that are joined by newcomers would have it."""
+    """Withdraw plugins that are registered meanwhile, so that they do not join the suites of other tests."""
     before = {kind: set(registry.decorated()) for kind, registry in BY_KIND.items()}
     try:
         yield
@@ -38,16 +35,16 @@ def registries_as_they_were() -> Iterator[None]:
 
 
 def advser(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run ``advser`` with the arguments (`with_one_worker`); output is text."""
+    """Run the installed ``advser`` (`with_one_worker`); output is text."""
     return subprocess.run(
         [ADVSER, *with_one_worker(arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
 def advser_here(*arguments: str | Path, cwd: Path = Path()) -> subprocess.CompletedProcess[str]:
-    """Run ``advser`` in this process, where all that it imports is there already, in its workers too.
+    """Run ``advser`` in this process, which has imported its libraries already.
 
-    A plugin file that it loads is loaded once: what is to change in between is for `advser`.
+    Plugin files are loaded only once: use `advser` if they change between two calls.
     """
     words, out, err = with_one_worker(arguments), StringIO(), StringIO()
     with (

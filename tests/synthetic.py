@@ -11,7 +11,8 @@ import pandas as pd
 from advser.metrics.base import Metric
 from advser.metrics.recognition import UAR, Accuracy
 from advser.results.folder import Results
-from advser.results.schema import CHANCE_BASELINES, KEYS, no_examples
+from advser.results.schema import KEYS, no_examples
+from advser.results.terms import CHANCE_BASELINES
 from advser.scoring.ranks import EvaluatedCell, ranks
 from advser.suite.schema import Suite
 

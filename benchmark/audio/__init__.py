@@ -1,1 +1,1 @@
-"""Sound: 16-bit PCM, files, batches of clips."""
+"""Audio: 16-bit PCM, files, batches of clips."""

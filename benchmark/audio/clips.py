@@ -1,7 +1,6 @@
-"""Sound: reading, resampling, 16-bit PCM, and batches of clips of unequal length.
+"""Packed 16-bit clips, and batches of clips of unequal length.
 
-Everywhere else a waveform is float32 on [−1, 1], mono, and lies on the 16-bit grid; a batch is (B, T) with zeros
-after each clip's length.
+A batch of waveforms is (B, T), mono float32 on [−1, 1] on the 16-bit grid, with zeros after each clip's end.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from advser.audio.pcm import SAMPLE_RATE, Pcm, from_pcm
 from advser.store.tensors import StoredTensor
 
 MOST_SOUND = 3600 * SAMPLE_RATE
-"""Samples of a batch of several clips with its padding, an hour: 31 clips of seconds padded to an hour were 7 GB."""
+"""Largest batch of several clips in samples with padding, an hour: 31 short clips padded to an hour took 7 GB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """16-bit mono clips at 16 kHz. Where they lie and their lengths are in memory; samples are read when asked for.
+    """16-bit mono clips at 16 kHz. Positions and lengths are in memory; samples are read on demand.
 
     Attributes:
-        samples: the samples of all clips, and maybe of others, in a row: in memory, or in a file.
-        starts: of each clip, the place of its first sample among them (N,).
-        lengths: of each clip, in samples (N,).
+        samples: the concatenated samples of all clips, possibly with others, in memory or in a file.
+        starts: index of each clip's first sample (N,).
+        lengths: length of each clip in samples (N,).
     """
 
     samples: Pcm | StoredTensor
@@ -38,15 +37,15 @@ class Clips:
 
     @classmethod
     def in_a_row(cls, samples: Pcm | StoredTensor, lengths: npt.NDArray[np.int64]) -> Clips:
-        """Return clips of ``lengths`` that follow one another without a gap."""
+        """Return clips of ``lengths`` (N,) that follow one another without a gap."""
         return cls(samples, np.cumsum(lengths) - lengths, lengths)
 
     @classmethod
     def pack(cls, clips: Iterable[Pcm]) -> Clips:
         """Pack clips (each (T,) int16) in memory."""
-        held = list(clips)
-        samples = np.concatenate(held) if held else np.zeros(0, np.int16)
-        return cls.in_a_row(samples, np.array([len(clip) for clip in held], np.int64))
+        parts = list(clips)
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.int16)
+        return cls.in_a_row(samples, np.array([len(clip) for clip in parts], np.int64))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -71,7 +70,7 @@ class Clips:
         return Clips(self.samples, self.starts[chosen], self.lengths[chosen])
 
     def packed(self) -> Pcm:
-        """Return the samples of all clips in a row."""
+        """Return the concatenated samples of all clips (T,) int16."""
         return np.concatenate([*self, np.zeros(0, np.int16)])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -84,7 +83,7 @@ class Clips:
 
 
 def _silence(clips: int, samples: int) -> Tensor:
-    """Return zeros (B, T); of many, those that are never written to take no memory, whatever the allocator keeps."""
+    """Return zeros (B, T). In a large batch, pages that are never written take no memory."""
     if clips * samples <= MOST_SOUND:
         return torch.zeros(clips, samples)
     pages = mmap.mmap(-1, 4 * clips * samples, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -92,9 +91,9 @@ def _silence(clips: int, samples: int) -> Tensor:
 
 
 def batches_by_length(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:
-    """Split clip indices into batches of at most ``size`` clips of similar length (little padding).
+    """Split clip indices into batches of at most ``size`` clips of similar length, to save padding.
 
-    A batch of several clips is padded to `MOST_SOUND` at most.
+    A batch of several clips has at most `MOST_SOUND` samples, padding included.
     """
     batches: list[list[int]] = [[]]
     for index in np.argsort(lengths, kind="stable").tolist():
@@ -105,5 +104,5 @@ def batches_by_length(lengths: npt.NDArray[np.int64], size: int) -> list[list[in
 
 
 def sound_mask(lengths: Tensor, samples: int) -> Tensor:
-    """Return (B, ``samples``), true before each clip's end."""
+    """Return a mask (B, ``samples``) that is true before each clip's end."""
     return torch.arange(samples, device=lengths.device) < lengths[:, None]

@@ -1,4 +1,4 @@
-"""Sound files: reading, writing, resampling."""
+"""Audio files: reading, writing, resampling."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from advser.errors import InputError
 
 
 def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
-    """Read a sound file or its bytes: mono float32 (T,) (channels averaged) and its rate in Hz.
+    """Read an audio file or its bytes: mono float32 (T,), channels averaged, and the rate in Hz.
 
-    Samples are on [−1, 1], but for a floating-point file that exceeds it; `to_pcm` clips these.
+    Samples are on [−1, 1]; only floating-point files can exceed it, and `to_pcm` clips them.
 
     Raises:
         InputError: if it is missing, unreadable, empty or not finite; the message begins with ``name``.
@@ -27,16 +27,17 @@ def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
             BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
         )
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{name}: unreadable as audio: {error}") from error
+        raise InputError(f"{name}: unreadable as audio ({error}), expected WAV, FLAC, OGG or MP3") from error
     if not len(samples):
-        raise InputError(f"{name}: empty (0 samples)")
+        raise InputError(f"{name}: empty (0 samples), expected sound")
     if not np.isfinite(samples).all():
-        raise InputError(f"{name}: {np.count_nonzero(~np.isfinite(samples))} samples are not finite numbers")
+        bad = np.count_nonzero(~np.isfinite(samples))
+        raise InputError(f"{name}: {bad} samples are not finite numbers, expected none")
     return samples.mean(axis=1, dtype=np.float32), int(rate)
 
 
 def write(path: Path, pcm: Pcm, rate: int = SAMPLE_RATE) -> None:
-    """Write 16-bit samples (T,) as the format that the suffix of ``path`` names."""
+    """Write 16-bit samples (T,) in the format of the suffix of ``path``."""
     soundfile.write(path, pcm, rate, subtype="PCM_16")
 
 
@@ -51,4 +52,4 @@ def resample(samples: Samples, rate: int, target: int = SAMPLE_RATE) -> Samples:
 
 
 FLOATS: Final = ("FLOAT", "DOUBLE")
-"""Their encodings whose samples may be no numbers, which reading them tells."""
+"""Encodings whose samples may be NaN or infinite."""

@@ -1,4 +1,4 @@
-"""16-bit PCM: its rate, its range, and how a waveform is rounded to it."""
+"""16-bit PCM: rate, range, rounding."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import numpy.typing as npt
 PCM_STEP = 1 / 32768
 """One step of 16-bit PCM on the scale [−1, 1]."""
 
-
 SAMPLE_RATE = 16_000
-"""Hz. Wideband PESQ and the speech recognisers need 16 kHz, so the whole benchmark works at it."""
-
+"""Hz, of all audio in the benchmark, because wideband PESQ and the speech recognisers need it."""
 
 PCM_LOWEST, PCM_HIGHEST = -32768, 32767
 
-
 Samples = npt.NDArray[np.float32]
-
 
 Pcm = npt.NDArray[np.int16]
 
 
 def to_pcm(waveform: Samples) -> Pcm:
-    """Round [−1, 1] to 16-bit samples, to the nearest step; +1.0 becomes 32767."""
+    """Round a waveform on [−1, 1] to the nearest 16-bit steps; +1.0 becomes 32767."""
     pcm: Pcm = np.clip(np.rint(waveform / PCM_STEP), PCM_LOWEST, PCM_HIGHEST).astype(np.int16)
     return pcm
 

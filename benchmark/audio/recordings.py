@@ -1,4 +1,4 @@
-"""Recordings as files: WAV, FLAC, OGG and MP3 of any rate, length and number of channels, a block at a time."""
+"""Recordings of any rate, length and number of channels, read block by block: WAV, FLAC, OGG and MP3."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from advser.audio.pcm import SAMPLE_RATE, Samples
 from advser.errors import InputError
 
 BLOCK: Final = 12
-"""Seconds that are read and written at once, and that the recogniser, PESQ and STOI hear; PESQ takes 20."""
+"""Seconds of a block, the unit of reading and writing, and of the recogniser, PESQ and STOI; PESQ takes at most 20."""
 
 WINDOW: Final = 3
-"""Seconds, about, that a model hears at once."""
+"""Seconds, approximately, that a model classifies at once."""
 
 SHORTEST: Final = 0.25
-"""Seconds below which a last block stays as it is: models, PESQ and STOI hear nothing in it."""
+"""Seconds below which the last block is not perturbed: it is too short for models, PESQ and STOI."""
 
 FORMATS: Final = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
-"""Suffix → what is read and written."""
+"""Suffix → format."""
 
 _KIN: Final = {"WAV": ("WAVEX", "RF64")}
-"""Format → its variants, which have the same suffix."""
+"""Format → variants with the same suffix."""
 
 
 def opened(path: Path) -> soundfile.SoundFile:
@@ -36,48 +36,48 @@ def opened(path: Path) -> soundfile.SoundFile:
         InputError: if it is missing, unreadable or empty.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file, expected a recording")
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path}: unreadable as audio: {error}") from None
+        raise InputError(f"{path}: unreadable as audio ({error}), expected {', '.join(FORMATS.values())}") from None
     if not file.frames:
         file.close()
-        raise InputError(f"{path}: empty (0 samples)")
+        raise InputError(f"{path}: empty (0 samples), expected sound")
     return file
 
 
 def encoding(original: soundfile.SoundFile, form: str) -> tuple[str, str | None]:
-    """Return format and subtype of what is written as ``form``: the recording's own as far as that can hold them."""
-    kept = original.format if original.format in _KIN.get(form, ()) else form
-    if kept == original.format:
-        return kept, original.subtype
+    """Return the format and subtype to write as ``form``: those of the recording where ``form`` supports them."""
+    container = original.format if original.format in _KIN.get(form, ()) else form
+    if container == original.format:
+        return container, original.subtype
     linear = original.subtype in FLOATS or original.subtype.startswith("PCM_")
     able = (subtype for subtype in (original.subtype, "PCM_24") if linear and soundfile.check_format(form, subtype))
-    return kept, next(able, None)
+    return container, next(able, None)
 
 
 def blocks(file: soundfile.SoundFile) -> Iterator[tuple[Samples, float]]:
-    """Yield blocks (n, channels) of a file, full scale, and what share of it is read then.
+    """Yield blocks (n, channels) of a file, float32 at full scale 1, and the share of the file read so far.
 
     Raises:
-        InputError: if it is broken, or has samples that are no finite numbers.
+        InputError: if it is broken, or has samples that are not finite numbers.
     """
     read, blocks = 0, file.blocks(BLOCK * file.samplerate, dtype="float32", always_2d=True)
     while True:
         try:
             block = next(blocks, None)
         except soundfile.LibsndfileError as error:
-            raise InputError(f"{file.name}: unreadable as audio: {error}") from None
+            raise InputError(f"{file.name}: unreadable as audio ({error}), expected a whole file") from None
         if block is None:
             return
         if not np.isfinite(block).all():
-            raise InputError(f"{file.name}: got samples that are not finite numbers, expected numbers")
+            raise InputError(f"{file.name}: got samples that are not finite numbers, expected finite numbers")
         read += len(block)
         yield block, min(read / file.frames, 1.0)
 
 
-def in_windows(heard: Samples) -> list[Samples]:
-    """Split a block (T,) at 16 kHz into windows of equal lengths; none of one that is too short to hear."""
-    number = max(1, round(len(heard) / (WINDOW * SAMPLE_RATE)))
-    return np.array_split(heard, number) if len(heard) >= SHORTEST * SAMPLE_RATE else []
+def in_windows(block: Samples) -> list[Samples]:
+    """Split a block (T,) at 16 kHz into windows of about equal length; return none if it is below `SHORTEST`."""
+    number = max(1, round(len(block) / (WINDOW * SAMPLE_RATE)))
+    return np.array_split(block, number) if len(block) >= SHORTEST * SAMPLE_RATE else []

@@ -1,7 +1,7 @@
-"""torchaudio, imported in a way that also works beside a CPU build of torch.
+"""torchaudio, which also works beside a CPU build of torch. All of AdvSER imports torchaudio from this module.
 
-On Linux the torchaudio wheel is linked against CUDA. Beside a CPU build of torch its compiled extension cannot
-load, although everything used here is written in Python. All of AdvSER imports torchaudio from this module.
+On Linux the torchaudio wheel is linked against CUDA. Beside a CPU build of torch its compiled extension cannot load,
+although AdvSER needs only its Python code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def _alignment_unavailable(*_: object) -> NoReturn:
 
 
 def _without_extension() -> ModuleType:
-    """A stand-in for ``torchaudio._extension`` that says that nothing compiled is available."""
+    """Return a stand-in for ``torchaudio._extension`` that reports no compiled code."""
     stand_in = ModuleType("torchaudio._extension")
     stand_in.__dict__.update(
         _IS_TORCHAUDIO_EXT_AVAILABLE=False,

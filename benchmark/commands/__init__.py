@@ -1,1 +1,1 @@
-"""The commands of the command line. Anything slow is imported inside the command that needs it."""
+"""The commands of the command line. Each command imports slow libraries inside its function."""

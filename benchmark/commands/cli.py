@@ -14,11 +14,11 @@ from advser.commands.usage import EXIT_INPUT, EXIT_INTERRUPTED
 from advser.errors import AdvserError
 
 UsageError: type[Any] = typer.BadParameter.__base__ or Exception
-"""What Typer raises for a wrong option; it bundles Click, and the class has no public name."""
+"""Typer's exception for a wrong option. Typer bundles Click, and the class has no public name."""
 
 
-def _version(shown: bool) -> None:
-    if shown:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         sys.stdout.write(f"advser {version('advser')}\n")
@@ -30,17 +30,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # with it, a help page waits for rich
+    rich_markup_mode=None,  # otherwise help pages import rich
 )
 
 
 @app.callback()
 def options(
-    shown: Annotated[
+    version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Benchmark adversarial attacks on, and defenses of, speech emotion recognition."""
+    """Benchmark adversarial attacks on speech emotion recognition, and defenses against them."""
 
 
 app.command()(runs.run)
@@ -57,10 +57,10 @@ app.command()(submissions.verify)
 
 
 def command() -> None:
-    """Do what `main` does in a process of its own: the installed command.
+    """Run `main` as the installed command, in its own process.
 
-    Garbage is collected seldom, and not once more at the end: nearly all objects are those of imported libraries, which
-    live as long as the process. To look through them took a quarter of a run of which all is there.
+    Collect garbage rarely, and not at exit: nearly all objects belong to imported libraries and live as long as the
+    process. Garbage collection took 25 % of a fully cached run.
     """
     gc.set_threshold(50_000, 10, 10)
     atexit.register(gc.freeze)
@@ -81,5 +81,5 @@ def main() -> None:
         sys.stderr.write(f"advser: {error.filename or 'file'}: {error.strerror or error}\n")
         sys.exit(EXIT_INPUT)
     if code == EXIT_INTERRUPTED:
-        sys.stderr.write("advser: interrupted; what was finished is kept, the same command continues\n")
+        sys.stderr.write("advser: interrupted; finished jobs are in the store, the same command continues from there\n")
     sys.exit(code)

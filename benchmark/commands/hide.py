@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Plugins, console, pairs, parameters
+from advser.commands.usage import EXIT_FINDINGS, Plugins, console, pairs, parameters
 
 if TYPE_CHECKING:
     from advser.protect.effect import Effect
@@ -66,7 +66,7 @@ def hide(
             bar.stop()
     console().print(_report(effect, listeners, into), markup=False, soft_wrap=True)
     if not effect.misled:
-        raise typer.Exit(EXIT_FOUND)
+        raise typer.Exit(EXIT_FINDINGS)
 
 
 def _report(effect: Effect, listeners: Listeners, into: Path) -> str:

@@ -1,4 +1,4 @@
-"""What there is, and whether it keeps its contract: `advser list`, `advser show`, `advser check`."""
+"""Commands on plugins: `advser list`, `advser show`, `advser check`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Plugins, console, parameters
+from advser.commands.usage import EXIT_FINDINGS, Plugins, console, parameters
 from advser.errors import InputError, did_you_mean
 from advser.plugins.registries import BY_KIND, REGISTRIES
 
@@ -30,7 +30,7 @@ def list_plugins(
         rows = [(name, registry.origin(name).summary) for name in registry]
     else:
         allowed = [*REGISTRIES, "suites"]
-        raise InputError(f"list {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
+        raise InputError(f"list {kind}: got kind '{kind}', expected {', '.join(allowed)}{did_you_mean(kind, allowed)}")
     width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         console().print(f"{name:<{width}}  {summary}", markup=False, soft_wrap=True)
@@ -41,7 +41,7 @@ def show(
     name: Annotated[str, typer.Argument(help="The plugin's name.")],
     plugin: Plugins = [],
 ) -> None:
-    """Show a plugin: where it is defined, its parameters with units, its source; of a suite, its YAML."""
+    """Show a plugin: file, documentation, parameters with units. For a suite: its YAML."""
     import inspect
 
     from tabulate import tabulate
@@ -58,14 +58,14 @@ def show(
         return
     if kind not in BY_KIND:
         allowed = [*BY_KIND, "suite"]
-        raise InputError(f"show {kind}: allowed: {', '.join(allowed)}{did_you_mean(kind, allowed)}")
-    found = BY_KIND[kind].get(name)
+        raise InputError(f"show {kind}: got kind '{kind}', expected {', '.join(allowed)}{did_you_mean(kind, allowed)}")
+    plugin_class = BY_KIND[kind].get(name)
     print_line = console().print
     print_line(f"{kind} {name}\n{BY_KIND[kind].origin(name)}\n", markup=False, soft_wrap=True)
-    print_line(inspect.getdoc(found) or "", markup=False, soft_wrap=True)
-    for heading, told in facts(found):
-        print_line(f"\n{heading}: {told}", markup=False, soft_wrap=True)
-    rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(found)]
+    print_line(inspect.getdoc(plugin_class) or "", markup=False, soft_wrap=True)
+    for heading, text in facts(plugin_class):
+        print_line(f"\n{heading}: {text}", markup=False, soft_wrap=True)
+    rows = [(p.name, p.type, p.default, p.unit, p.about) for p in describe(plugin_class)]
     if rows:
         table = tabulate(rows, headers=["parameter", "type", "default", "unit", "about"])
         print_line(f"\n{table}", markup=False, soft_wrap=True)
@@ -78,22 +78,22 @@ def check(
     store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: $ADVSER_STORE or a cache]")] = None,
     plugin: Plugins = [],
 ) -> None:
-    """Try a plugin in half a minute: contract, then the suite 'mock' with its audit.
+    """Check a plugin in half a minute: its contract, then the suite 'mock' with its audit.
 
-    Exit code: 0 nothing found, 1 something to mend or to explain, 2 unusable input.
+    Exit code: 0 no findings, 1 findings to fix or to explain, 2 unusable input.
     """
-    from advser.execution.check import check as found
+    from advser.execution.check import check as findings
     from advser.plugins.registries import load_plugin_files
     from advser.store.artefacts import default_store
 
     load_plugin_files(plugin)
-    given = parameters(params)
+    values = parameters(params)
     wrong = 0
-    for finding in found(kind, name, given, store or default_store(), tuple(path.absolute() for path in plugin)):
+    for finding in findings(kind, name, values, store or default_store(), tuple(path.absolute() for path in plugin)):
         wrong += bool(finding.wrong)
-        told = f"note   {finding.part}: {finding.note}" if finding.note else f"ok     {finding.part}"
-        told = f"MEND   {finding.part}: {finding.wrong}" if finding.wrong else told
-        console().print(told, markup=False, soft_wrap=True)
-    console().print(f"{wrong} to mend or to explain in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
+        line = f"note   {finding.part}: {finding.note}" if finding.note else f"ok     {finding.part}"
+        line = f"FAIL   {finding.part}: {finding.wrong}" if finding.wrong else line
+        console().print(line, markup=False, soft_wrap=True)
+    console().print(f"{wrong} to fix or to explain in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
     if wrong:
-        raise typer.Exit(EXIT_FOUND)
+        raise typer.Exit(EXIT_FINDINGS)

@@ -1,4 +1,4 @@
-"""AdvSER in pytest: the fixture ``advser_result`` runs suites, which ``--advser-baseline`` is held against."""
+"""AdvSER in pytest: the fixture ``advser_result`` runs suites and compares them with ``--advser-baseline``."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import pytest
 if TYPE_CHECKING:
     from advser.api import Run
 
-NO_BASELINE = "no baseline to hold it against (--advser-baseline DIR)"
+NO_BASELINE = "no baseline to compare with (--advser-baseline DIR)"
 
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """What a suite came to, for a test to judge.
+    """Results of a suite, for assertions in a test.
 
     Attributes:
         run: the results.
-        baseline: the results folder that it is held against; None: none was given.
+        baseline: the results folder to compare with; None: no baseline.
     """
 
     run: Run
     baseline: Path | None
 
     def figure(self, metric: str, **where: str | float) -> float:
-        """Return one figure, as `advser.api.Run.figure` does."""
+        """Return a single figure, as `advser.api.Run.figure` does."""
         return self.run.figure(metric, **where)
 
     def assert_no_regression(self, fail_on: Mapping[str, float] | None = None) -> None:
-        """Fail the test if a figure is worse than in the baseline, as ``advser compare`` judges it; skip without one.
+        """Fail the test if ``advser compare`` reports a regression from the baseline; skip without a baseline.
 
         Args:
             fail_on: metric → the largest change for the worse that passes, with its sign (``{"uar": -0.02}``).
@@ -49,40 +49,42 @@ class Checked:
         before = load(self.baseline)
         comparison = self.run.compare(before, fail_on)
         if comparison.failures:
-            told = board(comparison, lines(comparison, before.results, self.run.results), f"Against {self.baseline}")
-            pytest.fail(render(told, "terminal"), pytrace=False)
+            moves = lines(comparison, before.results, self.run.results)
+            table = board(comparison, moves, f"Against {self.baseline}")
+            pytest.fail(render(table, "terminal"), pytrace=False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add AdvSER's options."""
     group = parser.getgroup("advser", "AdvSER")
-    group.addoption("--advser-baseline", metavar="DIR", help="results folder that runs are held against")
+    group.addoption("--advser-baseline", metavar="DIR", help="results folder to compare runs with")
     group.addoption("--advser-store", metavar="DIR", help="artefact store (default: that of the command line)")
-    group.addoption("--advser-data", metavar="CORPUS=DIR", action="append", default=[], help="where a corpus is")
+    group.addoption("--advser-data", metavar="CORPUS=DIR", action="append", default=[], help="folder of a corpus")
 
 
 @pytest.fixture(scope="session")
 def advser_result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Checked]:
-    """Run a suite, once a session for the same arguments: ``advser_result("demo", only={"model": "mine"})``.
+    """Return a function that runs a suite: ``advser_result("demo", only={"model": "mine"})``.
 
-    Takes the arguments of `advser.run`. A test fails if any cell of the suite fails.
+    It takes the arguments of `advser.run`, and runs once per session for the same arguments. The test fails if a job of
+    the suite fails.
     """
     options = request.config
     baseline = options.getoption("--advser-baseline")
     done: dict[str, Checked] = {}
 
-    def result(suite: str | Path = "demo", **given: Any) -> Checked:
+    def result(suite: str | Path = "demo", **arguments: Any) -> Checked:
         from advser.api import run
         from advser.commands.usage import corpora
 
-        key = repr((str(suite), sorted(given.items())))
+        key = repr((str(suite), sorted(arguments.items())))
         if key not in done:
-            usual = {
+            defaults = {
                 "store": options.getoption("--advser-store"),
                 "data": corpora(options.getoption("--advser-data")),
                 "out": tmp_path_factory.mktemp("advser") / "results",
             }
-            done[key] = Checked(run(suite, **{**usual, **given}), Path(baseline) if baseline else None)
+            done[key] = Checked(run(suite, **{**defaults, **arguments}), Path(baseline) if baseline else None)
         if failures := done[key].run.failures:
             pytest.fail(f"{len(failures)} jobs failed, the first: {failures[0]['reason']}", pytrace=False)
         return done[key]

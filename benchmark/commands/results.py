@@ -1,4 +1,4 @@
-"""What results show: `advser board`, `advser compare`, `advser draw`."""
+"""Commands on results: `advser board`, `advser compare`, `advser figure`, `advser draw`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, console, pairs
+from advser.commands.usage import EXIT_FINDINGS, console, pairs
 from advser.errors import InputError
 
 MOST_DECIMALS = 9
-"""Digits after the point that are still figures."""
+"""Largest number of digits after the point."""
 
 
 class Format(StrEnum):
-    """How a board is written."""
+    """Format of a board."""
 
     terminal = "terminal"
     markdown = "markdown"
@@ -28,7 +28,7 @@ class Format(StrEnum):
 
 
 class ComparisonFormat(StrEnum):
-    """How a comparison is written."""
+    """Format of a comparison."""
 
     terminal = "terminal"
     markdown = "markdown"
@@ -42,65 +42,64 @@ def board(
     by: Annotated[
         str, typer.Option(help="attacks, defenses, models, transfer, leaderboard, audit, or a table of the suite.")
     ] = "attacks",
-    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,  # noqa: A002
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.terminal,  # noqa: A002
     where: Annotated[
         list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep: 'attack=none|ifgsm'.")
     ] = [],
     metrics: Annotated[str, typer.Option(metavar="NAME,…", help="Metrics to show, in this order; all if empty.")] = "",
-    columns: Annotated[str, typer.Option(metavar="NAME,…", help="Columns to show, as CSV names them.")] = "",
-    pivot: Annotated[str, typer.Option(metavar="NAME", help="Column whose values stand side by side.")] = "",
+    columns: Annotated[str, typer.Option(metavar="NAME,…", help="Columns to show, by their names in CSV.")] = "",
+    pivot: Annotated[str, typer.Option(metavar="NAME", help="Column whose values become columns.")] = "",
     decimals: Annotated[str, typer.Option(metavar="N or NAME=N,…", help="Digits after the point.")] = "",
-    bold: Annotated[bool, typer.Option(help="Mark the best, and all that tie with it.")] = True,
-    intervals: Annotated[bool, typer.Option(help="Show intervals, of figures and ranks.")] = True,
+    bold: Annotated[bool, typer.Option(help="Mark the best value and its ties.")] = True,
+    intervals: Annotated[bool, typer.Option(help="Show intervals of figures and ranks.")] = True,
     notes: Annotated[bool, typer.Option(help="Show notes; marks are always explained.")] = True,
-    caption: Annotated[str, typer.Option(help="What stands above it.  [default: what it shows, and its facts]")] = "",
-    label: Annotated[str, typer.Option(help="What LaTeX refers to it by.  [default: tab:NAME]")] = "",
+    caption: Annotated[str, typer.Option(help="Caption.  [default: the board's title and facts]")] = "",
+    label: Annotated[str, typer.Option(help="LaTeX label.  [default: tab:NAME]")] = "",
     span: Annotated[bool, typer.Option("--span", help="LaTeX: across both columns of a page (table*).")] = False,
 ) -> None:
-    """Print one board of a results folder."""
+    """Print a board of a results folder."""
     from advser.api import built_board
     from advser.leaderboards.boards.shape import Shape, shaped
     from advser.leaderboards.formats.render import render
     from advser.results.folder import Results
 
-    kept = pairs("--where", where, "KEY=GLOB")
-    built = built_board(Results.load(results), by, kept, metrics.split(",") if metrics else ())
+    selection = pairs("--where", where, "KEY=GLOB")
+    built = built_board(Results.load(results), by, selection, metrics.split(",") if metrics else ())
     names = tuple(name for name in columns.split(",") if name)
     shape = Shape(names, pivot, _decimals(decimals), bold, intervals, notes, caption, label, span)
     sys.stdout.write(f"{render(shaped(built, shape), format.value)}\n")
 
 
 def _decimals(text: str) -> dict[str, int]:
-    """Read ``3``, or ``uar=2,pesq=1``; the empty name stands for all columns."""
-    found = {}
+    """Parse ``3``, or ``uar=2,pesq=1``; the empty name means all columns."""
+    digits = {}
     for part in filter(None, text.split(",")):
         name, _, number = part.rpartition("=")
         if not (number.isdecimal() and int(number) <= MOST_DECIMALS):
             raise InputError(f"--decimals {part}: got '{number}', expected 0 to {MOST_DECIMALS}")
-        found[name] = int(number)
-    return found
+        digits[name] = int(number)
+    return digits
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(help="A results folder: what is compared with.")],
-    new: Annotated[Path, typer.Argument(help="A results folder of the same protocol: what is judged.")],
+    base: Annotated[Path, typer.Argument(help="The results folder to compare with.")],
+    new: Annotated[Path, typer.Argument(help="The results folder to judge, of the same protocol.")],
     fail_on: Annotated[
         list[str],
         typer.Option(metavar="METRIC=DELTA", help="Largest change for the worse that passes: uar=-0.02, wer=0.05."),
     ] = [],
     where: Annotated[list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to compare.")] = [],
     level: Annotated[
-        float, typer.Option(min=0, max=1, help="Chance of a false alarm; 1: the tolerance alone decides.")
+        float, typer.Option(min=0, max=1, help="Probability of a false alarm; 1: the tolerance alone decides.")
     ] = 0.05,
-    format: Annotated[ComparisonFormat, typer.Option(help="How to write it.")] = ComparisonFormat.terminal,  # noqa: A002
+    format: Annotated[ComparisonFormat, typer.Option(help="Output format.")] = ComparisonFormat.terminal,  # noqa: A002
 ) -> None:
-    """Tell what moved between two results, and whether it is a regression.
+    """Compare two results, and report regressions.
 
-    A figure is a regression if it is worse by more than its tolerance, and a test paired by clip tells this from
-    chance. Without --fail-on all metrics that have such a test are gated, with the tolerance 0.
+    A regression is a figure that is worse by more than its tolerance, with a significant test paired by clip. Without
+    --fail-on all metrics with such a test are gated, with tolerance 0.
 
-    Exit code: 0 same, better, or told from chance by no test; 1 a regression, or a gated figure is lost; 2 unusable
-    input, such as two protocols.
+    Exit code: 0 no regression, 1 a regression or a missing gated figure, 2 unusable input, such as different protocols.
     """
     from advser.leaderboards.boards.comparison import board, junit, lines, workflow_commands
     from advser.leaderboards.formats.render import render
@@ -109,27 +108,27 @@ def compare(
     from advser.scoring.regression import compare as compared
     from advser.scoring.regression import gates_of
 
-    kept = pairs("--where", where, "KEY=GLOB")
-    before, after = (select(Results.load(folder), kept) for folder in (base, new))
+    selection = pairs("--where", where, "KEY=GLOB")
+    before, after = (select(Results.load(folder), selection) for folder in (base, new))
     gates = gates_of(before, pairs("--fail-on", fail_on, "METRIC=DELTA"))
     comparison = compared(before, after, gates, level)
-    found = lines(comparison, before, after)
-    told = board(comparison, found, _gated(fail_on, level))
+    moves = lines(comparison, before, after)
+    table = board(comparison, moves, _gate_note(fail_on, level))
     if format is ComparisonFormat.junit:
-        sys.stdout.write(f"{junit(comparison, found)}\n")
+        sys.stdout.write(f"{junit(comparison, moves)}\n")
     elif format is ComparisonFormat.github:
-        sys.stdout.write(f"{workflow_commands(found)}\n")
+        sys.stdout.write(f"{workflow_commands(moves)}\n")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(f"{render(told, 'markdown')}\n")
+                file.write(f"{render(table, 'markdown')}\n")
     else:
-        sys.stdout.write(f"{render(told, format.value)}\n")
+        sys.stdout.write(f"{render(table, format.value)}\n")
     if comparison.failures:
-        raise typer.Exit(EXIT_FOUND)
+        raise typer.Exit(EXIT_FINDINGS)
 
 
-def _gated(fail_on: list[str], level: float) -> str:
-    """Return in words what `compare` gates."""
+def _gate_note(fail_on: list[str], level: float) -> str:
+    """Return the gate of `compare` in words."""
     gates = f"at most {', '.join(fail_on)}" if fail_on else "no change for the worse, of all metrics that have a test"
     test = f"paired test by clip, p ≤ {level:g} over all gated figures" if level < 1 else "no test"
     return f"Gate: {gates}; {test}."
@@ -137,26 +136,28 @@ def _gated(fail_on: list[str], level: float) -> str:
 
 def figure(
     results: Annotated[Path, typer.Argument(help="A results folder.")],
-    name: Annotated[str, typer.Argument(help="METRIC-against-epsilon or -steps (-PART), or one of the suite's.")],
+    name: Annotated[
+        str, typer.Argument(help="METRIC-against-epsilon or METRIC-against-steps (-PART), or a figure of the suite.")
+    ],
     out: Annotated[Path, typer.Argument(help="The file to write: .pdf, .svg or .png.")],
-    width: Annotated[float, typer.Option(help="In inches; 3.35: a column of two; 7: a page.")] = 3.35,
+    width: Annotated[float, typer.Option(help="Width in inches; 3.35: a column of two; 7: a page.")] = 3.35,
     where: Annotated[
         list[str], typer.Option("--where", metavar="KEY=GLOB", help="Rows to keep: 'attack=none|ifgsm'.")
     ] = [],
-    heading: Annotated[bool, typer.Option(help="Say above the panels what they show.")] = False,
+    heading: Annotated[bool, typer.Option(help="Draw a heading above the panels.")] = False,
 ) -> None:
-    """Write one figure of a results folder for a paper, in the width of its column."""
+    """Write a figure of a results folder for a paper, in the width of its column."""
     from advser.api import built_figure
     from advser.results.folder import Results
 
-    kept = pairs("--where", where, "KEY=GLOB")
-    built = built_figure(Results.load(results), results, name, kept, width, heading, out)
-    wide, high = built.get_size_inches()
-    console().print(f"{out}: {wide:.2f} × {high:.2f} inches", markup=False, soft_wrap=True)
+    selection = pairs("--where", where, "KEY=GLOB")
+    built = built_figure(Results.load(results), results, name, selection, width, heading, out)
+    inches, height = built.get_size_inches()
+    console().print(f"{out}: {inches:.2f} × {height:.2f} inches", markup=False, soft_wrap=True)
 
 
 def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
-    """Write the boards, figures and page of a results folder again, from its tables."""
+    """Redraw the boards, figures and page of a results folder from its tables."""
     from advser.leaderboards.write import write_all
     from advser.results.folder import Results
 

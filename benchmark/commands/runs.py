@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def run(
     suite: Annotated[str, typer.Argument(help="A shipped suite (see 'advser list suites') or a YAML file.")] = "demo",
-    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
+    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Folder of a corpus.")] = [],
     out: Annotated[
         Path | None,
         typer.Option(help="Results folder.  [default: results/<suite>; with --set or --only results/<suite>-cut]"),
@@ -30,22 +30,22 @@ def run(
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change the suite: training.iterations=100.")
     ] = [],
     only: Annotated[
-        list[str], typer.Option("--only", metavar="KEY=GLOB", help="Keep matching cells (and clean ones): attack=fgsm.")
+        list[str], typer.Option("--only", metavar="KEY=GLOB", help="Run matching and clean cells only: attack=fgsm.")
     ] = [],
     plugin: Plugins = [],
     external: Annotated[
-        list[Path], typer.Option("--external", help="Folder of adversarial audio, judged as an attack.")
+        list[Path], typer.Option("--external", help="Folder of adversarial audio, evaluated as an attack.")
     ] = [],
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
-    device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Device of the models.")] = Device.auto,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the jobs, do none; but the corpus is prepared.")
+        bool, typer.Option("--dry-run", help="List the jobs and do none, except to prepare the corpus.")
     ] = False,
 ) -> None:
     """Run a suite and write its results and boards.
 
-    Exit code: 0 all cells scored, 3 some jobs failed, also of the audit, 2 unusable input, 130 interrupted.
+    Exit code: 0 all cells scored, 3 jobs of cells or of the audit failed, 2 unusable input, 130 interrupted.
     """
     from advser.execution.cluster import Workers, device_named
     from advser.execution.request import Request
@@ -53,19 +53,20 @@ def run(
     from advser.suite.loading import load
 
     output = console()
-    where = corpora(data)
+    folders = corpora(data)
     pool = Workers(workers, scheduler, device, tuple(path.absolute() for path in plugin))
     request = Request(
-        suite, store or default_store(), where, out, changes, pairs("--only", only, "KEY=GLOB"), pool, external
+        suite, store or default_store(), folders, out, changes, pairs("--only", only, "KEY=GLOB"), pool, external
     )
-    # What can be told without torch is told before it is imported, for which the workers wait at the same time.
-    read = load(suite, changes)
-    if not dry_run and not request.looks_finished(read):
+    # Load the suite before torch is imported, so that its errors are reported at once. The workers import it meanwhile.
+    loaded = load(suite, changes)
+    if not dry_run and not request.looks_finished(loaded):
         request.ready_workers()
     from advser.execution.execute import carry_out
     from advser.execution.prepare import prepare
+    from advser.leaderboards.write import fingerprint
 
-    request = replace(request, workers=replace(pool, device=device_named(device)))
+    request = replace(request, workers=replace(pool, device=device_named(device)), drawn_by=fingerprint())
     prepared = prepare(request)
     if dry_run:
         _list_jobs(prepared, output)
@@ -86,15 +87,15 @@ def _list_jobs(prepared: Prepared, output: Console) -> None:
     for part in prepared.parts:
         new = {key: job for key, job in part.plan.jobs.items() if key not in listed}
         if name := part.plan.suite.part:
-            output.print(f"part {name}" + ("" if new else ": nothing but what is listed above"), soft_wrap=True)
+            output.print(f"part {name}" + ("" if new else ": only jobs that are listed above"), soft_wrap=True)
         for key, job in new.items():
             state = "to do " if key in waiting else "cached"
             output.print(f"{state}  {key[:12]}  {job.title}", markup=False, soft_wrap=True)
         listed |= {*new}
     kinds = Counter(job.title.partition(" ")[0] for job in waiting.values())
-    told = f" ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})" if waiting else ""
-    cells = f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do{told}"
-    output.print(cells, markup=False, soft_wrap=True)
+    numbers = f" ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})" if waiting else ""
+    summary = f"{prepared.cells} cells, {len(prepared.jobs)} jobs, {len(waiting)} to do{numbers}"
+    output.print(summary, markup=False, soft_wrap=True)
 
 
 def _report(report: Report, output: Console) -> None:
@@ -107,14 +108,14 @@ def _report(report: Report, output: Console) -> None:
         from advser.leaderboards.write import write_all
 
         write_all(report.results, report.directory)
-    said = report.results.notes
+    notes = report.results.notes
     for board in (*(build(report.results) for build in BOARDS.values()), *tables(report.results).values()):
-        own = replace(board, notes=tuple(note for note in board.notes if note not in said))
+        own = replace(board, notes=tuple(note for note in board.notes if note not in notes))
         output.print(render(own, "terminal"), markup=False, soft_wrap=True)
         output.print()
-    for note in said:
+    for note in notes:
         output.print(note, markup=False)
-    done = f"{report.computed} jobs done; results in {report.directory} (with boards, figures and {PAGE})"
-    output.print(done, markup=False, soft_wrap=True)
+    summary = f"{report.computed} jobs done; results in {report.directory} (with boards, figures and {PAGE})"
+    output.print(summary, markup=False, soft_wrap=True)
     for failure in report.failures:
         console(errors=True).print(f"failed: {failure.reason}", markup=False, soft_wrap=True)

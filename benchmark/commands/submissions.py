@@ -1,4 +1,4 @@
-"""Results that others can run again: `advser submit`, `advser verify`."""
+"""Commands on submissions: `advser submit`, `advser verify`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FOUND, Device, Plugins, console, corpora
+from advser.commands.usage import EXIT_FINDINGS, Device, Plugins, console, corpora
 
 if TYPE_CHECKING:
     from advser.execution.verification import Verified
@@ -16,32 +16,33 @@ if TYPE_CHECKING:
 def submit(
     results: Annotated[Path, typer.Argument(help="A results folder.")],
     plugin: Plugins = [],
-    out: Annotated[Path | None, typer.Option(help="File to write.  [default: the folder's name and .zip]")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.  [default: FOLDER.zip]")] = None,
 ) -> None:
-    """Pack the results, suite and plugin files of a run into one file that `verify` can run again."""
+    """Pack the results, suite and plugin files of a run into a file that `verify` can run again."""
     from advser.execution.submission import submit as packed
-    from advser.execution.verification import suite_told
+    from advser.execution.verification import suite_description
     from advser.results.folder import Results
 
     file = packed(results, plugin, out or Path(f"{results.resolve().name}.zip"))
     files = f"plugin files: {', '.join(path.name for path in plugin) or 'none'}"
-    told = f"{file} written: results of {suite_told(Results.load(results))}; {files}\nTry it: advser verify {file}"
-    console().print(told, markup=False, soft_wrap=True)
+    suite = suite_description(Results.load(results))
+    line = f"{file} written: results of {suite}; {files}\nTry it: advser verify {file}"
+    console().print(line, markup=False, soft_wrap=True)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="What `submit` wrote. Its plugin files are run.")],
-    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Where a corpus is.")] = [],
+    file: Annotated[Path, typer.Argument(help="A file that `submit` wrote. Its plugin files are run.")],
+    data: Annotated[list[str], typer.Option("--data", metavar="CORPUS=DIR", help="Folder of a corpus.")] = [],
     out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/<file>-verified]")] = None,
-    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: one for this run alone]")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 0,
+    store: Annotated[Path | None, typer.Option(help="Artefact store.  [default: a temporary folder]")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
-    device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Device of the models.")] = Device.auto,
 ) -> None:
     """Run a submission again and print claimed beside verified figures.
 
-    Exit code: 0 every claimed figure is the same or within the verified interval, with ranks and flags to match, 1 not
-    so, 2 unusable input.
+    Exit code: 0 confirmed: every claimed figure is the same or within the verified interval, and ranks and flags match;
+    1 not confirmed; 2 unusable input.
     """
     from tempfile import TemporaryDirectory
 
@@ -49,33 +50,33 @@ def verify(
     from advser.execution.submission import unpack
     from advser.execution.verification import verify as again
 
-    where = corpora(data)
+    folders = corpora(data)
     pool = Workers(workers, scheduler, device_named(device))
     into = out or Path("results") / f"{file.stem}-verified"
-    with TemporaryDirectory(prefix="advser-verify-") as made:
-        folder = Path(made)
+    with TemporaryDirectory(prefix="advser-verify-") as temporary:
+        folder = Path(temporary)
         claim = unpack(file, folder / "claim")
-        found = again(claim, where, store or folder / "store", into, pool, console(errors=True))
-    console().print(_beside(found), markup=False, soft_wrap=True)
-    if not found.confirmed:
-        raise typer.Exit(EXIT_FOUND)
+        verified = again(claim, folders, store or folder / "store", into, pool, console(errors=True))
+    console().print(_report(verified), markup=False, soft_wrap=True)
+    if not verified.confirmed:
+        raise typer.Exit(EXIT_FINDINGS)
 
 
-def _beside(found: Verified) -> str:
-    """Return claimed beside verified figures, of the first metric and of whatever differs, and a summary."""
+def _report(verified: Verified) -> str:
+    """Return claimed beside verified figures of the first metric, all other figures that differ, and a summary."""
     from tabulate import tabulate
 
-    figures = found.figures
+    figures = verified.figures
     if figures.empty:
         return "no figures, claimed or verified"
-    telling = figures[(figures["metric"] == figures["metric"].iloc[0]) | (figures["outcome"] != "same")]
+    rows = figures[(figures["metric"] == figures["metric"].iloc[0]) | (figures["outcome"] != "same")]
     columns = ["part", "model", "defense", "attack", "domain", "epsilon", "metric", "claimed", "verified", "outcome"]
-    told = [name for name in columns if name in ("metric", "claimed", "verified") or figures[name].nunique() > 1]
-    table = tabulate(telling[told].fillna("").values.tolist(), headers=told, floatfmt=".4f")
+    shown = [name for name in columns if name in ("metric", "claimed", "verified") or figures[name].nunique() > 1]
+    table = tabulate(rows[shown].fillna("").values.tolist(), headers=shown, floatfmt=".4f")
     counts = figures["outcome"].value_counts()
     summary = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
-    lines = [table, f"{len(figures)} figures: {summary}; {found.ranks} ranks differ"]
-    lines += [f"flags that the submission does not tell: {', '.join(found.flags)}"] * bool(found.flags)
-    if len({*found.versions}) > 1:
-        lines.append("claimed with AdvSER {}, verified with {}".format(*found.versions))
-    return "\n".join([*lines, f"ran {found.suite}, {found.jobs} jobs done; results in {found.directory}"])
+    lines = [table, f"{len(figures)} figures: {summary}; {verified.ranks} ranks differ"]
+    lines += [f"flags that the submission does not report: {', '.join(verified.flags)}"] * bool(verified.flags)
+    if len({*verified.versions}) > 1:
+        lines.append("claimed with AdvSER {}, verified with {}".format(*verified.versions))
+    return "\n".join([*lines, f"ran {verified.suite}, {verified.jobs} jobs done; results in {verified.directory}"])

@@ -1,4 +1,4 @@
-"""What the commands have in common: exit codes, options, and where they print."""
+"""Exit codes, options and consoles that the commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advser.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXIT_FOUND = 1
+EXIT_FINDINGS = 1
 EXIT_INPUT = 2
 EXIT_FAILED_CELLS = 3
 EXIT_INTERRUPTED = 130
@@ -22,7 +22,7 @@ Plugins = Annotated[list[Path], typer.Option("--plugin", metavar="FILE", help="P
 
 
 class Device(StrEnum):
-    """Where models run."""
+    """The device of the models."""
 
     auto = "auto"
     cpu = "cpu"
@@ -30,34 +30,34 @@ class Device(StrEnum):
 
 
 def console(*, errors: bool = False) -> Console:
-    """Return where to print: standard output, or, for what is no result, standard error."""
+    """Return a console: standard output, or standard error for anything but results."""
     from rich.console import Console
 
     return Console(highlight=False, stderr=errors)
 
 
 def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:
-    """Return KEY=VALUE texts of an option as a mapping.
+    """Return an option's KEY=VALUE texts as a mapping.
 
     Raises:
-        InputError: if one has another form, or a key is given twice.
+        InputError: if a text has another form, or two have the same key.
     """
-    found = {}
+    mapping: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals and value):
-            raise InputError(f"{option} {text}: allowed: {form}")
-        if key in found:
-            raise InputError(f"{option} {text}: '{key}' is given twice")
-        found[key] = value
-    return found
+            raise InputError(f"{option} {text}: got '{text}', expected {form}")
+        if key in mapping:
+            raise InputError(f"{option} {text}: got '{key}' twice, expected each key once")
+        mapping[key] = value
+    return mapping
 
 
 def parameters(params: list[str]) -> dict[str, Any]:
-    """Return what ``--param`` says: name → value, read as YAML.
+    """Return the values of ``--param``: name → value, parsed as YAML.
 
     Raises:
-        InputError: if a text has no value, or one that is no YAML.
+        InputError: if a text has no value, or its value is not YAML.
     """
     from advser.suite.overrides import parsed
 
@@ -66,5 +66,5 @@ def parameters(params: list[str]) -> dict[str, Any]:
 
 
 def corpora(data: list[str]) -> dict[str, Path]:
-    """Return what ``--data`` says: corpus name → folder."""
+    """Return the values of ``--data``: corpus name → folder."""
     return {name: Path(folder) for name, folder in pairs("--data", data, "CORPUS=DIR").items()}

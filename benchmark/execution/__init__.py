@@ -1,1 +1,1 @@
-"""A run: from a request to a results folder."""
+"""Runs: from a request to a results folder."""

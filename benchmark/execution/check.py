@@ -1,4 +1,4 @@
-"""Tries one plugin: what its users are told, its contract, and a run of the suite ``mock`` with its audit."""
+"""Checks of one plugin: its documentation, its contract, and a run of the suite ``mock`` with its audit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from advser.plugins.registries import ATTACKS, BY_KIND
 from advser.suite.loading import load
 
 SUITE: Final = "mock"
-OF_VICTIMS: Final = (
+VICTIM_CHECKS: Final = (
     attacks.iterative_attack_weaker_than_single_step,
     attacks.noise_beats_attack,
     attacks.transfer_beats_white_box,
@@ -36,59 +36,61 @@ OF_VICTIMS: Final = (
     attacks.not_attacked_adaptively,
     *models.OF_MODELS,
 )
-CHECKS_OF: Final[Mapping[str, tuple[Check, ...]]] = {
+AUDIT_CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
     "attack": (
         attacks.iterative_attack_weaker_than_single_step,
         attacks.smaller_budget_stronger,
         attacks.noise_beats_attack,
         attacks.not_converged,
     ),
-    "defense": OF_VICTIMS,
-    "model": OF_VICTIMS,
+    "defense": VICTIM_CHECKS,
+    "model": VICTIM_CHECKS,
     "metric": (),
 }
-"""Kind of plugin → the checks of the audit that tell of it."""
+"""Kind of plugin → the checks of the audit that concern it."""
 
-LOUDER: Final[Mapping[str, float]] = {"linf": 1, "l2": 150, "relative-l2": 10}
-"""What the mock suite's budgets in L∞ are multiplied by in other norms, for about the same loudness of its clips."""
+NORM_SCALE: Final[Mapping[str, float]] = {"linf": 1, "l2": 150, "relative-l2": 10}
+"""Norm → factor on the mock suite's L∞ budgets, for about the same loudness on its clips."""
 
 EPSILON: Final = 0.004
-"""Budget of an attack that is held against its contract."""
+"""Budget of an attack while its contract is checked."""
 
 
 def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins: tuple[Path, ...]) -> Iterator[Finding]:
-    """Yield what was found of a plugin, the quickest first; a plugin that breaks its contract is not run.
+    """Yield the findings on a plugin, the quickest first. A plugin that breaks its contract is not run.
 
     Args:
         kind: ``attack``, ``defense``, ``model`` or ``metric``.
-        name: in its registry.
-        params: its parameters; an attack's ``epsilon`` is chosen by the mock task.
+        name: its name in the registry.
+        params: its parameters; the mock suite chooses an attack's ``epsilon``.
         store: the artefact store's root.
-        plugins: plugin files, loaded already, for the workers.
+        plugins: plugin files for the workers; this process has loaded them already.
 
     Raises:
         InputError: if there is no such plugin, or its parameters are wrong.
     """
     if kind not in contract.CONTRACTS:
-        raise InputError(f"check {kind}: allowed: {', '.join(contract.CONTRACTS)}")
+        raise InputError(f"check {kind}: got kind '{kind}', expected {', '.join(contract.CONTRACTS)}")
     plugin = BY_KIND[kind].get(name)
     bounded = kind == "attack" and "epsilon" in plugin.model_fields
-    given = {**params, "epsilon": EPSILON} if bounded else params
+    contract_params = {**params, "epsilon": EPSILON} if bounded else params
     if kind != "model":
-        validated(plugin, given, f"{kind} '{name}'")
+        validated(plugin, contract_params, f"{kind} '{name}'")
     yield from contract.described(kind, name)
     broken = False
-    for finding in _held(kind, plugin, given, plugins):
+    for finding in _contract_findings(kind, plugin, contract_params, plugins):
         broken = broken or bool(finding.wrong)
         yield finding
     if broken:
-        yield Finding(f"suite '{SUITE}'", note="not run: it would mostly tell the same, once a cell")
+        yield Finding(f"suite '{SUITE}'", note="not run, because the plugin breaks its contract")
         return
     yield from _mock_run(kind, name, params, store, plugins)
 
 
-def _held(kind: str, plugin: Any, params: Mapping[str, Any], plugins: tuple[Path, ...]) -> Iterator[Finding]:
-    """Hold a plugin against its contract; what it raises is a finding."""
+def _contract_findings(
+    kind: str, plugin: Any, params: Mapping[str, Any], plugins: tuple[Path, ...]
+) -> Iterator[Finding]:
+    """Yield the findings of a plugin's contract; an exception of the plugin is a finding."""
     try:
         yield from contract.CONTRACTS[kind](plugin, params)
     except AdvserError as error:
@@ -103,14 +105,14 @@ def _mock_run(
 ) -> Iterator[Finding]:
     with TemporaryDirectory(prefix="advser-check-") as folder:
         file = Path(folder) / f"{SUITE}.yaml"
-        file.write_text(yaml.safe_dump(_with(kind, name, dict(params))), encoding="utf-8")
+        file.write_text(yaml.safe_dump(_mock_suite(kind, name, dict(params))), encoding="utf-8")
         request = Request(str(file), store, out=Path(folder) / "out", workers=Workers(plugins=plugins), joining=False)
         report = carry_out(request, prepare(request), Console(quiet=True))
-    yield from _judged(kind, name, report)
+    yield from _run_findings(kind, name, report)
 
 
-def _with(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the mock suite as data, with the plugin in it."""
+def _mock_suite(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the mock suite with the plugin in it, as data."""
     suite = load(SUITE).model_dump(mode="json")
     entry = {"name": name, "params": params}
     if kind == "attack":
@@ -121,29 +123,30 @@ def _with(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
             if attack["name"] == "fgsm"
             if attack["domain"][0] in plugin.domains
         ]
-        return {**suite, "audit": False, "attacks": [*(one for one in suite["attacks"] if one["name"] != name), *own]}
-    # Beside the plugin stay the undefended model, and a model for examples to be crafted on.
-    listed = [one for one in suite[f"{kind}s"] if one["name"] != name]
-    return {**suite, "audit": kind != "metric", f"{kind}s": [*listed, entry]}
+        others = [attack for attack in suite["attacks"] if attack["name"] != name]
+        return {**suite, "audit": False, "attacks": [*others, *own]}
+    # The suite's own entries stay: an undefended twin, and a surrogate.
+    others = [other for other in suite[f"{kind}s"] if other["name"] != name]
+    return {**suite, "audit": kind != "metric", f"{kind}s": [*others, entry]}
 
 
 def _attack_entry(
     plugin: type[Attack], entry: dict[str, Any], domain: list[str], budgets: list[float]
 ) -> dict[str, Any]:
-    louder = LOUDER[entry["params"].get("norm", getattr(plugin, "norm", "linf"))]
-    budget = {"epsilon": [louder * epsilon for epsilon in budgets]} if "epsilon" in plugin.model_fields else {}
+    scale = NORM_SCALE[entry["params"].get("norm", getattr(plugin, "norm", "linf"))]
+    budget = {"epsilon": [scale * epsilon for epsilon in budgets]} if "epsilon" in plugin.model_fields else {}
     return {
         "name": entry["name"],
-        "params": {**entry["params"], **budget, **_twice(plugin, entry["params"])},
-        # As of the attacks that it is held against; of an undefended model that is the cross-entropy.
+        "params": {**entry["params"], **budget, **_doubled_steps(plugin, entry["params"])},
+        # The objective of the attacks that it is compared with; on an undefended model that is the cross-entropy.
         "objective": "adaptive",
         "domain": domain,
         "delivery": ["features"] if domain == ["spectrogram"] else ["audio"],
     }
 
 
-def _twice(plugin: type[Attack], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameter ``steps`` of an attack once and twice as large, if it has one that can be doubled."""
+def _doubled_steps(plugin: type[Attack], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attack's ``steps`` and twice as many; empty if it has no ``steps`` that can be doubled."""
     steps = params.get("steps", getattr(plugin.model_fields.get("steps"), "default", None))
     if plugin.single_step or not isinstance(steps, int) or not steps:
         return {}
@@ -154,14 +157,14 @@ def _twice(plugin: type[Attack], params: Mapping[str, Any]) -> dict[str, Any]:
     return {"steps": [steps, 2 * steps]}
 
 
-def _judged(kind: str, name: str, report: Report) -> Iterator[Finding]:
-    """Yield whether every cell of the plugin has its figures, and what the audit says of it."""
+def _run_findings(kind: str, name: str, report: Report) -> Iterator[Finding]:
+    """Yield the failures of the plugin's cells, and the answers of the audit's checks."""
     table = report.results.table
     own = table[table[kind] == name]
     failed = own[own["status"] == "failed"]["reason"].drop_duplicates().tolist()
     yield from (Finding("a run on the mock task", reason) for reason in failed or [""])
-    for check in CHECKS_OF[kind]:
+    for check in AUDIT_CHECKS[kind]:
         answers = [answer for answer in report.audit.verdicts[check.name] if answer.where.get(kind, name) == name]
         wrong = next((f"{check.meaning} ({answer.wrong})" for answer in answers if answer.wrong), "")
-        note = "" if answers else f"nothing to look at; it needs {check.needs}"
+        note = "" if answers else f"not applicable; it needs {check.needs}"
         yield Finding(f"audit: {check.name.replace('-', ' ')}", wrong, note)

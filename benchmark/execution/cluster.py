@@ -1,4 +1,4 @@
-"""Runs a plan's jobs on Dask; jobs hand on keys of stored artefacts, never arrays."""
+"""The jobs of a plan on Dask. Jobs exchange keys of stored artefacts, never arrays."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
 
 
 PATIENCE: Final = 5.0
-"""Seconds after which it is asked whether workers have joined."""
+"""Seconds between two counts of a scheduler's workers."""
 
-ALONE: Final = 60.0
-"""Seconds that a scheduler may be without a worker: one that died may be started anew."""
+GRACE: Final = 60.0
+"""Seconds that a scheduler may have no worker: a dead worker may be restarted."""
 
-RESUMED: Final = "what was finished is in the store, and the same command goes on from there"
+RESUME: Final = "finished jobs are in the store, the same command continues from there"
 
-FIT: Final = "workers with one (dask worker --nthreads 1)"
+ONE_THREAD_EACH: Final = "workers with one (dask worker --nthreads 1)"
 
 
 class Progress(Protocol):
-    """What is told while jobs run."""
+    """A display of running jobs."""
 
     def start(self, waiting: Sequence[Job], cached: int, workers: int) -> None:
-        """Begin: the jobs to do, how many need not be done, and how many run at a time."""
+        """Begin with the jobs to do, the number of cached ones, and the number that run at a time."""
 
     def done(self, job: Job, outcome: Outcome) -> None:
-        """One job has ended."""
+        """Show a job that ended."""
 
     def stop(self) -> None:
-        """No more jobs run."""
+        """End: no more jobs run."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Where jobs run.
+    """The processes that do jobs.
 
     Attributes:
-        count: processes of the local cluster; 0: one a core.
+        count: processes of the local cluster; 0: one per core.
         scheduler: address of a running Dask scheduler; empty: a local cluster.
         device: torch device of the models.
-        plugins: plugin files that every worker loads.
+        plugins: the plugin files that every worker loads.
     """
 
     count: int = 0
@@ -66,44 +66,41 @@ class Workers:
 
 
 def device_named(name: str) -> str:
-    """Return the torch device that ``auto``, ``cpu`` or ``cuda`` means here.
+    """Return the torch device that ``auto``, ``cpu`` or ``cuda`` names on this machine.
 
     Raises:
-        InputError: if it is not there, or the name is another.
+        InputError: if the name is not one of these, or this machine has no such device.
     """
     import torch
 
-    there = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if name not in there:
-        raise InputError(f"--device {name}: got '{name}', expected here: {', '.join(there)}")
-    return ("cuda" if "cuda" in there else "cpu") if name == "auto" else name
+    available = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if name not in available:
+        raise InputError(f"--device {name}: got '{name}', expected on this machine {', '.join(available)}")
+    return ("cuda" if "cuda" in available else "cpu") if name == "auto" else name
 
 
 def missing(jobs: Mapping[str, Job], store: Store) -> list[Job]:
-    """Return the jobs, of ``jobs`` by key, whose artefact is not in the store, or is damaged there."""
+    """Return the jobs whose artefact is missing or damaged in the store; ``jobs`` maps keys to jobs."""
     return [job for key, job in jobs.items() if not store.discard_if_damaged(key)]
 
 
 def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, progress: Progress) -> list[Outcome]:
-    """Do all jobs, each after those that it reads from.
-
-    Returns:
-        The outcome of every job.
+    """Do all jobs, each after its inputs, and return the outcome of every job.
 
     Raises:
-        InputError: if the scheduler cannot be reached or is lost, has no worker, or one that runs several jobs at once.
-        KeyboardInterrupt: after the workers have been stopped. What was finished stays in the store.
+        InputError: if the scheduler cannot be reached, is lost, has no worker, or has a worker with several threads.
+        KeyboardInterrupt: after the workers are stopped. Finished jobs stay in the store.
     """
     if not jobs:
         return []
     with _client(workers, len(jobs)) as (client, count):
         progress.start(jobs, cached, count())
         try:
-            found = []
+            outcomes = []
             for job, outcome in _outcomes(client, count, jobs, store, workers):
                 progress.done(job, outcome)
-                found.append(outcome)
-            return found
+                outcomes.append(outcome)
+            return outcomes
         finally:
             progress.stop()
 
@@ -111,32 +108,31 @@ def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, p
 def _outcomes(
     client: Client, count: Callable[[], int], jobs: Sequence[Job], store: Store, workers: Workers
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Yield how each job ended.
+    """Yield each job with its outcome.
 
-    A worker has one job at a time, and Dask no choice: given all jobs at once, it leaves most of them with one worker
-    while the others idle.
+    Dask gets as many jobs as there are workers: given all jobs at once, it leaves most of them with one worker while
+    the others idle.
     """
     agenda, root = Agenda(jobs), store.root.absolute()
-    at_work: dict[Future[Outcome], Job] = {}
+    running: dict[Future[Outcome], Job] = {}
     ended: list[tuple[Job, Outcome]] = []
     while True:
-        for _ in range(max(count(), 1) - len(at_work)):
+        for _ in range(max(count(), 1) - len(running)):
             if (job := agenda.take()) is None:
                 break
-            asked = job, root, workers.plugins, workers.device
-            # Another run on this scheduler may have the same job to do, in another store.
+            # A second run on this scheduler may need the same job, in its own store.
             name = digest([job.key, str(root), *map(str, workers.plugins), workers.device])
-            at_work[client.submit(execute, *asked, key=name)] = job
-        # Only now: whoever is told of an outcome keeps no worker waiting.
+            running[client.submit(execute, job, root, workers.plugins, workers.device, key=name)] = job
+        # The consumer gets outcomes only after new jobs are submitted, so that no worker waits for it.
         yield from ended
-        if not at_work:
+        if not running:
             return
-        outcomes = [_outcome(future, at_work.pop(future)) for future in _finished(at_work)]
-        ended = [told for outcome in outcomes for told in agenda.done(outcome)]
+        outcomes = [_outcome(future, running.pop(future)) for future in _finished(running)]
+        ended = [pair for outcome in outcomes for pair in agenda.done(outcome)]
 
 
 def _finished(futures: Iterable[Future[Outcome]]) -> list[Future[Outcome]]:
-    """Return the futures that have ended, once one has, or none after a while: workers may have joined a scheduler."""
+    """Wait for a future to end, at most `PATIENCE` seconds, since workers may join; return all that have ended."""
     from distributed import wait
 
     try:
@@ -146,19 +142,19 @@ def _finished(futures: Iterable[Future[Outcome]]) -> list[Future[Outcome]]:
 
 
 def _outcome(future: Future[Outcome], job: Job) -> Outcome:
-    """Return how a job ended; that workers die under it is the one failure that `execute` cannot report."""
+    """Return a job's outcome. The death of its workers is the only failure that `execute` cannot report."""
     from distributed import KilledWorker
 
     error = future.exception() if future.status == "error" else None
     if isinstance(error, KilledWorker):
-        died = f"each of {error.allowed_failures + 1} workers died under it; it ends them itself, or memory ran out"
-        return Outcome(job.key, "failed", f"{job.title}: {died}")
+        deaths = f"each of {error.allowed_failures + 1} workers died; the job ends them itself, or memory ran out"
+        return Outcome(job.key, "failed", f"{job.title}: {deaths}")
     return Outcome(job.key, "failed", f"{job.title}: {error}") if error else future.result()
 
 
 @contextmanager
 def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], int]]]:
-    """Yield a Dask client, and what tells the number of workers: of a scheduler's, it may change.
+    """Yield a Dask client, and a function that returns the number of workers, which changes with a scheduler's.
 
     Raises:
         InputError: as `run_jobs`.
@@ -167,30 +163,30 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
     from distributed import Client, LocalCluster
 
     if workers.scheduler:
-        with _remote(workers.scheduler) as found:
-            yield found
+        with _remote(workers.scheduler) as client_and_count:
+            yield client_and_count
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(workers.count or cores, jobs)
     method = forking.method()
-    # For workers that are forked it would be too late; the process that they are forked from has these already.
-    spawned_with = {**forking.ONE_THREAD, **forking.KEEP_MEMORY} if method == "spawn" else {}
+    # Forked workers inherit these variables from the fork server; set here, they would come too late.
+    environment = {**forking.ONE_THREAD, **forking.KEEP_MEMORY} if method == "spawn" else {}
     settings = {
         "distributed.worker.multiprocessing-method": method,
-        "distributed.nanny.pre-spawn-environ": spawned_with,
+        "distributed.nanny.pre-spawn-environ": environment,
     }
-    # A worker that dies is started anew, by the same settings.
+    # Dask restarts a dead worker by the same settings, so they hold as long as the cluster.
     with dask.config.set(settings), forking.without_main(), ExitStack() as stack:
         with forking.ignoring_interrupts():
             cluster = LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
                 processes=True,
-                # A free port of this machine alone; the default one may be taken.
+                # Any free local port: the default port may be taken.
                 dashboard_address="localhost:0",
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
-                # What was set since the process was started that workers are forked from; what was unset stays there.
+                # Variables that were set after the fork server started. It keeps those that were unset since.
                 env={**os.environ, **forking.ONE_THREAD},
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
@@ -202,20 +198,20 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
 
 
 def _abandon(cluster: LocalCluster) -> None:
-    """Stop the workers within a second, where Dask waits four for what they are at: it is done again."""
+    """Stop the workers within a second. Dask waits four for their jobs, which are done again anyway."""
 
     async def stop() -> None:
         closing = (nanny.close(timeout=1) for nanny in cluster.workers.values())
         await asyncio.gather(*closing, return_exceptions=True)
 
-    # What is not stopped by then is stopped with the cluster.
+    # The rest is stopped with the cluster.
     with suppress(TimeoutError):
         cluster.sync(stop, callback_timeout=5)
 
 
 @contextmanager
 def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
-    """Yield a client of a running scheduler, which has a worker, and what tells the number of its workers."""
+    """Yield a client of a running scheduler with at least one worker, and a function that counts its workers."""
     from distributed import Client
     from distributed.client import FuturesCancelledError
     from distributed.comm.core import CommClosedError
@@ -224,45 +220,48 @@ def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"--scheduler {address}: cannot be reached ({' '.join(str(error).split())})") from None
-    # Of a lost connection Dask logs much; what is raised says it in one line.
+        reason = " ".join(str(error).split())
+        raise InputError(f"--scheduler {address}: cannot be reached ({reason}), expected a running scheduler") from None
+    # Dask logs many lines about a lost connection; the error below is one line.
     with silence_logging_cmgr(logging.CRITICAL), client:
-        fit = _FitWorkers(address, lambda: client.nthreads().values())
-        if not fit.count():
-            raise InputError(f"--scheduler {address}: got no worker, expected {FIT}")
+        counter = _WorkerCounter(address, lambda: client.nthreads().values())
+        if not counter.count():
+            raise InputError(f"--scheduler {address}: got no worker, expected {ONE_THREAD_EACH}")
         try:
-            yield client, fit.count
+            yield client, counter.count
         except (CommClosedError, FuturesCancelledError):
-            raise InputError(f"--scheduler {address}: the connection was lost; {RESUMED}") from None
+            raise InputError(f"--scheduler {address}: the connection was lost; {RESUME}") from None
 
 
-class _FitWorkers:
-    """Counts the workers of a scheduler, and sees that they are fit.
+class _WorkerCounter:
+    """Counts the workers of a scheduler, and refuses workers with several threads.
 
     Args:
-        address: the scheduler's.
-        threads: tells the number of threads of each worker.
+        address: the scheduler's address.
+        threads: returns the number of threads of each worker.
     """
 
     def __init__(self, address: str, threads: Callable[[], Iterable[int]]) -> None:
         self._address = address
         self._threads = threads
-        self._seen = time.monotonic()
+        self._last_worker = time.monotonic()
 
     def count(self) -> int:
-        """Return how many there are; for a while it may be none.
+        """Return the number of workers, which may be 0 for a while.
 
         Raises:
-            InputError: if there was none for `ALONE`, or one has several threads. Training and some measures draw from
-                global generators, which jobs in one process would share.
+            InputError: if there was no worker for `GRACE` seconds, or a worker has several threads. Training and some
+                metrics draw from global generators, which jobs in one process would share.
         """
         threads = list(self._threads())
         if unfit := sorted({count for count in threads if count != 1}):
-            found = f"workers with {', '.join(map(str, unfit))} threads"
-            raise InputError(f"--scheduler {self._address}: got {found}, expected {FIT}")
+            numbers = ", ".join(map(str, unfit))
+            raise InputError(
+                f"--scheduler {self._address}: got workers with {numbers} threads, expected {ONE_THREAD_EACH}"
+            )
         now = time.monotonic()
         if threads:
-            self._seen = now
-        elif now - self._seen > ALONE:
-            raise InputError(f"--scheduler {self._address}: no worker for {ALONE:.0f} s; {RESUMED}")
+            self._last_worker = now
+        elif now - self._last_worker > GRACE:
+            raise InputError(f"--scheduler {self._address}: got no worker for {GRACE:.0f} s; {RESUME}")
         return len(threads)

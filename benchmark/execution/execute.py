@@ -1,12 +1,10 @@
-"""One run of a suite, once it is prepared: do the jobs, score, write the results."""
+"""A prepared run of a suite: do the jobs, score the cells, write the results."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +37,15 @@ from advser.suite.schema import Suite
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
-        results: what was found.
-        directory: where it was written.
+        results: the results.
+        directory: the results folder.
         computed: number of jobs done; the others were in the store.
-        failures: outcomes of the jobs that failed, root causes only.
-        written: whether the results are new; if not, the folder held them already, with their boards.
-        audit: what the checks said; empty if the results are not new.
+        failures: outcomes of the failed jobs, root causes only.
+        written: whether the results are new; if not, the folder already held them, with their boards.
+        audit: answers of the checks; empty if the results are not new.
     """
 
     results: Results
@@ -61,17 +59,17 @@ class Report:
 def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     """Do the jobs, score the cells, and write the results folder (without the boards).
 
-    If the folder already holds the results of the same artefacts, made by the same code, they are read instead.
+    If the folder already holds results of the same artefacts and the same code, read them instead.
     """
     start = time.time()
-    directory, state = request.folder(prepared.suite), _state(prepared)
-    if not prepared.waiting and (found := _as_before(directory, state)) is not None:
-        return Report(found, directory, 0, (), written=False)
+    directory, state = request.folder(prepared.suite), _state(prepared, request.drawn_by)
+    if not prepared.waiting and (cached := _cached_results(directory, state)) is not None:
+        return Report(cached, directory, 0, (), written=False)
     store = Store(request.store)
     progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
-    cached = len(prepared.jobs) - len(prepared.waiting)
-    outcomes = run_jobs(prepared.waiting, cached, store, request.workers, progress)
-    # A job whose input failed is told as failed without being tried.
+    stored = len(prepared.jobs) - len(prepared.waiting)
+    outcomes = run_jobs(prepared.waiting, stored, store, request.workers, progress)
+    # A job whose input failed has the status failed, and was not tried.
     computed = sum(outcome.seconds > 0 for outcome in outcomes)
     failed = {outcome.key: outcome for outcome in outcomes if outcome.status == "failed"}
     scored = [Scorer(part.plan, store, failed, part.speech).score() for part in prepared.parts]
@@ -82,26 +80,26 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     audited = audit(_evidence(prepared, tables["examples"], store, failed))
     failures = _root_causes(failed.values())
     done = {"total": len(prepared.jobs), "computed": computed, "seconds": round(time.time() - start, 1)}
-    run = _described(request, prepared) | {
+    run = _description(request, prepared) | {
         "state": state,
         "audit": audited.record,
         "jobs": done,
         "failures": [asdict(outcome) for outcome in failures],
     }
     results = Results(run=run, **tables)
-    # The page is written last: without it the folder does not count as finished, so no old board outlives new results.
+    # The page is written last. Without it the folder does not count as finished, so no old board outlives new results.
     (directory / PAGE).unlink(missing_ok=True)
     results.save(directory)
     write_samples([part.plan for part in prepared.parts], store, tables["examples"], directory)
     return Report(results, directory, computed, failures, audit=audited)
 
 
-def _described(request: Request, prepared: Prepared) -> dict[str, Any]:
-    """Return what a run was, whatever came of it."""
+def _description(request: Request, prepared: Prepared) -> dict[str, Any]:
+    """Return the keys of ``run.json`` that describe a run, independent of its outcome."""
     return provenance() | {
         "suite": prepared.suite.model_dump(mode="json"),
         "notes": list(prepared.notes),
-        "metrics": {name: shown for part in prepared.parts for name, shown in _metrics(part.plan.suite).items()},
+        "metrics": {name: style for part in prepared.parts for name, style in _metrics(part.plan.suite).items()},
         "precision": _precision(prepared.jobs.values()),
         "suite_file": path.name if (path := Path(request.suite)).is_file() else "",
         "external": [folder.resolve().name for folder in request.external],
@@ -114,7 +112,7 @@ def _described(request: Request, prepared: Prepared) -> dict[str, Any]:
 
 
 def _root_causes(failed: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    """Return one outcome for each reason of a failure, that which tells where it happened if any does."""
+    """Return one outcome for each reason of a failure, with a traceback if any outcome has one."""
     reasons: dict[str, Outcome] = {}
     for outcome in failed:
         if outcome.reason not in reasons or outcome.trace:
@@ -123,7 +121,7 @@ def _root_causes(failed: Iterable[Outcome]) -> tuple[Outcome, ...]:
 
 
 def _precision(jobs: Iterable[Job]) -> dict[str, Any]:
-    """Return what ``auto`` came to here: what models were trained in, and what attacks had their gradients in."""
+    """Return the precision of training, and that of each attack's gradients, with ``auto`` resolved."""
     jobs = list(jobs)
     trained = {job.spec.training.precision for job in jobs if isinstance(job.spec, TrainSpec)}
     return {"training": ", ".join(sorted(trained)), "attacks": gradient_precisions(jobs)}
@@ -157,38 +155,36 @@ def _transcriber(speech: Speech) -> dict[str, Any]:
 
 
 def _metrics(suite: Suite) -> dict[str, dict[str, Any]]:
-    """Return how each metric of the suite is shown."""
-    found = {}
+    """Return the title, unit and decimals of each metric of the suite."""
+    formats = {}
     for entry in suite.metrics:
         metric = METRICS.get(entry.name)
-        found[entry.title] = {"title": entry.label or metric.title, "unit": metric.unit, "decimals": metric.decimals}
-    return found
+        formats[entry.title] = {"title": entry.label or metric.title, "unit": metric.unit, "decimals": metric.decimals}
+    return formats
 
 
-def _state(prepared: Prepared) -> str:
-    """Hash what the results folder is made from: the cells' artefacts, suite, notes, and the code from there on."""
-    code = [
-        code_fingerprint(module)
-        for module in ("advser.scoring.score", "advser.audit.audit", "advser.leaderboards.write")
-    ]
+def _state(prepared: Prepared, drawn_by: str) -> str:
+    """Hash the sources of a results folder: the cells' artefacts, the suite, the notes, and the code after the jobs.
+
+    The code counts by its contents, not by the names of its modules.
+    """
     metrics = {entry.name for part in prepared.parts for entry in part.plan.suite.metrics}
-    code += [METRICS.fingerprint(name) for name in sorted(metrics)]
-    code += [template.read_text(encoding="utf-8") for template in _templates()]
+    code = [
+        code_fingerprint(Scorer.__module__),
+        code_fingerprint(audit.__module__),
+        drawn_by,
+        *(METRICS.fingerprint(name) for name in sorted(metrics)),
+    ]
     cells = [asdict(cell) for part in prepared.parts for cell in part.plan.cells]
     probes = [probe.key for part in prepared.parts for probe in part.plan.probes]
     suite = prepared.suite.model_dump(mode="json")
     return digest({"cells": cells, "probes": probes, "suite": suite, "notes": prepared.notes, "code": code})
 
 
-def _templates() -> list[Traversable]:
-    found = resources.files("advser.leaderboards.page").iterdir()
-    return sorted((item for item in found if item.name.endswith(".j2")), key=lambda item: item.name)
+def _cached_results(directory: Path, state: str) -> Results | None:
+    """Return the results that the folder holds if they are of this state, complete, and shown on their page.
 
-
-def _as_before(directory: Path, state: str) -> Results | None:
-    """Return the results that the folder holds, if they are of this state, complete, and shown on their page.
-
-    What failed then may be in the store by now: such results are scored again.
+    Results with failures are scored again: the artefacts may be in the store by now.
     """
     if not (directory / PAGE).is_file():
         return None

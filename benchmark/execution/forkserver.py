@@ -1,4 +1,4 @@
-"""The process that workers are forked from: it imports what they need once for all, while the run is still planned."""
+"""The fork server: the process that workers are forked from. It imports their libraries while the run is planned."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""For libraries that would otherwise start a pool of threads in every worker."""
+"""Variables for libraries that would otherwise start a pool of threads in every worker."""
 
 KEEP_MEMORY: Final = {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
-"""Dask makes glibc return freed memory at once; a training step then asks for all its activations anew each time, which
-took half as long again on two cores."""
+"""Variables that let glibc keep freed memory. Dask makes it return memory at once; each training step then allocates
+all its activations again, which took 50 % longer on two cores."""
 
 _CLEAN: Final = {"PYTHONHASHSEED": "6640", "PYTHONSAFEPATH": "1"}
-"""Sets have the order that they have in workers that Dask spawns; no file of the current folder takes the place of a
-library's."""
+"""Variables that give sets the order of workers that Dask spawns, and let no file of the current folder shadow a
+library."""
 
 IMPORTED: Final = ("distributed", "torch", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "soundfile")
-"""What every worker needs sooner or later. None of these starts a thread or asks for a GPU when it is imported.
+"""Libraries that every worker needs. None starts a thread or uses a GPU when it is imported.
 
-Nor is one of them AdvSER's, whose sources may change while the process lives."""
+AdvSER's own modules are not among them: their sources may change while the process lives."""
 
 
 def begin() -> None:
-    """Start the process that workers are forked from; it ends with this one.
+    """Start the fork server in the background; it ends with this process.
 
-    It goes on by itself: when it is asked for workers, it may still import. On Linux alone, since the system libraries
-    of macOS do not survive a fork; and not if this process has such a process already, which was started otherwise.
+    Only on Linux, since the system libraries of macOS do not survive a fork, and only if this process has no fork
+    server yet.
     """
     if sys.platform != "linux" or _server() is not None:
         return
@@ -44,24 +44,24 @@ def begin() -> None:
         forkserver.ensure_running()
     if server := _server():
         _begun.add(server)
-        # Only when it has imported all does it look whether this process still is; till then it holds its output open.
+        # While it imports it does not notice that this process ended, and keeps its output open: end it here.
         atexit.register(_end, server)
 
 
 def method() -> str:
-    """Return how workers are to be started (``multiprocessing``): forked, if `begin` was called in this process."""
+    """Return the start method of workers (``multiprocessing``): ``forkserver`` if `begin` started one here."""
     return "forkserver" if _server() in _begun else "spawn"
 
 
 _begun: Final[set[int]] = set()
-"""The process that `begin` started, if it did."""
+"""Process id of the fork server that `begin` started; empty if it started none."""
 
 
 def _server() -> int | None:
     from multiprocessing import forkserver
 
-    found: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    return found
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
 
 
 def _end(server: int) -> None:
@@ -71,7 +71,7 @@ def _end(server: int) -> None:
 
 @contextmanager
 def ignoring_interrupts() -> Iterator[None]:
-    """Let processes that are started meanwhile inherit that Ctrl-C is not for them: this one stops them in order."""
+    """Let processes that start meanwhile ignore Ctrl-C: this process stops them in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -84,11 +84,11 @@ def ignoring_interrupts() -> Iterator[None]:
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Let processes that are started meanwhile, by whichever thread, not import the script that this one runs.
+    """Let processes that any thread starts meanwhile not import the script of this process.
 
-    Their jobs are AdvSER's and its plugin files'. A script that calls `advser.run` would start its run once more in
-    each, unless it asks for its own ``__name__``; one that is read from standard input is not to be found. Meanwhile
-    the script's module has neither file nor spec.
+    They need only AdvSER and its plugin files. A script that calls `advser.run` without a test of ``__name__`` would
+    run again in each of them, and a script from standard input has no file. Meanwhile ``__main__`` has neither
+    ``__file__`` nor ``__spec__``.
     """
     main = sys.modules["__main__"]
     spec, file = main.__spec__, vars(main).pop("__file__", None)
@@ -96,7 +96,7 @@ def without_main() -> Iterator[None]:
     try:
         yield
     finally:
-        # Several may overlap: who found nothing restores nothing.
+        # Calls may overlap: only the first has values to restore.
         if spec is not None:
             main.__spec__ = spec
         if file is not None:
@@ -105,7 +105,7 @@ def without_main() -> Iterator[None]:
 
 @contextmanager
 def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let processes that are started meanwhile inherit these variables, but for those that are set already."""
+    """Let processes that start meanwhile inherit these variables, except those that are set already."""
     missing = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(missing)
     try:

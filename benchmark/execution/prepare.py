@@ -1,4 +1,4 @@
-"""What a run is to do, before it is done: the suite read, the corpus prepared, the jobs planned."""
+"""Preparation of a run: read the suite, prepare the corpus, plan the jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ from advser.suite.schema import Suite
 
 @dataclass(frozen=True)
 class Planned:
-    """One part of a suite, or all of one that has no parts: planned, and not yet carried out."""
+    """A planned part of a suite, or a whole suite without parts.
+
+    Attributes:
+        plan: its cells and jobs.
+        speech: the transcriber, or why there is none.
+        notes: the notes that its boards show.
+    """
 
     plan: Plan
     speech: Speech
@@ -46,11 +52,11 @@ class Prepared:
     """A run that is planned and not yet carried out.
 
     Attributes:
-        suite: the suite as it is run.
-        parts: what is planned of it.
-        waiting: the jobs to do.
-        notes: what every board of the run must say.
-        plugin_files: SHA-256 of the plugin files and of the modules beside them, by their paths from their folders.
+        suite: the suite with all changes.
+        parts: its selected parts.
+        waiting: the jobs that are not in the store.
+        notes: the notes that every board of the run shows.
+        plugin_files: path from the plugin file's folder → SHA-256, of plugin files and of the modules beside them.
     """
 
     suite: Suite
@@ -61,24 +67,25 @@ class Prepared:
 
     @property
     def jobs(self) -> dict[str, Job]:
-        """All jobs by key, those that are in the store too."""
+        """All jobs by key, including those in the store."""
         return {key: job for part in self.parts for key, job in part.plan.jobs.items()}
 
     @property
     def cells(self) -> int:
-        """How many rows the results will have, those for the worst of several attacks aside."""
+        """The number of cells in the results, without those of worst cases."""
         return sum(len(part.plan.cells) for part in self.parts)
 
 
 def prepare(request: Request) -> Prepared:
-    """Read the suite and the corpus, and work out what is to be done.
+    """Read the suite and the corpus, and plan the jobs.
 
     Raises:
-        InputError: if anything of the input is unusable.
+        InputError: if any input is unusable.
     """
     load_plugin_files(request.workers.plugins)
     changed = (request.suite, request.changes)
     suite = joined(*changed, request.external) if request.joining else load(*changed)
+    # A changed suite may leave its own exhibits without cells.
     if not request.changes:
         check(suite)
     for folder in (request.store, request.folder(suite)):
@@ -87,12 +94,12 @@ def prepare(request: Request) -> Prepared:
     store.sweep()
     parts = _planned(suite, request, store)
     jobs = {key: job for part in parts for key, job in part.plan.jobs.items()}
-    notes = (*_cuts(request), *dict.fromkeys(_told(parts)))
+    notes = (*_cuts(request), *dict.fromkeys(_part_notes(parts)))
     return Prepared(suite, parts, tuple(missing(jobs, store)), notes, _plugin_digests(request.workers.plugins))
 
 
 def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()) -> Suite:
-    """Return a suite, changed, with the plugins of this process and the folders of sound that join it.
+    """Return a suite with its changes, the plugins that this process registered, and folders of adversarial audio.
 
     Raises:
         InputError: as `advser.suite.loading.load` and `advser.plan.added_plugins.with_added_plugins`.
@@ -105,24 +112,25 @@ def joined(name: str, changes: Sequence[str] = (), external: Sequence[Path] = ()
 
 
 def _planned(suite: Suite, request: Request, store: Store) -> tuple[Planned, ...]:
-    """Plan all parts of which ``--only`` leaves something."""
+    """Plan all parts in which ``--only`` selects cells."""
     names = [setting.part for setting in suite.settings]
     chosen = [setting for setting in suite.settings if matching(setting.part, request.only.get("part", "*"))]
     if not chosen:
-        raise InputError(f"--only part={request.only['part']}: no such part (parts: {', '.join(names)})")
+        pattern = request.only["part"]
+        raise InputError(f"--only part={pattern}: got part '{pattern}', expected {', '.join(names)}")
     parts: list[Planned] = []
-    nothing: list[NothingSelectedError] = []
+    errors: list[NothingSelectedError] = []
     for setting in chosen:
         try:
-            parts.append(_plan_one(setting, request, store))
+            parts.append(_plan_part(setting, request, store))
         except NothingSelectedError as error:
-            nothing.append(error)
+            errors.append(error)
     if not parts:
-        raise nothing[0]
+        raise errors[0]
     return tuple(parts)
 
 
-def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
+def _plan_part(suite: Suite, request: Request, store: Store) -> Planned:
     directory = _directory(suite, request.data)
     keys = {seed: _prepare_corpus(prepare_job(suite, seed, directory), store) for seed in suite.seeds}
     prepared = load_prepared(store.get(keys[suite.seeds[0]]))
@@ -131,31 +139,31 @@ def _plan_one(suite: Suite, request: Request, store: Store) -> Planned:
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language, clips)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
     shared = [f"Split: {finding}" for finding in split_findings(prepared)]
-    return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes, *_rounded(plan)))
+    return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes, *_bf16_note(plan)))
 
 
-def _told(parts: Sequence[Planned]) -> Iterator[str]:
-    """Yield the notes of all parts; one that holds for some of them only says for which."""
+def _part_notes(parts: Sequence[Planned]) -> Iterator[str]:
+    """Yield the notes of all parts. A note that only some parts have begins with their names."""
     for part in parts:
         for note in part.notes:
-            here = [other.plan.suite.part for other in parts if note in other.notes]
-            yield note if len(here) == len(parts) else f"{', '.join(here)}: {note}"
+            names = [other.plan.suite.part for other in parts if note in other.notes]
+            yield note if len(names) == len(parts) else f"{', '.join(names)}: {note}"
 
 
 def gradient_precisions(jobs: Iterable[Job]) -> dict[str, str]:
-    """Return the precision that each attack that takes gradients is to take them in, by its name."""
-    found: dict[str, set[str]] = {}
+    """Return white-box attack → precision of its gradients; several precisions are joined by commas."""
+    precisions: dict[str, set[str]] = {}
     for spec in (job.spec for job in jobs if job.stage == "craft"):
         assert isinstance(spec, CraftSpec)
         if ATTACKS.get(spec.attack.name).access == "white-box":
-            found.setdefault(spec.attack.name, set()).add(spec.precision)
-    return {name: ", ".join(sorted(precisions)) for name, precisions in found.items()}
+            precisions.setdefault(spec.attack.name, set()).add(spec.precision)
+    return {name: ", ".join(sorted(of_attack)) for name, of_attack in precisions.items()}
 
 
-def _rounded(plan: Plan) -> Iterator[str]:
-    """Tell which attacks have gradients that another processor may not give them."""
+def _bf16_note(plan: Plan) -> Iterator[str]:
+    """Yield a note on the attacks whose gradients are in bfloat16, which may differ on other processors."""
     if names := [name for name, precision in gradient_precisions(plan.jobs.values()).items() if "bf16" in precision]:
-        yield f"Gradients in bfloat16: {', '.join(names)}. What they find is judged in float32."
+        yield f"Gradients in bfloat16: {', '.join(names)}. Their examples are evaluated in float32."
 
 
 def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
@@ -164,10 +172,10 @@ def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
 
 
 def _writable(folder: Path) -> None:
-    """Find out before hours of work whether a folder can be written to; leave nothing behind."""
+    """Raise InputError if a folder cannot be written to, before hours of work. Leave nothing behind."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        # Tried rather than asked: to root, all permissions are granted, also on what cannot be written to.
+        # Write: root has all permissions, even on a read-only file system.
         Path(tempfile.mkdtemp(prefix=".advser-", dir=existing)).rmdir()
     except OSError:
         raise InputError(f"{folder}: got {existing}, expected a folder that can be written to") from None
@@ -177,7 +185,7 @@ def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
     for name, directory in data.items():
         CORPORA.get(name)
         if not directory.is_dir():
-            raise InputError(f"--data {name}={directory}: not a directory")
+            raise InputError(f"--data {name}={directory}: got no such directory, expected the corpus")
     name = suite.corpus.name
     if name in data:
         return data[name]
@@ -185,7 +193,7 @@ def _directory(suite: Suite, data: Mapping[str, Path]) -> Path | None:
 
 
 def _prepare_corpus(job: Job, store: Store) -> str:
-    """Prepare in this process: folds must be known to plan, and bad data must be told before anything starts."""
+    """Prepare in this process: the plan needs the folds, and bad data is reported before any job starts."""
     if not store.discard_if_damaged(job.key):
         with store.create(job.key, job.record()) as folder:
             assert isinstance(job.spec, PrepareSpec)
@@ -196,9 +204,9 @@ def _prepare_corpus(job: Job, store: Store) -> str:
 def _speech(suite: Suite, language: str, sentences: Sequence[str], device: str) -> Speech:
     entry = suite.transcriber
     if not sentences:
-        return Speech(None, "none", "the corpus does not tell what is said")
+        return Speech(None, "none", "the corpus has no texts")
     if entry.name == "none":
-        return Speech(None, "none", "the suite asks for no transcriber")
+        return Speech(None, "none", "the suite has no transcriber")
     if entry.name == "auto":
         chosen = choose(language)
         if chosen.transcriber is None:
@@ -214,13 +222,13 @@ def _speech(suite: Suite, language: str, sentences: Sequence[str], device: str) 
 
 
 def _cuts(request: Request) -> Iterator[str]:
-    """Tell in what a run departs from its suite: such boards are not the suite's."""
+    """Yield a note on the options that change the suite: its boards are not those of the suite."""
     changes = [f"--set {change}" for change in request.changes]
     changes += [f"--only {key}={glob}" for key, glob in request.only.items()]
     changes += [f"--plugin {path.name}" for path in request.workers.plugins]
     changes += [f"--external {folder.resolve().name}" for folder in request.external]
     if changes:
-        yield f"Changed against the suite as it is shipped: {', '.join(changes)}."
+        yield f"Differs from the suite: {', '.join(changes)}."
 
 
 def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
@@ -229,14 +237,14 @@ def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
     notes += [f"Corpus: {finding}" for finding in corpus.findings(directory)]
     notes += [corpus.caveat] if corpus.caveat else []
     if not is_speaker_independent(suite.protocol):
-        notes.append(f"Protocol '{suite.protocol}' is speaker-dependent: never ranked with speaker-independent runs.")
+        notes.append(f"Protocol '{suite.protocol}' is speaker-dependent: not ranked with speaker-independent runs.")
     if speech.transcriber is None:
         notes.append(f"No word error rates: {speech.reason}.")
     elif speech.transcriber.closed_text:
         notes += [corpus.caveat_of_words] if corpus.caveat_of_words else []
         notes.append(
-            f"WER and CER by {speech.name}, closed-text: its language model knows the sentences of the corpus; "
-            "not comparable with open-vocabulary error rates."
+            f"WER and CER by {speech.name}, closed-text: its language model is built from the sentences of the corpus. "
+            "Not comparable with open-vocabulary error rates."
         )
     else:
         notes.append(f"WER and CER by {speech.name}, open vocabulary.")

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live bar in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advser.stages.job import Job, Outcome
 
 
 class Remaining:
-    """An estimate of the time left: the jobs to go, each as long as those of its stage took so far."""
+    """Estimate of the time left: each waiting job takes the mean time of its stage so far."""
 
     def __init__(self, waiting: Sequence[Job], workers: int) -> None:
         self._waiting: dict[str, int] = defaultdict(int)
@@ -25,25 +25,25 @@ class Remaining:
         self._workers = workers
 
     def done(self, job: Job, outcome: Outcome) -> None:
-        """Count one job as ended."""
+        """Count a job as ended."""
         self._waiting[job.stage] -= 1
         if outcome.status == "ok":
             self._ended[job.stage] += 1
             self._took[job.stage] += outcome.seconds
 
     def seconds(self) -> float | None:
-        """Return the estimate in seconds; None as long as no job has ended."""
+        """Return the estimate in seconds; None before the first job ends."""
         ended = sum(self._ended.values())
         if not ended:
             return None
-        of_all = sum(self._took.values()) / ended
+        mean = sum(self._took.values()) / ended
         per_stage = {
-            stage: self._took[stage] / self._ended[stage] if self._ended[stage] else of_all for stage in self._waiting
+            stage: self._took[stage] / self._ended[stage] if self._ended[stage] else mean for stage in self._waiting
         }
         return float(sum(count * per_stage[stage] for stage, count in self._waiting.items())) / self._workers
 
     def text(self) -> str:
-        """Return the estimate for people."""
+        """Return the estimate in words; empty before the first job ends."""
         seconds = self.seconds()
         if seconds is None:
             return ""
@@ -69,7 +69,7 @@ class LiveProgress:
         self._bar.start()
 
     def done(self, job: Job, outcome: Outcome) -> None:
-        """Move the bar; tell failures above it."""
+        """Advance the bar; print failures above it."""
         assert self._remaining is not None
         assert self._task is not None
         self._remaining.done(job, outcome)
@@ -79,23 +79,23 @@ class LiveProgress:
         self._bar.update(self._task, advance=1, description=title, left=self._remaining.text())
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
 
 class PlainProgress:
-    """One line a finished job."""
+    """One line per finished job."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._total = 0
         self._count = 0
-        self._begun = 0.0
+        self._started = 0.0
         self._remaining: Remaining | None = None
 
     def start(self, waiting: Sequence[Job], cached: int, workers: int) -> None:
-        """Tell how much there is to do."""
-        self._begun = time.monotonic()
+        """Print the number of jobs."""
+        self._started = time.monotonic()
         self._total, self._count = len(waiting) + cached, cached
         self._remaining = Remaining(waiting, workers)
         self._line(f"{len(waiting)} jobs on {workers} workers, {cached} in the store")
@@ -109,8 +109,8 @@ class PlainProgress:
         self._line(f"[{self._count}/{self._total}] {job.title}: {end} ({self._remaining.text()})")
 
     def stop(self) -> None:
-        """Tell how long it took."""
-        self._line(f"jobs ended after {time.monotonic() - self._begun:.0f} s")
+        """Print the elapsed time."""
+        self._line(f"jobs ended after {time.monotonic() - self._started:.0f} s")
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What is asked of a run, before anything is planned; without torch, so that what is wrong with it is told at once."""
+"""The request for a run, before anything is planned. Without torch, so that bad options are reported at once."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ FILTERS = (
     "part", "seed", "fold", "model", "defense", "attack", "domain", "delivery", "labels", "access", "source_model",
     "source_defense",
 )  # fmt: skip
-"""What ``--only`` can select by."""
+"""Columns that ``--only`` can select by."""
 
 PAGE = "index.html"
-"""The last file of a results folder to be written."""
+"""The last file that is written to a results folder."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to run.
+    """The options of a run.
 
     Attributes:
         suite: a shipped suite's name or a YAML file.
         store: the artefact store's root.
         data: corpus name → folder.
         out: the results folder; None: ``results/<suite>``, or ``results/<suite>-cut`` if ``changes`` or ``only`` are
-            given, so that a cut never takes the place of the whole.
+            given, so that a cut never overwrites the whole.
         changes: ``--set`` texts, KEY=VALUE.
         only: column → glob.
         workers: where jobs run.
-        external: folders of adversarial audio, each judged as an attack.
+        external: folders of adversarial audio, each evaluated as an attack.
         joining: whether plugins that this process registered by decorator join the suite.
+        drawn_by: digest of the code that draws the boards (`advser.leaderboards.write.fingerprint`): finished results
+            are read again only if their boards were drawn by the same code. Empty: the caller draws none.
 
     Raises:
-        InputError: if ``only`` names another column.
+        InputError: if ``only`` has a key that is not in `FILTERS`.
     """
 
     suite: str
@@ -50,6 +52,7 @@ class Request:
     workers: Workers = field(default_factory=Workers)
     external: Sequence[Path] = ()
     joining: bool = True
+    drawn_by: str = ""
 
     def __post_init__(self) -> None:
         for key in self.only:
@@ -59,15 +62,15 @@ class Request:
                 )
 
     def folder(self, suite: Suite) -> Path:
-        """Return where the results of the suite, which was read from ``self.suite``, are written."""
+        """Return the results folder of the suite that was read from ``self.suite``."""
         cut = "-cut" if self.changes or self.only else ""
         return self.out or Path("results") / f"{suite.name}{cut}"
 
     def looks_finished(self, suite: Suite) -> bool:
-        """Tell whether the suite's folder holds finished results, which may be of another state of things."""
+        """Return whether the suite's folder holds finished results, possibly of an older state."""
         return (self.folder(suite) / PAGE).is_file()
 
     def ready_workers(self) -> None:
-        """Have workers of this machine get ready; they do so while this process goes on."""
+        """Start to prepare local workers, in the background."""
         if not self.workers.scheduler:
             forking.begin()

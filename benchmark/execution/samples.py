@@ -1,4 +1,4 @@
-"""A few clips of every cell as sound files, to look at and to listen to."""
+"""A few clips of each cell as sound files, to listen to and to plot."""
 
 from __future__ import annotations
 
@@ -21,62 +21,62 @@ from advser.store.artefacts import Store
 from advser.store.files import replacing
 
 _SOUND: Final = re.compile(r"[0-9a-f]{12}-\d+(-difference)?\.(flac|png)")
-"""Names of the sound files and their pictures: the beginning of an artefact's key, and the clip's position."""
+"""Names of the sound files and their pictures: the first digits of an artefact's key, and the clip's position."""
 
-LOUDEST: Final = 16384
-"""Peak of a difference that is made louder, in 16-bit steps."""
+PEAK: Final = 16384
+"""Peak of an amplified difference, in 16-bit steps."""
 
 Rows = Mapping[str, pd.DataFrame]
-"""Key of a judged sound → its rows of the examples table, of whichever cells."""
+"""Key of the evaluated sound → its rows of the examples table, in all cells."""
 
 
 def write_samples(plans: Sequence[Plan], store: Store, examples: pd.DataFrame, directory: Path) -> None:
-    """Write ``samples/``: original and judged sound as FLAC, and ``index.json``, a list with an entry a judged clip.
+    """Write ``samples/``: original and evaluated sound as FLAC, and ``index.json``, a list with an entry per clip.
 
-    Of each fold of a cell that was judged as sound, the first ``samples`` clips (`advser.suite.schema.Suite.samples`)
-    are
-    written: those that the attack turned from right to wrong, if there are any. An entry has the cell's keys, ``fold``,
-    ``clip``, ``label``, ``clean_prediction``, ``prediction`` (class names), ``text`` (what was said; empty: unknown),
-    ``transcript`` and ``clean_transcript`` (what was recognised), ``measured`` (metric → value of the clip), and the
-    file names ``original``, ``judged`` and ``difference``. The difference, judged less original, is so faint that it is
-    made louder, by ``gain`` dB. What an earlier run wrote there is removed first; files of any other name stay.
+    Each fold of a cell with delivery ``audio`` has `advser.suite.schema.Suite.samples` clips, misled clips first. An
+    entry has the cell's keys and:
+
+    - ``fold``, ``clip``, and the class names ``label``, ``clean_prediction`` and ``prediction``;
+    - ``text`` (the spoken words; empty: unknown), and the recognised ``transcript`` and ``clean_transcript``;
+    - ``measured``: metric → value of the clip;
+    - the file names ``original``, ``judged`` and ``difference``. The difference, judged less original, is amplified by
+      ``gain`` dB, since it is too faint.
+
+    Samples of an earlier run are removed first; files with other names stay.
 
     Args:
-        plans: what was carried out.
-        store: where the artefacts are.
+        plans: the plans that were carried out.
+        store: the artefact store.
         examples: the examples table.
         directory: the results folder.
     """
     folder = directory / SAMPLES_FOLDER
     _clear(folder)
     rows = {str(key): of_sound for key, of_sound in examples.groupby("audio_key", sort=False)}
-    unattacked = examples[examples["attack"] == CLEAN].drop_duplicates(["part", "clip"])
-    clean = unattacked.set_index(["part", "clip"])["transcript"]
-    entries = [
-        entry
-        for plan in plans
-        if plan.suite.samples
-        for cell in plan.cells
-        if cell.columns["delivery"] == "audio"
-        for fold in cell.folds
-        for entry in _of_fold(plan, cell, fold, store, rows, folder)
-    ]
+    clean_rows = examples[examples["attack"] == CLEAN].drop_duplicates(["part", "clip"])
+    transcripts = clean_rows.set_index(["part", "clip"])["transcript"]
+    entries: list[dict[str, Any]] = []
+    for plan in plans:
+        audible = [cell for cell in plan.cells if cell.columns["delivery"] == "audio" and plan.suite.samples]
+        for cell in audible:
+            for fold in cell.folds:
+                entries += _fold_entries(plan, cell, fold, store, rows, folder)
     for entry in entries:
-        entry["clean_transcript"] = clean.get((entry["part"], entry["clip"])) or ""
+        entry["clean_transcript"] = transcripts.get((entry["part"], entry["clip"])) or ""
     if entries:
         with replacing(folder / SAMPLES_INDEX) as path:
             path.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _clear(folder: Path) -> None:
-    # The index goes first: it must never name what is not there.
+    # The index goes first: it must never name a missing file.
     (folder / SAMPLES_INDEX).unlink(missing_ok=True)
     for path in folder.glob("*"):
         if _SOUND.fullmatch(path.name):
             path.unlink()
 
 
-def _of_fold(
+def _fold_entries(
     plan: Plan, cell: Cell, fold: FoldKeys, store: Store, examples: Rows, into: Path
 ) -> Iterator[dict[str, Any]]:
     if fold.crafted not in examples or fold.crafted not in store or not store.get(fold.crafted).path(AUDIO).exists():
@@ -85,8 +85,8 @@ def _of_fold(
     test = prepared.folds[fold.fold].test
     judged = load_clips(store.get(fold.crafted).path(AUDIO))
     rows = _rows_of(cell, fold, examples[fold.crafted])
-    turned = (rows["clean_prediction"] == rows["label"]) & (rows["prediction"] != rows["label"])
-    order = np.argsort(~turned.to_numpy(), kind="stable")[: plan.suite.samples]
+    misled = (rows["clean_prediction"] == rows["label"]) & (rows["prediction"] != rows["label"])
+    order = np.argsort(~misled.to_numpy(), kind="stable")[: plan.suite.samples]
     for position in sorted(order.tolist()):
         row = rows.iloc[position].to_dict()
         classes = [int(row[key]) for key in ("label", "clean_prediction", "prediction")]
@@ -108,16 +108,16 @@ def _of_fold(
 
 
 def _sounds(original: Pcm, judged: Pcm, into: Path, fold: FoldKeys, position: int) -> dict[str, Any]:
-    """Write the sounds of one clip; return their names, and by how much the difference was made louder (dB)."""
+    """Write the sounds of a clip; return their names, and the gain of the difference in dB."""
     difference = judged.astype(np.int32) - original.astype(np.int32)
     peak = int(np.abs(difference).max())
-    gain = LOUDEST / peak if peak else 1.0
-    louder: Pcm = np.rint(gain * difference).astype(np.int16)
+    gain = PEAK / peak if peak else 1.0
+    amplified: Pcm = np.rint(gain * difference).astype(np.int16)
     name = f"{fold.crafted[:12]}-{position}"
     return {
         "original": _write(original, into / f"{fold.prepared[:12]}-{position}.flac"),
         "judged": _write(judged, into / f"{name}.flac"),
-        "difference": _write(louder, into / f"{name}-difference.flac"),
+        "difference": _write(amplified, into / f"{name}-difference.flac"),
         "gain": round(20 * math.log10(gain), 1),
     }
 

@@ -1,4 +1,4 @@
-"""Which job is next: each after those that it reads from, and the long ones early."""
+"""The order of jobs: each after its inputs, and the long ones early."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Final
 from advser.stages.job import Job, Outcome
 
 LONG: Final = ("train", "learn")
-"""Stages whose jobs take minutes, and that many others wait for."""
+"""Stages whose jobs take minutes and have many dependants."""
 
 
 class Agenda:
     """Hands out the jobs of a run, each once.
 
-    Long jobs are handed out first: begun late, the last of them would leave all workers but one without work. Meanwhile
-    one worker does the others, if there are any, in the order of the plan: a plugin that fails is told early.
+    Long jobs first: if the last of them started late, all workers but one would idle. Meanwhile one worker does the
+    short jobs in the order of the plan, so that a failing plugin is reported early.
 
     Args:
-        jobs: in the order of the plan, each after those that it reads from, no key twice; what is not among them is
-            done already.
+        jobs: the jobs in the order of the plan, each after its inputs, without duplicate keys. Inputs that are not
+            among them are in the store.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -39,7 +39,7 @@ class Agenda:
                 self._make_ready(place)
 
     def take(self) -> Job | None:
-        """Return a job to do now; None if all that is left waits for others, or nothing is left."""
+        """Return a job to do now; None if no job is left, or all of them wait for others."""
         long, others = self._ready[True], self._ready[False]
         if others and (not long or not self._others_at_work):
             self._others_at_work += 1
@@ -47,7 +47,7 @@ class Agenda:
         return self._jobs[heappop(long)] if long else None
 
     def done(self, outcome: Outcome) -> list[tuple[Job, Outcome]]:
-        """Take note of how a job that was handed out ended; return it, and all that cannot be done since it failed."""
+        """Record the outcome of a job that was handed out; return it, and the jobs that fail because it failed."""
         place = self._places[outcome.key]
         self._others_at_work -= not self._is_long(place)
         return list(self._ended(place, outcome))

@@ -1,4 +1,4 @@
-"""Submissions: one file with the code, the suite and the results of a run, that anybody can run again."""
+"""Submissions: a file with the plugins, the suite and the results of a run, which others can run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advser.results.schema import POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE
 from advser.store.files import replacing
 
 MANIFEST: Final = "submission.json"
-"""The file in a submission that tells what the others are: version of AdvSER, and each file's SHA-256."""
+"""The file in a submission with the version of AdvSER and the SHA-256 of every other file."""
 
 PLUGINS: Final = "plugins"
 """Folder of the plugin files in a submission."""
@@ -27,22 +27,21 @@ _TIME: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
-    """Pack a results folder, the plugin files that it was made with and the modules beside them; return the file.
+    """Pack a results folder, the plugin files of its run and the modules beside them; return the file.
 
-    The same inputs give the same file, byte for byte. Examples and sound are left out, and so is whatever a plugin
-    reads that is no Python module.
+    The same inputs give the same file, byte for byte. Examples, sound, and data files of plugins are left out.
 
     Raises:
         InputError: if the folder is no results folder, the plugin files are not those of the run or have changed since,
-            two of them have one name, or an attack of the run read files, which are not in a submission.
+            two of them have the same name, or an attack of the run reads files, which a submission does not hold.
     """
     results = Results.load(directory)
     for plugin in plugins:
         load_plugin_file(plugin)
     _refuse_files(results.run["suite"], directory)
-    used, given = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
-    if used != given:
-        raise InputError(f"--plugin: got {_listed(given)}, expected the files of the run, {_listed(used)}")
+    used, passed = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
+    if used != passed:
+        raise InputError(f"--plugin: got {_listed(passed)}, expected the files of the run, {_listed(used)}")
     tables = [name for name in (TABLE_FILE, RANKS_FILE, POOLED_FILE, RUN_FILE) if (directory / name).is_file()]
     contents = {name: (directory / name).read_bytes() for name in tables}
     contents |= {f"{PLUGINS}/{name}": data for name, data in _plugin_contents(plugins, results).items()}
@@ -57,33 +56,33 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
 def _plugin_contents(plugins: Sequence[Path], results: Results) -> dict[str, bytes]:
     files = [(name, file) for path in plugins for name, file in plugin_files(path).items()]
     contents: dict[str, bytes] = {}
-    then = results.run.get("plugin_files", {})
+    recorded = results.run.get("plugin_files", {})
     for name, file in dict.fromkeys(files):
         if name in contents:
-            raise InputError(f"--plugin: got two files called '{name}', expected a name of its own for each")
+            raise InputError(f"--plugin: got two files called '{name}', expected different names")
         contents[name] = file.read_bytes()
-        if then and _digest(contents[name]) != then.get(name):
-            raise InputError(f"{file}: changed since the run, expected the file as it was (or run the suite again)")
+        if recorded and _digest(contents[name]) != recorded.get(name):
+            raise InputError(f"{file}: changed since the run, expected the same file (or run the suite again)")
     return contents
 
 
 def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
     entries = [entry for part in (suite, *suite["parts"].values()) for entry in part["attacks"]]
-    # An attack of a plugin file that was not given is told of after this, by the file.
-    known = [entry for entry in entries if entry["name"] in ATTACKS]
-    titles = [entry["label"] or entry["name"] for entry in known if ATTACKS.get(entry["name"]).places]
+    # Attacks of a missing plugin file are not registered; `submit` reports the file afterwards.
+    registered = [entry for entry in entries if entry["name"] in ATTACKS]
+    titles = [entry["label"] or entry["name"] for entry in registered if ATTACKS.get(entry["name"]).places]
     if titles:
         raise InputError(
             f"{directory}: got attack '{titles[0]}', which reads files that a submission does not hold, expected a "
-            "run without it (whoever has the files judges them by `advser run --external`)"
+            "run without it (evaluate the files by `advser run --external`)"
         )
 
 
 def unpack(file: Path, into: Path) -> Path:
-    """Unpack a submission into an empty folder, and check what is in it; return the folder.
+    """Unpack a submission into an empty folder, and check its contents; return the folder.
 
     Raises:
-        InputError: if it is no submission, or a file in it is not what its manifest says.
+        InputError: if it is no submission, or a file in it does not match its manifest.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -91,15 +90,16 @@ def unpack(file: Path, into: Path) -> Path:
         manifest = json.loads(contents.pop(MANIFEST))
         digests: Mapping[str, str] = dict(manifest["files"])
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file, expected one that `advser submit` wrote") from None
+        raise InputError(f"{file}: got no such file, expected a file that `advser submit` wrote") from None
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
-        raise InputError(f"{file}: no submission: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: got no submission ({reason}), expected a file that `advser submit` wrote") from None
     for name in sorted({*digests, *contents}):
         if name not in contents or name not in digests or _digest(contents[name]) != digests[name]:
-            raise InputError(f"{file}: {name}: got another file than its manifest says, expected an unchanged one")
+            raise InputError(f"{file}: {name}: got a file that differs from its manifest, expected an unchanged file")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or (len(path.parts) > 1 and path.parts[0] != PLUGINS):
-            raise InputError(f"{file}: {name}: got a path out of the file, expected names in it")
+            raise InputError(f"{file}: {name}: got a path outside the submission, expected a path within")
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         (into / name).write_bytes(contents[name])
     return into

@@ -1,4 +1,4 @@
-"""Verification of a submission: run it again, and compare."""
+"""Verification of a submission: run it again, and compare the results."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from advser.execution.cluster import Workers
 from advser.execution.execute import carry_out
 from advser.execution.prepare import joined, prepare
 from advser.execution.request import Request
-from advser.execution.submission import (
-    PLUGINS,
-)
+from advser.execution.submission import PLUGINS
 from advser.plugins.registry import load_plugin_file
 from advser.results.folder import Results
 from advser.results.schema import KEYS, MACHINE_DEPENDENT, RUN_FILE
@@ -32,19 +30,19 @@ from advser.suite.schema import Suite
 
 @dataclass(frozen=True)
 class Verified:
-    """What running a submission again came to.
+    """Comparison of a submission with its second run.
 
     Attributes:
-        figures: a row a figure, those over several seeds too, with the cell's keys, ``metric``, ``claimed``,
-            ``verified`` and ``outcome``: ``same``; ``interval`` (the same figure with another interval); ``within``
-            (the claimed figure is another, inside the verified 95 % interval); ``outside``; ``lacking`` (one of the two
+        figures: one row per figure, including those over several seeds, with the cell's keys, ``metric``, ``claimed``,
+            ``verified`` and ``outcome``: ``same``; ``interval`` (the same figure with a different interval);
+            ``within`` (a different figure inside the verified 95 % interval); ``outside``; ``lacking`` (one of the runs
             has no figure).
-        ranks: how many claimed ranks are not among those that the second run's tests leave open or, where all figures
-            are the same, are others.
-        flags: checks of the audit that found something in the second run that the claim does not tell.
-        suite: what was run, in a sentence.
-        versions: of AdvSER, claimed and verified.
-        jobs: how many jobs the second run did; the others were in its store.
+        ranks: number of claimed ranks outside the range that the second run's tests leave open. If all figures are the
+            same: number of claimed ranks that differ.
+        flags: checks of the audit with flags in the second run that the claim does not have.
+        suite: description of the suite.
+        versions: versions of AdvSER, claimed and verified.
+        jobs: number of jobs that the second run did; the others were in its store.
         directory: the results folder of the second run.
     """
 
@@ -58,7 +56,10 @@ class Verified:
 
     @property
     def confirmed(self) -> bool:
-        """Whether there are figures, each the same or within the verified interval, with ranks and flags to match."""
+        """Whether all figures are the same or within the verified interval, and all ranks and flags match.
+
+        False without figures.
+        """
         outcomes = {*self.figures["outcome"]}
         return bool(outcomes) and outcomes <= {"same", "within"} and not self.ranks and not self.flags
 
@@ -66,24 +67,24 @@ class Verified:
 def verify(
     folder: Path, data: Mapping[str, Path], store: Path, out: Path, workers: Workers, console: Console
 ) -> Verified:
-    """Run an unpacked submission again, in full, and hold its figures against the new ones.
+    """Run an unpacked submission again in full, and compare the figures.
 
-    The plugin files in it are run: they can do whatever Python can.
+    This runs the submission's plugin files, which can do whatever Python can.
 
     Args:
-        folder: as `unpack` leaves it.
+        folder: the folder that `unpack` returns.
         data: corpus name → folder.
         store: the artefact store's root.
         out: the results folder of the second run.
-        workers: where jobs run; their plugins are those of the submission.
-        console: where progress is told.
+        workers: where jobs run; the plugins are replaced by those of the submission.
+        console: where progress is shown.
 
     Raises:
-        InputError: if the submission or anything else of the input is unusable.
+        InputError: if the submission or any other input is unusable.
     """
     claimed = Results.load(folder)
-    if lacking := [key for key in ("suite", "only", "set", "plugins", "audit") if key not in claimed.run]:
-        raise InputError(f"{folder / RUN_FILE}: got no '{lacking[0]}', expected what `advser run` writes")
+    if missing := [key for key in ("suite", "only", "set", "plugins", "audit") if key not in claimed.run]:
+        raise InputError(f"{folder / RUN_FILE}: got no key '{missing[0]}', expected a file that `advser run` wrote")
     if outside := [name for name in claimed.run["plugins"] if Path(name).name != name]:
         raise InputError(f"{folder / RUN_FILE}: plugins: got '{outside[0]}', expected names of packed files")
     pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
@@ -92,14 +93,14 @@ def verify(
     suite, changes = _suite(claimed, folder)
     request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
     report = carry_out(request, prepare(request), console)
-    found = report.results
-    figures = pd.concat([compared(claimed.table, found.table), compared(claimed.pooled, found.pooled)])
+    again = report.results
+    figures = pd.concat([compared(claimed.table, again.table), compared(claimed.pooled, again.pooled)])
     exact = {*figures["outcome"]} == {"same"}
     return Verified(
         figures.reset_index(drop=True),
-        _other_ranks(claimed, found, exact=exact),
-        _untold(claimed, found),
-        suite_told(claimed),
+        _differing_ranks(claimed, again, exact=exact),
+        _new_flags(claimed, again),
+        suite_description(claimed),
         (str(claimed.run.get("advser")), version("advser")),
         report.computed,
         out,
@@ -107,7 +108,7 @@ def verify(
 
 
 def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str]]:
-    """Return a claim's suite, by name if it is the shipped one, and what is changed of it."""
+    """Return the claimed suite, a name if it is shipped or else a file, and the ``--set`` changes to apply."""
     name, changes = str(claimed.run["suite"].get("name")), claimed.run["set"]
     if _is_shipped(claimed):
         return name, changes
@@ -116,19 +117,19 @@ def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str]]:
     return str(file), ()
 
 
-def suite_told(results: Results) -> str:
-    """Return which suite results are of, whether it is the shipped one, and what of it was changed and left out.
+def suite_description(results: Results) -> str:
+    """Return the name of the results' suite, whether it is the shipped one, and its changes and filters.
 
     The plugins of the run must be registered in this process.
     """
     name, changes = str(results.run["suite"].get("name")), results.run["set"]
     only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in results.run["only"].items()]
     options = [*(f"--set {shlex.quote(change)}" for change in changes), *only]
-    given = f" with {' '.join(options)}" if options else ""
+    suffix = f" with {' '.join(options)}" if options else ""
     if _is_shipped(results):
-        return f"the shipped suite '{name}'{given}"
+        return f"the shipped suite '{name}'{suffix}"
     if name in shipped():
-        return f"its own suite '{name}', which is not the shipped one of that name{given}"
+        return f"its own suite '{name}', which differs from the shipped suite of that name{suffix}"
     return f"its own suite '{name}'" + (f", cut by {' '.join(only)}" if only else "")
 
 
@@ -139,38 +140,40 @@ def _is_shipped(results: Results) -> bool:
     return False
 
 
-def _other_ranks(claimed: Results, found: Results, *, exact: bool) -> int:
-    """Return how many rows of the ranks do not hold, those that only one of both has included (`Verified.ranks`)."""
-    said = ["rank", "rank_low", "rank_high", "tie", "value", "difference", "p"]
+def _differing_ranks(claimed: Results, again: Results, *, exact: bool) -> int:
+    """Return the number of rank rows that differ (`Verified.ranks`), including rows that only one of the runs has."""
+    columns = ["rank", "rank_low", "rank_high", "tie", "value", "difference", "p"]
     names = [name for name in claimed.ranks.columns if name in (*KEYS, "among", "metric")]
-    both = claimed.ranks[[*names, *said]].merge(found.ranks[[*names, *said]], on=names, how="outer", suffixes=("", "_"))
-    then, now = both[said].to_numpy(float), both[[f"{name}_" for name in said]].to_numpy(float)
+    pairs = claimed.ranks[[*names, *columns]].merge(
+        again.ranks[[*names, *columns]], on=names, how="outer", suffixes=("", "_")
+    )
+    old, new = pairs[columns].to_numpy(float), pairs[[f"{name}_" for name in columns]].to_numpy(float)
     if exact:
-        return int((~np.isclose(then, now, equal_nan=True)).any(1).sum())
-    rank, low, high = then[:, 0], now[:, 1], now[:, 2]
+        return int((~np.isclose(old, new, equal_nan=True)).any(1).sum())
+    rank, low, high = old[:, 0], new[:, 1], new[:, 2]
     return int((~((low <= rank) & (rank <= high))).sum())
 
 
-def _untold(claimed: Results, found: Results) -> tuple[str, ...]:
-    """Return the checks whose flags stand on rows on which the claim has none of them."""
-    known = [(flag["check"], flag["where"]) for flag in claimed.run["audit"]["flags"]]
-    flags = found.run["audit"]["flags"]
-    return tuple(dict.fromkeys(flag["check"] for flag in flags if (flag["check"], flag["where"]) not in known))
+def _new_flags(claimed: Results, again: Results) -> tuple[str, ...]:
+    """Return the checks with flags on rows where the claim has no flag of that check."""
+    claimed_flags = [(flag["check"], flag["where"]) for flag in claimed.run["audit"]["flags"]]
+    flags = again.run["audit"]["flags"]
+    return tuple(dict.fromkeys(flag["check"] for flag in flags if (flag["check"], flag["where"]) not in claimed_flags))
 
 
 def compared(claimed: pd.DataFrame, verified: pd.DataFrame) -> pd.DataFrame:
-    """Return claimed and verified figures side by side, as `Verified` has them; costs in seconds are left out."""
+    """Return claimed and verified figures side by side (`Verified.figures`), without costs in seconds."""
     names = [name for name in (*KEYS, "metric") if name in claimed.columns and name in verified.columns]
-    both = claimed[~claimed["metric"].isin(MACHINE_DEPENDENT)].merge(
+    pairs = claimed[~claimed["metric"].isin(MACHINE_DEPENDENT)].merge(
         verified[~verified["metric"].isin(MACHINE_DEPENDENT)], on=names, how="outer", suffixes=("", "_new")
     )
-    both = both[(both["status"] == "ok") | (both["status_new"] == "ok")].reset_index(drop=True)
-    old, new = both["value"].to_numpy(float), both["value_new"].to_numpy(float)
+    pairs = pairs[(pairs["status"] == "ok") | (pairs["status_new"] == "ok")].reset_index(drop=True)
+    old, new = pairs["value"].to_numpy(float), pairs["value_new"].to_numpy(float)
     same = np.isclose(old, new, rtol=1e-6, atol=1e-9)
-    ends = [np.isclose(both[name], both[f"{name}_new"], rtol=1e-6, atol=1e-9) for name in ("ci_low", "ci_high")]
-    # The claimed interval is itself a claim.
-    within = (both["ci_low_new"].to_numpy(float) <= old) & (old <= both["ci_high_new"].to_numpy(float))
-    lacking = np.isnan(old) | np.isnan(new)
-    cases = {"lacking": lacking, "same": same & ends[0] & ends[1], "interval": same, "within": within}
+    ends = [np.isclose(pairs[name], pairs[f"{name}_new"], rtol=1e-6, atol=1e-9) for name in ("ci_low", "ci_high")]
+    # The verified interval decides: the claimed interval is itself a claim.
+    within = (pairs["ci_low_new"].to_numpy(float) <= old) & (old <= pairs["ci_high_new"].to_numpy(float))
+    missing = np.isnan(old) | np.isnan(new)
+    cases = {"lacking": missing, "same": same & ends[0] & ends[1], "interval": same, "within": within}
     outcome = np.select([*cases.values()], [*cases], "outside")
-    return both[names].assign(claimed=old, verified=new, outcome=outcome)
+    return pairs[names].assign(claimed=old, verified=new, outcome=outcome)

@@ -1,4 +1,4 @@
-"""What runs in a worker process: one job, from stored artefacts to a stored artefact."""
+"""One job in a worker process, from stored artefacts to a stored artefact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advser.store.artefacts import Artefact, Store
 
 
 def execute(job: Job, store: Path, plugins: Sequence[Path], device: str) -> Outcome:
-    """Do one job; whatever goes wrong is an outcome, not an exception, so that the other jobs go on.
+    """Do one job. Errors become an outcome, not an exception, so that the other jobs go on.
 
     Args:
         job: the job.
@@ -32,30 +32,30 @@ def execute(job: Job, store: Path, plugins: Sequence[Path], device: str) -> Outc
         trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
         text = " ".join(str(error).split())
         reason = text if isinstance(error, AdvserError) else f"{type(error).__name__}: {text}"
-        told = f"{job.title}: {reason}{raised_in(error, plugins)}"
-        return Outcome(job.key, "failed", told, trace, time.perf_counter() - start)
+        message = f"{job.title}: {reason}{raised_in(error, plugins)}"
+        return Outcome(job.key, "failed", message, trace, time.perf_counter() - start)
     return Outcome(job.key, "not-applicable" if reason else "ok", reason, seconds=time.perf_counter() - start)
 
 
 def raised_in(error: BaseException, plugins: Sequence[Path]) -> str:
-    """Return `` (FILE:LINE)``, the last line of a plugin file that an error went through; nothing if there is none."""
+    """Return `` (FILE:LINE)``, the last line of a plugin file in an error's traceback; empty if there is none."""
     names = {str(path.resolve()) for path in plugins}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> str:
-    """Do the job; return why it has no meaning on its inputs, or nothing if it was done. Both are kept."""
+    """Do the job; return why it is not applicable to its inputs, or an empty text. Both are stored."""
     import torch
 
     # The order of floating-point sums, and so every trained weight, depends on the number of threads.
     torch.set_num_threads(1)
     for plugin in plugins:
         load_plugin_file(plugin)
-    here = fingerprints(job.stage, [name for name in job.code if name != "stage"])
-    if here != job.code:
-        differs = ", ".join(sorted(name for name in job.code if here.get(name) != job.code[name]))
-        raise ContractError(f"this worker has another version of {differs}; give all workers the same code")
+    local = fingerprints(job.stage, [name for name in job.code if name != "stage"])
+    if local != job.code:
+        differing = ", ".join(sorted(name for name in job.code if local.get(name) != job.code[name]))
+        raise ContractError(f"worker: got another version of {differing}, expected the same code on all workers")
     module, _, name = STAGES[job.stage].partition(":")
     stage = getattr(importlib.import_module(module), name)
     inputs = {role: store.get(key) for role, key in job.inputs.items()}

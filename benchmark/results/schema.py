@@ -171,10 +171,6 @@ _ADDED: Final[dict[int, dict[str, Any]]] = {
 """Version → the columns that it added, with their value in older tables."""
 
 
-CHANCE_BASELINES: Final = ("random", "majority")
-"""Values of the column ``model`` that name a chance baseline (`advser.scoring.chance_baselines`), not a model."""
-
-
 def value_text(value: Any) -> str:
     """Return a parameter's value as titles and boards show it: texts as they are, numbers short, else JSON."""
     if isinstance(value, str):

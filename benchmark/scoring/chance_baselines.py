@@ -16,7 +16,7 @@ import pandas as pd
 
 from advser.metrics.base import Array, Metric
 from advser.metrics.recognition import UAR, Accuracy, Error
-from advser.results.schema import CHANCE_BASELINES
+from advser.results.terms import CHANCE_BASELINES
 from advser.scoring.bootstrap import aligned_sums
 from advser.scoring.significance import Pooled, percentile_interval, pooled
 

@@ -15,7 +15,8 @@ import pandas as pd
 
 from advser.errors import InputError, did_you_mean
 from advser.results.folder import Results
-from advser.results.schema import CHANCE_BASELINES, MACHINE_DEPENDENT
+from advser.results.schema import MACHINE_DEPENDENT
+from advser.results.terms import CHANCE_BASELINES
 from advser.scoring.clip_pairs import Pairs, settings, without_nan
 from advser.scoring.comparison_notes import remarks
 from advser.scoring.differences import CELL, Comparison, Gate, Move, Verdict

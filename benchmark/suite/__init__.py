@@ -1,1 +1,1 @@
-"""Suites: what a run combines."""
+"""Suites: schema, loading, changes, exhibits."""

@@ -1,7 +1,7 @@
-"""What a suite shows beside the boards: the tables and figures of a paper, declared as data.
+"""Exhibits: a paper's tables and figures, declared as data in a suite and shown beside the boards.
 
-An exhibit picks cells of the results by their keys and stands them beside published values. A *selection* is a mapping
-from key columns to exact values (``{attack: fgsm, epsilon: 0.06}``); ``params.NAME`` means a parameter of the attack.
+An exhibit selects cells of the results by their keys and shows them beside published values. A *selection* maps key
+columns to exact values (``{attack: fgsm, epsilon: 0.06}``); ``params.NAME`` is a parameter of the attack.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Value = str | int | float | bool | None
 
 
 def _yaml_truth(value: Any) -> Any:
-    # YAML reads a bare `true` as a truth value, but labels are texts.
+    # YAML reads a bare `true` as a Boolean, but labels are texts.
     return (
         {k: "true" if k == "labels" and v is True else v for k, v in value.items()}
         if isinstance(value, dict)
@@ -28,10 +28,10 @@ Selection = Annotated[dict[str, Value], BeforeValidator(_yaml_truth)]
 
 
 DRAWN_METRICS: Final = ("uar", "accuracy", "wer")
-"""What is drawn of every run that has it."""
+"""Metrics with a figure in every run that has them."""
 
 DRAWN_AXES: Final = ("epsilon", "steps")
-"""What it is drawn against."""
+"""The x axes of these figures."""
 
 _DRAWN: Final = re.compile(rf"({'|'.join(DRAWN_METRICS)})-against-({'|'.join(DRAWN_AXES)})([-_].*)?")
 _NAME: Final = r"^[a-z0-9][a-z0-9-]*$"
@@ -40,14 +40,14 @@ _NAME: Final = r"^[a-z0-9][a-z0-9-]*$"
 def _not_drawn_anyway(name: str) -> str:
     if drawn := _DRAWN.fullmatch(name):
         raise ValueError(
-            f"got '{name}', expected any name that does not begin like '{drawn[1]}-against-{drawn[2]}', "
+            f"got '{name}', expected a name that does not begin with '{drawn[1]}-against-{drawn[2]}', "
             "a figure that every run has"
         )
     return name
 
 
 FigureName = Annotated[str, Field(pattern=_NAME), AfterValidator(_not_drawn_anyway)]
-"""Name of a figure, for its files: none that `advser.leaderboards.figures.budget_curves` gives to its own."""
+"""Name of a figure and its files; names of `advser.leaderboards.figures.budget_curves` are refused."""
 
 
 class _Schema(BaseModel):
@@ -58,11 +58,11 @@ class TableRow(_Schema):
     """A row of a table.
 
     Attributes:
-        title: what stands in front of it.
-        section: rows that share one stand under it as a heading.
-        where: which cells are meant, in all columns.
+        title: the row's heading.
+        section: heading above the rows that share it.
+        where: selection of cells, in all columns.
         given: name → value, for columns whose selection has ``$name``.
-        published: the published value of each column; null where there is none.
+        published: the published value of each column; null where the paper has none.
     """
 
     title: str
@@ -73,7 +73,7 @@ class TableRow(_Schema):
 
 
 class TableColumn(_Schema):
-    """A column of a table: ``metric`` of the cells that ``where`` picks, headed by ``title``, a text a line."""
+    """A column of a table: ``metric`` of the cells that ``where`` selects, under the lines of ``title``."""
 
     title: list[str] = Field(min_length=1)
     metric: str
@@ -81,16 +81,17 @@ class TableColumn(_Schema):
 
 
 class Table(_Schema):
-    """A table: each column's measured value, and beside it what was published.
+    """A table: each column's measured value beside the published value.
 
     Attributes:
         table: its name, for files and for ``advser board --by``.
         title: heading.
         stub: heading of the rows' titles.
         published: heading of the published values.
-        where: which cells are meant, in all rows and columns.
-        rows, columns: what is shown; where a row and column pick several cells, a footnote says what tells them apart.
-        notes: what a reader must know.
+        where: selection of cells, in all rows and columns.
+        rows, columns: the rows and columns; if a row and column select several cells, a footnote names their
+            differences.
+        notes: notes for readers.
     """
 
     table: str = Field(pattern=_NAME)
@@ -108,7 +109,7 @@ class Table(_Schema):
             if row.published and len(row.published) != len(self.columns):
                 raise ValueError(
                     f"exhibit {self.table}: row '{row.title}' has {len(row.published)} published values, "
-                    f"expected {len(self.columns)}, one a column"
+                    f"expected {len(self.columns)}, one per column"
                 )
             for column in self.columns:
                 for value in column.where.values():
@@ -118,7 +119,7 @@ class Table(_Schema):
 
 
 class PublishedCurve(_Schema):
-    """Points read off a paper: ``y`` of ``metric`` at ``x``, in the panel called ``panel`` (empty: every one)."""
+    """Points read off a paper: ``y`` of ``metric`` at ``x``, in the panel ``panel`` (empty: all panels)."""
 
     title: str
     metric: str
@@ -129,7 +130,7 @@ class PublishedCurve(_Schema):
     @model_validator(mode="after")
     def _as_many(self) -> Self:
         if len(self.x) != len(self.y):
-            raise ValueError(f"published '{self.title}': {len(self.x)} x and {len(self.y)} y, expected as many")
+            raise ValueError(f"published '{self.title}': got {len(self.x)} x and {len(self.y)} y, expected as many")
         return self
 
 
@@ -141,13 +142,13 @@ class Curves(_Schema):
         title: heading.
         x: ``epsilon``, or ``params.NAME``.
         x_label: axis label.
-        metrics: a column of panels each.
-        panels: key columns; a row of panels for each of their values.
-        series: key columns; a curve for each of their values in a panel. Where that leaves several cells at one x, or
-            several victims in one curve, there is a curve for each value of what tells them apart, too.
-        where: which cells are drawn.
+        metrics: metrics, each in its own column of panels.
+        panels: key columns; each combination of their values has its own row of panels.
+        series: key columns; each combination of their values has its own curve in a panel. Curves are split further by
+            other keys, until each has one victim and one cell at each x.
+        where: selection of cells.
         clean: whether each curve begins at x = 0 with the clean cell of its victim.
-        published: points of the paper; those with the same title have the same marker.
+        published: points of the paper; points with the same title have the same marker.
     """
 
     curves: FigureName
@@ -179,9 +180,9 @@ class Profile(_Schema):
         profile: its name, for files.
         title: heading.
         x_label, y_label: axis labels.
-        metrics: what is drawn, from left to right.
-        series: key columns; a group of bars for each of their values, and of what else tells cells apart.
-        where: which cells are drawn.
+        metrics: metrics, from left to right.
+        series: key columns; each combination of their values, and of other keys that differ, has its group of bars.
+        where: selection of cells.
     """
 
     profile: FigureName
@@ -194,12 +195,12 @@ class Profile(_Schema):
 
 
 class Pictures(_Schema):
-    """A figure of one clip: waveform and spectrogram, original, adversarial and their difference.
+    """A figure of one clip: waveform and spectrogram of the original, the adversarial example and their difference.
 
     Attributes:
         pictures: its name, for files.
         title: heading.
-        where: the cells that the adversarial clip is of; the first of their samples that fools the victim is drawn.
+        where: selection of cells; the figure shows their first sample that misleads the victim.
     """
 
     pictures: FigureName
@@ -221,7 +222,7 @@ Exhibit = Annotated[
     Discriminator(
         _kind,
         custom_error_type="exhibit",
-        custom_error_message="an exhibit has one of the keys table, curves, profile, pictures",
+        custom_error_message="got an exhibit of no kind, expected one of the keys table, curves, profile, pictures",
     ),
 ]
 

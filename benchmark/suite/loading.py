@@ -1,4 +1,4 @@
-"""Suites that come with AdvSER or lie in a file: read, changed by ``--set``, checked."""
+"""Loading of suites, shipped or from a file: read, apply ``--set``, validate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pydantic import ValidationError
 from advser.errors import InputError, did_you_mean
 from advser.plugins.parameters import explain
 from advser.suite.overrides import Loader, apply, separate
-from advser.suite.schema import (
-    Suite,
-)
+from advser.suite.schema import Suite
 
 
 def shipped() -> list[str]:
-    """Return the names of the suites that come with AdvSER."""
+    """Return the names of the shipped suites."""
     folder = resources.files("advser.suite.shipped")
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
@@ -28,17 +26,16 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
 
     Args:
         name: a shipped suite's name, or the path of a YAML file.
-        changes: texts ``key.path=value``; a list's entry is meant by its number, label or name, ``vanilla-*`` means all
-            whose label or name it matches; values are YAML.
+        changes: texts ``key.path=value`` (`advser.suite.overrides`).
 
     Raises:
-        InputError: if it is missing, is no YAML, or does not fit the schema.
+        InputError: if the suite is missing, is not YAML, or does not fit the schema.
     """
     where, text = _text(name)
     try:
         data = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
     except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where}: not YAML ({' '.join(str(error).split())}), expected YAML") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: got {type(data).__name__}, expected a mapping of keys")
     data = separate(data)
@@ -65,8 +62,9 @@ def _text(name: str) -> tuple[str, str]:
     path = Path(name)
     if not path.is_file():
         near = did_you_mean(name, shipped())
-        raise InputError(f"suite '{name}': neither a file nor a shipped suite (shipped: {', '.join(shipped())}){near}")
+        names = ", ".join(shipped())
+        raise InputError(f"suite '{name}': neither a file nor a shipped suite, expected a file or {names}{near}")
     try:
         return f"suite {path}", path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"suite {path}: unreadable: {error}") from None
+        raise InputError(f"suite {path}: unreadable ({error}), expected a text file in UTF-8") from None

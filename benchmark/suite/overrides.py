@@ -1,7 +1,7 @@
-"""Changes to a suite from the command line, ``--set KEY=VALUE``, made in its YAML before it is validated.
+"""Changes to a suite from the command line, ``--set KEY=VALUE``, applied to its YAML before validation.
 
-KEY is a path: names of keys, joined by full stops. An entry of a list is meant by its number, label or name;
-``vanilla-*`` means all entries whose label or name it matches. VALUE is YAML.
+KEY is a path of keys joined by full stops. Entries of a list are named by number, label or name; ``vanilla-*`` names
+all entries with a matching label or name. VALUE is YAML.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import yaml
 from advser.errors import InputError
 
 BARE_NAMES: Final = ("corpus", "transcriber")
-"""Keys of a suite whose value is one plugin, which may be written as its bare name."""
+"""Keys of a suite whose value is a single plugin, possibly written as its bare name."""
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 1e-3 as a number, as YAML 1.2 does."""
+    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number, as YAML 1.2 does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, as the base class does; a key that is there twice is an error."""
+        """Return a mapping, as the base class does; a duplicate key is an error."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -39,25 +39,25 @@ Loader.add_implicit_resolver(
 
 
 def separate(data: Any) -> Any:
-    """Return a copy in which what YAML aliases share is there once for each place, so that a change stays in one."""
+    """Return a copy in which YAML aliases share no objects, so that a change affects one place only."""
     if isinstance(data, dict):
         return {key: separate(value) for key, value in data.items()}
     return [separate(value) for value in data] if isinstance(data, list) else data
 
 
 def apply(data: dict[str, Any], change: str) -> None:
-    """Make one change, KEY=VALUE, in a suite's data.
+    """Apply one change, KEY=VALUE, to a suite's data.
 
     Raises:
-        InputError: if it is no such text, or leads nowhere.
+        InputError: if the change has another form, or its path leads nowhere.
     """
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise InputError(f"--set {change}: got no '=', expected KEY=VALUE, e.g. training.iterations=100")
     value = parsed(text, f"--set {change}")
     parts = path.split(".")
-    if len(parts) > 2 and parts[0] == "parts" and isinstance(there := data.get("parts", {}), dict):
-        _refuse_new_part(there, parts[1], change)
+    if len(parts) > 2 and parts[0] == "parts" and isinstance(suite_parts := data.get("parts", {}), dict):
+        _refuse_new_part(suite_parts, parts[1], change)
     _inherit(data, parts, change)
     for place, last, above in _places(data, parts, change):
         if isinstance(place, list):
@@ -65,40 +65,40 @@ def apply(data: dict[str, Any], change: str) -> None:
         elif isinstance(place, dict):
             place[last] = value
         else:
-            raise InputError(f"--set {change}: '{last}' has no keys above it to stand in")
+            raise InputError(f"--set {change}: got '{last}' below a value, expected a path of keys")
 
 
 def parsed(text: str, where: str) -> Any:
-    """Return the value that a text of the command line is in YAML.
+    """Return the value of a YAML text.
 
     Raises:
-        InputError: if it is none; ``where`` begins the message.
+        InputError: if the text is not YAML; the message begins with ``where``.
     """
     try:
         return yaml.load(text, Loader)  # noqa: S506 (a safe loader)
     except yaml.YAMLError:
-        raise InputError(f"{where}: the value is not YAML") from None
+        raise InputError(f"{where}: the value is not YAML, expected YAML") from None
 
 
-def _refuse_new_part(there: dict[Any, Any], part: str, change: str) -> None:
-    if "*" not in part and part not in there:
-        found = ", ".join(map(str, there)) or "none"
-        raise InputError(f"--set {change}: no part '{part}' (found: {found})")
+def _refuse_new_part(suite_parts: dict[Any, Any], part: str, change: str) -> None:
+    if "*" not in part and part not in suite_parts:
+        names = ", ".join(map(str, suite_parts)) or "none"
+        raise InputError(f"--set {change}: got part '{part}', expected {names}")
 
 
 def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
-    """Write into the parts of the suite that a path leads into what they have from it, where the path goes on."""
+    """If a path leads into a key that parts inherit, write the suite's value into these parts."""
     match parts:
-        case ["parts", name, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
-            for found in _entries(data["parts"], ["parts"], name, change):
-                if isinstance(part := data["parts"].get(found), dict):
+        case ["parts", pattern, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
+            for name in _entries(data["parts"], ["parts"], pattern, change):
+                if isinstance(part := data["parts"].get(name), dict):
                     part.setdefault(key, separate(data[key]))
         case _:
             pass
 
 
 def _places(data: Any, parts: Sequence[str], change: str) -> Iterator[tuple[Any, str, Sequence[str]]]:
-    """Yield what holds the key that a path ends with, the key, and the path above it; ``*`` stands for any text."""
+    """Yield the container, the last key, and the path above it, for each place that a path with ``*`` matches."""
     *parents, last = parts
     reached: list[tuple[Any, list[str]]] = [(data, [])]
     for part in parents:
@@ -113,15 +113,15 @@ def _places(data: Any, parts: Sequence[str], change: str) -> Iterator[tuple[Any,
 
 
 def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[str]:
-    """Return what a part of a path stands for: itself, or with ``*`` in it all entries whose name it matches."""
+    """Return a part of a path or, if it has a ``*``, all entries whose name it matches."""
     if "*" not in part:
         return [part]
     keys = [str(key) for key in place] if isinstance(place, dict) else []
     names = _names(place) if isinstance(place, list) else keys
     hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
     if not hits:
-        found = ", ".join(names) or "none"
-        raise InputError(f"--set {change}: no entry of '{'.'.join(above)}' matches '{part}' (found: {found})")
+        listed = ", ".join(names) or "none"
+        raise InputError(f"--set {change}: got '{part}', expected a match in '{'.'.join(above)}': {listed}")
     return [names[number] if isinstance(place, dict) else str(number) for number in hits]
 
 
@@ -138,10 +138,10 @@ def _child(place: Any, above: Sequence[str], part: str, change: str) -> Any:
             place[index] = {"name": place[index]}
         return place[index]
     if isinstance(place, dict):
-        if isinstance(found := place.setdefault(part, {}), str) and _takes_a_plugin(above, part):
-            place[part] = {"name": found}
+        if isinstance(value := place.setdefault(part, {}), str) and _takes_a_plugin(above, part):
+            place[part] = {"name": value}
         return place[part]
-    raise InputError(f"--set {change}: '{part}' has no keys above it to stand in")
+    raise InputError(f"--set {change}: got '{part}' below a value, expected a path of keys")
 
 
 def _takes_a_plugin(above: Sequence[str], part: str) -> bool:
@@ -155,7 +155,7 @@ def _position(entries: list[Any], above: Sequence[str], part: str, change: str) 
         return int(part)
     if names.count(part) > 1:
         allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
-        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {', '.join(allowed)}")
+        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {' or '.join(allowed)}")
     if part in names:
         return names.index(part)
-    raise InputError(f"--set {change}: no entry '{part}' (found: {', '.join(names) or 'none'})")
+    raise InputError(f"--set {change}: got entry '{part}', expected {', '.join(names) or 'none'}")

@@ -1,4 +1,4 @@
-"""The suite schema: what a run combines, read from YAML."""
+"""The schema of a suite, which a run reads from YAML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from advser.models.terms import Domain, WantedPrecision
-from advser.results.schema import CHANCE_BASELINES
+from advser.results.terms import CHANCE_BASELINES
 from advser.suite.exhibits import Exhibit, name_of
 from advser.suite.training import Training
 from advser.threat.model import Delivery, Norm
@@ -18,15 +18,15 @@ def _listed(value: Any) -> Any:
 
 
 def _labels(value: Any) -> Any:
-    # YAML reads a bare `true` as a truth value.
+    # YAML reads a bare `true` as a Boolean.
     return ["true" if item is True else item for item in _listed(value)]
 
 
 GivenLabels = Literal["true", "predicted", "soft"]
-"""The labels that a suite can give to an attack. Blind attacks are given none, whatever the suite says."""
+"""Labels that a suite can give to an attack. Blind attacks never get labels."""
 
 Objective = Literal["cross-entropy", "margin", "evasion", "adaptive"]
-"""The loss that an attack ascends: `advser.threat.objectives.OBJECTIVES`, or the source defense's (`adaptive`)."""
+"""The loss that an attack ascends: `advser.threat.objectives.OBJECTIVES`, or the source defense's own (`adaptive`)."""
 
 Domains = Annotated[list[Domain], BeforeValidator(_listed), Field(min_length=1)]
 Deliveries = Annotated[list[Delivery], BeforeValidator(_listed), Field(min_length=1)]
@@ -42,7 +42,7 @@ class PluginEntry(_Schema):
 
     Attributes:
         name: the plugin's name in its registry.
-        label: how the boards call it; by default the name. Two entries of one plugin need two labels.
+        label: its name on the boards; by default ``name``. Two entries of one plugin need two labels.
         params: its parameters.
     """
 
@@ -57,7 +57,7 @@ class PluginEntry(_Schema):
 
     @property
     def title(self) -> str:
-        """The label, or else the name."""
+        """The label or, without a label, the name."""
         return self.label or self.name
 
 
@@ -65,8 +65,8 @@ class ModelEntry(PluginEntry):
     """A model.
 
     Attributes:
-        training: what its training changes against the suite's.
-        defenses: the defenses that it is trained with; none: all of the suite.
+        training: changes to the suite's training settings.
+        defenses: the defenses that it is trained with; none: all defenses of the suite.
     """
 
     training: dict[str, Any] = Field(default_factory=dict)
@@ -74,17 +74,17 @@ class ModelEntry(PluginEntry):
 
 
 class AttackEntry(PluginEntry):
-    """An attack and where it runs; a parameter that is a list stands for one cell a value.
+    """An attack and its settings. A parameter with a list of values gives one cell per value.
 
     Attributes:
-        domain: what is perturbed.
-        delivery: how a spectrogram attack is judged; ``features``, ``audio`` (re-synthesised) or both.
-        labels: which labels the attack is given; ignored by blind attacks.
-        objective: the loss that it ascends; ``evasion`` goes for the victim's detector of adversarial input too;
-            ``adaptive`` is what the defense of the model that it is crafted on gives (`Defense.adaptive`).
-        transfer: whether every other model of the suite is also attacked with the examples.
-        surrogates: groups of models, each as ``MODEL`` or ``MODEL/DEFENSE``; the examples are also crafted on each
-            group's averaged decision, and judged on the models outside of it. In the waveform domain.
+        domain: the perturbed domain.
+        delivery: the delivery of a spectrogram attack: ``features``, ``audio`` (re-synthesised) or both.
+        labels: the labels that the attack gets; blind attacks ignore them.
+        objective: the loss that it ascends; ``evasion`` also attacks the victim's detector of adversarial input;
+            ``adaptive`` is the loss of the surrogate's defense (`Defense.adaptive`).
+        transfer: whether the examples are also evaluated on every other model of the suite.
+        surrogates: groups of models, each as ``MODEL`` or ``MODEL/DEFENSE``; the examples are also crafted on the
+            averaged decision of each group, and evaluated on the models outside it. Only in the waveform domain.
     """
 
     domain: Domains = ["waveform"]
@@ -96,15 +96,15 @@ class AttackEntry(PluginEntry):
 
 
 class WorstCase(_Schema):
-    """A row for the worst of several attacks, clip by clip: a clip counts with the attack of the lowest margin.
+    """A row for the worst of several attacks, clip by clip: the attack with the lowest margin counts.
 
     Attributes:
-        name: how the boards call it.
-        attacks: titles of the attacks; none: all, and controls within the budget. The clean cell is always among them.
-        domain, delivery: of the cells that are taken together.
-        epsilon: the largest budget of these cells; none: any.
-        norm: of the budgets of these cells; cells without a budget have none.
-        labels: which labels these cells were crafted with; none: any.
+        name: its name on the boards.
+        attacks: titles of the attacks; none: all, and controls within the budget. The clean cell is always included.
+        domain, delivery: domain and delivery of the cells.
+        epsilon: the largest budget of the cells; none: any.
+        norm: norm of the cells' budgets; cells without a budget have no norm.
+        labels: labels that the cells were crafted with; none: any.
     """
 
     name: str = "worst-case"
@@ -117,7 +117,7 @@ class WorstCase(_Schema):
 
 
 class Newcomer(_Schema):
-    """How an attack that a ``--plugin`` file brings joins the suite: ``epsilon`` in ``domain``."""
+    """The settings of an attack from a ``--plugin`` file when it joins the suite: ``epsilon`` in ``domain``."""
 
     domain: Domain
     epsilon: float = Field(gt=0)
@@ -125,39 +125,40 @@ class Newcomer(_Schema):
     labels: LabelSources = ["true"]
 
 
-INHERITED_NOT = ("parts", "exhibits")
-"""Keys of a suite that are not those of each of its parts too."""
+NOT_INHERITED = ("parts", "exhibits")
+"""Keys of a suite that its parts do not inherit."""
 
 
 class Suite(_Schema):
-    """What a run combines: every model × defense × attack on one corpus, or on each of several parts.
+    """The settings of a run: every model × defense × attack on a corpus, possibly in several parts.
 
     Attributes:
-        name: names the results folder.
-        part: which part of the named suite this is; empty if it has none.
+        name: name of the suite and its results folder.
+        part: name of the part; empty if the suite has no parts.
         title: heading of the boards.
-        about: what a reader of the boards must know, in a sentence or two.
+        about: note for readers of the boards, in a sentence or two.
         corpus: the corpus.
-        task: the column that is recognised.
-        classes: the labels, in order; none: all that the corpus has.
+        task: the column with the labels.
+        classes: the labels, in order; none: all labels of the corpus.
         protocol: the split protocol.
         folds: names of the folds to run; none: all.
-        seeds: one full run each.
-        training: how models are trained; a model entry may override parts.
-        models, defenses, attacks: what is combined. The clean cell is always there.
-        newcomers: where attacks from ``--plugin`` files join.
+        seeds: the seeds, each for a full run.
+        training: training settings, which a model entry may override.
+        models, defenses, attacks: the entries to combine. The clean cell is always included.
+        newcomers: settings for attacks from ``--plugin`` files.
         metrics: names of the metrics.
-        transcriber: a speech recogniser; ``auto`` chooses, ``none`` leaves word error rates out; both without params.
-        attack_precision: of the gradients that attacks take, if they are as strong with those of bf16 (`Attack.bf16`):
-            ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it. Judged is in fp32 always.
-        batch_size: clips crafted and judged at once.
+        transcriber: a speech recogniser; ``auto`` selects one, ``none`` leaves out word error rates; both without
+            params.
+        attack_precision: precision of the gradients of attacks that are as strong in bf16 (`Attack.bf16`): ``fp32``;
+            ``bf16`` (autocast); ``auto``: bf16 on processors that compute in it. Examples are evaluated in fp32.
+        batch_size: clips that are crafted and evaluated at once.
         bootstrap: resamples for intervals.
         worst: rows for the worst of several attacks.
-        noise: whether each budget that an attack has and no noise of the suite gets its noise
+        noise: whether to add noise at each budget of an attack at which the suite has none
             (`advser.plan.noise_controls`).
-        audit: whether trained models are probed too (`advser.stages.probe`); what the results tell is audited always.
-        samples: how many clips of each fold's cells are written as sound, to look at and listen to.
-        parts: name → what differs there from the keys above; the suite is then run once for each, and not as it is.
+        audit: whether to probe trained models (`advser.stages.probe`); the results are always audited.
+        samples: number of clips of each fold and cell that are written as sound.
+        parts: name → changes to the keys above; the suite is then run once for each part, and not by itself.
         exhibits: tables and figures beside the boards.
     """
 
@@ -193,12 +194,12 @@ class Suite(_Schema):
     def _parts_inherit(cls, data: Any) -> Any:
         if not (isinstance(data, dict) and isinstance(data.get("parts"), dict)):
             return data
-        common = {key: value for key, value in data.items() if key not in INHERITED_NOT}
+        common = {key: value for key, value in data.items() if key not in NOT_INHERITED}
         return {**data, "parts": {name: _part(common, name, changes) for name, changes in data["parts"].items()}}
 
     @property
     def settings(self) -> list[Suite]:
-        """The parts, or the suite itself if it has none: what is planned, run and scored."""
+        """The parts to run, or the suite itself if it has no parts."""
         return list(self.parts.values()) or [self]
 
     @model_validator(mode="after")
@@ -206,24 +207,24 @@ class Suite(_Schema):
         names = [name_of(exhibit) for exhibit in self.exhibits]
         for name in names:
             if names.count(name) > 1 or name in BOARD_NAMES:
-                raise ValueError(f"exhibits: the name '{name}' is taken; each needs its own")
+                raise ValueError(f"exhibits: the name '{name}' is taken, expected a unique name")
         return self
 
     @model_validator(mode="after")
     def _a_title_means_one_metric(self) -> Self:
-        meant: dict[str, PluginEntry] = {}
+        by_title: dict[str, PluginEntry] = {}
         for entry in (entry for setting in self.settings for entry in setting.metrics):
-            if meant.setdefault(entry.title, entry) != entry:
-                raise ValueError(f"metrics: '{entry.title}' means two things in two parts; give one a label")
+            if by_title.setdefault(entry.title, entry) != entry:
+                raise ValueError(f"metrics: '{entry.title}' is two metrics in two parts, expected a label for one")
         return self
 
     @model_validator(mode="after")
-    def _worst_cases_are_told_apart(self) -> Self:
+    def _worst_cases_differ(self) -> Self:
         taken = {"none", *(attack.title for attack in self.attacks)}
         places = [worst.model_dump(exclude={"attacks"}) for worst in self.worst]
         for worst, place in zip(self.worst, places, strict=True):
             if worst.name in taken or places.count(place) > 1:
-                raise ValueError(f"worst: '{worst.name}' is taken; each needs a name or a place of its own")
+                raise ValueError(f"worst: '{worst.name}' is taken, expected a unique name or unique settings")
         return self
 
     @model_validator(mode="after")
@@ -232,9 +233,9 @@ class Suite(_Schema):
             titles = [entry.title for entry in getattr(self, kind)]
             for title in titles:
                 if titles.count(title) > 1:
-                    raise ValueError(f"{kind}: '{title}' is listed twice; give one a label")
-        if anchors := [model.title for model in self.models if model.title in CHANCE_BASELINES]:
-            raise ValueError(f"models: '{anchors[0]}' is the name of an anchor; give it a label")
+                    raise ValueError(f"{kind}: '{title}' is listed twice, expected a label for one")
+        if taken := [model.title for model in self.models if model.title in CHANCE_BASELINES]:
+            raise ValueError(f"models: '{taken[0]}' is the name of a chance baseline, expected a label for the model")
         defenses = [entry.title for entry in self.defenses]
         for model in self.models:
             for name in model.defenses or []:
@@ -248,37 +249,37 @@ class Suite(_Schema):
             values = getattr(self, kind) or []
             for value in values:
                 if values.count(value) > 1:
-                    raise ValueError(f"{kind}: {value!r} is listed twice")
+                    raise ValueError(f"{kind}: {value!r} is listed twice, expected each once")
         return self
 
     @model_validator(mode="after")
-    def _no_entry_stands_for_nothing(self) -> Self:
+    def _names_are_not_reserved(self) -> Self:
         for number, attack in enumerate(self.attacks):
             if "none" in (attack.name, attack.title):
-                raise ValueError(f"attacks.{number}: got 'none', expected any other; the clean cell is always there")
+                raise ValueError(f"attacks.{number}: got 'none', expected an attack; the clean cell is always included")
             if self.noise and attack.title == "noise" != attack.name:
-                raise ValueError(f"attacks.{number}.label: got 'noise', which every budget's noise is called")
+                raise ValueError(f"attacks.{number}.label: got 'noise', the name of a control, expected another name")
         if self.transcriber.name in ("auto", "none") and self.transcriber.params:
             raise ValueError(
-                f"transcriber.params: got {self.transcriber.params}, expected with '{self.transcriber.name}': none"
+                f"transcriber.params: got {self.transcriber.params}, expected none with '{self.transcriber.name}'"
             )
         return self
 
 
 BOARD_NAMES = ("leaderboard", "attacks", "defenses", "models", "transfer", "audit")
-"""Names that exhibits cannot have, because boards have them."""
+"""Names of boards, which exhibits cannot have."""
 
 
 def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
-    """Return the data of a part: the suite's, with the changes; those of ``training`` key by key."""
+    """Return the data of a part: the suite's with the changes, merged key by key in ``training``."""
     if isinstance(changes, Suite):
         return changes
     if not isinstance(changes, dict):
         raise ValueError(f"parts.{name}: got {changes!r}, expected a mapping of keys")
-    # A suite that was written out, as in ``run.json``, has in each part what the part has anyway.
-    own: dict[str, Any] = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
-    if taken := [key for key, value in own.items() if changes.get(key, value) != value]:
-        raise ValueError(f"parts.{name}: got {taken[0]}, expected any other key of a suite")
+    # A suite from ``run.json`` has these keys in each part, with these values.
+    fixed: dict[str, Any] = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
+    if changed := [key for key, value in fixed.items() if changes.get(key, value) != value]:
+        raise ValueError(f"parts.{name}: got {changed[0]}, expected any other key of a suite")
     training = {**_plain(common.get("training")), **_plain(changes.get("training"))}
     return {**common, **changes, "part": name, **({"training": training} if training else {})}
 

@@ -1,4 +1,4 @@
-"""How models are trained: the part of a suite that the training stage reads."""
+"""Training settings: the part of a suite that the training stage reads."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from advser.models.terms import WantedPrecision
 
 
 class Training(BaseModel):
-    """How models are trained.
+    """Training settings.
 
     Attributes:
         optimizer: ``adam`` (PyTorch's defaults) or ``rmsprop`` (ρ = 0.9).
         learning_rate: initial rate.
-        batch_size: clips a step.
+        batch_size: clips per step.
         iterations: number of steps.
-        schedule: ``constant``; ``cosine`` (to 0 over all iterations); ``plateau`` (× 0.1 when the validation loss has
-            not fallen for more than ``patience`` evaluations).
-        patience: evaluations, for ``plateau``.
-        fit_on: ``train``, or ``train+validation`` (then no clip is left to choose a checkpoint by).
-        select: which checkpoint is kept: the ``last``, or the ``best`` by validation UAR.
+        schedule: ``constant``; ``cosine`` (to 0 over all iterations); ``plateau`` (× 0.1 if the validation loss has not
+            decreased for more than ``patience`` evaluations).
+        patience: number of evaluations, for ``plateau``.
+        fit_on: ``train``, or ``train+validation``, which leaves no clips to select a checkpoint by.
+        select: the checkpoint to use: ``last``, or ``best`` by validation UAR.
         evaluate_every: steps between evaluations on the validation clips.
-        precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 where the processor computes in it.
+        precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 on processors that compute in it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -42,5 +42,5 @@ class Training(BaseModel):
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> Self:
         if self.fit_on == "train+validation" and (self.select == "best" or self.schedule == "plateau"):
-            raise ValueError("fit_on: train+validation leaves nothing for select: best or schedule: plateau")
+            raise ValueError("fit_on: train+validation leaves no validation clips for select: best, schedule: plateau")
         return self

@@ -15,7 +15,8 @@ import pandas as pd
 from advser.errors import InputError
 from advser.leaderboards.boards.board import MISSING, Cell
 from advser.results.folder import Results
-from advser.results.schema import CHANCE_BASELINES, CLEAN, KEYS, value_text
+from advser.results.schema import CLEAN, KEYS, value_text
+from advser.results.terms import CHANCE_BASELINES
 
 SETTING = ("suite", "part", "corpus", "task", "protocol", "split", "seed")
 """Keys of the circumstances under which a model was trained and judged."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from advser.leaderboards.boards.board import Board, Cell
 from advser.leaderboards.page.filters import row_keys
-from advser.results.schema import CHANCE_BASELINES
+from advser.results.terms import CHANCE_BASELINES
 
 
 def charts(boards: Sequence[Board]) -> dict[str, Any]:

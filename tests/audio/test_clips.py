@@ -1,4 +1,4 @@
-"""Sound files, 16-bit rounding, and packed clips, on real files."""
+"""Audio files, 16-bit rounding, and packed clips, with real files."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_16_bit_samples_survive_the_way_to_float_and_back(pcm: Pcm) -> None:
 
 @given(sounds)
 def test_rounding_is_to_the_nearest_step(samples: np.ndarray) -> None:
-    away = np.abs(from_pcm(to_pcm(samples)) - samples)
-    # Above 32767.5 steps there is no nearer step than the highest.
-    assert (away <= np.where(samples > PCM_HIGHEST * PCM_STEP, PCM_STEP, PCM_STEP / 2)).all()
+    error = np.abs(from_pcm(to_pcm(samples)) - samples)
+    # Above 32767.5 steps the highest step is the nearest.
+    assert (error <= np.where(samples > PCM_HIGHEST * PCM_STEP, PCM_STEP, PCM_STEP / 2)).all()
 
 
 def test_full_scale_is_clipped_and_does_not_wrap() -> None:
@@ -76,12 +76,12 @@ def test_a_stored_perturbation_keeps_its_linf_budget_exactly(
     write(path, to_pcm(rounded[0].numpy()))
     judged = read(path, "clip")[0]
     assert np.array_equal(judged, rounded[0].numpy())
-    # In whole steps, so that no float is rounded in the comparison; 1e-6 of a step stands for ε = k steps in floats.
+    # In whole steps, so that the comparison rounds no float; 1e-6 of a step covers ε = k steps in floats.
     steps = np.abs(to_pcm(judged).astype(np.int64) - pcm.astype(np.int64))
     assert steps.max() <= epsilon / PCM_STEP + 1e-6
-    # No more than rounding lies between what was asked for and what was stored.
-    away = np.abs(judged.astype(np.float64) - perturbed[0].double().numpy())
-    assert away.max() <= PCM_STEP * (1 + 1e-3)
+    # The stored and the projected perturbation differ by rounding only.
+    error = np.abs(judged.astype(np.float64) - perturbed[0].double().numpy())
+    assert error.max() <= PCM_STEP * (1 + 1e-3)
 
 
 def test_rounding_alone_would_leave_the_budget() -> None:
@@ -90,7 +90,7 @@ def test_rounding_alone_would_leave_the_budget() -> None:
     assert round_within(perturbed, original, None).max() == PCM_STEP
     assert round_within(perturbed, original, Budget("linf", 0.6 * PCM_STEP, "full-scale")).max() == 0
     assert round_within(perturbed, original, Budget("linf", PCM_STEP, "full-scale")).max() == PCM_STEP
-    # In L2 as many of the samples as the budget has room for: 1² + 1² of (1.2)² + (.6)² · 2.
+    # In L2 the budget has room for two of the four rounded samples: 1² + 1² ≤ 1.42².
     uneven = torch.tensor([[0.7, 0.6, 0.6, 0.6]]) * PCM_STEP
     within = round_within(uneven, original, Budget("l2", 1.42 * PCM_STEP, "full-scale"))
     assert within.tolist() == [[PCM_STEP, PCM_STEP, 0, 0]]
@@ -107,8 +107,8 @@ def test_a_stored_perturbation_keeps_its_l2_budget_exactly(bound: float, pcm: Pc
     perturbed = budget.project(original + torch.from_numpy(change) * PCM_STEP, original)
     stored = to_pcm(round_within(perturbed, original, budget)[0].numpy()).astype(np.int64)
     assert np.sqrt(np.square(stored - pcm).sum()) <= bound * (1 + 1e-6)
-    away = np.abs(stored - perturbed[0].double().numpy() / PCM_STEP)
-    assert away.max() <= 1 + 1e-3, "more than rounding lies between what was asked for and what was stored"
+    error = np.abs(stored - perturbed[0].double().numpy() / PCM_STEP)
+    assert error.max() <= 1 + 1e-3, "the stored and the projected perturbation differ by more than rounding"
 
 
 def test_channels_are_averaged_and_44100_hz_becomes_16000(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_channels_are_averaged_and_44100_hz_becomes_16000(tmp_path: Path) -> Non
     assert np.abs(resampled - expected)[100:-100].max() < 1e-3
 
 
-def test_resampling_removes_what_16000_hz_cannot_hold() -> None:
+def test_resampling_to_16000_hz_removes_frequencies_above_8000_hz() -> None:
     time = np.arange(44_100) / 44_100
     above = np.sin(2 * np.pi * 12_000 * time).astype(np.float32)
     assert np.abs(resample(above, 44_100))[200:-200].max() < 0.05
@@ -174,17 +174,17 @@ def test_unusable_sound_is_named(kind: str, message: str, tmp_path: Path) -> Non
 
 
 @given(st.lists(pcm_arrays, min_size=1, max_size=6), st.data())
-def test_packed_clips_come_out_as_they_went_in(clips: list[Pcm], data: st.DataObject) -> None:
+def test_packed_clips_are_read_unchanged(clips: list[Pcm], data: st.DataObject) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "audio.safetensors"
         save_file({"samples": np.concatenate(clips), "lengths": np.array([len(clip) for clip in clips])}, path)
         for packed in (Clips.pack(clips), load_clips(path)):
-            come_out_as_they_went_in(packed, clips, data)
+            assert_unchanged(packed, clips, data)
 
 
-def come_out_as_they_went_in(packed: Clips, clips: list[Pcm], data: st.DataObject) -> None:
+def assert_unchanged(packed: Clips, clips: list[Pcm], data: st.DataObject) -> None:
     assert len(packed) == len(clips)
-    assert all(np.array_equal(found, clip) for found, clip in zip(packed, clips, strict=True))
+    assert all(np.array_equal(read, clip) for read, clip in zip(packed, clips, strict=True))
     indices = data.draw(st.lists(st.integers(0, len(clips) - 1), min_size=1, max_size=8))
     selected = packed.select(indices)
     assert all(np.array_equal(selected[row], clips[index]) for row, index in enumerate(indices))
@@ -198,7 +198,7 @@ def come_out_as_they_went_in(packed: Clips, clips: list[Pcm], data: st.DataObjec
     assert not waveform[~sound_mask(lengths, waveform.shape[1])].any()
 
 
-def test_no_clips_can_be_packed_and_a_missing_one_is_refused() -> None:
+def test_an_empty_pack_is_valid_and_has_no_first_clip() -> None:
     packed = Clips.pack([])
     assert list(packed) == []
     assert packed.packed().dtype == np.int16
@@ -207,7 +207,7 @@ def test_no_clips_can_be_packed_and_a_missing_one_is_refused() -> None:
 
 
 @given(arrays(np.int64, st.integers(0, 40), elements=st.integers(1, 1000)), st.integers(1, 9))
-def test_batches_hold_every_clip_once_and_neighbours_in_length(lengths: np.ndarray, size: int) -> None:
+def test_batches_hold_every_clip_once_in_order_of_length(lengths: np.ndarray, size: int) -> None:
     batches = batches_by_length(lengths, size)
     flat = [index for batch in batches for index in batch]
     assert sorted(flat) == list(range(len(lengths)))

@@ -1,4 +1,4 @@
-"""torchaudio can be used beside any build of torch, with gradients. In a fresh process, as a user starts it."""
+"""torchaudio works beside any build of torch, with gradients, in a fresh process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GitHub action: its steps' own scripts, run here by the shell that GitHub runs them by."""
+"""The GitHub action: its scripts, run by the shell of GitHub's runners."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ metrics: [uar]
 
 
 def step(name: str, place: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one step's script as GitHub does, with the environment that the step gives it."""
+    """Run a step's script as GitHub does, with the step's environment."""
     assert set(STEPS[name]["env"]) <= set(environment)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [BASH, "--noprofile", "--norc", "-eo", "pipefail", "-c", STEPS[name]["run"]]
@@ -45,22 +45,22 @@ def step(name: str, place: Path, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def test_inputs_reach_the_scripts_by_the_environment_alone() -> None:
+def test_inputs_reach_the_scripts_only_by_the_environment() -> None:
     for name, described in STEPS.items():
         assert "${{" not in described["run"], name
         used = re.findall(r"inputs\.([a-z]+)", str(described))
         assert set(used) <= set(ACTION["inputs"])
 
 
-def test_the_example_workflow_uses_inputs_that_there_are() -> None:
+def test_the_example_workflow_uses_existing_inputs() -> None:
     workflow = yaml.safe_load((ROOT / "docs" / "examples" / "gate.yml").read_text(encoding="utf-8"))
-    (gate,) = [one for one in workflow["jobs"]["gate"]["steps"] if one["uses"] == "./"]
+    (gate,) = [step for step in workflow["jobs"]["gate"]["steps"] if step["uses"] == "./"]
     assert set(gate["with"]) <= set(ACTION["inputs"])
-    assert {name for name, given in ACTION["inputs"].items() if given.get("required")} <= set(gate["with"])
+    assert {name for name, described in ACTION["inputs"].items() if described.get("required")} <= set(gate["with"])
 
 
 @pytest.mark.skipif(not BASH, reason="bash is not installed")
-def test_a_suite_is_run_with_quoted_options(tmp_path: Path) -> None:
+def test_a_suite_runs_with_quoted_options(tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(SUITE)
     options = "--workers 1 --store store\n--set 'folds=[fold1, fold2]' --dry-run"
     done = step("Run", tmp_path, SUITE="gate.yaml", RESULTS="out", RUN_OPTIONS=options)
@@ -81,8 +81,8 @@ def test_failed_cells_are_left_to_the_comparison(ended: int, code: int, tmp_path
 @pytest.mark.skipif(not BASH, reason="bash is not installed")
 @pytest.mark.parametrize(("name", "variable"), [("Run", "RUN_OPTIONS"), ("Compare", "COMPARE_OPTIONS")])
 def test_options_with_an_open_quote_fail_the_step(name: str, variable: str, tmp_path: Path) -> None:
-    given = {"SUITE": "demo", "RESULTS": "out", "BASELINE": "base", variable: "--where 'model=mine"}
-    done = step(name, tmp_path, **given)
+    environment = {"SUITE": "demo", "RESULTS": "out", "BASELINE": "base", variable: "--where 'model=mine"}
+    done = step(name, tmp_path, **environment)
     assert done.returncode != 0
     assert "quote" in done.stderr
 

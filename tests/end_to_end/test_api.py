@@ -1,4 +1,4 @@
-"""AdvSER in Python: runs, boards as tables, comparisons, and attacks that are functions."""
+"""AdvSER in Python: runs, boards as tables, comparisons, attacks that are functions."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def test_a_board_is_a_table_with_numbers() -> None:
     assert {"attack", "uar", "snr"} <= set(board)
     assert board.attrs["title"] == "Every model and defense under every attack"
     assert len(board) < len(loaded.board("attacks"))
-    whole = loaded.table
-    assert board["uar"].max() == whole.loc[whole["metric"] == "uar", "value"][whole["domain"] == "waveform"].max()
+    table = loaded.table
+    assert board["uar"].max() == table.loc[table["metric"] == "uar", "value"][table["domain"] == "waveform"].max()
     assert loaded._repr_html_().startswith('<section id="attacks"')
-    with pytest.raises(InputError, match=r"--by attack: allowed: leaderboard.*did you mean 'attacks'"):
+    with pytest.raises(
+        InputError, match=r"--by attack: got no such board, expected leaderboard.*did you mean 'attacks'"
+    ):
         loaded.board("attack")
     with pytest.raises(InputError, match=r"--metrics usr: allowed: .*did you mean 'uar'"):
         loaded.board("attacks", metrics=["usr"])
@@ -43,7 +45,7 @@ def test_a_board_is_a_table_with_numbers() -> None:
         loaded.board("attacks", metrics="uar")
     with pytest.raises(InputError, match=r"--by attacks: got transferred examples only, expected --by transfer"):
         loaded.board("attacks", where={"access": "transfer"})
-    with pytest.raises(InputError, match=r"metric 'uarr': allowed: .*did you mean 'uar'"):
+    with pytest.raises(InputError, match=r"metric 'uarr': got no such metric, expected .*did you mean 'uar'"):
         loaded.figure("uarr", defense="none")
     with pytest.raises(InputError, match=r"where: got the text 'defense=none', expected a mapping"):
         loaded.plot("uar-against-epsilon", where="defense=none")  # type: ignore[arg-type]
@@ -59,17 +61,35 @@ def test_a_board_is_a_table_with_numbers() -> None:
         ({"plugins": "mine.py"}, r"plugins: got the text 'mine\.py', expected a list"),
     ],
 )
-def test_a_text_where_several_things_are_asked_for_is_refused(arguments: Any, message: str) -> None:
+def test_a_text_in_place_of_a_collection_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         advser.run("demo", **arguments)
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(advser) == sorted(advser.__all__)
+    assert all(getattr(advser, name) for name in dir(advser))
+
+
+def test_a_run_is_summarised_in_a_few_lines() -> None:
+    loaded = advser.load(PUBLISHED / "demo")
+    first, *lines = repr(loaded).splitlines()
+    assert first == f"Run of suite 'demo' in {PUBLISHED / 'demo'}"
+    assert [line.split(":")[0].strip() for line in lines] == ["models", "defenses", "attacks", "failures", "flags"]
+    assert "  models: tiny" in lines
+    assert "  defenses: none, vanilla, similarity" in lines
+    assert "  attacks: noise, fgsm, ifgsm" in lines
+    assert "  failures: 0" in lines
+    flags = {flag["check"] for flag in loaded.results.run["audit"]["flags"]}
+    assert all(check in lines[-1] for check in flags)
 
 
 def test_a_run_compares_itself_with_another() -> None:
     loaded = advser.load(PUBLISHED / "emodb")
     worse = loaded.table.assign(value=loaded.table["value"].where(loaded.table["metric"] != "uar", 0.0))
     worse = worse.assign(ci_low=worse["value"], ci_high=worse["value"])
-    moved = advser.compare(loaded, advser.Run(loaded.directory, _with(loaded, worse)), {"uar": -0.02})
-    assert {move.metric for move in moved.failures} == {"uar"}
+    comparison = advser.compare(loaded, advser.Run(loaded.directory, _with(loaded, worse)), {"uar": -0.02})
+    assert {move.metric for move in comparison.failures} == {"uar"}
     assert not loaded.compare(loaded, {"uar": -0.02}).failures
 
 
@@ -90,7 +110,7 @@ from advser.plugins import budget
 def nudge(target, x, labels, generator, *, epsilon: float = budget(), share: float = 1.0):
     """Move a share of ε along the sign of the gradient.
 
-    The first line is what lists show.
+    Lists show the first line.
     """
     return x + share * epsilon * target.gradient(x, labels).sign()
 '''
@@ -151,30 +171,30 @@ def undefined(target: Any, x: Tensor, labels: Tensor, generator: Any, *, epsilon
         (undefined, "'undefined': got an annotation that is not defined: name 'Nowhere'"),
     ],
 )
-def test_a_function_of_another_form_is_refused(function: Any, message: str) -> None:
+def test_a_function_with_another_signature_is_refused(function: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         attack_from(function, Declaration())
 
 
-def test_a_function_may_say_that_it_takes_one_step() -> None:
-    made = [attack_from(backwards_mended, Declaration("blind", single_step=says)) for says in (False, True)]
-    assert [attack.single_step for attack in made] == [False, True]
+def test_a_function_may_be_a_single_step() -> None:
+    attacks = [attack_from(unchanged, Declaration("blind", single_step=single)) for single in (False, True)]
+    assert [attack.single_step for attack in attacks] == [False, True]
 
 
-def test_a_name_that_is_no_name_an_access_and_a_domain_that_are_none_are_refused() -> None:
-    with pytest.raises(InputError, match=r"attack '\.\./mine': got this name, expected small letters"):
+def test_a_wrong_name_access_or_domain_is_refused() -> None:
+    with pytest.raises(InputError, match=r"attack '\.\./mine': got this name, expected lower-case letters"):
         advser.attack("../mine")(many)
     with pytest.raises(InputError, match="access: got 'all', expected white-box"):
-        attack_from(backwards_mended, Declaration("all"))
+        attack_from(unchanged, Declaration("all"))
     with pytest.raises(InputError, match="domains: got 'sound', expected waveform, spectrogram"):
-        attack_from(backwards_mended, Declaration("blind", ("sound",)))
+        attack_from(unchanged, Declaration("blind", ("sound",)))
 
 
-def backwards_mended(target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
+def unchanged(target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
     return x
 
 
-def test_one_figure_can_be_asked_for() -> None:
+def test_a_run_returns_a_single_figure() -> None:
     loaded = advser.load(PUBLISHED / "demo")
     place = {"defense": "none", "attack": "fgsm", "epsilon": 0.06, "labels": "true"}
     assert 0 <= loaded.figure("uar", **place) < loaded.figure("uar", defense="none", attack="none")
@@ -206,18 +226,18 @@ def half_step(target, x, labels, generator, *, epsilon: float = budget()):
     return x + epsilon * scaled(target.gradient(x, labels))
 
 
-found = advser.run(
+result = advser.run(
     "demo", out="out", store="store", changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0},
     only={"defense": "none", "domain": "waveform", "access": "white-box"},
 )
-assert not found.failures
-board = found.board("attacks")
+assert not result.failures
+board = result.board("attacks")
 print(board[board["attack"] == "half-step"][["uar", "snr"]].to_json(orient="records"))
-print(found.results.run["plugins"])
+print(result.results.run["plugins"])
 '''
 
 
-def test_an_attack_of_a_script_joins_its_run_with_all_that_it_uses(tmp_path: Path) -> None:
+def test_an_attack_of_a_script_joins_its_run_with_its_dependencies(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "script.py"]
@@ -225,7 +245,7 @@ def test_an_attack_of_a_script_joins_its_run_with_all_that_it_uses(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     row, plugins = done.stdout.splitlines()[-2:]
     (figures,) = json.loads(row)
-    # Half of .001 at every sample, in speech: an SNR between those of ε and a tenth of it.
+    # Half of ε = 0.001 at every sample of speech: an SNR between those of ε and ε / 10.
     assert 20 < figures["snr"] < 60
     assert "half-step-" in plugins
 
@@ -234,11 +254,11 @@ def test_a_script_from_standard_input_runs_and_is_not_run_again_by_the_workers(t
     script = """
 import sys, advser
 print("begun")
-found = advser.run(
+result = advser.run(
     "demo", out="out", store="store", changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0},
     only={"defense": "none", "attack": "fgsm", "domain": "spectrogram"}, workers=1,
 )
-print(len(found.failures), sys.modules["__main__"].__spec__)
+print(len(result.failures), sys.modules["__main__"].__spec__)
 """
     done = subprocess.run(
         [sys.executable, "-"], input=script, cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -248,7 +268,7 @@ print(len(found.failures), sys.modules["__main__"].__spec__)
     assert done.stdout.splitlines() == ["begun", "0 None"]
 
 
-def test_a_process_that_a_script_starts_by_itself_loads_the_attack_from_its_file(tmp_path: Path) -> None:
+def test_a_process_of_a_script_loads_the_attack_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("""
 import multiprocessing
 import advser
@@ -280,7 +300,7 @@ if __name__ == "__main__":
     assert done.stdout.splitlines() == ["True"], done.stderr
 
 
-def test_a_script_whose_attack_uses_what_no_file_can_hold_is_told(tmp_path: Path) -> None:
+def test_an_attack_that_uses_an_object_no_file_can_hold_is_refused(tmp_path: Path) -> None:
     script = SCRIPT.replace("SCALE = 0.5", "SCALE = object()")
     (tmp_path / "script.py").write_text(script)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""More than one process on one store: workers of a Dask scheduler, and two runs at once."""
+"""Several processes on one store: workers of a Dask scheduler, and two runs at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from commandline import ADVSER, advser, jobs_done
 from distributed import Client, LocalCluster
 
 from advser.errors import InputError
-from advser.execution.cluster import Workers, _FitWorkers, run_jobs
+from advser.execution.cluster import Workers, _WorkerCounter, run_jobs
 from advser.plan.jobs import prepare_job
 from advser.results.folder import Results
 from advser.stages.job import Job, Outcome
@@ -42,14 +42,14 @@ from advser.models.tiny import Tiny
 
 
 class Mute(LogMel):
-    """Features that no sound can be made of."""
+    """Features without re-synthesis."""
 
     resynthesises = False
 
 
 @advser.model("mute")
 class MuteTiny(Tiny):
-    """The tiny model, whose features stay features."""
+    """The tiny model, with features that cannot be turned into sound."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -74,16 +74,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(place: Path) -> pd.DataFrame:
-    """The table of the cut suite, run by one process on its own store."""
+    """The table of the cut suite from a local run on its own store."""
     done = advser("run", *CUT, "--store", "alone", "--out", "alone-results", cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
     return table(place / "alone-results")
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """Read the results, less what a clock decides."""
-    found = Results.load(folder).table
-    return found[found["metric"] != "seconds"].reset_index(drop=True)
+    """Return the table of the results, without times."""
+    rows = Results.load(folder).table
+    return rows[rows["metric"] != "seconds"].reset_index(drop=True)
 
 
 def scheduler_address(file: Path) -> str:
@@ -97,14 +97,14 @@ def scheduler_address(file: Path) -> str:
 
 @contextmanager
 def running_scheduler(file: Path) -> Iterator[str]:
-    """A Dask scheduler as a cluster has it, which writes that file: its address."""
+    """Run a Dask scheduler that writes ``file``; yield its address."""
     with background(DASK, "scheduler", "--port", "0", "--dashboard-address", "localhost:0", "--scheduler-file", file):
         yield scheduler_address(file)
 
 
 @pytest.fixture(scope="module")
 def scheduler(place: Path) -> Iterator[tuple[str, Path]]:
-    """A scheduler's address and its file."""
+    """A scheduler's address, and its file."""
     file = place / "scheduler.json"
     with running_scheduler(file) as address:
         yield address, file
@@ -118,28 +118,28 @@ def run_on(address: str, place: Path, *arguments: str) -> subprocess.CompletedPr
     return advser("run", *CUT, "--store", "shared", "--out", "remote", "--scheduler", address, *arguments, cwd=place)
 
 
-def test_a_scheduler_that_is_not_there_or_has_unfit_workers_is_refused_at_once(scheduler, place: Path) -> None:
+def test_an_unreachable_scheduler_and_workers_with_threads_are_refused_at_once(scheduler, place: Path) -> None:
     address, file = scheduler
     with background(*worker(file, 2)):
         deadline = time.monotonic() + 60
         while "no worker" in (refused := run_on(address, place)).stderr and time.monotonic() < deadline:
             assert refused.returncode == 2
     assert refused.returncode == 2
-    assert "found workers with 2 threads, expected workers with one" in refused.stderr
+    assert "got workers with 2 threads, expected workers with one" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
-    nobody = run_on("tcp://127.0.0.1:1", place)
-    assert nobody.returncode == 2
-    assert "cannot be reached" in nobody.stderr
+    unreachable = run_on("tcp://127.0.0.1:1", place)
+    assert unreachable.returncode == 2
+    assert "cannot be reached" in unreachable.stderr
 
 
-def test_workers_of_a_scheduler_find_what_a_local_run_finds(scheduler, alone: pd.DataFrame, place: Path) -> None:
+def test_workers_of_a_scheduler_have_the_results_of_a_local_run(scheduler, alone: pd.DataFrame, place: Path) -> None:
     address, file = scheduler
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(background(*worker(file, 1)))
         deadline = time.monotonic() + 60
         while (done := run_on(address, place)).returncode == 2 and time.monotonic() < deadline:
-            # The worker of the test before may still be on the scheduler's list, or these not yet.
+            # The scheduler may still list the worker of the previous test, or not yet these.
             assert "threads" in done.stderr or "no worker" in done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert jobs_done(done) > 0
@@ -147,15 +147,15 @@ def test_workers_of_a_scheduler_find_what_a_local_run_finds(scheduler, alone: pd
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "message"),
     [
-        ("lost", "the connection was lost; what was finished is in the store, and the same command goes on from there"),
-        ("joined", "found workers with 2 threads, expected workers with one (dask worker --nthreads 1)"),
+        ("lost", "the connection was lost; finished jobs are in the store, the same command continues from there"),
+        ("joined", "got workers with 2 threads, expected workers with one (dask worker --nthreads 1)"),
     ],
     ids=["lost", "joined"],
 )
-def test_a_scheduler_that_is_lost_or_joined_by_an_unfit_worker_ends_the_run_in_one_line(
-    event: str, told: str, place: Path
+def test_a_lost_scheduler_or_a_new_worker_with_threads_ends_the_run_in_one_line(
+    event: str, message: str, place: Path
 ) -> None:
     file = place / f"{event}.json"
     with ExitStack() as workers, ExitStack() as schedulers:
@@ -178,12 +178,12 @@ def test_a_scheduler_that_is_lost_or_joined_by_an_unfit_worker_ends_the_run_in_o
             workers.enter_context(background(*worker(file, 2)))
         _, errors = run.communicate(timeout=120)
     assert run.returncode == 2, errors
-    assert errors.splitlines()[-1] == f"advser: --scheduler {address}: {told}"
+    assert errors.splitlines()[-1] == f"advser: --scheduler {address}: {message}"
     assert "Traceback" not in errors
     assert not (place / f"{event}-results").exists()
 
 
-def test_two_runs_at_once_on_one_store_find_the_same(alone: pd.DataFrame, place: Path) -> None:
+def test_two_runs_at_once_on_one_store_have_the_same_results(alone: pd.DataFrame, place: Path) -> None:
     runs = [
         subprocess.Popen(
             [ADVSER, "run", *CUT, "--store", "both", "--out", out, "--workers", "1"],
@@ -197,23 +197,23 @@ def test_two_runs_at_once_on_one_store_find_the_same(alone: pd.DataFrame, place:
         pd.testing.assert_frame_equal(table(place / out), alone)
 
 
-def test_what_has_no_meaning_is_told_and_not_tried_again(place: Path) -> None:
+def test_a_job_that_is_not_applicable_is_reported_and_not_repeated(place: Path) -> None:
     (place / "mute.py").write_text(MUTE)
     command = ["run", *CUT, "--store", "mute", "--plugin", "mute.py", "--only", "model=mute"]
     first = advser(*command, "--out", "mute-first", cwd=place)
     assert first.returncode == 0, first.stdout + first.stderr
-    found = Results.load(place / "mute-first").table
-    heard = found[(found["domain"] == "spectrogram") & (found["delivery"] == "audio") & (found["metric"] == "uar")]
-    assert len(heard) > 0
-    assert set(heard["status"]) == {"not-applicable"}
-    assert heard["reason"].str.contains("cannot be turned back into sound").all()
+    rows = Results.load(place / "mute-first").table
+    audible = rows[(rows["domain"] == "spectrogram") & (rows["delivery"] == "audio") & (rows["metric"] == "uar")]
+    assert len(audible) > 0
+    assert set(audible["status"]) == {"not-applicable"}
+    assert audible["reason"].str.contains("cannot be turned back into sound").all()
     again = advser(*command, "--out", "mute-again", cwd=place)
     assert jobs_done(again) == 0
-    pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, found)
+    pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, rows)
 
 
 class Quiet:
-    """Tells nothing of a run."""
+    """Progress that shows nothing."""
 
     def start(self, waiting: Sequence[Job], cached: int, workers: int) -> None: ...
 
@@ -222,7 +222,7 @@ class Quiet:
     def stop(self) -> None: ...
 
 
-def test_two_runs_on_one_scheduler_each_have_the_job_in_their_own_store(tmp_path: Path) -> None:
+def test_two_runs_on_one_scheduler_each_do_the_same_job_in_their_own_store(tmp_path: Path) -> None:
     suite = {
         "name": "two",
         "corpus": "demo",
@@ -242,14 +242,14 @@ def test_two_runs_on_one_scheduler_each_have_the_job_in_their_own_store(tmp_path
 
 
 def test_a_scheduler_may_be_without_workers_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [1]
-    fit = _FitWorkers("tcp://host:1", lambda: there)
-    assert fit.count() == 1
-    there.clear()
-    assert fit.count() == 0
-    monkeypatch.setattr("advser.execution.cluster.ALONE", -1.0)
-    with pytest.raises(InputError, match=r"--scheduler tcp://host:1: no worker for .* s; what was finished"):
-        fit.count()
+    threads = [1]
+    counter = _WorkerCounter("tcp://host:1", lambda: threads)
+    assert counter.count() == 1
+    threads.clear()
+    assert counter.count() == 0
+    monkeypatch.setattr("advser.execution.cluster.GRACE", -1.0)
+    with pytest.raises(InputError, match=r"--scheduler tcp://host:1: got no worker for .* s; finished jobs are"):
+        counter.count()
 
 
 KILLER = '''
@@ -268,16 +268,15 @@ def killer(target, x, labels, generator, *, epsilon: float = budget()):
 
 
 @pytest.mark.parametrize(
-    ("way", "told"), [("os._exit", "each of 4 workers died under it"), ("sys.exit", "SystemExit: 1 (killer.py:12)")]
+    ("way", "message"), [("os._exit", "each of 4 workers died"), ("sys.exit", "SystemExit: 1 (killer.py:12)")]
 )
-def test_a_job_that_ends_its_worker_fails_by_its_name_and_the_others_are_done(way: str, told: str, place: Path) -> None:
+def test_a_job_that_ends_its_worker_fails_by_name_and_the_others_are_done(way: str, message: str, place: Path) -> None:
     (place / "killer.py").write_text(KILLER.replace("WAY", way))
     command = ["run", *CUT, "--store", way, "--out", way, "--plugin", "killer.py"]
     done = advser(*command, "--only", "attack=killer|noise", cwd=place)
     assert done.returncode == 3, done.stdout + done.stderr
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert failed
-    assert all(line.startswith("failed: craft killer") and told in line for line in failed), failed
-    found = Results.load(place / way).table
-    of = found.groupby("attack")["status"].agg(set).to_dict()
-    assert of == {"none": {"ok"}, "noise": {"ok"}, "killer": {"failed"}}
+    assert all(line.startswith("failed: craft killer") and message in line for line in failed), failed
+    statuses = Results.load(place / way).table.groupby("attack")["status"].agg(set).to_dict()
+    assert statuses == {"none": {"ok"}, "noise": {"ok"}, "killer": {"failed"}}

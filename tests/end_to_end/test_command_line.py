@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses, and with which exit code."""
+"""The command line: output, refusals, exit codes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def suite(tmp_path: Path) -> Path:
 
 
 def assert_refused(done, *words: str) -> None:
-    """Exit code 2, and one line on standard error that has the words."""
+    """Assert exit code 2, and a single line on standard error that has the words."""
     assert done.returncode == 2, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, done.stderr
@@ -65,9 +65,17 @@ def assert_refused(done, *words: str) -> None:
         assert word in lines[0]
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     done = advser("--version")
     assert (done.returncode, done.stdout) == (0, f"advser {version('advser')}\n")
+
+
+def test_the_module_runs_as_the_command() -> None:
+    module = [sys.executable, "-m", "advser"]
+    done = subprocess.run([*module, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"advser {version('advser')}\n")
+    refused = subprocess.run([*module, "show", "attack", "fgms"], capture_output=True, text=True, check=False)
+    assert_refused(refused, "did you mean 'fgsm'")
 
 
 def test_help_and_lists_import_no_torch() -> None:
@@ -81,16 +89,24 @@ def test_help_and_lists_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_help_waits_for_no_library_but_the_command_lines() -> None:
-    # What the interpreter itself has imported by then (an editable installation needs some of it) does not count.
+def test_help_imports_no_library_but_typer() -> None:
+    # Modules that the interpreter imports at start do not count; an editable installation needs some of them.
     script = (
         "import sys; before = {*sys.modules}; from advser.commands.cli import app; "
         "app(['--help'], standalone_mode=False); "
-        "found = {name.partition('.')[0] for name in {*sys.modules} - before}; "
-        "sys.stderr.write(str(sorted(found & {'rich', 'pydantic', 'numpy', 'yaml', 'platformdirs', 'torch'})))"
+        "imported = {name.partition('.')[0] for name in {*sys.modules} - before}; "
+        "sys.stderr.write(str(sorted(imported & {'rich', 'pydantic', 'numpy', 'yaml', 'platformdirs', 'torch'})))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == "[]"
+
+
+def test_the_fingerprint_of_the_boards_imports_no_matplotlib() -> None:
+    script = (
+        "import sys; from advser.leaderboards.write import fingerprint; assert len(fingerprint()) == 64; "
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("kind", [*REGISTRIES, "suites"])
@@ -111,7 +127,7 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
+    ("kind", "name", "facts"),
     [
         ("metric", "pesq", ["Unit: MOS-LQO", "Better for the defender: higher", "Packages: pesq"]),
         ("metric", "gradient-mass", ["Better for the defender: neither"]),
@@ -120,9 +136,9 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
         ("attack", "square", ["Access: scores", "Domains: waveform, spectrogram"]),
     ],
 )
-def test_show_tells_what_a_plugin_of_a_kind_says_of_itself(kind: str, name: str, told: list[str]) -> None:
+def test_show_prints_the_facts_of_a_plugin(kind: str, name: str, facts: list[str]) -> None:
     done = advser_here("show", kind, name)
-    assert [text for text in told if text not in done.stdout] == []
+    assert [text for text in facts if text not in done.stdout] == []
 
 
 @pytest.mark.parametrize(
@@ -130,7 +146,7 @@ def test_show_tells_what_a_plugin_of_a_kind_says_of_itself(kind: str, name: str,
     [
         (["run", "no-such-suite"], ["no-such-suite", "demo"]),
         (["run", "emodb"], ["emodb", "--data emodb=DIR"]),
-        (["run", "emodb", "--data", "emodb=missing"], ["missing", "not a directory"]),
+        (["run", "emodb", "--data", "emodb=missing"], ["missing", "got no such directory"]),
         (["run", "emodb", "--data", "emodb"], ["--data emodb", "CORPUS=DIR"]),
         (["list", "attack"], ["list attack", "did you mean 'attacks'?"]),
         (["run", "demo", "--plugin", "missing.py"], ["missing.py", "not found"]),
@@ -155,10 +171,10 @@ def test_show_tells_what_a_plugin_of_a_kind_says_of_itself(kind: str, name: str,
         " ".join(value) if isinstance(value, list) and value[0] in ("run", "list", "show", "board") else ""
     ),
 )
-def test_bad_input_ends_with_one_line_and_code_2(
+def test_bad_input_is_reported_in_one_line_with_code_2(
     arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A corpus that can be fetched must be neither in the cache nor within reach.
+    # A corpus that can be fetched must be neither cached nor reachable.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
@@ -176,7 +192,7 @@ def test_bad_input_ends_with_one_line_and_code_2(
         ),
     ],
 )
-def test_what_is_wrong_is_told_by_the_installed_command_before_torch_is_imported(
+def test_the_installed_command_reports_a_bad_suite_before_it_imports_torch(
     arguments: list[str], line: str, tmp_path: Path
 ) -> None:
     (tmp_path / "wrong.yaml").write_text("name: wrong\n")
@@ -185,8 +201,8 @@ def test_what_is_wrong_is_told_by_the_installed_command_before_torch_is_imported
     imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     assert [line for line in imported if line.split()[-1] == "advser.execution.request"]
     assert not [line for line in imported if line.split()[-1] in ("torch", "pandas", "distributed")]
-    told = [line for line in done.stderr.splitlines() if line not in imported]
-    assert (done.returncode, told) == (2, [line])
+    printed = [line for line in done.stderr.splitlines() if line not in imported]
+    assert (done.returncode, printed) == (2, [line])
 
 
 def test_an_unknown_option_is_refused_with_code_2(tmp_path: Path) -> None:
@@ -252,12 +268,12 @@ def test_stereo_at_44100_hz_runs_and_a_dry_run_does_no_job(folder: Path, tmp_pat
     assert again.stdout == done.stdout
 
 
-def test_a_dry_run_lists_each_job_once_by_part_with_what_the_suite_sets(tmp_path: Path) -> None:
+def test_a_dry_run_lists_each_job_once_by_part_with_the_settings_of_the_suite(tmp_path: Path) -> None:
     suite = tmp_path / "parts.yaml"
     suite.write_text(PARTS)
     listed = advser_here("run", suite, "--dry-run", "--store", tmp_path / "store", cwd=tmp_path).stdout.splitlines()
     assert [line for line in listed if line.startswith("part")] == [
-        "part one", "part two", "part three: nothing but what is listed above",
+        "part one", "part two", "part three: only jobs that are listed above",
     ]  # fmt: skip
     titles = [line.split(maxsplit=3)[3] for line in listed if line.startswith("to do")]
     assert len({*titles}) == len(titles)

@@ -1,4 +1,4 @@
-"""A run of a corpus in which one clip lasts an hour: it ends, and tells every figure or why there is none."""
+"""A run of a corpus with a clip of an hour: it ends, and every figure has a value or a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from commandline import ADVSER
 
 from advser.corpora import demo_data
 from advser.results.folder import Results
-from advser.results.schema import CHANCE_BASELINES
+from advser.results.terms import CHANCE_BASELINES
 
 LONG = "long.wav"
 SUITE = {
@@ -33,7 +33,7 @@ SUITE = {
 
 
 def corpus(folder: Path, seconds: int) -> None:
-    """Write a third of the embedded corpus, and one clip more, of so many seconds."""
+    """Write a third of the embedded corpus, and another clip of so many seconds."""
     source = Path(demo_data.__file__).parent
     rows = pd.read_csv(source / "metadata.csv", keep_default_na=False).iloc[::3]
     folder.mkdir()
@@ -46,7 +46,7 @@ def corpus(folder: Path, seconds: int) -> None:
 
 
 @pytest.mark.hour
-def test_a_clip_of_an_hour_is_trained_on_attacked_and_judged(tmp_path: Path) -> None:
+def test_a_clip_of_an_hour_is_trained_on_attacked_and_evaluated(tmp_path: Path) -> None:
     corpus(tmp_path / "corpus", 3600)
     (tmp_path / "hour.yaml").write_text(yaml.safe_dump(SUITE), encoding="utf-8")
     command = [ADVSER, "run", "hour.yaml", "--data", "folder=corpus", "--store", "store", "--out", "out"]
@@ -58,15 +58,14 @@ def test_a_clip_of_an_hour_is_trained_on_attacked_and_judged(tmp_path: Path) -> 
     table = results.table[~results.table["model"].isin(CHANCE_BASELINES)]
     assert set(table["status"]) == {"ok", "not-applicable"}
     assert (table["reason"] != "")[table["n_failed"] > 0].all()
-    heard = table[(table["attack"] == "ifgsm") & (table["delivery"] == "audio")]
-    # The long clip is a test clip of one fold alone; there, SNR has a value of it, and two metrics do not take it.
-    assert heard.groupby("metric")["n_failed"].unique().map(list).to_dict() == {
+    audible = table[(table["attack"] == "ifgsm") & (table["delivery"] == "audio")]
+    # The long clip is a test clip of one fold. SNR has a value for it; PESQ and STOI refuse it.
+    assert audible.groupby("metric")["n_failed"].unique().map(list).to_dict() == {
         "uar": [0], "snr": [0], "pesq": [1], "stoi": [1]
     }  # fmt: skip
-    assert (
-        heard.loc[heard["metric"] == "pesq", "reason"].str.endswith("the clip is 3600.0 s long, PESQ takes 20 s").all()
-    )
-    assert heard.loc[heard["metric"] == "stoi", "reason"].str.endswith("is 3600.0 s long, STOI takes 600 s").all()
+    reasons = audible.set_index("metric")["reason"]
+    assert reasons[["pesq"]].str.endswith("the clip is 3600.0 s long, PESQ takes 20 s").all()
+    assert reasons[["stoi"]].str.endswith("is 3600.0 s long, STOI takes 600 s").all()
     long = results.examples[(results.examples["clip"] == LONG) & (results.examples["attack"] == "ifgsm")]
     assert len(long) == 3
     assert (long["prediction"] >= 0).all()

@@ -63,7 +63,7 @@ def test_each_part_has_rows_of_its_own(results: Results) -> None:
     assert any(note.startswith("published: Protocol 'random' is speaker-dependent") for note in results.notes)
 
 
-def test_the_worst_case_is_right_only_where_every_attack_left_the_clip_right(results: Results) -> None:
+def test_the_worst_case_is_right_only_where_no_attack_misleads(results: Results) -> None:
     clips = results.examples[results.examples["part"] == "fair"]
     right = (clips["prediction"] == clips["label"]).groupby([clips["attack"], clips["clip"]]).all().unstack(0)
     assert right["worst"].equals((right["fgsm"] & right["ifgsm"]).rename("worst"))
@@ -74,19 +74,19 @@ def test_the_worst_case_is_right_only_where_every_attack_left_the_clip_right(res
 
 def test_the_exact_gradients_sign_is_better_aligned_than_noise(results: Results) -> None:
     table = results.table[(results.table["part"] == "fair") & (results.table["metric"] == "alignment")]
-    found = table[table["status"] == "ok"].set_index("attack")["value"]
-    assert abs(found["noise"]) < 0.1 < found["fgsm"] <= 1
+    alignment = table[table["status"] == "ok"].set_index("attack")["value"]
+    assert abs(alignment["noise"]) < 0.1 < alignment["fgsm"] <= 1
     late = results.table[results.table["metric"] == "late"].set_index(["part", "attack"])["status"]
     assert late["fair", "none"] == "ok"
     assert late["fair", "fgsm"] == "not-applicable"
 
 
-def test_another_objective_is_another_attack(results: Results) -> None:
+def test_the_objective_is_a_parameter_of_the_attack(results: Results) -> None:
     params = results.table[results.table["attack"] == "fgsm"]["params"].iloc[0]
     assert json.loads(params)["objective"] == "margin"
 
 
-def test_samples_are_the_sound_that_was_judged(place: Path) -> None:
+def test_samples_are_the_evaluated_sound(place: Path) -> None:
     folder = place / "out" / "samples"
     entries = json.loads((folder / "index.json").read_text())
     assert {entry["attack"] for entry in entries} == {"none", "noise", "fgsm", "ifgsm"}
@@ -116,4 +116,4 @@ def test_one_part_can_be_run_alone_from_the_store(place: Path) -> None:
     assert set(Results.load(place / "one").table["part"]) == {"fair"}
     refused = advser_here("run", "parted.yaml", "--store", "store", "--only", "part=unfair", cwd=place)
     assert refused.returncode == 2
-    assert "no such part (parts: published, fair)" in refused.stderr
+    assert "got part 'unfair', expected published, fair" in refused.stderr

@@ -1,4 +1,4 @@
-"""`advser check`: honest plugins pass, and each kind of cheating is told."""
+"""`advser check`: honest plugins pass, and each kind of fault is reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Forgetful(Attack):
 
 
 class InPlace(Attack):
-    """Overwrites what it is given."""
+    """Overwrites its input."""
 
     epsilon: float = budget(0.01, about="budget")
 
@@ -59,7 +59,7 @@ class PerClip(Defense):
 
 
 class Moody(Defense):
-    """Weighs clips by what it draws from the global generator of numpy."""
+    """Weights clips by numbers from an unseeded generator of numpy."""
 
     def loss(self, model: Any, batch: Any, step: int) -> Tensor:
         logits = model.outputs(batch.features, batch.lengths, "spectrogram").logits
@@ -67,14 +67,14 @@ class Moody(Defense):
 
 
 class Padded(toys.Waveform):
-    """Takes the mean over the padding too."""
+    """Averages over the padding too."""
 
     def __init__(self, classes: int, *, further: int = 0) -> None:
         super().__init__(classes)
 
 
 class Apart(Tiny):
-    """Goes on from the middle of a sequence, and does not say so."""
+    """Adds a branch from the middle of a sequential body, without declaring it."""
 
     def embed(self, features: Tensor, lengths: Tensor) -> Tensor:
         first = self.body[0][:1](features.unsqueeze(1))
@@ -82,7 +82,7 @@ class Apart(Tiny):
 
 
 class Cumulative(Metric):
-    """Gives each clip what the clips before it earned."""
+    """Gives each clip the sum over the clips before it."""
 
     title: ClassVar[str] = "Cumulative"
     higher_is_better: ClassVar[bool | None] = True
@@ -93,7 +93,7 @@ class Cumulative(Metric):
 
 
 class Louder(ClipMetric):
-    """Turns the clean clip down before it compares."""
+    """Attenuates the clean clip in place."""
 
     title: ClassVar[str] = "Louder"
     higher_is_better: ClassVar[bool | None] = True
@@ -104,10 +104,10 @@ class Louder(ClipMetric):
         return float(np.square(judged).mean() - np.square(clean).mean())
 
 
-class Deaf(Metric):
-    """Finds every model as good as any."""
+class Constantly(Metric):
+    """Has the same value for every model."""
 
-    title: ClassVar[str] = "Deaf"
+    title: ClassVar[str] = "Constantly"
     higher_is_better: ClassVar[bool | None] = True
 
     def statistics(self, examples: pd.DataFrame, classes: int) -> Any:
@@ -115,7 +115,7 @@ class Deaf(Metric):
 
 
 class Speechless(Metric):
-    """Never has a figure."""
+    """Has no figures."""
 
     title: ClassVar[str] = "Speechless"
     higher_is_better: ClassVar[bool | None] = True
@@ -125,7 +125,7 @@ class Speechless(Metric):
 
 
 class Inverted(Metric):
-    """Counts errors and calls them good."""
+    """Counts errors, with higher_is_better."""
 
     title: ClassVar[str] = "Inverted"
     higher_is_better: ClassVar[bool | None] = True
@@ -136,7 +136,7 @@ class Inverted(Metric):
 
 
 class Noisiness(ClipMetric):
-    """Has its best at the wrong end."""
+    """Measures the power of the perturbation, with higher_is_better."""
 
     title: ClassVar[str] = "Noisiness"
     higher_is_better: ClassVar[bool | None] = True
@@ -147,7 +147,7 @@ class Noisiness(ClipMetric):
 
 
 class Meddling(ModelMetric):
-    """Changes the model that it asks."""
+    """Changes the model that it evaluates."""
 
     title: ClassVar[str] = "Meddling"
     higher_is_better: ClassVar[bool | None] = None
@@ -161,7 +161,7 @@ class Meddling(ModelMetric):
 
 
 class TwoSteps(Forgetful):
-    """Takes two steps and says that it takes one."""
+    """Takes two steps, but declares a single step."""
 
     single_step: ClassVar[bool] = True
 
@@ -172,7 +172,7 @@ class TwoSteps(Forgetful):
 
 
 class Coarse(Forgetful):
-    """Says that it is as strong in bfloat16, and hardly moves there."""
+    """Declares that it is as strong in bfloat16, but hardly moves there."""
 
     bf16: ClassVar[bool] = True
 
@@ -182,35 +182,35 @@ class Coarse(Forgetful):
 
 
 class Rooted(Undefended):
-    """Gives attackers a loss that has no number for a gradient."""
+    """Has an adaptive loss with gradients that are NaN."""
 
     def adaptive(self, outputs: Any, labels: Tensor) -> Tensor:
         return cross_entropy(outputs, labels) + (0 * outputs.logits.square().sum(1)).sqrt()
 
 
 class Wide(Forgetful):
-    """Goes further than its budget, which the harness cuts."""
+    """Exceeds its budget, so that the harness projects it."""
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
         return x + 0.5
 
 
 class Summed(Forgetful):
-    """Loses the clips' axis."""
+    """Drops the axis of the clips."""
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
         return x.sum(0)
 
 
 class Infinite(Forgetful):
-    """Divides by nothing."""
+    """Divides by zero."""
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
         return x + 0.001 * target.gradient(x, labels) / 0
 
 
 class Listed(Forgetful):
-    """Returns no tensor."""
+    """Returns a list."""
 
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Any:
         return x.tolist()
@@ -223,7 +223,7 @@ class Idle(Forgetful):
         return x
 
 
-CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
+FAULTY: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.attack, Forgetful, "equal seeds give equal results"),
     (contract.attack, InPlace, "inputs stay unchanged"),
     (contract.attack, Summed, "finite values in the shape of the clips"),
@@ -240,7 +240,7 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
     (contract.model, Apart, "attacks get the logits of the model"),
     (contract.metric, Cumulative, "independent of the order of the clips"),
     (contract.metric, Louder, "clips stay unchanged"),
-    (contract.metric, Deaf, "not constant"),
+    (contract.metric, Constantly, "not constant"),
     (contract.metric, Speechless, "not constant"),
     (contract.metric, Inverted, "higher_is_better has the right sign"),
     (contract.metric, Noisiness, "higher_is_better has the right sign"),
@@ -248,13 +248,13 @@ CULPRITS: list[tuple[Callable[..., Iterator[Finding]], type[Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("hold", "plugin", "part"), CULPRITS, ids=lambda value: getattr(value, "__name__", None))
-def test_a_contract_that_is_broken_is_told(hold: Callable[..., Any], plugin: type[Any], part: str) -> None:
-    broken = [finding for finding in hold(plugin, {}) if finding.wrong]
+@pytest.mark.parametrize(("check", "plugin", "part"), FAULTY, ids=lambda value: getattr(value, "__name__", None))
+def test_a_broken_contract_is_reported(check: Callable[..., Any], plugin: type[Any], part: str) -> None:
+    broken = [finding for finding in check(plugin, {}) if finding.wrong]
     assert any(finding.part.endswith(part) for finding in broken), broken
 
 
-def test_an_attack_that_leaves_its_budget_to_the_harness_is_told_so() -> None:
+def test_an_attack_that_leaves_its_budget_to_the_harness_gets_a_note() -> None:
     notes = {finding.part: finding.note for finding in contract.attack(Wide, {}) if finding.note}
     assert notes["waveform: within the budget"] == (
         "changes of up to 0.5 exceed ε = 0.01: the harness projects them to the budget"
@@ -272,7 +272,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "noise-augmentation": {"sigma": 0.01},
     "smoothing": {"sigma": 0.01},
 }
-"""Parameters that defenses need."""
+"""Required parameters of defenses."""
 STEPPING = ("ifgsm", "pgd", "mi-fgsm", "apgd", "apgd-targeted")
 
 HONEST = [
@@ -284,9 +284,9 @@ HONEST = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hold", "plugin", "params"), HONEST)
-def test_what_keeps_its_contract_is_not_blamed(hold: Callable[..., Any], plugin: type[Any], params: Any) -> None:
-    findings = list(hold(plugin, params))
+@pytest.mark.parametrize(("check", "plugin", "params"), HONEST)
+def test_an_honest_plugin_has_no_findings(check: Callable[..., Any], plugin: type[Any], params: Any) -> None:
+    findings = list(check(plugin, params))
     assert findings
     assert [finding for finding in findings if finding.wrong] == []
 
@@ -298,7 +298,7 @@ from advser.models.tiny import Tiny
 
 @advser.model("masked")
 class Masked(Tiny):
-    """Rounds its features so coarsely that hardly any gradient is left."""
+    """Rounds its features so coarsely that nearly all gradients are zero."""
 
     citation = "none"
 
@@ -313,7 +313,7 @@ from advser.plugins.parameters import budget
 
 @advser.attack("weak")
 class Weak(Attack):
-    """Hardly moves, and says nothing of where it is from."""
+    """Hardly moves, and has no citation."""
 
     epsilon: float = budget(about="budget", unit="full-scale or z")
 
@@ -322,19 +322,19 @@ class Weak(Attack):
 '''
 
 
-def told(tmp_path: Path, kind: str, name: str, source: str = "") -> tuple[int, str]:
+def code_and_output(tmp_path: Path, kind: str, name: str, source: str = "") -> tuple[int, str]:
     (tmp_path / "plugin.py").write_text(source)
-    given = ["--plugin", "plugin.py"] if source else []
-    done = advser_here("check", kind, name, *given, "--store", tmp_path / "store", cwd=tmp_path)
+    options = ["--plugin", "plugin.py"] if source else []
+    done = advser_here("check", kind, name, *options, "--store", tmp_path / "store", cwd=tmp_path)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_gradient_masked_model_is_told(tmp_path: Path) -> None:
-    code, text = told(tmp_path, "model", "masked", MASKED)
+def test_a_gradient_masked_model_is_reported(tmp_path: Path) -> None:
+    code, text = code_and_output(tmp_path, "model", "masked", MASKED)
     assert code == 1
-    assert "MEND   audit: zero gradients" in text
-    assert "MEND   audit: robust to huge budget" in text
-    assert "to mend or to explain in " in text.splitlines()[-1]
+    assert "FAIL   audit: zero gradients" in text
+    assert "FAIL   audit: robust to huge budget" in text
+    assert "to fix or to explain in " in text.splitlines()[-1]
     assert "plugin.py:7" in text
 
 
@@ -344,30 +344,30 @@ CRASHING = """
 @advser.attack("crashing")
 class Crashing(Attack):
     def perturb(self, target, x, labels, generator):
-        raise RuntimeError("not the one that is asked about")
+        raise RuntimeError("this plugin is not checked")
 """
 
 
-def test_an_attack_that_breaks_its_contract_is_told_once_and_not_run(tmp_path: Path) -> None:
-    code, text = told(tmp_path, "attack", "weak", WEAK.replace("return x + ", "return x[:1]  # "))
+def test_an_attack_that_breaks_its_contract_is_not_run(tmp_path: Path) -> None:
+    code, text = code_and_output(tmp_path, "attack", "weak", WEAK.replace("return x + ", "return x[:1]  # "))
     assert code == 1
-    assert "MEND   waveform: finite values in the shape of the clips" in text
+    assert "FAIL   waveform: finite values in the shape of the clips" in text
     assert "note   suite 'mock': not run" in text
     assert "audit" not in text
 
 
-def test_an_attack_that_does_nothing_is_told_and_no_other_of_its_file(tmp_path: Path) -> None:
-    code, text = told(tmp_path, "attack", "weak", WEAK + CRASHING)
-    assert "not the one that is asked about" not in text
+def test_a_weak_attack_is_reported_and_other_plugins_of_its_file_are_not_run(tmp_path: Path) -> None:
+    code, text = code_and_output(tmp_path, "attack", "weak", WEAK + CRASHING)
+    assert "this plugin is not checked" not in text
     assert code == 1
-    assert "MEND   citation" in text
-    assert "MEND   audit: noise beats attack" in text
+    assert "FAIL   citation" in text
+    assert "FAIL   audit: noise beats attack" in text
 
 
 def test_an_honest_attack_passes(tmp_path: Path) -> None:
-    code, text = told(tmp_path, "attack", "ifgsm")
+    code, text = code_and_output(tmp_path, "attack", "ifgsm")
     assert code == 0, text
-    assert "MEND" not in text
+    assert "FAIL" not in text
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_an_honest_attack_passes(tmp_path: Path) -> None:
         (["attack", "ifgsm", "--param", "steps=[1"], ["--param steps=[1: the value is not YAML"]),
     ],
 )
-def test_what_cannot_be_checked_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:
+def test_bad_input_is_reported_in_one_line(arguments: list[str], words: list[str]) -> None:
     done = advser_here("check", *arguments)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own."""
+"""The pytest plugin, in its own pytest process."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_an_unchanged_model_passes_and_a_worse_one_fails_with_the_table(place: P
     assert "Against baseline" in worse.stdout
 
 
-def test_without_a_baseline_it_is_skipped_and_told(place: Path) -> None:
+def test_without_a_baseline_the_test_is_skipped_with_a_reason(place: Path) -> None:
     done = run(place, 150, "--advser-store", "store")
     assert done.returncode == 0, done.stdout
     assert "1 passed, 1 skipped" in done.stdout
-    assert "no baseline to hold it against (--advser-baseline DIR)" in done.stdout
+    assert "no baseline to compare with (--advser-baseline DIR)" in done.stdout

@@ -1,4 +1,4 @@
-"""A run of the demo suite through the real command line: from the first job to the boards, and every way to go on."""
+"""A run of the demo suite through the real command line: results, boards, cached runs, interruptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from commandline import ADVSER, advser, advser_here, jobs_done
 from advser.leaderboards.boards.catalogue import BOARDS
 from advser.models.precision import settled
 from advser.results.folder import Results
-from advser.results.schema import CHANCE_BASELINES
+from advser.results.terms import CHANCE_BASELINES
 
 CUT = [
     "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"
@@ -45,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> subprocess.CompletedProcess[str]:
-    """The cut demo suite, run once from an empty store."""
+    """The cut demo suite after one run from an empty store."""
     return advser("run", *CUT, "--store", "store", cwd=place)
 
 
@@ -55,15 +55,15 @@ def results(finished: subprocess.CompletedProcess[str], place: Path) -> Results:
 
 
 def value(results: Results, metric: str, **where: str) -> float:
-    """Return the one value of a metric where the key columns are as given, anchors aside."""
+    """Return the single value of a metric in the matching cell, without chance baselines."""
     table = results.table[(results.table["metric"] == metric) & ~results.table["model"].isin(CHANCE_BASELINES)]
-    for key, wanted in where.items():
-        table = table[table[key] == wanted]
+    for key, expected in where.items():
+        table = table[table[key] == expected]
     assert len(table) == 1
     return float(table["value"].iloc[0])
 
 
-def test_a_run_ends_with_boards_on_the_terminal_and_in_the_folder(finished, place: Path) -> None:
+def test_a_run_writes_boards_to_the_terminal_and_the_folder(finished, place: Path) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stdout + finished.stderr
     folder = place / "results" / "demo-cut"
@@ -76,7 +76,7 @@ def test_a_run_ends_with_boards_on_the_terminal_and_in_the_folder(finished, plac
     assert "closed-text" in finished.stdout
 
 
-def test_every_figure_is_there_or_says_why_not(results: Results) -> None:
+def test_every_figure_has_a_value_or_a_reason(results: Results) -> None:
     table = results.table
     assert set(table["status"]) <= {"ok", "not-applicable"}
     assert table.loc[table["status"] == "not-applicable", "reason"].str.len().min() > 0
@@ -88,13 +88,13 @@ def test_every_figure_is_there_or_says_why_not(results: Results) -> None:
     assert inside.all()
 
 
-def test_what_precision_was_computed_in_is_told(results: Results) -> None:
+def test_the_precision_is_reported(results: Results) -> None:
     native = settled("auto", "cpu")
     assert results.run["precision"] == {"training": native, "attacks": {"fgsm": "fp32", "ifgsm": native}}
     assert ("Gradients in bfloat16: ifgsm. " in " ".join(results.notes)) == (native == "bf16")
 
 
-def test_a_zero_perturbation_sounds_and_reads_as_the_original(results: Results) -> None:
+def test_clean_clips_have_the_best_quality_and_no_change_of_wer(results: Results) -> None:
     assert value(results, "pesq", attack="none") > 4.6
     assert value(results, "stoi", attack="none") == pytest.approx(1, abs=1e-6)
     assert value(results, "wer-change", attack="ifgsm", domain="waveform") == pytest.approx(
@@ -102,29 +102,29 @@ def test_a_zero_perturbation_sounds_and_reads_as_the_original(results: Results) 
     )
 
 
-def test_an_attack_of_no_size_changes_no_word_and_its_noise_has_no_ratio(finished, place: Path) -> None:
+def test_an_attack_that_changes_nothing_has_no_word_errors_and_no_snr(finished, place: Path) -> None:
     plugin = place / "nothing.py"
     plugin.write_text(PLUGIN.format(body="x"))
     done = advser(
         "run", *CUT, "--store", "store", "--out", "nothing", "--plugin", plugin, "--only", "attack=shift", cwd=place
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = Results.load(place / "nothing")
-    assert value(found, "wer-change", attack="shift", delivery="audio") == 0
-    assert value(found, "cer-change", attack="shift", delivery="audio") == 0
-    assert value(found, "pesq", attack="shift", delivery="audio") > 4.6
-    snr = found.table[(found.table["metric"] == "snr") & (found.table["attack"] == "shift")]
+    unchanged = Results.load(place / "nothing")
+    assert value(unchanged, "wer-change", attack="shift", delivery="audio") == 0
+    assert value(unchanged, "cer-change", attack="shift", delivery="audio") == 0
+    assert value(unchanged, "pesq", attack="shift", delivery="audio") > 4.6
+    snr = unchanged.table[(unchanged.table["metric"] == "snr") & (unchanged.table["attack"] == "shift")]
     assert set(snr["status"]) == {"not-applicable"}
 
 
-def test_the_examples_give_the_table(results: Results) -> None:
+def test_the_table_follows_from_the_examples(results: Results) -> None:
     clean = results.examples[results.examples["attack"] == "none"]
     assert (clean["prediction"] == clean["label"]).mean() == pytest.approx(value(results, "accuracy", attack="none"))
     recalls = (clean["prediction"] == clean["label"]).groupby(clean["label"]).mean()
     assert recalls.mean() == pytest.approx(value(results, "uar", attack="none"))
 
 
-def test_attacks_are_stronger_than_noise_and_cost_what_they_should(results: Results) -> None:
+def test_attacks_are_stronger_than_noise_and_have_the_expected_cost(results: Results) -> None:
     clean = value(results, "accuracy", attack="none")
     noise = value(results, "accuracy", attack="noise", domain="waveform")
     attacked = value(results, "accuracy", attack="ifgsm", domain="waveform")
@@ -135,14 +135,14 @@ def test_attacks_are_stronger_than_noise_and_cost_what_they_should(results: Resu
     assert value(results, "forwards", attack="noise", domain="waveform") == 0
 
 
-def test_a_second_run_computes_nothing_and_finds_the_same(finished, results: Results, place: Path) -> None:
+def test_a_second_run_computes_nothing_and_has_the_same_results(finished, results: Results, place: Path) -> None:
     again = advser_here("run", *CUT, "--store", "store", "--out", "again", cwd=place)
     assert again.returncode == 0
     assert jobs_done(again) == 0
     pd.testing.assert_frame_equal(Results.load(place / "again").table, results.table)
 
 
-def test_a_second_run_into_the_same_folder_reads_it_and_mends_what_is_missing(finished, place: Path) -> None:
+def test_a_second_run_into_the_same_folder_reads_it_and_restores_a_missing_page(finished, place: Path) -> None:
     page = place / "results" / "demo-cut" / "index.html"
     before = page.stat().st_mtime_ns
     again = advser_here("run", *CUT, "--store", "store", cwd=place)
@@ -158,18 +158,18 @@ def test_a_folder_with_failures_or_without_its_page_is_scored_again(finished, re
     command = ["run", *CUT, "--store", "store", "--out", "marked"]
     assert advser_here(*command, cwd=place).returncode == 0
     run = place / "marked" / "run.json"
-    failed = json.loads(run.read_text()) | {"failures": [{"reason": "was not there"}]}
+    failed = json.loads(run.read_text()) | {"failures": [{"reason": "was missing"}]}
     run.write_text(json.dumps(failed))
     assert advser_here(*command, cwd=place).returncode == 0
     assert json.loads(run.read_text())["failures"] == []
-    # As after a kill between the results and their boards.
+    # The state after a kill between the results and their boards.
     (place / "marked" / "index.html").unlink()
     (place / "marked" / "boards" / "attacks.csv").write_text("old")
     assert advser_here(*command, cwd=place).returncode == 0
     assert (place / "marked" / "boards" / "attacks.csv").read_text() != "old"
 
 
-def test_the_folder_can_be_drawn_again_from_its_tables(finished, place: Path) -> None:
+def test_a_folder_is_redrawn_from_its_tables(finished, place: Path) -> None:
     folder = place / "results" / "demo-cut"
     before = (folder / "boards" / "attacks.md").read_bytes()
     (folder / "boards" / "attacks.md").write_text("spoilt")
@@ -180,6 +180,18 @@ def test_the_folder_can_be_drawn_again_from_its_tables(finished, place: Path) ->
     assert advser_here("draw", "nowhere", cwd=place).returncode == 2
 
 
+def test_results_of_other_drawing_code_are_scored_again(finished, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["run", *CUT, "--store", "store", "--out", "redrawn"]
+    assert advser_here(*command, cwd=place).returncode == 0
+    page = place / "redrawn" / "index.html"
+    before = page.stat().st_mtime_ns
+    assert advser_here(*command, cwd=place).returncode == 0
+    assert page.stat().st_mtime_ns == before
+    monkeypatch.setattr("advser.leaderboards.write.fingerprint", lambda: "other code")
+    assert advser_here(*command, cwd=place).returncode == 0
+    assert page.stat().st_mtime_ns > before
+
+
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
     for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv", "html", "terminal"), strict=True):
         done = advser_here("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
@@ -187,7 +199,7 @@ def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
         assert ("tiny" in done.stdout) == (by not in ("transfer", "audit")), "one victim, and nothing to flag"
 
 
-def test_a_plugin_brings_its_own_cells_only_and_a_changed_one_again(finished, place: Path) -> None:
+def test_a_plugin_adds_only_its_own_cells_and_recomputes_them_after_a_change(finished, place: Path) -> None:
     plugin = place / "shift.py"
     quick = ["--set", "metrics=[uar, snr]", "--only", "attack=none"]
     arguments = ["run", *CUT, *quick, "--store", "store", "--out", "plugin", "--plugin", plugin]
@@ -195,12 +207,12 @@ def test_a_plugin_brings_its_own_cells_only_and_a_changed_one_again(finished, pl
     first = advser(*arguments, cwd=place)
     assert first.returncode == 0, first.stdout + first.stderr
     assert set(Results.load(place / "plugin").table["attack"]) == {"none", "shift"}
-    brought = jobs_done(first)
-    assert brought > 0
+    added = jobs_done(first)
+    assert added > 0
     plugin.write_text(PLUGIN.format(body="x + self.epsilon  # only a comment changed"))
     assert jobs_done(advser(*arguments, cwd=place)) == 0
     plugin.write_text(PLUGIN.format(body="x - self.epsilon"))
-    assert jobs_done(advser(*arguments, cwd=place)) == brought
+    assert jobs_done(advser(*arguments, cwd=place)) == added
 
 
 FAULTS = {
@@ -217,22 +229,22 @@ def test_failing_attacks_are_failed_rows_and_the_others_finish(finished, results
     plugin.write_text("".join(sources))
     done = advser("run", *CUT, "--store", "store", "--out", "failing", "--plugin", plugin, cwd=place)
     assert done.returncode == 3, done.stdout + done.stderr
-    found = Results.load(place / "failing")
-    failed = found.table[found.table["status"] == "failed"]
+    failing = Results.load(place / "failing")
+    failed = failing.table[failing.table["status"] == "failed"]
     assert set(failed["attack"]) == {*FAULTS}
     for name, (_, reason) in FAULTS.items():
         assert reason in done.stdout
         assert failed.loc[failed["attack"] == name, "reason"].str.contains(reason).all()
-        assert any(reason in failure["reason"] for failure in found.run["failures"])
-    others = found.table[~found.table["attack"].isin(FAULTS)].reset_index(drop=True)
+        assert any(reason in failure["reason"] for failure in failing.run["failures"])
+    others = failing.table[~failing.table["attack"].isin(FAULTS)].reset_index(drop=True)
     pd.testing.assert_frame_equal(others, results.table)
     tried = failed.drop_duplicates(["attack", "domain", "delivery"])
     assert jobs_done(done) == len(tried), "only the failing jobs were tried"
 
 
 def finished_artefacts(store: Path) -> set[Path]:
-    """Return the artefacts that are whole."""
-    # The store moves its unfinished folders away while they would be listed.
+    """Return the finished artefacts."""
+    # The store may move unfinished folders while they are listed.
     stages = [place for place in store.glob("*") if not place.name.startswith("unfinished-")]
     return {manifest.parent for stage in stages for manifest in stage.glob("*/manifest.json")}
 
@@ -240,11 +252,11 @@ def finished_artefacts(store: Path) -> set[Path]:
 @pytest.mark.parametrize(
     ("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["ctrl-c", "kill"]
 )
-def test_an_interrupted_run_goes_on_where_it_was(how, code, finished, results, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_from_the_store(how, code, finished, results, tmp_path: Path) -> None:
     quick = ["uar", "accuracy", "loss", "snr"]
     command = [ADVSER, "run", *CUT, "--set", f"metrics=[{', '.join(quick)}]", "--store", "store"]
-    # A session of its own, that heeds Ctrl-C: as in a terminal, the signal goes to the whole process group; and a test
-    # run that a script started in the background ignores it, which a child would inherit.
+    # Its own session, so that the signal goes to the whole process group, as in a terminal. Tests that a script started
+    # in the background ignore Ctrl-C, which a child would inherit.
     run = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -261,12 +273,12 @@ def test_an_interrupted_run_goes_on_where_it_was(how, code, finished, results, t
     _, errors = run.communicate(timeout=60)
     assert run.returncode == code, errors
     assert "Traceback" not in errors
-    kept = finished_artefacts(tmp_path / "store")
-    assert len(kept) >= 4
+    stored = finished_artefacts(tmp_path / "store")
+    assert len(stored) >= 4
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     total = json.loads((tmp_path / "results" / "demo-cut" / "run.json").read_text())["jobs"]["total"]
-    assert jobs_done(again) <= total - len(kept) + 1
-    everything = Results.load(tmp_path / "results" / "demo-cut").table
+    assert jobs_done(again) <= total - len(stored) + 1
+    table = Results.load(tmp_path / "results" / "demo-cut").table
     expected = results.table[results.table["metric"].isin(quick)]
-    pd.testing.assert_frame_equal(everything, expected.reset_index(drop=True))
+    pd.testing.assert_frame_equal(table, expected.reset_index(drop=True))

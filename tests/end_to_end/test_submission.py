@@ -1,4 +1,4 @@
-"""Submissions: packed, unpacked and run again; what was tampered with is found out."""
+"""Submissions: packed, unpacked, run again; changed submissions are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from commandline import advser, advser_here
 from advser.errors import InputError
 from advser.execution.prepare import joined
 from advser.execution.submission import MANIFEST, submit, unpack
-from advser.execution.verification import Verified, _other_ranks, _suite, compared, suite_told
+from advser.execution.verification import Verified, _differing_ranks, _suite, compared, suite_description
 from advser.results.folder import Results
 from advser.results.schema import TABLE_FILE
 from advser.suite.schema import Suite
@@ -45,7 +45,7 @@ from ways.half import way
 
 @advser.attack("halved")
 class Halved(FGSM):
-    """FGSM that goes half the way."""
+    """FGSM with half of its perturbation."""
 
     def perturb(self, target, x, labels, generator):
         return x + way(super().perturb(target, x, labels, generator) - x)
@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_submission_is_confirmed_by_running_it_again_from_nothing(place: Path, tmp_path: Path) -> None:
+def test_a_submission_is_confirmed_by_a_run_from_an_empty_store(place: Path, tmp_path: Path) -> None:
     done = advser("verify", place / "submitted.zip", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "claimed" in done.stdout
@@ -87,7 +87,7 @@ def test_a_submission_is_confirmed_by_running_it_again_from_nothing(place: Path,
 
 
 def changed(place: Path, into: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """A submission whose contents were changed."""
+    """Write a submission with changed contents."""
     with zipfile.ZipFile(place / "submitted.zip") as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     change(contents)
@@ -109,26 +109,26 @@ def with_manifest(contents: dict[str, bytes], name: str) -> None:
     [
         (
             lambda contents: contents.update({"plugins/halved.py": b"import os"}),
-            "plugins/halved.py: found another file",
+            "plugins/halved.py: got a file that differs",
         ),
-        (lambda contents: contents.update({"more.txt": b"?"}), "more.txt: found another file"),
-        (lambda contents: contents.pop(TABLE_FILE), "results.parquet: found another file"),
-        (lambda contents: contents.pop(MANIFEST), "no submission"),
-        (lambda contents: with_manifest(contents, "elsewhere/x.py"), "got a path out of the file"),
-        (lambda contents: with_manifest(contents, "../outside.txt"), "got a path out of the file"),
-        (lambda contents: with_manifest(contents, "/outside.txt"), "got a path out of the file"),
+        (lambda contents: contents.update({"more.txt": b"?"}), "more.txt: got a file that differs"),
+        (lambda contents: contents.pop(TABLE_FILE), "results.parquet: got a file that differs"),
+        (lambda contents: contents.pop(MANIFEST), "got no submission"),
+        (lambda contents: with_manifest(contents, "elsewhere/x.py"), "got a path outside the submission"),
+        (lambda contents: with_manifest(contents, "../outside.txt"), "got a path outside the submission"),
+        (lambda contents: with_manifest(contents, "/outside.txt"), "got a path outside the submission"),
     ],
 )
-def test_what_was_tampered_with_is_refused(place: Path, tmp_path: Path, change: Callable, message: str) -> None:
+def test_a_changed_submission_is_refused(place: Path, tmp_path: Path, change: Callable, message: str) -> None:
     file = changed(place, tmp_path / "changed.zip", change)
     with pytest.raises(InputError, match=message):
         unpack(file, tmp_path / "into")
     assert not (tmp_path / "outside.txt").exists()
 
 
-# An interval is a claim too: none is wide enough to hide behind.
+# The claimed interval is itself a claim: a wide interval excuses nothing.
 @pytest.mark.parametrize("interval", [(0.9, 1.0), (0.0, 1.0)])
-def test_a_claim_that_does_not_hold_is_told(place: Path, tmp_path: Path, interval: tuple[float, float]) -> None:
+def test_a_false_claim_is_reported(place: Path, tmp_path: Path, interval: tuple[float, float]) -> None:
     folder = tmp_path / "claimed"
     results = Results.load(place / "results" / "submitted")
     better = results.table.copy()
@@ -150,66 +150,66 @@ def test_the_plugin_files_must_be_those_of_the_run(place: Path, tmp_path: Path) 
 def test_a_plugin_that_changed_since_the_run_is_refused(place: Path, tmp_path: Path) -> None:
     results = Results.load(place / "results" / "submitted")
     assert sorted(results.run["plugin_files"]) == ["halved.py", "ways/half.py"]
-    then = results.run | {"plugin_files": results.run["plugin_files"] | {"ways/half.py": "0" * 64}}
-    replace(results, run=then).save(tmp_path / "then")
+    older = results.run | {"plugin_files": results.run["plugin_files"] | {"ways/half.py": "0" * 64}}
+    replace(results, run=older).save(tmp_path / "older")
     with pytest.raises(InputError, match=r"ways/half\.py: changed since the run"):
-        submit(tmp_path / "then", [place / "halved.py"], tmp_path / "changed.zip")
+        submit(tmp_path / "older", [place / "halved.py"], tmp_path / "changed.zip")
     fewer = {name: digest for name, digest in results.run["plugin_files"].items() if name == "halved.py"}
     replace(results, run=results.run | {"plugin_files": fewer}).save(tmp_path / "fewer")
     with pytest.raises(InputError, match=r"ways/half\.py: changed since the run"):
         submit(tmp_path / "fewer", [place / "halved.py"], tmp_path / "changed.zip")
 
 
-def test_two_files_of_one_name_are_refused(place: Path, tmp_path: Path) -> None:
+def test_two_files_with_the_same_name_are_refused(place: Path, tmp_path: Path) -> None:
     (tmp_path / "halved.py").write_text("")
     results = Results.load(place / "results" / "submitted")
     replace(results, run=results.run | {"plugins": ["halved.py"] * 2}).save(tmp_path / "both")
-    with pytest.raises(InputError, match=r"--plugin: found two files called 'halved\.py'"):
+    with pytest.raises(InputError, match=r"--plugin: got two files called 'halved\.py'"):
         submit(tmp_path / "both", [place / "halved.py", tmp_path / "halved.py"], tmp_path / "both.zip")
 
 
 def test_flags_are_claims_too(place: Path, tmp_path: Path) -> None:
     results = Results.load(place / "results" / "submitted")
-    told = {flag["check"] for flag in results.run["audit"]["flags"]}
-    assert told
+    flags = {flag["check"] for flag in results.run["audit"]["flags"]}
+    assert flags
     silent = results.run["audit"] | {"flags": []}
     replace(results, run=results.run | {"audit": silent}).save(tmp_path / "claimed")
     submit(tmp_path / "claimed", [place / "halved.py"], tmp_path / "claimed.zip")
     done = advser("verify", tmp_path / "claimed.zip", "--store", place / "store", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"flags that the submission does not tell: {', '.join(sorted(told))}" in done.stdout
+    assert f"flags that the submission does not report: {', '.join(sorted(flags))}" in done.stdout
 
 
-def verified(claimed: Results, outcomes: list[str], found: Results) -> Verified:
-    """What verifying came to, of figures with these outcomes."""
-    ranks = _other_ranks(claimed, found, exact={*outcomes} == {"same"})
+def verified(claimed: Results, outcomes: list[str], again: Results) -> Verified:
+    """Return the verification of figures with these outcomes."""
+    ranks = _differing_ranks(claimed, again, exact={*outcomes} == {"same"})
     return Verified(pd.DataFrame({"outcome": outcomes}), ranks, (), "", ("1", "1"), 0, Path())
 
 
-def test_ranks_are_claims_too_and_must_fit_though_figures_may_differ_a_little() -> None:
-    found = synthetic.ranked()
-    ranks = found.ranks
-    assert verified(found, ["same"], found).confirmed
+def test_ranks_are_claims_too_and_must_be_in_the_verified_range_though_figures_may_differ() -> None:
+    again = synthetic.ranked()
+    ranks = again.ranks
+    assert verified(again, ["same"], again).confirmed
     last = ranks.index[(ranks["rank"] > 0) & (ranks["rank_low"] > 1)][0]
-    better = replace(found, ranks=ranks.assign(rank=ranks["rank"].where(ranks.index != last, 1)))
+    better = replace(again, ranks=ranks.assign(rank=ranks["rank"].where(ranks.index != last, 1)))
     for outcomes in (["same"], ["same", "within"]):
-        assert verified(better, outcomes, found).ranks == 1
-        assert not verified(better, outcomes, found).confirmed
-    surer = replace(found, ranks=ranks.assign(p=ranks["p"] / 2))
-    assert not verified(surer, ["same"], found).confirmed
-    open_to_chance = ranks.index[(ranks["rank_low"] < ranks["rank"])][0]
-    lower = ranks["rank"].where(ranks.index != open_to_chance, ranks["rank_low"])
-    assert verified(replace(found, ranks=ranks.assign(rank=lower)), ["same", "within"], found).confirmed
+        assert verified(better, outcomes, again).ranks == 1
+        assert not verified(better, outcomes, again).confirmed
+    lower_p = replace(again, ranks=ranks.assign(p=ranks["p"] / 2))
+    assert not verified(lower_p, ["same"], again).confirmed
+    tied = ranks.index[(ranks["rank_low"] < ranks["rank"])][0]
+    lower = ranks["rank"].where(ranks.index != tied, ranks["rank_low"])
+    assert verified(replace(again, ranks=ranks.assign(rank=lower)), ["same", "within"], again).confirmed
 
 
-def test_an_interval_is_a_claim_too() -> None:
+def test_intervals_are_claims_too() -> None:
     table = synthetic.results().table
     narrower = table.assign(ci_low=table["ci_low"] + 0.01)
     assert set(compared(pd.DataFrame(narrower), table)["outcome"]) == {"interval"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "only", "name", "told"),
+    ("changes", "only", "name", "description"),
     [
         (["bootstrap=3"], {}, "mock", "the shipped suite 'mock' with --set bootstrap=3"),
         (
@@ -218,20 +218,21 @@ def test_an_interval_is_a_claim_too() -> None:
             "mock",
             "the shipped suite 'mock' with --set bootstrap=3 --only 'attack=fgsm*'",
         ),
-        ([], {}, "mock", "its own suite 'mock', which is not the shipped one of that name"),
+        ([], {}, "mock", "its own suite 'mock', which differs from the shipped suite of that name"),
         ([], {}, "other", "its own suite 'other'"),
         ([], {"attack": "fgsm"}, "other", "its own suite 'other', cut by --only attack=fgsm"),
     ],
 )
-def test_which_suite_was_run_is_told(
-    tmp_path: Path, changes: list[str], only: dict[str, str], name: str, told: str
+def test_the_suite_is_described_with_its_changes(
+    tmp_path: Path, changes: list[str], only: dict[str, str], name: str, description: str
 ) -> None:
     suite = joined("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
     results = synthetic.results()
     claimed = replace(results, run=results.run | {"suite": suite, "set": changes, "only": only})
-    found, again = _suite(claimed, tmp_path)
-    assert (again, suite_told(claimed)) == (changes if told.startswith("the shipped") else (), told)
-    assert joined(found, again) == Suite.model_validate(suite)
+    reference, applied = _suite(claimed, tmp_path)
+    assert suite_description(claimed) == description
+    assert applied == (changes if description.startswith("the shipped") else ())
+    assert joined(reference, applied) == Suite.model_validate(suite)
 
 
 def test_the_same_results_give_the_same_file(place: Path, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_the_same_results_give_the_same_file(place: Path, tmp_path: Path) -> Non
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_figures_are_paired_by_their_keys_in_whatever_order() -> None:
+def test_figures_are_paired_by_their_keys_in_any_order() -> None:
     table = synthetic.results().table
     assert set(compared(table, table.sample(frac=1, random_state=0))["outcome"]) == {"same"}
     last = table.index[(table["metric"] == "uar") & (table["status"] == "ok")][-1]
@@ -250,7 +251,7 @@ def test_figures_are_paired_by_their_keys_in_whatever_order() -> None:
     assert set(outcome["uar"]) == {"outside"}
 
 
-def test_what_is_no_submission_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_submission_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("nothing")
     for name in ("text.zip", "missing.zip"):
         done = advser_here("verify", name, cwd=tmp_path)

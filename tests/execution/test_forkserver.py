@@ -1,4 +1,4 @@
-"""The process that workers are forked from: what it hands on to them, and that it ends with the command."""
+"""The fork server: workers inherit its libraries and variables, and it ends with the command."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from commandline import ADVSER
 
 from advser.execution import forkserver as forking
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 PROGRAM = """
 import os, signal, sys
 from advser.execution import forkserver as forking
 
 
-def told():
+def worker_state():
     loaded = {name for name in forking.IMPORTED if name in sys.modules}
-    environment = os.environ.get("ASKED"), os.environ["OMP_NUM_THREADS"], "MALLOC_MMAP_THRESHOLD_" in os.environ
+    environment = os.environ.get("ROUND"), os.environ["OMP_NUM_THREADS"], "MALLOC_MMAP_THRESHOLD_" in os.environ
     return loaded == {*forking.IMPORTED}, hash("a"), signal.getsignal(signal.SIGINT) is signal.SIG_IGN, *environment
 
 
@@ -35,77 +35,79 @@ if __name__ == "__main__":
     forking.begin()
     assert forking.method() == "forkserver"
     assert "OMP_NUM_THREADS" not in os.environ and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    for asked in ("once", "again"):
-        os.environ["ASKED"] = asked
+    for round in ("first", "second"):
+        os.environ["ROUND"] = round
         with _client(Workers(1), 1) as (client, count):
             assert count() == 1
-            print(*client.submit(told, pure=False).result())
+            print(*client.submit(worker_state, pure=False).result())
 """
 
 
 def test_workers_have_all_imported_one_thread_no_interrupts_and_the_same_order_of_sets(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    # A file of the current folder must not take the place of a library's module.
+    # A file of the current folder must not shadow a library.
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "soundfile.py").write_text("raise SystemExit(7)\n")
-    given = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONHASHSEED")}
-    found = []
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONHASHSEED")
+    }
+    outputs = []
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-P", tmp_path / "program.py"], cwd=tmp_path / "elsewhere", env=given,
+            [sys.executable, "-P", tmp_path / "program.py"], cwd=tmp_path / "elsewhere", env=environment,
             capture_output=True, text=True, check=False,
-            # A test run that a script started in the background ignores Ctrl-C, which a child would inherit.
+            # Tests that a script started in the background ignore Ctrl-C, which a child would inherit.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        found.append([line.split() for line in done.stdout.splitlines()])
-    for lines in found:
+        outputs.append([line.split() for line in done.stdout.splitlines()])
+    for lines in outputs:
         assert [[ready, *others] for ready, _, *others in lines] == [
-            ["True", "True", "once", "1", "True"],
-            ["True", "True", "again", "1", "True"],
+            ["True", "True", "first", "1", "True"],
+            ["True", "True", "second", "1", "True"],
         ]
-    assert len({line[1] for lines in found for line in lines}) == 1
+    assert len({line[1] for lines in outputs for line in lines}) == 1
 
 
 @pytest.mark.parametrize("wrong", [("--plugin", "none.py"), ("--only", "colour=red")])
-def test_a_command_that_is_refused_leaves_no_process_behind(wrong: tuple[str, str], tmp_path: Path) -> None:
+def test_a_refused_command_leaves_no_process_behind(wrong: tuple[str, str], tmp_path: Path) -> None:
     command = [ADVSER, "run", "demo", *wrong, "--store", "store"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 2
     deadline = time.monotonic() + 5
-    while (left := started_in(tmp_path)) and time.monotonic() < deadline:
+    while (left := processes_in(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
 
 
-def started_in(folder: Path) -> list[str]:
-    """Return the processes whose current folder it is."""
-    found = []
+def processes_in(folder: Path) -> list[str]:
+    """Return the ids of processes with this current folder."""
+    processes = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                here = (process / "cwd").resolve() == folder.resolve()
+                inside = (process / "cwd").resolve() == folder.resolve()
             except OSError:
                 continue
-            if here:
-                found.append(process.name)
-    return found
+            if inside:
+                processes.append(process.name)
+    return processes
 
 
-def test_the_script_is_hidden_from_processes_and_is_there_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_is_hidden_from_processes_and_restored_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     main = sys.modules["__main__"]
     spec = ModuleSpec("somebodys.script", None)
     monkeypatch.setattr(main, "__spec__", spec)
     monkeypatch.setattr(main, "__file__", "script.py", raising=False)
 
-    def told() -> tuple[object, object]:
+    def spec_and_file() -> tuple[object, object]:
         return main.__spec__, getattr(main, "__file__", None)
 
     first, second = forking.without_main(), forking.without_main()
     with pytest.raises(KeyboardInterrupt), first:
         with second:
-            assert told() == (None, None)
+            assert spec_and_file() == (None, None)
             assert not {"init_main_from_name", "init_main_from_path"} & {*get_preparation_data("worker")}
-        assert told() == (None, None)
+        assert spec_and_file() == (None, None)
         raise KeyboardInterrupt
-    assert told() == (spec, "script.py")
+    assert spec_and_file() == (spec, "script.py")

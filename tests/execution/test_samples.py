@@ -1,4 +1,4 @@
-"""The clips that a run writes as sound, through the real command line."""
+"""Sound samples of a run, through the real command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advser.results.folder import Results
 from advser.results.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 
 SUITE = """
-name: heard
+name: sampled
 corpus: demo
 protocol: 3pair
 folds: [fold1]
@@ -38,55 +38,55 @@ worst: [{name: worst}]
 
 
 def run(folder: Path, *more: str) -> None:
-    done = advser_here("run", "heard.yaml", "--store", "store", "--out", "out", *more, cwd=folder)
+    done = advser_here("run", "sampled.yaml", "--store", "store", "--out", "out", *more, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("heard")
-    (folder / "heard.yaml").write_text(SUITE)
+    folder = tmp_path_factory.mktemp("samples")
+    (folder / "sampled.yaml").write_text(SUITE)
     run(folder)
     return folder
 
 
 def entries(place: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((place / "out" / SAMPLES_FOLDER / SAMPLES_INDEX).read_text())
-    return found
+    index: list[dict[str, Any]] = json.loads((place / "out" / SAMPLES_FOLDER / SAMPLES_INDEX).read_text())
+    return index
 
 
 def sounds(place: Path) -> set[str]:
     return {path.name for path in (place / "out" / SAMPLES_FOLDER).glob("*.flac")}
 
 
-def test_a_cells_samples_are_its_own_clips_each_once(place: Path) -> None:
+def test_each_clip_of_a_cell_has_one_sample(place: Path) -> None:
     clips = Results.load(place / "out").examples
     assert set(clips["attack"]) == {"none", "noise", "fgsm", "fgsm-again", "worst"}
-    found = pd.DataFrame(entries(place))
-    assert not found.duplicated([*KEYS, "clip"]).any()
-    alone = clips[clips["attack"] != "worst"].set_index(["attack", "clip"])
-    written = found.set_index(["attack", "clip"])
-    assert set(written.index) == set(alone.index)
-    right = alone["prediction"] == alone["label"]
+    samples = pd.DataFrame(entries(place))
+    assert not samples.duplicated([*KEYS, "clip"]).any()
+    expected = clips[clips["attack"] != "worst"].set_index(["attack", "clip"])
+    written = samples.set_index(["attack", "clip"])
+    assert set(written.index) == set(expected.index)
+    right = expected["prediction"] == expected["label"]
     assert right.to_dict() == (written["prediction"] == written["label"]).to_dict()
 
 
-def test_the_folder_holds_the_samples_of_this_run_alone(place: Path) -> None:
+def test_the_folder_holds_only_the_samples_of_this_run(place: Path) -> None:
     folder = place / "out" / SAMPLES_FOLDER
     stale, others = "0123456789ab-7.flac", {"mine.flac", "notes.txt"}
     for name in (stale, *others):
         (folder / name).write_text("")
     before = sounds(place)
     run(place, "--set", "samples=3")
-    found = pd.DataFrame(entries(place))
-    assert found.groupby("attack")["clip"].nunique().to_dict() == dict.fromkeys(found["attack"], 3)
-    assert sounds(place) == {*found["original"], *found["judged"], *found["difference"], "mine.flac"}
+    samples = pd.DataFrame(entries(place))
+    assert samples.groupby("attack")["clip"].nunique().to_dict() == dict.fromkeys(samples["attack"], 3)
+    assert sounds(place) == {*samples["original"], *samples["judged"], *samples["difference"], "mine.flac"}
     assert len(sounds(place)) < len(before)
     run(place, "--set", "samples=0")
     assert {path.name for path in folder.iterdir()} == others
 
 
-def test_a_sample_tells_what_was_heard_and_measured_and_its_difference_can_be_heard(place: Path) -> None:
+def test_a_sample_has_transcripts_metrics_and_an_amplified_difference(place: Path) -> None:
     run(place, "--set", "samples=2", "--set", "metrics=[uar, snr]")
     folder = place / "out" / SAMPLES_FOLDER
     for entry in entries(place):

@@ -1,4 +1,4 @@
-"""Which job of a run is next."""
+"""The order of a run's jobs."""
 
 from __future__ import annotations
 
@@ -26,72 +26,73 @@ def job(number: int, stage: str = "craft", inputs: Sequence[Job] = ()) -> Job:
 
 @st.composite
 def plans(draw: st.DrawFn) -> list[Job]:
-    """Draw jobs of which each reads from some of those before it, and one that is done already."""
-    there = job(-1, "prepare")
+    """Draw jobs that read from earlier jobs, and from a job that is in the store."""
+    stored = job(-1, "prepare")
     jobs: list[Job] = []
     for number in range(draw(st.integers(0, 12))):
         stage = draw(st.sampled_from([*LONG, "craft", "predict"]))
-        before = st.lists(st.sampled_from([there, *jobs]), max_size=3)
+        before = st.lists(st.sampled_from([stored, *jobs]), max_size=3)
         jobs.append(job(number, stage, draw(before)))
     return jobs
 
 
 @given(plans(), st.integers(1, 4), st.data())
-def test_all_jobs_are_done_once_after_their_inputs_and_nobody_waits_for_nothing(
+def test_all_jobs_are_done_once_after_their_inputs_and_no_worker_idles(
     jobs: list[Job], workers: int, data: st.DataObject
 ) -> None:
-    agenda, at_work, ended = Agenda(jobs), [], []
-    keys = {one.key for one in jobs}
+    agenda, running, ended = Agenda(jobs), [], []
+    keys = {job.key for job in jobs}
 
     def possible() -> list[Job]:
-        done = {one.key for one in ended}
-        free = [one for one in jobs if one not in at_work and one not in ended]
-        return [one for one in free if all(key in done or key not in keys for key in one.inputs.values())]
+        done = {job.key for job in ended}
+        free = [job for job in jobs if job not in running and job not in ended]
+        return [job for job in free if all(key in done or key not in keys for key in job.inputs.values())]
 
     while len(ended) < len(jobs):
-        while len(at_work) < workers and (taken := agenda.take()) is not None:
+        while len(running) < workers and (taken := agenda.take()) is not None:
             assert taken in possible()
-            at_work.append(taken)
-        assert len(at_work) == workers or not possible()
-        ending = data.draw(st.sampled_from(at_work))
-        at_work.remove(ending)
-        assert [one for one, _ in agenda.done(Outcome(ending.key, "ok"))] == [ending]
+            running.append(taken)
+        assert len(running) == workers or not possible()
+        ending = data.draw(st.sampled_from(running))
+        running.remove(ending)
+        assert [job for job, _ in agenda.done(Outcome(ending.key, "ok"))] == [ending]
         ended.append(ending)
     assert agenda.take() is None
 
 
 @given(plans(), st.data())
-def test_what_reads_from_a_failed_job_fails_for_its_reason_and_is_not_handed_out(
+def test_a_job_with_a_failed_input_fails_for_the_same_reason_and_is_not_handed_out(
     jobs: list[Job], data: st.DataObject
 ) -> None:
     agenda = Agenda(jobs)
-    told: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     while (taken := agenda.take()) is not None:
         status = data.draw(st.sampled_from(["ok", "failed", "not-applicable"]))
-        for one, outcome in agenda.done(Outcome(taken.key, status, taken.title)):
-            assert one.key == outcome.key
-            assert one.key not in told
-            told[one.key] = outcome
-    assert len(told) == len(jobs)
-    for one in jobs:
-        failed = [told[key].reason for key in one.inputs.values() if key in told and told[key].status == "failed"]
+        for ended, outcome in agenda.done(Outcome(taken.key, status, taken.title)):
+            assert ended.key == outcome.key
+            assert ended.key not in outcomes
+            outcomes[ended.key] = outcome
+    assert len(outcomes) == len(jobs)
+    for reader in jobs:
+        inputs = [outcomes[key] for key in reader.inputs.values() if key in outcomes]
+        failed = [outcome.reason for outcome in inputs if outcome.status == "failed"]
         if failed:
-            assert told[one.key].status == "failed"
-            assert told[one.key].reason in failed
+            assert outcomes[reader.key].status == "failed"
+            assert outcomes[reader.key].reason in failed
         else:
-            assert told[one.key].reason == one.title
+            assert outcomes[reader.key].reason == reader.title
 
 
-def test_long_jobs_come_first_while_one_worker_does_the_others_in_their_order() -> None:
+def test_long_jobs_come_first_while_one_worker_does_the_others_in_order() -> None:
     jobs = [job(0), job(1, "train"), job(2), job(3, "learn"), job(4), job(5, "train")]
     agenda = Agenda(jobs)
     assert [agenda.take() for _ in range(4)] == [jobs[0], jobs[1], jobs[3], jobs[5]]
     agenda.done(Outcome(jobs[1].key, "ok"))
-    # The others are at work at a long one each, or at the first of the others.
+    # Every other worker has a long job, or the first short one.
     assert [agenda.take() for _ in range(3)] == [jobs[2], jobs[4], None]
 
 
-def test_a_worker_alone_does_what_it_can_judge_before_it_trains_on() -> None:
+def test_a_single_worker_does_short_jobs_before_the_next_training() -> None:
     first = job(0, "train")
     jobs = [first, job(1, inputs=[first]), job(2, "train")]
     agenda = Agenda(jobs)

@@ -257,7 +257,10 @@ def test_the_command_writes_a_figure_with_fonts_that_publishers_accept(folder: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("uar-against-epsilom", "a.pdf"), "figure 'uar-against-epsilom': allowed here: .*did you mean 'uar-against-e"),
+        (
+            ("uar-against-epsilom", "a.pdf"),
+            "figure 'uar-against-epsilom': got no such .* here: .*did you mean 'uar-against-e",
+        ),
         (("uar-against-epsilon", "a.eps"), r"a\.eps: got suffix '\.eps', expected \.svg, \.png, \.pdf"),
         (("uar-against-epsilon", "a.pdf", "--width", "85"), r"width: got 85, expected 2 to 20 \(inches\)"),
         (("uar-against-epsilon", "a.pdf", "--width", "0"), r"width: got 0, expected 2 to 20 \(inches\)"),

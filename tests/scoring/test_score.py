@@ -25,7 +25,7 @@ from advser.plan.planner import make_plan
 from advser.plugins.parameters import parameter
 from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.results.folder import Results
-from advser.results.schema import CHANCE_BASELINES
+from advser.results.terms import CHANCE_BASELINES
 from advser.scoring.score import Scored, Scorer
 from advser.stages.job import Outcome
 from advser.stages.judge import LOGITS
