@@ -13,7 +13,8 @@ from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, save
 from advser.leaderboards.figures.exhibits import declared_figures
 from advser.leaderboards.figures.spectrograms import declared_pictures, read_samples, write_thumbnails
 from advser.leaderboards.formats.render import render
-from advser.leaderboards.page.site import page, write_assets
+from advser.leaderboards.leftovers import remove_leftovers
+from advser.leaderboards.page.site import ASSETS, page, write_assets
 from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
 from advser.store.files import replacing
@@ -22,11 +23,17 @@ SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "
 """Format → suffix of the board's file."""
 
 
-def write_all(results: Results, directory: Path) -> list[Path]:
+def write_all(results: Results, directory: Path, assets: str = ASSETS) -> list[Path]:
     """Write all that people look at into ``directory``; return the paths.
 
     ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the sounds in
-    ``samples/``. Each file is written beside and renamed.
+    ``samples/``. Each file is written beside and renamed. Then files that an earlier call wrote and this one did not
+    are removed (`advser.leaderboards.leftovers`).
+
+    Args:
+        results: the results to draw.
+        directory: the folder to write to, with the run's ``samples/`` in it.
+        assets: where the page's own files are, relative to ``directory``: ``../assets`` for pages that share them.
     """
     boards = [*(build(results) for build in BOARDS.values()), *tables(results).values()]
     written = []
@@ -36,9 +43,10 @@ def write_all(results: Results, directory: Path) -> list[Path]:
     entries = read_samples(directory)
     figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures")
     vectors = [path for path in figures if path.suffix == ".svg"]
-    shown = page(results, boards, vectors, entries)
+    shown = page(results, boards, vectors, entries, assets)
     heard = write_thumbnails(entries, directory / SAMPLES_FOLDER)
-    return [*written, *figures, *heard, *write_assets(directory), _write(directory / "index.html", shown)]
+    written += [*figures, *heard, *write_assets(directory, assets), _write(directory / "index.html", shown)]
+    return [*written, remove_leftovers(results, directory, written)]
 
 
 def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]], paper: Paper) -> dict[str, Drawing]:
