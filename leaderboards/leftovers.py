@@ -23,7 +23,7 @@ _OWNED: Final = re.compile(
 """Paths that a drawing writes; the list of a folder from elsewhere removes nothing else."""
 
 
-def remove_leftovers(results: Results, directory: Path, written: Collection[Path]) -> list[Path]:
+def remove_leftovers(results: Results, directory: Path, written: Collection[Path]) -> Path:
     """Remove the files of earlier drawings that ``written`` lacks, write ``drawn.json``, and return its path.
 
     A folder that is older than its list has curves against the budget or steps of the results' parts removed, by their
