@@ -8,6 +8,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from published import drawn
 
 ROOT = Path(__file__).parents[1]
 PLACES = {"leaderboards/published": "published", "benchmark/suite/shipped": "suites"}
@@ -18,11 +19,13 @@ COPIED = (".html", ".css", ".js", ".png", ".svg", ".flac", ".json", ".txt", ".cs
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the published boards, pages and figures and the shipped suites."""
+    """Add the published boards, pages and figures, as they are drawn now, and the shipped suites."""
+    drawings = {"leaderboards/published": drawn()}
     for folder, place in PLACES.items():
-        for path in sorted((ROOT / folder).rglob("*")):
+        source = drawings.get(folder, ROOT / folder)
+        for path in sorted(source.rglob("*")):
             if path.suffix in COPIED:
-                uri = f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
+                uri = f"{place}/{path.relative_to(source).as_posix()}"
                 files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from advser.leaderboards.boards.catalogue import BOARDS
 from advser.leaderboards.boards.exhibits import tables
 from advser.leaderboards.formats.render import render
-from advser.leaderboards.page.site import page, write_assets
+from advser.leaderboards.leftovers import remove_leftovers
+from advser.leaderboards.page.site import ASSETS, page, write_assets
 from advser.plugins.fingerprint import code_fingerprint
 from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
@@ -25,11 +26,17 @@ SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "
 """Format → suffix of the board's file."""
 
 
-def write_all(results: Results, directory: Path) -> list[Path]:
+def write_all(results: Results, directory: Path, assets: str = ASSETS) -> list[Path]:
     """Write all readable files into ``directory``; return their paths.
 
     These are ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the
-    sounds in ``samples/``. Each is written to a temporary file that is then renamed.
+    sounds in ``samples/``. Each is written to a temporary file that is then renamed. Files that an earlier call wrote
+    and this one does not are removed (`advser.leaderboards.leftovers`).
+
+    Args:
+        results: the results to draw.
+        directory: the folder to write to, with the run's ``samples/``.
+        assets: the page's own files, relative to ``directory``: ``../assets`` for pages that share them.
     """
     from advser.leaderboards.figures.drawing import SCREEN
     from advser.leaderboards.figures.spectrograms import read_samples, write_thumbnails
@@ -42,9 +49,10 @@ def write_all(results: Results, directory: Path) -> list[Path]:
     entries = read_samples(directory)
     figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures")
     vectors = [path for path in figures if path.suffix == ".svg"]
-    html = page(results, boards, vectors, entries)
+    html = page(results, boards, vectors, entries, assets)
     thumbnails = write_thumbnails(entries, directory / SAMPLES_FOLDER)
-    return [*written, *figures, *thumbnails, *write_assets(directory), _write(directory / "index.html", html)]
+    written += [*figures, *thumbnails, *write_assets(directory, assets), _write(directory / "index.html", html)]
+    return [*written, remove_leftovers(results, directory, written)]
 
 
 def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]], paper: Paper) -> dict[str, Drawing]:

@@ -157,9 +157,16 @@ def figure(
 
 
 def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
-    """Redraw the boards, figures and page of a results folder from its tables."""
+    """Redraw the boards, figures and page of a results folder from its tables.
+
+    Boards, figures and thumbnails of an earlier drawing that are no longer drawn are removed.
+    """
     from advser.leaderboards.write import write_all
     from advser.results.folder import Results
 
+    earlier = sorted(results.rglob("*"))
     written = write_all(Results.load(results), results)
     console().print(f"{len(written)} files written in {results}", markup=False, soft_wrap=True)
+    for path in earlier:
+        if not path.exists():
+            console().print(f"{path}: removed, as it is drawn no longer", markup=False, soft_wrap=True)

@@ -33,15 +33,20 @@ def board_html(board: Board) -> str:
 
 
 def page(
-    results: Results, boards: Sequence[Board], figures: Sequence[Path], samples: Sequence[Mapping[str, Any]] = ()
+    results: Results,
+    boards: Sequence[Board],
+    figures: Sequence[Path],
+    samples: Sequence[Mapping[str, Any]] = (),
+    assets: str = ASSETS,
 ) -> str:
-    """Return ``index.html``, which reads ``assets/`` beside it: boards, charts, figures, every cell and the provenance.
+    """Return ``index.html``, which reads the files in ``assets``: boards, charts, figures, cells and the provenance.
 
     Args:
         results: the results.
         boards: the boards to show.
         figures: SVG files to embed.
         samples: the entries of ``samples/index.json``, whose files the page plays.
+        assets: where the page's own files are, relative to the page.
     """
     suite = results.run.get("suite", {})
     described: dict[str, Any] = {key: value for key, value in results.run.items() if key not in ("notes", "failures")}
@@ -50,6 +55,7 @@ def page(
     shown = [_variables(board, page_notes=results.notes, ids=by_id) for board in boards]
     return _environment().get_template("index.html.j2").render(
         title=title,
+        assets=assets,
         notes=results.notes,
         failures=[_one_line(failure) for failure in results.run["failures"]],
         boards=shown,
@@ -60,11 +66,11 @@ def page(
     )  # fmt: skip
 
 
-def write_assets(directory: Path) -> list[Path]:
-    """Write the files that the page reads into ``assets/`` of a folder; return their paths."""
+def write_assets(directory: Path, assets: str = ASSETS) -> list[Path]:
+    """Write the files that the page reads into ``assets``, relative to the page's folder; return their paths."""
     written = []
     for asset in resources.files("advser.leaderboards.page").joinpath(ASSETS).iterdir():
-        path = directory / ASSETS / asset.name
+        path = directory / assets / asset.name
         with replacing(path) as beside:
             beside.write_bytes(asset.read_bytes())
         written.append(path)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import synthetic
 import yaml
-from places import ROOT, TESTS
+from places import PUBLISHED, ROOT, TESTS
 from shown import blocks, commands, unknown_options
 
 from advser.audit import plugin_contract as contract
@@ -244,11 +244,42 @@ def test_the_glossary_is_in_alphabetical_order() -> None:
     assert terms == sorted(set(terms))
 
 
-def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built without a warning."""
     pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra docs)")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stderr
-    assert "https://" not in "".join(
-        re.findall(r'<(?:script|link)[^>]+(?:src|href)="([^"]+)"', (tmp_path / "site" / "index.html").read_text())
-    )
+    folder = tmp_path_factory.mktemp("built") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def read_by(page: Path) -> list[str]:
+    """The addresses of what a page loads."""
+    text = re.sub(r"base64,[\w+/=]+", "", page.read_text(encoding="utf-8"))
+    return re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="([^"]+)"', text)
+
+
+def test_the_site_asks_for_nothing_from_a_network(site: Path) -> None:
+    assert "https://" not in "".join(read_by(site / "index.html"))
+
+
+def test_the_site_has_every_published_page_with_what_it_reads(site: Path) -> None:
+    published = sorted(path.parent.name for path in PUBLISHED.glob("*/run.json"))
+    assert sorted(path.parent.name for path in (site / "published").glob("*/index.html")) == published
+    for name in published:
+        folder = site / "published" / name
+        addresses = [address for address in read_by(folder / "index.html") if not address.startswith("data:")]
+        assert "../assets/page.js" in addresses
+        assert [address for address in addresses if not (folder / address).is_file()] == []
+        assert {path.suffix for path in (folder / "boards").iterdir()} == {".csv", ".tex", ".txt"}
+        assert not (folder / "assets").exists()
+        for sample in (folder / "samples").glob("*.flac"):
+            assert sample.with_suffix(".png").is_file()
+
+
+def test_the_files_that_pages_cite_are_what_draw_writes_byte_for_byte() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "published.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stderr}\nto draw them again: tox -e pages"

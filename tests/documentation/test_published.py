@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+from advser.leaderboards.leftovers import declared_pictures
 from advser.results.folder import Results
 from advser.results.schema import EXAMPLES_FILE
 from advser.suite.loading import load
@@ -21,6 +22,9 @@ PAGES = [
     *(ROOT / "docs" / name for name in ("results.md", "ci.md", "reference.md", "performance.md")),
     *sorted((ROOT / "docs" / "papers").glob("*.md")),
 ]
+LARGEST = 6_000_000
+"""Bytes of all published files in git; with all that is drawn of them they have 35,000,000."""
+
 FORBIDDEN = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 folders = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 
@@ -44,6 +48,27 @@ def test_a_published_folder_holds_no_clips_and_no_sound_but_of_the_embedded_corp
     sounds = [path for path in folder.rglob("*") if path.suffix in FORBIDDEN]
     assert bool(sounds) == (Results.load(folder).run["suite"]["corpus"]["name"] == "demo")
     assert not (folder / EXAMPLES_FILE).exists()
+
+
+def test_git_holds_tables_sounds_and_what_pages_cite() -> None:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "leaderboards/published"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listing.returncode or not listing.stdout:
+        pytest.skip("this is no checkout of the repository")
+    tracked = {ROOT / name for name in listing.stdout.split("\0") if name}
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    cited = {
+        ROOT / name
+        for page in pages
+        for name in re.findall(r"leaderboards/published/[\w-]+/(?:boards|figures)/[\w.-]+\w", page.read_text("utf-8"))
+    }
+    assert cited <= tracked, "to add them: git add --force"
+    kept = {"README.md", "run.json", "results.parquet", "ranks.parquet", "pooled.parquet", "index.json"}
+    others = {path for path in tracked - cited if path.name not in kept and path.suffix != ".flac"}
+    pictures = {name for folder in PUBLISHED for name in declared_pictures(Results.load(folder))}
+    assert {path.stem for path in others} <= pictures, "to remove the others: git rm --cached"
+    assert sum(path.stat().st_size for path in tracked) < LARGEST
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

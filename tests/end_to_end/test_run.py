@@ -192,6 +192,20 @@ def test_results_of_other_drawing_code_are_scored_again(finished, place: Path, m
     assert page.stat().st_mtime_ns > before
 
 
+def test_drawing_removes_what_it_wrote_before_and_no_longer_makes(finished, place: Path) -> None:
+    folder = place / "results" / "demo-cut"
+    orphan = folder / "figures" / "wer-against-steps.svg"
+    listed = json.loads((folder / "drawn.json").read_text())
+    assert "boards/attacks.md" in listed
+    (folder / "drawn.json").write_text(json.dumps([*listed, "figures/wer-against-steps.svg"]))
+    orphan.write_text("of another suite")
+    done = advser_here("draw", folder, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert f"{orphan}: removed" in done.stdout
+    assert not orphan.exists()
+    assert json.loads((folder / "drawn.json").read_text()) == listed
+
+
 def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
     for by, kind in zip(BOARDS, ("terminal", "markdown", "latex", "csv", "html", "terminal"), strict=True):
         done = advser_here("board", "results/demo-cut", "--by", by, "--format", kind, cwd=place)
