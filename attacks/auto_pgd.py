@@ -20,7 +20,8 @@ from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin
-from advser.threat.target import Ascent, Target
+from advser.threat.passes import Ascent
+from advser.threat.target import Target
 
 SOURCE: Final = (
     "Croce, Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks, "

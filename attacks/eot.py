@@ -14,7 +14,8 @@ from advser.attacks.reference import AttackReference, ascends, with_budget
 from advser.plugins.parameters import budget, budget_norm, parameter
 from advser.threat.model import Norm
 from advser.threat.objectives import Loss
-from advser.threat.target import Ascent, Target
+from advser.threat.passes import Ascent
+from advser.threat.target import Target
 
 
 class Averaged(Target):

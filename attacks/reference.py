@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,7 +11,7 @@ from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.terms import Domain
-from advser.plugins.parameters import build, field_with_role, fixed_norm, validated
+from advser.plugins.parameters import Parameters, build, field_with_role, fixed_norm, validated
 from advser.plugins.registries import ATTACKS
 
 
@@ -55,6 +56,16 @@ class AttackReference(BaseModel):
         if domain not in attack.domains:
             raise InputError(f"attack '{self.name}': domain: got {domain}, expected {', '.join(attack.domains)}")
         return attack
+
+
+def references_within(plugin: Parameters) -> Iterator[AttackReference]:
+    """Yield the references of a plugin's fields, alone or in tuples, each followed by those of its attack."""
+    for name in type(plugin).model_fields:
+        value = getattr(plugin, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, AttackReference):
+                yield item
+                yield from references_within(item.build())
 
 
 def ascends(reference: Any) -> bool:

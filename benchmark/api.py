@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from advser.execution.request import Request
     from advser.leaderboards.boards.board import Board
     from advser.results.folder import Results
     from advser.scoring.differences import Comparison
@@ -182,14 +183,10 @@ def run(
     Raises:
         InputError: if any input is unusable. Later failures are in `Run.failures`.
     """
-    from rich.console import Console
-
     from advser.attacks.notebook import notebook_files
     from advser.execution.cluster import Workers, device_named
-    from advser.execution.execute import carry_out
-    from advser.execution.prepare import prepare
     from advser.execution.request import Request
-    from advser.leaderboards.write import fingerprint, write_all
+    from advser.leaderboards.write import fingerprint
     from advser.store.artefacts import default_store
 
     _refuse_texts("a mapping, as {'key': 'value'}", data=data, changes=changes, only=only)
@@ -206,6 +203,16 @@ def run(
         [Path(path) for path in external],
         drawn_by=fingerprint(),
     )
+    return _carried_out(request)
+
+
+def _carried_out(request: Request) -> Run:
+    from rich.console import Console
+
+    from advser.execution.execute import carry_out
+    from advser.execution.prepare import prepare
+    from advser.leaderboards.write import write_all
+
     report = carry_out(request, prepare(request), Console(stderr=True, highlight=False))
     if report.written:
         write_all(report.results, report.directory)

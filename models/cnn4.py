@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
 from advser.models.frontends import FrameCount, LogMel
+from advser.plugins.parameters import parameter
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -42,9 +42,9 @@ class CNN4(EmotionModel):
         *,
         width: Annotated[
             float,
-            Field(gt=0, description="factor of the 64, 128, 256, 512 maps"),
+            parameter(gt=0, about="factor of the 64, 128, 256, 512 maps"),
         ] = 1.0,
-        frames: Annotated[FrameCount, Field(ge=16)] = 373,
+        frames: Annotated[FrameCount, parameter(ge=16)] = 373,
     ) -> None:
         super().__init__()
         maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512))]

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from advser.audio.pcm import SAMPLE_RATE, from_pcm, to_pcm
 from advser.models.base import EmotionModel, FrontEnd
 from advser.plugins.extras import not_installed
+from advser.plugins.parameters import parameter
 
 FUNCTIONALS: Final = 88
 """Number of statistics in eGeMAPS v02, of a clip's pitch, loudness, voice quality and spectrum."""
@@ -87,7 +87,7 @@ class EgemapsSVM(EmotionModel):
         classes: int,
         *,
         c: Annotated[
-            float, Field(gt=0, description="weight C of margin violations relative to the margin's width")
+            float, parameter(gt=0, about="weight C of margin violations relative to the margin's width")
         ] = 0.01,
     ) -> None:
         super().__init__()

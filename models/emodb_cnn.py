@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
 from advser.models.frontends import DecibelMel
+from advser.plugins.parameters import parameter
 
 
 def convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -39,11 +39,11 @@ class EmodbCNN(EmotionModel):
         *,
         last_dropout: Annotated[
             float,
-            Field(
+            parameter(
                 ge=0,
                 lt=1,
-                description="dropout before the last layer; the source gives no rate",
-                json_schema_extra={"unit": "share of units"},
+                about="dropout before the last layer; the source gives no rate",
+                unit="share of units",
             ),
         ] = 0.5,
     ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Final, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad
 
 from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel
 from advser.models.raw import STEP, RawSound, Scale
+from advser.plugins.parameters import parameter
 
 FRAME: Final = STEP
 """Samples per frame, 40 ms; frames do not overlap."""
@@ -24,14 +24,14 @@ LAYERS: Final = 8
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
-Maps = Annotated[int, Field(ge=1, description="maps of each convolution")]
+Maps = Annotated[int, parameter(ge=1, about="maps of each convolution")]
 Pool = Annotated[
     int,
-    Field(
+    parameter(
         ge=1,
         le=FRAME,
-        description="width of the average pooling before the convolutions: 1 in the paper, 2 in its public code",
-        json_schema_extra={"unit": "samples"},
+        about="width of the average pooling before the convolutions: 1 in the paper, 2 in its public code",
+        unit="samples",
     ),
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -14,8 +13,9 @@ from advser.audio.pcm import SAMPLE_RATE
 from advser.audio.torchaudio import transforms
 from advser.models.mel import NEPERS_PER_DB, MelFrontEnd, Pick, Sound
 from advser.models.spectrum import magnitude
+from advser.plugins.parameters import parameter
 
-FrameCount = Annotated[int, Field(description="length of the input", json_schema_extra={"unit": "frames of 16 ms"})]
+FrameCount = Annotated[int, parameter(about="length of the input", unit="frames of 16 ms")]
 """Type of a model's parameter ``frames``, the length of its input."""
 
 

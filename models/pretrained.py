@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -20,6 +19,7 @@ from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import InputError
 from advser.models.base import EmotionModel, FrontEnd
 from advser.plugins.extras import not_installed
+from advser.plugins.parameters import parameter
 from advser.store.digests import contents_digest
 
 FAMILIES: Final = ("data2vec-audio", "hubert", "wav2vec2", "wavlm")
@@ -88,16 +88,16 @@ class Pretrained(EmotionModel):
         classes: int,
         *,
         encoder: Annotated[
-            str, Field(min_length=1, description="name on the Hugging Face Hub, or local folder")
+            str, parameter(min_length=1, about="name on the Hugging Face Hub, or local folder")
         ] = "facebook/wav2vec2-base-960h",
-        revision: Annotated[str, Field(description="commit hash, tag or branch of a name on the Hub")] = "main",
+        revision: Annotated[str, parameter(about="commit hash, tag or branch of a name on the Hub")] = "main",
         freeze: Annotated[
             Literal["encoder", "convolutions", "nothing"],
-            Field(description="frozen part: the whole encoder, its convolutions on the sound, or nothing"),
+            parameter(about="frozen part: the whole encoder, its convolutions on the sound, or nothing"),
         ] = "encoder",
         layer: Annotated[
             int | None,
-            Field(ge=0, description="transformer layer of the output; 0: the first layer's input; none: the last"),
+            parameter(ge=0, about="transformer layer of the output; 0: the first layer's input; none: the last"),
         ] = None,
     ) -> None:
         super().__init__()

@@ -6,24 +6,24 @@ from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from advser.audio.clips import sound_mask
 from advser.audio.pcm import SAMPLE_RATE
 from advser.models.base import FrontEnd
+from advser.plugins.parameters import parameter
 
 Scale = Annotated[
     Literal["standard", "unit"],
-    Field(description="scale of the sound: standard deviations of the training data, or [0, 1] by (x + 1) / 2"),
+    parameter(about="scale of the sound: standard deviations of the training data, or [0, 1] by (x + 1) / 2"),
 ]
 
 Seconds = Annotated[
     float,
-    Field(
+    parameter(
         ge=0.04,
-        description="longest input; longer clips are cut at the end; rounded to 40 ms",
-        json_schema_extra={"unit": "s"},
+        about="longest input; longer clips are cut at the end; rounded to 40 ms",
+        unit="s",
     ),
 ]
 

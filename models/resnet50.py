@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Final
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
 from advser.models.frontends import FrameCount, LogMel
+from advser.plugins.parameters import parameter
 
 COUNTS: Final = (3, 4, 6, 3)
 """Number of bottlenecks in each stage."""
@@ -77,9 +77,9 @@ class ResNet50(EmotionModel):
         *,
         width: Annotated[
             float,
-            Field(gt=0, description="factor of the 64, 128, 256, 512 maps inside the bottlenecks"),
+            parameter(gt=0, about="factor of the 64, 128, 256, 512 maps inside the bottlenecks"),
         ] = 1.0,
-        frames: Annotated[FrameCount, Field(ge=32)] = 373,
+        frames: Annotated[FrameCount, parameter(ge=32)] = 373,
     ) -> None:
         super().__init__()
         maps = [max(1, round(width * full)) for full in (64, 128, 256, 512)]

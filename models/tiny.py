@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
 from advser.models.frontends import FrameCount, LogMel
 from advser.models.strided import block
+from advser.plugins.parameters import parameter
 
 
 class Tiny(EmotionModel):
@@ -25,7 +25,7 @@ class Tiny(EmotionModel):
         self,
         classes: int,
         *,
-        frames: Annotated[FrameCount, Field(ge=8)] = 96,
+        frames: Annotated[FrameCount, parameter(ge=8)] = 96,
     ) -> None:
         super().__init__()
         self.frontend = LogMel(frames)

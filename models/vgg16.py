@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, ClassVar, Final
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from advser.models.base import EmotionModel
 from advser.models.frontends import FrameCount, LogMel
+from advser.plugins.parameters import parameter
 
 GROUPS: Final = (2, 2, 3, 3, 3)
 """Number of convolutions in each group, before its max-pooling."""
@@ -44,9 +44,9 @@ class VGG16(EmotionModel):
         *,
         width: Annotated[
             float,
-            Field(gt=0, description="factor of the 64, 128, 256, 512, 512 maps"),
+            parameter(gt=0, about="factor of the 64, 128, 256, 512, 512 maps"),
         ] = 1.0,
-        frames: Annotated[FrameCount, Field(ge=32)] = 373,
+        frames: Annotated[FrameCount, parameter(ge=32)] = 373,
     ) -> None:
         super().__init__()
         maps = [1, *(max(1, round(width * full)) for full in (64, 128, 256, 512, 512))]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from advser.audio.clips import sound_mask
 from advser.models.base import EmotionModel
 from advser.models.raw import RawSound, Seconds
+from advser.plugins.parameters import parameter
 
 
 class Residual(nn.Module):
@@ -62,11 +62,11 @@ class WaveNet(EmotionModel):
         classes: int,
         *,
         layers: Annotated[
-            int, Field(ge=1, le=16, description="layers per stack; the dilation doubles from layer to layer, from 1")
+            int, parameter(ge=1, le=16, about="layers per stack; the dilation doubles from layer to layer, from 1")
         ] = 10,
-        stacks: Annotated[int, Field(ge=1, description="number of stacks")] = 2,
-        channels: Annotated[int, Field(ge=1, description="channels of every convolution")] = 16,
-        stride: Annotated[int, Field(ge=1, description="length of a step", json_schema_extra={"unit": "samples"})] = 16,
+        stacks: Annotated[int, parameter(ge=1, about="number of stacks")] = 2,
+        channels: Annotated[int, parameter(ge=1, about="channels of every convolution")] = 16,
+        stride: Annotated[int, parameter(ge=1, about="length of a step", unit="samples")] = 16,
         seconds: Seconds = 6.0,
     ) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from advser.attacks.base import Attack
 from advser.attacks.controls import FrameNoise, Noise, Offset
-from advser.plugins.registries import ATTACKS
+from advser.plan.cells import AttackFacts
 from advser.results.schema import CLEAN, KEYS
 
 VICTIM: Final = ("part", "seed", "model", "defense")
@@ -157,14 +157,14 @@ def _without(params: Any, names: Sequence[str]) -> Any:
 
 
 def cells_of(
-    examples: pd.DataFrame, worst: Iterable[tuple[str, str]], attacks: Mapping[tuple[str, str], type[Attack]]
+    examples: pd.DataFrame, worst: Iterable[tuple[str, str]], attacks: Mapping[tuple[str, str, str], AttackFacts]
 ) -> list[Cell]:
     """Return the cells of a run whose every clip was evaluated.
 
     Args:
         examples: the examples table.
         worst: part and name of the rows for the worst of several attacks, which are left out.
-        attacks: part and title of each attack, with its plugin.
+        attacks: part, title and ``params`` of each attack, with the facts that the planner knows.
     """
     left_out = {*worst}
     cells = []
@@ -173,64 +173,30 @@ def cells_of(
         keys = {str(key): None if pd.isna(value) else value for key, value in first.items()}
         evaluated = (clips["prediction"] >= 0).all() and (clips["clean_prediction"] >= 0).all()
         if evaluated and (keys["part"], keys["attack"]) not in left_out:
-            cells.append(_cell(keys, clips, attacks.get((str(keys["part"]), str(keys["attack"])))))
+            place = (str(keys["part"]), str(keys["attack"]), str(keys["params"]))
+            cells.append(_cell(keys, clips, attacks.get(place)))
     return cells
 
 
-@dataclass(frozen=True)
-class _Use:
-    """An attack plugin with its parameters."""
-
-    plugin: type[Attack] | None
-    params: Mapping[str, Any]
-
-    @property
-    def declares_steps(self) -> bool:
-        """Whether the attack declares more than one step, or nothing about its steps."""
-        single = self.plugin is not None and self.plugin.single_step
-        return not single and self.params.get("steps") not in (0, 1)
-
-
-def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, plugin: type[Attack] | None) -> Cell:
+def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, facts: AttackFacts | None) -> Cell:
+    """Return a cell; the clean cell has no facts."""
     label = clips["label"].to_numpy()
-    params = json.loads(keys["params"] or "{}")
-    inner = list(_inner_attacks(params))
-    attack = _Use(plugin, params)
-    several_passes = keys["access"] == "white-box" and bool((clips["backwards"] > 1).any())
-    return Cell(
+    cell = Cell(
         keys,
-        params,
+        {},
         misled=clips["prediction"].to_numpy() != label,
         correct=clips["clean_prediction"].to_numpy() == label,
-        iterative=_is_iterative(attack, inner, several_passes=several_passes),
-        steps=max(int(use.params.get("steps") or 1) for use in (attack, *inner)),
-        control=plugin in CONTROLS,
-        external=plugin is not None and bool(plugin.places),
-        ascends=plugin is None or plugin.ascends(params),
         has_detector=bool(clips["detection"].notna().any()),
     )
-
-
-def _inner_attacks(params: Mapping[str, Any]) -> Iterator[_Use]:
-    """Yield the attacks that an attack's parameters refer to, at any depth."""
-    for reference in [params.get("attack"), *(params.get("attacks") or [])]:
-        if isinstance(reference, Mapping) and reference.get("name") in ATTACKS:
-            inner = reference.get("params") or {}
-            yield _Use(ATTACKS.get(reference["name"]), inner)
-            yield from _inner_attacks(inner)
-
-
-def _is_iterative(attack: _Use, inner: Sequence[_Use], *, several_passes: bool) -> bool:
-    """Return whether an attack takes several gradient steps.
-
-    Args:
-        attack: the attack.
-        inner: the attacks within it.
-        several_passes: whether a white-box attack took more than one backward pass for a clip.
-    """
-    if len(inner) > 1:
-        return True
-    if len(inner) == 1:
-        # The attack around it may repeat backward passes without a further step, as EOT does.
-        return inner[0].declares_steps
-    return attack.declares_steps or several_passes
+    if facts is None:
+        return cell
+    several_passes = keys["access"] == "white-box" and bool((clips["backwards"] > 1).any())
+    return replace(
+        cell,
+        params=facts.params,
+        iterative=facts.is_iterative(several_passes=several_passes),
+        steps=facts.steps,
+        control=isinstance(facts.attack, CONTROLS),
+        external=bool(facts.attack.places),
+        ascends=facts.attack.ascends(facts.params),
+    )

@@ -22,7 +22,7 @@ from advser.execution.execute import Report, carry_out
 from advser.execution.prepare import prepare
 from advser.execution.request import Request
 from advser.execution.worker import raised_in
-from advser.plugins.parameters import validated
+from advser.plugins.parameters import field_with_role, norm_of_budget, validated
 from advser.plugins.registries import ATTACKS, BY_KIND
 from advser.suite.loading import load
 
@@ -62,7 +62,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
     Args:
         kind: ``attack``, ``defense``, ``model`` or ``metric``.
         name: its name in the registry.
-        params: its parameters; the mock suite chooses an attack's ``epsilon``.
+        params: its parameters; the mock suite chooses an attack's budget.
         store: the artefact store's root.
         plugins: plugin files for the workers; this process has loaded them already.
 
@@ -72,8 +72,8 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
     if kind not in contract.CONTRACTS:
         raise InputError(f"check {kind}: got kind '{kind}', expected {', '.join(contract.CONTRACTS)}")
     plugin = BY_KIND[kind].get(name)
-    bounded = kind == "attack" and "epsilon" in plugin.model_fields
-    contract_params = {**params, "epsilon": EPSILON} if bounded else params
+    budget = field_with_role(plugin, "budget") if kind == "attack" else None
+    contract_params = {**params, budget: EPSILON} if budget else params
     if kind != "model":
         validated(plugin, contract_params, f"{kind} '{name}'")
     yield from contract.described(kind, name)
@@ -133,8 +133,9 @@ def _mock_suite(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
 def _attack_entry(
     plugin: type[Attack], entry: dict[str, Any], domain: list[str], budgets: list[float]
 ) -> dict[str, Any]:
-    scale = NORM_SCALE[entry["params"].get("norm", getattr(plugin, "norm", "linf"))]
-    budget = {"epsilon": [scale * epsilon for epsilon in budgets]} if "epsilon" in plugin.model_fields else {}
+    scale = NORM_SCALE[norm_of_budget(plugin, entry["params"])]
+    name = field_with_role(plugin, "budget")
+    budget = {name: [scale * epsilon for epsilon in budgets]} if name else {}
     return {
         "name": entry["name"],
         "params": {**entry["params"], **budget, **_doubled_steps(plugin, entry["params"])},
@@ -151,7 +152,9 @@ def _doubled_steps(plugin: type[Attack], params: Mapping[str, Any]) -> dict[str,
     if plugin.single_step or not isinstance(steps, int) or not steps:
         return {}
     try:
-        validated(plugin, {"epsilon": EPSILON, **params, "steps": 2 * steps}, "twice the steps")
+        budget = field_with_role(plugin, "budget")
+        bounded = {budget: EPSILON} if budget else {}
+        validated(plugin, {**bounded, **params, "steps": 2 * steps}, "twice the steps")
     except InputError:
         return {}
     return {"steps": [steps, 2 * steps]}

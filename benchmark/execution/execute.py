@@ -130,7 +130,7 @@ def _precision(jobs: Iterable[Job]) -> dict[str, Any]:
 def _evidence(prepared: Prepared, examples: pd.DataFrame, store: Store, failed: Mapping[str, Outcome]) -> Evidence:
     plans = [part.plan for part in prepared.parts]
     worst = [(plan.suite.part, declared.name) for plan in plans for declared in plan.suite.worst]
-    attacks = {(plan.suite.part, title): plugin for plan in plans for title, plugin in plan.attacks.items()}
+    attacks = {(plan.suite.part, *place): facts for plan in plans for place, facts in plan.attacks.items()}
     probes = [({key: probe.columns[key] for key in VICTIM}, probe.key) for plan in plans for probe in plan.probes]
     adaptable = {
         (plan.suite.part, entry.title) for plan in plans for entry in plan.suite.defenses if adaptable_by(entry.name)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from advser.attacks.base import Attack, Reading
+from advser.attacks.reference import references_within
 from advser.metrics.transcribers.base import Transcriber
 from advser.models.terms import Domain
 from advser.plugins.parameters import field_with_role
@@ -81,6 +82,49 @@ def source_columns(source: Source) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class AttackFacts:
+    """The facts about an attack that the audit needs.
+
+    Attributes:
+        attack: the plugin, validated.
+        params: its parameters as the results have them.
+        inner: the attacks that it refers to, at any depth.
+    """
+
+    attack: Attack
+    params: Mapping[str, Any]
+    inner: tuple[Attack, ...] = ()
+
+    @classmethod
+    def of(cls, attack: Attack, params: Mapping[str, Any]) -> AttackFacts:
+        """Return the facts about an attack with parameters as the results have them."""
+        return cls(attack, params, tuple(reference.build() for reference in references_within(attack)))
+
+    @property
+    def steps(self) -> int:
+        """The parameter ``steps``, or the largest among the attacks within; 1 without any."""
+        return max(int(getattr(attack, "steps", None) or 1) for attack in (self.attack, *self.inner))
+
+    def is_iterative(self, *, several_passes: bool) -> bool:
+        """Return whether the attack takes several gradient steps.
+
+        Args:
+            several_passes: whether it took more than one white-box backward pass for a clip.
+        """
+        if len(self.inner) > 1:
+            return True
+        if len(self.inner) == 1:
+            # The attack around it may repeat backward passes without a further step, as EOT does.
+            return _declares_steps(self.inner[0])
+        return _declares_steps(self.attack) or several_passes
+
+
+def _declares_steps(attack: Attack) -> bool:
+    """Return whether an attack declares more than one step, or nothing about its steps."""
+    return not attack.single_step and getattr(attack, "steps", None) not in (0, 1)
+
+
+@dataclass(frozen=True)
 class Configuration:
     """One attack with its parameters, domain and labels.
 
@@ -115,11 +159,16 @@ class Configuration:
 
     @property
     def text(self) -> str:
-        """The results' column ``params``: JSON of the parameters, an unusual objective, and the digest of files."""
+        """The results' column ``params``: the JSON text of `facts`' parameters."""
+        return json.dumps(self.facts.params, sort_keys=True)
+
+    @property
+    def facts(self) -> AttackFacts:
+        """The facts that the audit needs: parameters, with an unusual objective and the digest of files."""
         objective = self.entry.objective
         further: dict[str, str] = {} if objective == "cross-entropy" else {"objective": objective}
         further |= {"contents": self.reading.digest[:12]} if self.reading else {}
-        return json.dumps({**self.params, **further}, sort_keys=True)
+        return AttackFacts.of(self.attack, {**self.params, **further})
 
     def columns(self, threat: ThreatModel) -> dict[str, Any]:
         """Return the key columns of a cell under a threat model."""
@@ -195,8 +244,7 @@ class Plan:
         cells: the rows of the results.
         probes: of the trained models that the audit probes.
         notes: sentences about what is left out.
-        attacks: title of each attack, those that the suite does not list (`advser.plan.noise_controls`) included, with
-            its plugin.
+        attacks: title and ``params`` of each attack → its facts, noise controls included.
     """
 
     suite: Suite
@@ -204,4 +252,4 @@ class Plan:
     cells: tuple[Cell, ...]
     probes: tuple[Probe, ...] = ()
     notes: tuple[str, ...] = ()
-    attacks: Mapping[str, type[Attack]] = field(default_factory=dict)
+    attacks: Mapping[tuple[str, str], AttackFacts] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from advser.attacks.learned import LearnedAttack
-from advser.attacks.reference import AttackReference
+from advser.attacks.reference import references_within
 from advser.corpora.protocols import is_speaker_independent
 from advser.defenses.base import Defense
 from advser.errors import InputError
@@ -63,13 +63,7 @@ def prepare_job(suite: Suite, seed: int, directory: Path | None) -> Job:
 
 def inner_attacks(plugin: Parameters) -> tuple[str, ...]:
     """Return the names of the attacks that a plugin's fields refer to, alone or in tuples, at any depth."""
-    names: list[str] = []
-    for name in type(plugin).model_fields:
-        value = getattr(plugin, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, AttackReference):
-                names += [item.name, *inner_attacks(item.build())]
-    return tuple(names)
+    return tuple(reference.name for reference in references_within(plugin))
 
 
 def adaptable_by(defense: str) -> bool:

@@ -80,7 +80,7 @@ class _Planner:
         read = dict.fromkeys(f"{row.entry.title}: {row.reading.note}." for row in rows if row.reading)
         notes = (*(f"Left out: {reason}." for reason in unable), *read, *self._late_defenses())
         probes = tuple(self._probes(cells)) if self.suite.audit else ()
-        attacks = {row.entry.title: type(row.attack) for row in rows}
+        attacks = {(row.entry.title, row.text): row.facts for row in rows}
         return Plan(self.suite, self.book.jobs, tuple(cells), probes, notes, attacks)
 
     def _rows(self) -> list[Configuration]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from advser.attacks.reference import AttackReference
     from advser.corpora.base import Corpus
     from advser.defenses.base import Defense, TrainingBatch, craft
+    from advser.defenses.processing import Processing
     from advser.errors import ContractError, InputError, MeasurementError, NotApplicableError
     from advser.metrics.base import ClipMetric, Metric, ModelMetric
     from advser.metrics.transcribers.base import Transcriber
@@ -30,6 +31,7 @@ _HOMES = {
     "advser.attacks.reference": ("AttackReference",),
     "advser.corpora.base": ("Corpus",),
     "advser.defenses.base": ("Defense", "TrainingBatch", "craft"),
+    "advser.defenses.processing": ("Processing",),
     "advser.errors": ("ContractError", "InputError", "MeasurementError", "NotApplicableError"),
     "advser.metrics.base": ("ClipMetric", "Metric", "ModelMetric"),
     "advser.metrics.transcribers.base": ("Transcriber",),
@@ -43,8 +45,8 @@ _HOMES = {
 __all__ = [
     "Attack", "AttackReference", "Budget", "ClipMetric", "ContractError", "Corpus", "Defense", "EmotionModel",
     "FrontEnd", "InputError", "LearnedAttack", "MeasurementError", "Metric", "ModelMetric", "NotApplicableError",
-    "Outputs", "Parameters", "Reading", "Target", "TrainingBatch", "Transcriber", "attack", "budget", "budget_norm",
-    "corpus", "craft", "defense", "metric", "model", "parameter", "transcriber",
+    "Outputs", "Parameters", "Processing", "Reading", "Target", "TrainingBatch", "Transcriber", "attack", "budget",
+    "budget_norm", "corpus", "craft", "defense", "metric", "model", "parameter", "transcriber",
 ]  # fmt: skip
 
 

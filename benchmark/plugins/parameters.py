@@ -1,7 +1,7 @@
 """Validated plugin parameters: declared once, checked when loaded, listed by ``advser show``.
 
 Attacks, defenses, corpora, metrics and transcribers are frozen pydantic models (`Parameters`). A model is a
-torch module; its parameters are the keyword-only arguments of its constructor, checked against their annotations.
+torch module, whose attributes are its layers; its parameters are the keyword-only arguments of its constructor.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ class Parameters(BaseModel):
     """The source of the method: paper, equation or section."""
 
 
-def parameter(default: Any = ..., *, unit: str = "", about: str, **limits: Any) -> Any:
-    """Declare a parameter of a plugin.
+def parameter(default: Any = ..., *, unit: str = "", about: str = "", **limits: Any) -> Any:
+    """Declare a parameter of a plugin: as the default of a field, or, for a model, in ``Annotated``.
+
+    ``steps: int = parameter(10, about="number of steps", ge=1)`` is a field; the keyword-only argument ``width:
+    Annotated[float, parameter(about="factor of the maps", gt=0)] = 1.0`` of a model's constructor declares the same.
 
     Args:
         default: its default; required without one.
@@ -52,7 +55,10 @@ def parameter(default: Any = ..., *, unit: str = "", about: str, **limits: Any) 
         about: one line about it.
         limits: pydantic's limits: ``gt``, ``ge``, ``lt``, ``le``, ``min_length``, ``max_length``.
     """
-    return Field(default, description=about, json_schema_extra={"unit": unit} if unit else None, **limits)
+    # What is left out must stay unset: an annotation adds to those inside it.
+    texts: dict[str, Any] = {"description": about} if about else {}
+    texts |= {"json_schema_extra": {"unit": unit}} if unit else {}
+    return Field(default, **texts, **limits)
 
 
 def budget(
@@ -85,6 +91,14 @@ def fixed_norm(plugin: type[BaseModel]) -> str | None:
     """Return the norm that an attack's budget is declared with; None for an attack without a budget."""
     name = field_with_role(plugin, "budget")
     return None if name is None else str(_extra(plugin.model_fields[name])["norm"])
+
+
+def norm_of_budget(plugin: type[BaseModel], params: Mapping[str, Any]) -> str:
+    """Return the norm of an attack's budget under some of its parameters; L∞ for an attack without a budget."""
+    name = field_with_role(plugin, "norm")
+    if name is not None:
+        return str(params.get(name, plugin.model_fields[name].default))
+    return fixed_norm(plugin) or "linf"
 
 
 def _extra(info: FieldInfo) -> Mapping[str, Any]:

@@ -202,7 +202,8 @@ def _class_variables(plugin: type[Any]) -> Iterator[str]:
     """Yield the class variables that a class and its bases declare with ``ClassVar``."""
     for base in plugin.__mro__:
         module = sys.modules.get(base.__module__)
-        for name, hint in inspect.get_annotations(base).items():
+        for name, annotation in inspect.get_annotations(base).items():
+            hint: Any = annotation
             if isinstance(hint, str):
                 # Only the outermost name matters: the rest may be for type checkers alone.
                 hint = vars(module).get(hint.partition("[")[0].rpartition(".")[2]) if module else None

@@ -25,7 +25,7 @@ from advser.audio.recordings import FORMATS, blocks, encoding, in_windows, opene
 from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
-from advser.plugins.parameters import build
+from advser.plugins.parameters import build, field_with_role
 from advser.plugins.registries import ATTACKS
 from advser.protect.effect import Effect, Progress, measure_effect
 from advser.protect.listeners import Listeners
@@ -45,7 +45,7 @@ class Perturbation:
 
     Attributes:
         attack: name of an attack on waveforms with a budget in L∞.
-        params: parameters of the attack but ``epsilon``.
+        params: parameters of the attack but its budget.
         strength: largest level of the perturbation relative to the sound, dB: ε is a window's root mean square times
             10^(strength / 20).
         seed: of the attack's random numbers.
@@ -64,9 +64,9 @@ class Perturbation:
         """
         plugin = ATTACKS.get(self.attack)
         attack = None
-        if "epsilon" in plugin.model_fields:
-            attack = build(plugin, {**self.params, "epsilon": epsilon}, f"attack '{self.attack}'")
-        norm = getattr(attack, "norm", "linf")
+        if (budget := field_with_role(plugin, "budget")) is not None:
+            attack = build(plugin, {**self.params, budget: epsilon}, f"attack '{self.attack}'")
+        norm = attack.norm_of_budget if attack else None
         usable = not issubclass(plugin, LearnedAttack) and not plugin.places and "waveform" in plugin.domains
         if attack is None or norm != "linf" or not usable:
             raise InputError(

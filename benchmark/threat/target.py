@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Self
@@ -22,6 +21,7 @@ from advser.models.precision import computing, is_faster_in_bf16
 from advser.models.terms import Domain, Precision
 from advser.threat.model import Access
 from advser.threat.objectives import Loss, cross_entropy, margin
+from advser.threat.passes import Ascent, ForwardPass, PassCounter, TargetClips, finite, widened
 
 
 def drawing(model: EmotionModel, seed: int) -> AbstractContextManager[object]:
@@ -34,84 +34,6 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """The result of one forward and one backward pass, per clip.
-
-    Attributes:
-        loss: (B,).
-        gradient: of the loss with respect to the input, in its shape; 0 in the padding and where it is not finite.
-        margin: `margin` of the same outputs (B,): above 0 where the clip is misclassified.
-    """
-
-    loss: Tensor
-    gradient: Tensor
-    margin: Tensor
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """A forward pass whose gradient can still be taken.
-
-    Attributes:
-        x: the input.
-        version: how often the input had been written to.
-        variable: the input as a leaf of the graph.
-        outputs: the model's outputs.
-    """
-
-    x: Tensor
-    version: int
-    variable: Tensor
-    outputs: Outputs
-
-    def is_of(self, x: Tensor) -> bool:
-        """Return whether ``x`` is the input of this pass, unchanged since."""
-        return self.x is x and self.version == x._version
-
-
-class _Passes:
-    """Counts passes per clip; passes of the whole batch in one integer, which is quicker than a tensor."""
-
-    def __init__(self, clips: int) -> None:
-        self._of_all = 0
-        self._of_some = torch.zeros(clips, dtype=torch.long)
-
-    def add(self, rows: Tensor | None) -> None:
-        """Count one pass of the clips at these indices, a repeated clip repeatedly; of all clips if None."""
-        if rows is None:
-            self._of_all += 1
-        else:
-            # Indexed addition by ``+=`` would count a clip once.
-            self._of_some.index_add_(0, rows, torch.ones_like(rows))
-
-    def per_clip(self) -> Tensor:
-        """Return the number of passes of each clip (B,)."""
-        return self._of_some + self._of_all
-
-
-@dataclass(frozen=True)
-class _Clips:
-    """What a target knows of its clips: the attributes of `Target` with these names, and their indices in the batch."""
-
-    lengths: Tensor
-    mask: Tensor | None
-    reference: Tensor | None
-    names: tuple[str, ...]
-    rows: Tensor | None = None
-
-    def at(self, rows: Tensor) -> _Clips:
-        """Return some of the clips (indices, or a mask)."""
-        rows = torch.arange(len(self.lengths), device=rows.device)[rows]
-        return _Clips(
-            lengths=self.lengths[rows],
-            mask=None if self.mask is None else self.mask[rows],
-            reference=None if self.reference is None else self.reference[rows],
-            names=tuple(self.names[row] for row in rows.tolist()) if self.names else (),
-            rows=rows.cpu() if self.rows is None else self.rows[rows.cpu()],
-        )
 
 
 class Target:
@@ -154,15 +76,15 @@ class Target:
     ) -> None:
         # A copy: an attack that writes to it must not move the ends at which its caller cuts clips.
         mask = None if mask is None or bool(mask.all()) else mask
-        self._clips = _Clips(lengths.clone(), mask, reference, tuple(names))
+        self._clips = TargetClips(lengths.clone(), mask, reference, tuple(names))
         self.domain = domain
         self.access = access
         self.objective = objective
         self.precision: Precision = precision if model is not None and is_faster_in_bf16(model) else "fp32"
-        self._forwards, self._backwards = _Passes(len(lengths)), _Passes(len(lengths))
+        self._forwards, self._backwards = PassCounter(len(lengths)), PassCounter(len(lengths))
         self._model = model
         self._seeds = count()
-        self._ahead: _Pass | None = None
+        self._ahead: ForwardPass | None = None
         self._restore = ExitStack()
 
     def __enter__(self) -> Self:
@@ -304,18 +226,18 @@ class Target:
             losses = (loss or self.objective)(outputs, labels)
             (gradient,) = torch.autograd.grad(losses, passed.variable, torch.ones_like(losses))
         self._backwards.add(self._clips.rows)
-        gradient = _finite(gradient)
+        gradient = finite(gradient)
         gradient = gradient if self.mask is None else gradient * self.mask
         # The gradient of a mean, for example, is one expanded number.
         gradient = gradient.contiguous()
         return losses.detach(), gradient, outputs
 
-    def _to_ascend(self, x: Tensor) -> _Pass:
+    def _to_ascend(self, x: Tensor) -> ForwardPass:
         with torch.enable_grad():
             variable = x.detach().requires_grad_()
             with computing(self.precision, x.device):
                 outputs = self._forward(variable)
-            return _Pass(x, x._version, variable, outputs if self.precision == "fp32" else _widened(outputs))
+            return ForwardPass(x, x._version, variable, outputs if self.precision == "fp32" else widened(outputs))
 
     def feature_gradient(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms ``x`` and the gradient of each clip's loss with respect to them.
@@ -372,17 +294,3 @@ class Target:
     def _grant(self, what: str, *levels: Access) -> None:
         if self.access not in levels:
             raise AccessError(f"{what}: access is '{self.access}', expected {' or '.join(levels)}")
-
-
-def _widened(outputs: Outputs) -> Outputs:
-    """Return outputs in float32, for the losses."""
-    detection = None if outputs.detection is None else outputs.detection.float()
-    return replace(outputs, logits=outputs.logits.float(), embedding=outputs.embedding.float(), detection=detection)
-
-
-def _finite(gradient: Tensor) -> Tensor:
-    """Return a gradient with 0 for non-finite values: one such value would spoil the direction of all others."""
-    # On a CPU reading everything is quicker than writing it; on a GPU the test would wait for the device.
-    if gradient.device.type == "cpu" and math.isfinite(gradient.sum().item()):
-        return gradient
-    return gradient.nan_to_num(0.0, 0.0, 0.0)

@@ -22,7 +22,8 @@ from advser.threat.admission import round_within
 from advser.threat.budget import Budget, per_clip
 from advser.threat.model import Norm
 from advser.threat.objectives import Loss, cross_entropy, difference_of_logits_ratio, evasion, margin
-from advser.threat.target import Ascent, Target
+from advser.threat.passes import Ascent
+from advser.threat.target import Target
 
 CLASSES = (2, 3, 4, 7)
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from advser.attacks.auto_pgd import APGD, checkpoints
 from advser.threat.objectives import Loss, cross_entropy
-from advser.threat.target import Ascent, Target
+from advser.threat.passes import Ascent
+from advser.threat.target import Target
 
 
 class Recording(Target):

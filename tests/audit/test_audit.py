@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from places import DEMO
 
 from advser.audit.audit import CHECKS, Flag, audit
 from advser.audit.evidence import VICTIM, Cell, Evidence, cells_of
+from advser.plan.cells import AttackFacts
+from advser.plugins.parameters import build, plain
 from advser.plugins.registries import ATTACKS
 from advser.results.schema import KEYS
 
@@ -255,6 +258,20 @@ def test_a_check_that_raises_is_a_flag() -> None:
 
 
 CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0], "backwards": [1.0], "detection": [np.nan]}
+
+
+def cell_of(name: str, params: dict[str, Any], **further: str) -> Cell:
+    """The cell of an attack with some parameters, as the planner and the results describe it."""
+    plugin = ATTACKS.get(name)
+    needed = {"folder": str(DEMO)} if name == "external" else {"epsilon": 0.1}
+    attack = build(plugin, {**needed, **params}, name)
+    facts = AttackFacts.of(attack, {**plain(attack), **further})
+    text = json.dumps(facts.params)
+    keys = {**dict.fromkeys(KEYS, ""), "attack": "title", "params": text}
+    (cell,) = cells_of(pd.DataFrame({**keys, **CLIP}), [], {("", "title", text): facts})
+    return cell
+
+
 KINDS: list[tuple[str, dict[str, Any], tuple[bool, int, bool, bool]]] = [
     ("fgsm", {}, (False, 1, False, False)),
     ("ifgsm", {"steps": 10}, (True, 10, False, False)),
@@ -271,7 +288,8 @@ KINDS: list[tuple[str, dict[str, Any], tuple[bool, int, bool, bool]]] = [
 def test_several_backward_passes_make_an_attack_iterative_against_its_declaration(passes: float) -> None:
     keys = {**dict.fromkeys(KEYS, ""), "attack": "title", "params": "{}", "access": "white-box"}
     examples = pd.DataFrame({**keys, **CLIP, "backwards": [passes]})
-    (cell,) = cells_of(examples, [], {("", "title"): ATTACKS.get("fgsm")})
+    facts = AttackFacts.of(ATTACKS.get("fgsm")(epsilon=0.1), {})
+    (cell,) = cells_of(examples, [], {("", "title", "{}"): facts})
     assert cell.iterative == (passes > 1)
 
 
@@ -279,8 +297,7 @@ def test_several_backward_passes_make_an_attack_iterative_against_its_declaratio
 def test_the_kind_of_an_attack_follows_from_its_plugin_and_the_attacks_within(
     name: str, params: dict[str, Any], expected: tuple[bool, int, bool, bool]
 ) -> None:
-    keys = {**dict.fromkeys(KEYS, ""), "attack": "title", "params": json.dumps(params)}
-    (cell,) = cells_of(pd.DataFrame({**keys, **CLIP}), [], {("", "title"): ATTACKS.get(name)})
+    cell = cell_of(name, params)
     assert (cell.iterative, cell.steps, cell.control, cell.external) == expected
 
 
@@ -307,9 +324,7 @@ ASCENDING: list[tuple[str, dict[str, Any], str]] = [
 def test_an_attack_with_its_own_loss_does_not_ascend_the_defenses(
     name: str, params: dict[str, Any], objective: str
 ) -> None:
-    text = json.dumps({**params, "objective": "adaptive"})
-    keys = {**dict.fromkeys(KEYS, ""), "attack": "title", "params": text}
-    (cell,) = cells_of(pd.DataFrame({**keys, **CLIP}), [], {("", "title"): ATTACKS.get(name)})
+    cell = cell_of(name, params, objective="adaptive")
     assert cell.objective == objective
 
 
