@@ -81,7 +81,7 @@ def check_distinct(rows: Sequence[Configuration]) -> None:
         for delivery in row.deliveries:
             place = (row.entry.title, row.text, row.domain, delivery, row.labels)
             if place in places:
-                raise InputError(f"attacks: got {' '.join(place)} twice, expected once (a label tells two apart)")
+                raise InputError(f"attacks: got {' '.join(place)} twice, expected once (give one a label)")
             places.add(place)
 
 

@@ -151,7 +151,7 @@ class _Planner:
             if place in names:
                 raise InputError(
                     f"cells: got '{names[place]}' and '{name}' on {columns['model']} / {columns['defense']} under the "
-                    "same keys, expected different keys (a label or a name tells two apart)"
+                    "same keys, expected different keys (give one a label or a name)"
                 )
             names[place] = name
 

@@ -139,9 +139,11 @@ def _remove_expired(folder: Path) -> None:
 
 
 def _outline(tree: ast.Module) -> Outline:
-    lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
-    typing_blocks = [node for node in tree.body if _is_typing_block(node)] if lazy else []
-    exports = [item for block in typing_blocks for node in block.body for item in _imports_of(node)]  # type: ignore[attr-defined]
+    exports: list[Import] = []
+    if any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
+        for node in tree.body:
+            if isinstance(node, ast.If) and _is_typing_block(node):
+                exports += [item for statement in node.body for item in _imports_of(statement)]
     imports = [item for node in _executed(tree) for item in _imports_of(node)]
     affects = not any(_is_mark(node) for node in tree.body)
     used = _attributes_of_packages(tree, imports)

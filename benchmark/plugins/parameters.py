@@ -178,7 +178,7 @@ def _checked(schema: type[M], params: Mapping[str, Any], where: str) -> M:
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
     """Return the first error of a validation in one line: place, key, problem, value, what was expected."""
-    # A misspelt required key is missing too: the misspelling is what the user can mend.
+    # A misspelt required key is missing too: report the misspelling, which the user can correct.
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     place = first["loc"]
     key = ".".join(str(part) for part in place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -235,8 +236,11 @@ def _lacks(entry: _Entry, summed: Array | None) -> str:
 
 
 def _speakers(field: _Field) -> list[str]:
-    cells = [cell for entry in field.entries for of_seed in entry.cells for cell in of_seed]
-    return sorted({name for cell in cells for name in cell.clips["speaker"].astype(str)})
+    names: set[str] = set()
+    for entry in field.entries:
+        for cell in itertools.chain.from_iterable(entry.cells):
+            names |= {*cell.clips["speaker"].astype(str)}
+    return sorted(names)
 
 
 def _standing(standing: Standing) -> dict[str, Any]:

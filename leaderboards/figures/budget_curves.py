@@ -167,7 +167,8 @@ def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]]) -> 
 
 def _fit(shared: Sequence[tuple[Panel, Axes]], paper: Paper) -> None:
     """Set the x axis that panels share: from 0, or logarithmic from a range of `_WIDE_RANGE` on."""
-    values = sorted({x for panel, _ in shared for curve in panel.curves for x, _ in curve.points if x > 0})
+    curves = [curve for panel, _ in shared for curve in panel.curves]
+    values = sorted({x for curve in curves for x, _ in curve.points if x > 0})
     for _, axes in shared:
         if values and values[-1] / values[0] >= _WIDE_RANGE:
             axes.set_xscale("log")

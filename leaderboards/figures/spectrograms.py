@@ -95,7 +95,7 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
 
 
 def _chosen(entries: Sequence[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:
-    """Return the cell's first sample that fools the victim, or else its first sample; None if it has none."""
+    """Return the cell's first sample that misleads the victim, or else its first sample; None if it has none."""
     fitting = [
         entry
         for entry in entries
