@@ -22,7 +22,7 @@ from advser.results.folder import Results
 VICTIM = ("model", "defense")
 SOURCE = ("source_model", "source_defense")
 OWN = {
-    "transfer-rate": "white-box: of the clips that the source classifies correctly when clean, the share that mislead it",
+    "transfer-rate": "white-box: share of the clips, classified correctly when clean, that mislead the source",
     "uar": "white-box: UAR of the source itself",
 }
 """Metric of a matrix → footnote of its diagonal."""
