@@ -43,7 +43,7 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_have_all_imported_one_thread_no_interrupts_and_the_same_order_of_sets(tmp_path: Path) -> None:
+def test_workers_have_all_libraries_one_thread_no_interrupts_and_the_same_order_of_sets(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     # A file of the current folder must not shadow a library.
     (tmp_path / "elsewhere").mkdir()
@@ -70,7 +70,7 @@ def test_workers_have_all_imported_one_thread_no_interrupts_and_the_same_order_o
 
 
 @pytest.mark.parametrize("wrong", [("--plugin", "none.py"), ("--only", "colour=red")])
-def test_a_refused_command_leaves_no_process_behind(wrong: tuple[str, str], tmp_path: Path) -> None:
+def test_a_refused_command_leaves_no_process(wrong: tuple[str, str], tmp_path: Path) -> None:
     command = [ADVSER, "run", "demo", *wrong, "--store", "store"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 2

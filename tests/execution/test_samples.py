@@ -43,26 +43,26 @@ def run(folder: Path, *more: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("samples")
     (folder / "sampled.yaml").write_text(SUITE)
     run(folder)
     return folder
 
 
-def entries(place: Path) -> list[dict[str, Any]]:
-    index: list[dict[str, Any]] = json.loads((place / "out" / SAMPLES_FOLDER / SAMPLES_INDEX).read_text())
+def entries(folder: Path) -> list[dict[str, Any]]:
+    index: list[dict[str, Any]] = json.loads((folder / "out" / SAMPLES_FOLDER / SAMPLES_INDEX).read_text())
     return index
 
 
-def sounds(place: Path) -> set[str]:
-    return {path.name for path in (place / "out" / SAMPLES_FOLDER).glob("*.flac")}
+def sounds(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "out" / SAMPLES_FOLDER).glob("*.flac")}
 
 
-def test_each_clip_of_a_cell_has_one_sample(place: Path) -> None:
-    clips = Results.load(place / "out").examples
+def test_each_clip_of_a_cell_has_one_sample(folder: Path) -> None:
+    clips = Results.load(folder / "out").examples
     assert set(clips["attack"]) == {"none", "noise", "fgsm", "fgsm-again", "worst"}
-    samples = pd.DataFrame(entries(place))
+    samples = pd.DataFrame(entries(folder))
     assert not samples.duplicated([*KEYS, "clip"]).any()
     expected = clips[clips["attack"] != "worst"].set_index(["attack", "clip"])
     written = samples.set_index(["attack", "clip"])
@@ -71,27 +71,27 @@ def test_each_clip_of_a_cell_has_one_sample(place: Path) -> None:
     assert right.to_dict() == (written["prediction"] == written["label"]).to_dict()
 
 
-def test_the_folder_holds_only_the_samples_of_this_run(place: Path) -> None:
-    folder = place / "out" / SAMPLES_FOLDER
+def test_the_folder_holds_only_the_samples_of_this_run(folder: Path) -> None:
+    samples_folder = folder / "out" / SAMPLES_FOLDER
     stale, others = "0123456789ab-7.flac", {"mine.flac", "notes.txt"}
     for name in (stale, *others):
-        (folder / name).write_text("")
-    before = sounds(place)
-    run(place, "--set", "samples=3")
-    samples = pd.DataFrame(entries(place))
+        (samples_folder / name).write_text("")
+    before = sounds(folder)
+    run(folder, "--set", "samples=3")
+    samples = pd.DataFrame(entries(folder))
     assert samples.groupby("attack")["clip"].nunique().to_dict() == dict.fromkeys(samples["attack"], 3)
-    assert sounds(place) == {*samples["original"], *samples["judged"], *samples["difference"], "mine.flac"}
-    assert len(sounds(place)) < len(before)
-    run(place, "--set", "samples=0")
-    assert {path.name for path in folder.iterdir()} == others
+    assert sounds(folder) == {*samples["original"], *samples["judged"], *samples["difference"], "mine.flac"}
+    assert len(sounds(folder)) < len(before)
+    run(folder, "--set", "samples=0")
+    assert {path.name for path in samples_folder.iterdir()} == others
 
 
-def test_a_sample_has_transcripts_metrics_and_an_amplified_difference(place: Path) -> None:
-    run(place, "--set", "samples=2", "--set", "metrics=[uar, snr]")
-    folder = place / "out" / SAMPLES_FOLDER
-    for entry in entries(place):
+def test_a_sample_has_transcripts_metrics_and_an_amplified_difference(folder: Path) -> None:
+    run(folder, "--set", "samples=2", "--set", "metrics=[uar, snr]")
+    samples_folder = folder / "out" / SAMPLES_FOLDER
+    for entry in entries(folder):
         original, judged, difference = (
-            soundfile.read(folder / entry[kind], dtype="int16")[0].astype(int)
+            soundfile.read(samples_folder / entry[kind], dtype="int16")[0].astype(int)
             for kind in ("original", "judged", "difference")
         )
         expected = 10 ** (entry["gain"] / 20) * (judged - original)
@@ -99,6 +99,6 @@ def test_a_sample_has_transcripts_metrics_and_an_amplified_difference(place: Pat
         assert (entry["text"], entry["transcript"], entry["clean_transcript"]) == (entry["text"], "", "")
         assert ("snr" in entry["measured"]) == (entry["attack"] != "none")
         for kind in ("original", "judged", "difference"):
-            picture = imread((folder / entry[kind]).with_suffix(".png"))
+            picture = imread((samples_folder / entry[kind]).with_suffix(".png"))
             assert picture.shape[1] == WIDTH
-    assert {entry["text"] for entry in entries(place)} - {""}
+    assert {entry["text"] for entry in entries(folder)} - {""}

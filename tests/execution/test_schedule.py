@@ -21,7 +21,7 @@ SPECS = {stage: type(f"{stage}-spec", (Numbered,), {"stage": stage}) for stage i
 
 
 def job(number: int, stage: str = "craft", inputs: Sequence[Job] = ()) -> Job:
-    return Job(SPECS[stage](number=number), {str(n): one.key for n, one in enumerate(inputs)}, {}, f"job {number}")
+    return Job(SPECS[stage](number=number), {str(n): read.key for n, read in enumerate(inputs)}, {}, f"job {number}")
 
 
 @st.composite

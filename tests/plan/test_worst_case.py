@@ -1,4 +1,4 @@
-"""The worst of several attacks, clip by clip."""
+"""The worst case over several attacks, clip by clip."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def examples(margins: list[float], attack: str) -> pd.DataFrame:
 
 def test_each_clip_counts_with_the_attack_of_its_lowest_margin() -> None:
     both = [examples([0.5, -0.2, float("nan"), 0.1], "a"), examples([0.4, 0.3, -1.0, 0.1], "b")]
-    found = taken(both, choices(both))
-    assert found["attack"].tolist() == ["b", "a", "b", "a"]
-    assert found["clip"].tolist() == ["clip0", "clip1", "clip2", "clip3"]
-    assert found["margin"].tolist() == [0.4, -0.2, -1.0, 0.1]
+    result = taken(both, choices(both))
+    assert result["attack"].tolist() == ["b", "a", "b", "a"]
+    assert result["clip"].tolist() == ["clip0", "clip1", "clip2", "clip3"]
+    assert result["margin"].tolist() == [0.4, -0.2, -1.0, 0.1]
 
 
-def test_cells_of_other_clips_do_not_go_together() -> None:
+def test_cells_of_different_clips_are_not_combined() -> None:
     with pytest.raises(ValueError, match="different clips"):
         choices([examples([0.5], "a"), examples([0.5, 0.1], "b")])
 
@@ -56,8 +56,8 @@ def test_cells_of_other_clips_do_not_go_together() -> None:
 )
 def test_which_cells_a_worst_case_is_taken_over(changes: dict[str, Any], belongs: bool) -> None:
     always, clean = cell(attack="always"), cell(attack="none", access="blind", epsilon=None, norm="")
-    (found,) = members([clean, always, cell(**changes)], WorstCase(epsilon=0.001))
-    assert found == [always, *([cell(**changes)] if belongs else []), clean]
+    (result,) = members([clean, always, cell(**changes)], WorstCase(epsilon=0.001))
+    assert result == [always, *([cell(**changes)] if belongs else []), clean]
 
 
 def test_a_victim_without_an_attack_has_no_worst_case() -> None:
@@ -74,7 +74,7 @@ def test_attacks_can_be_named_controls_too_and_victims_stay_apart() -> None:
     assert list(members([cell(), other], WorstCase())) == [[cell()], [other]]
 
 
-def test_budgets_of_two_norms_do_not_go_together() -> None:
+def test_budgets_of_two_norms_are_not_combined() -> None:
     l2, unbounded = cell(norm="l2", epsilon=3.0), cell(norm="", epsilon=None, epsilon_unit="")
     assert list(members([cell(), l2, unbounded], WorstCase())) == [[cell(), unbounded]]
     assert list(members([cell(), l2], WorstCase(norm="l2", epsilon=3.0))) == [[l2]]
@@ -88,14 +88,14 @@ def test_cells_can_be_chosen_by_their_labels() -> None:
     assert columns_of([predicted, soft], WorstCase())["labels"] == "soft"
 
 
-def test_the_row_says_the_largest_budget_and_the_same_keys_for_any_number_of_cells() -> None:
+def test_the_row_has_the_largest_budget_and_the_same_keys_for_any_number_of_cells() -> None:
     columns = columns_of([cell(), cell(epsilon=0.0005, labels="predicted"), cell(access="transfer")], WorstCase())
     assert columns["attack"] == "worst-case"
     assert columns["params"] == columns_of([cell()], WorstCase())["params"] == "{}"
     assert (columns["epsilon"], columns["norm"], columns["epsilon_unit"]) == (0.001, "linf", "full-scale")
 
 
-def test_clean_clips_and_controls_change_nothing_of_what_the_row_says() -> None:
+def test_clean_clips_and_controls_do_not_change_the_row() -> None:
     clean = cell(
         attack="none", access="blind", labels="none", norm="", epsilon=None, source_model="", source_defense=""
     )

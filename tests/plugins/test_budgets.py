@@ -1,4 +1,4 @@
-"""Declared budgets: the harness reads them from what an attack declares, whatever the fields are called."""
+"""Declared budgets: the harness reads them from the declaration of an attack, whatever its fields are called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advser.threat.model import Norm
 
 
 class Named(Attack):
-    """Names its budget and norm as it likes."""
+    """An attack with its own names for budget and norm."""
 
     radius: float = budget(0.1, about="size")
     ball: Norm = budget_norm(about="norm of the size")
@@ -82,7 +82,7 @@ def test_a_function_declares_its_budget_as_a_default() -> None:
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_shipped_attack_is_blind_bounded_or_says_that_it_is_unbounded(name: str) -> None:
+def test_every_shipped_attack_is_blind_bounded_or_declared_unbounded(name: str) -> None:
     attack = ATTACKS.get(name)
     bounded = field_with_role(attack, "budget") is not None
     assert bounded or attack.access == "blind" or attack.unbounded
@@ -101,5 +101,5 @@ class Sequences(Undeclared):
 @pytest.mark.parametrize(
     ("name", "expected"), [("numbers", True), ("names", True), ("listed", False), ("epsilon", False), ("none", False)]
 )
-def test_a_sequence_parameter_is_known_by_its_type(name: str, expected: bool) -> None:
+def test_a_sequence_parameter_is_recognised_by_its_type(name: str, expected: bool) -> None:
     assert takes_sequence(Sequences, name) is expected

@@ -32,7 +32,7 @@ class Inner(BaseModel):
 
 
 class Toy(Parameters):
-    """A plugin with one of everything."""
+    """A plugin with a parameter of every type."""
 
     citation: ClassVar[str] = "nobody"
 
@@ -80,7 +80,7 @@ def test_plain_data_is_completed_and_comes_back_the_same() -> None:
 
 
 @given(st.floats(0, 1e6, allow_subnormal=False), st.integers(1, 50))
-def test_numbers_are_kept_to_the_last_bit(epsilon: float, steps: int) -> None:
+def test_numbers_are_exact_to_the_last_bit(epsilon: float, steps: int) -> None:
     toy = build(Toy, validated(Toy, {"epsilon": epsilon, "steps": steps}, "toy"), "toy")
     assert (toy.epsilon, toy.steps) == (epsilon, steps)
 
@@ -120,12 +120,12 @@ def test_a_wrong_parameter_is_refused_in_one_line(params: dict[str, Any], messag
 
 
 @pytest.mark.parametrize("params", [["epsilon"], "epsilon", None, 3])
-def test_what_is_no_mapping_is_refused(params: Any) -> None:
+def test_parameters_that_are_no_mapping_are_refused(params: Any) -> None:
     with pytest.raises(InputError, match=r"^toy 'x': got .*, expected parameters as key: value$"):
         validated(Toy, params, "toy 'x'")
 
 
-def test_what_is_no_plain_data_is_refused() -> None:
+def test_parameters_that_are_no_plain_data_are_refused() -> None:
     with pytest.raises(InputError, match=r"^toy 'x': not plain data: "):
         build(Toy, {"epsilon": object()}, "toy 'x'")
 

@@ -1,4 +1,4 @@
-"""Plugins are found, named, refused and fingerprinted; one that is broken spoils no other."""
+"""Plugins are listed, loaded, refused and fingerprinted; a broken plugin does not affect the others."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 @pytest.fixture
 def fingerprint() -> Iterator[Callable[[str], str]]:
-    """Fingerprint a module as a new process would."""
+    """Return a function that fingerprints a module without this process's caches."""
 
-    def anew(module: str) -> str:
+    def fresh(module: str) -> str:
         code_fingerprint.cache_clear()
         importlib.invalidate_caches()
         return code_fingerprint(module)
 
-    yield anew
+    yield fresh
     code_fingerprint.cache_clear()
 
 
@@ -103,7 +103,7 @@ def plugin_file(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     ATTACKS._decorated.update(attacks)
 
 
-def test_a_decorated_class_is_found_by_its_name(registry: Registry[object]) -> None:
+def test_a_decorated_class_is_loaded_by_its_name(registry: Registry[object]) -> None:
     assert registry.register("pitch")(Pitch) is Pitch
     registry.register("a-tempo")(Tempo)
     assert registry.get("pitch") is Pitch
@@ -135,12 +135,12 @@ def test_only_classes_of_the_kind_are_registered(plugin: object) -> None:
 
 
 @pytest.mark.parametrize(("typed", "hint"), [("fgms", "; did you mean 'fgsm'?"), ("zzzz", "")])
-def test_an_unknown_name_is_answered_with_the_nearest(typed: str, hint: str) -> None:
-    for ask in (ATTACKS.get, ATTACKS.origin, ATTACKS.fingerprint):
+def test_an_unknown_name_is_refused_with_the_nearest(typed: str, hint: str) -> None:
+    for look_up in (ATTACKS.get, ATTACKS.origin, ATTACKS.fingerprint):
         with pytest.raises(InputError) as refusal:
-            ask(typed)
-        known = ", ".join(ATTACKS)
-        assert str(refusal.value) == f"unknown attack '{typed}'{hint} (known: {known})"
+            look_up(typed)
+        names = ", ".join(ATTACKS)
+        assert str(refusal.value) == f"unknown attack '{typed}'{hint} (known: {names})"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_broken_plugin_breaks_nothing_else(
     assert "\n" not in str(refusal.value)
 
 
-def test_a_missing_package_is_listed_and_refused_when_asked_for(
+def test_a_missing_package_is_listed_and_refused_when_loaded(
     registry: Registry[object], distribution: Callable[..., str]
 ) -> None:
     distribution(registry.group, {"gone": "no_such_package.module:Gone"})
@@ -215,13 +215,13 @@ for registry in REGISTRIES.values():
         registry.origin(name), registry.fingerprint(name)
 print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datasets") or name.startswith("advser.")}))
 """
-    found = []
+    results = []
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True,
             env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         )  # fmt: skip
-        found.append(ast.literal_eval(done.stdout))
+        results.append(ast.literal_eval(done.stdout))
     needed = [
         "advser.errors",
         "advser.plugins",
@@ -230,11 +230,11 @@ print(sorted({name for name in sys.modules if name in ("torch", "pandas", "datas
         "advser.plugins.registries",
         "advser.plugins.registry",
     ]
-    # What source files consist of is written by the first process, and read by the next.
-    assert found == [[*needed, "advser.store", "advser.store.files"], needed]
+    # The first process writes the outlines of source files; the next process reads them.
+    assert results == [[*needed, "advser.store", "advser.store.files"], needed]
 
 
-def test_a_plugin_file_registers_what_it_defines(plugin_file: Callable[..., Path]) -> None:
+def test_a_plugin_file_registers_its_classes(plugin_file: Callable[..., Path]) -> None:
     path = plugin_file(PLUGIN.format(name="mine", ending=""))
     module = load_plugin_file(path)
     assert load_plugin_file(path) is module
@@ -279,8 +279,8 @@ def test_a_plugin_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
         load_plugin_file(text)
 
 
-@pytest.mark.parametrize(("method", "found"), [("pertrub", "'pertrub'"), ("attack", "none")])
-def test_a_class_without_its_method_is_refused(method: str, found: str, plugin_file: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(("method", "methods"), [("pertrub", "'pertrub'"), ("attack", "none")])
+def test_a_class_without_its_method_is_refused(method: str, methods: str, plugin_file: Callable[..., Path]) -> None:
     text = f"""
 import advser
 from advser.attacks.base import Attack
@@ -290,7 +290,7 @@ class Misspelt(Attack):
     def {method}(self, target, x, labels, generator):
         return x
 """
-    with pytest.raises(InputError, match=f"attack 'misspelt': got {found}, expected a method 'perturb'"):
+    with pytest.raises(InputError, match=f"attack 'misspelt': got {methods}, expected a method 'perturb'"):
         load_plugin_file(plugin_file(text))
 
 
@@ -301,12 +301,12 @@ def test_a_plugin_file_that_registers_nothing_is_refused(plugin_file: Callable[.
 
 
 def test_the_fingerprint_of_a_plugin_file_is_that_of_its_contents(plugin_file: Callable[..., Path]) -> None:
-    found = {}
+    results = {}
     for folder, ending in {"a": "", "b": "", "c": " + 1", "d": "  # as it is"}.items():
         load_plugin_file(plugin_file(PLUGIN.format(name="mine", ending=ending), folder))
-        found[folder] = ATTACKS.fingerprint("mine")
+        results[folder] = ATTACKS.fingerprint("mine")
         ATTACKS._decorated.clear()
-    assert found["a"] == found["b"] == found["d"] != found["c"]
+    assert results["a"] == results["b"] == results["d"] != results["c"]
 
 
 def test_a_file_beside_a_plugin_file_can_be_imported_and_counts(
@@ -379,25 +379,25 @@ RENAMED = {
 def test_a_fingerprint_does_not_depend_on_names_of_modules(
     distribution: Callable[..., str], fingerprint: Callable[[str], str]
 ) -> None:
-    found = []
+    results = []
     for names in ({"part": "part", "other": "other"}, {"part": "part", "other": "another"}):
         modules = {names.get(name, name): text for name, text in RENAMED.items()}
         package = distribution("unused", {}, **modules)
         attack = source_file(f"{package}.attack")
         attack.write_text(attack.read_text().format(**names).format(package=package))
-        found.append(fingerprint(f"{package}.attack"))
-    assert found[0] == found[1]
+        results.append(fingerprint(f"{package}.attack"))
+    assert results[0] == results[1]
 
 
 def test_a_fingerprint_depends_on_where_a_name_comes_from(
     distribution: Callable[..., str], fingerprint: Callable[[str], str]
 ) -> None:
-    found = set()
+    results = set()
     for source in ("part", "other"):
         text = f"from . import other, part\nfrom .{source} import VALUE\n"
         package = distribution("unused", {}, attack=text, part=RENAMED["part"], other=RENAMED["other"])
-        found.add(fingerprint(f"{package}.attack"))
-    assert len(found) == 2
+        results.add(fingerprint(f"{package}.attack"))
+    assert len(results) == 2
 
 
 LAZY = """
@@ -456,13 +456,13 @@ def test_code_without_a_file_has_no_fingerprint(registry: Registry[object]) -> N
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, registry in REGISTRIES.items() for name in registry])
 def test_every_plugin_is_described_and_names_its_source(kind: str, name: str) -> None:
-    found = REGISTRIES[kind].get(name)
-    assert found.__doc__
-    # These read whatever the user has.
-    assert found.citation or (kind, name) in {("corpora", "folder"), ("corpora", "hub")}
+    plugin = REGISTRIES[kind].get(name)
+    assert plugin.__doc__
+    # These two read data of the user.
+    assert plugin.citation or (kind, name) in {("corpora", "folder"), ("corpora", "hub")}
 
 
-def test_outlines_are_kept_for_other_processes_and_made_anew_if_damaged(
+def test_outlines_are_cached_for_other_processes_and_recomputed_if_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -474,18 +474,18 @@ def test_outlines_are_kept_for_other_processes_and_made_anew_if_damaged(
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
     first = fingerprint()
-    kept = sorted((tmp_path / "advser" / "outlines").glob("*.json"))
-    assert len(kept) > 3
-    times = [path.stat().st_mtime_ns for path in kept]
+    outlines = sorted((tmp_path / "advser" / "outlines").glob("*.json"))
+    assert len(outlines) > 3
+    times = [path.stat().st_mtime_ns for path in outlines]
     assert fingerprint() == first
-    assert [path.stat().st_mtime_ns for path in kept] == times
-    for number, path in enumerate(kept):
+    assert [path.stat().st_mtime_ns for path in outlines] == times
+    for number, path in enumerate(outlines):
         path.write_text(("", "{}", '{"imports": [[0]], "body": ""}')[number % 3])
     assert fingerprint() == first
-    assert all("body" in json.loads(path.read_text()) for path in kept)
+    assert all("body" in json.loads(path.read_text()) for path in outlines)
 
 
-def test_what_makes_an_attack_of_a_function_counts_to_its_fingerprint(plugin_file: Callable[..., Path]) -> None:
+def test_the_wrapper_of_function_attacks_counts_into_its_fingerprint(plugin_file: Callable[..., Path]) -> None:
     path = plugin_file("import advser\n\n\n@advser.attack('f')\ndef f(target, x, labels, generator):\n    return x\n")
     module = load_plugin_file(path)
     assert "advser.attacks.function" in closure(module.__name__)
@@ -523,7 +523,7 @@ def test_every_name_of_the_face_has_its_home_twice() -> None:
     assert all(getattr(face, name) is not None for name in face.__all__)
 
 
-def test_fingerprints_need_no_place_to_keep_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprints_need_no_outline_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     script = (

@@ -1,4 +1,4 @@
-"""The crafting stage: whatever an attack returns, only what its contract allows is stored and judged."""
+"""The crafting stage: only output that the contract of the attack allows is stored and judged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class NumpyRandom(Returns):
 
 
 class OtherType(Returns):
-    """Has torch compute in other numbers from now on."""
+    """Changes the default dtype of torch."""
 
     def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         torch.set_default_dtype(torch.float64)
@@ -92,7 +92,7 @@ class OtherType(Returns):
 
 
 class NoGradients(Returns):
-    """Has torch take no more gradients, and fails."""
+    """Disables gradients in torch, and fails."""
 
     def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         torch.set_grad_enabled(False)
@@ -100,7 +100,7 @@ class NoGradients(Returns):
 
 
 class Shortens(Returns):
-    """Writes to the lengths that it is to read."""
+    """Overwrites the lengths."""
 
     def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         target.lengths[:] = 10
@@ -147,7 +147,7 @@ CULPRITS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """Have the culprits in the registry for this module only: other tests run over every registered attack."""
+    """Register the culprits for this module only: other tests run over every registered attack."""
     with pytest.MonkeyPatch.context() as patch:
         for name, culprit in CULPRITS.items():
             patch.setitem(ATTACKS._decorated, name, culprit)
@@ -195,9 +195,9 @@ def test_a_budget_holds_on_the_stored_sound_whatever_the_attack_returns(name, st
 
 @pytest.mark.parametrize("name", ["test-too-large", "test-own-budget", "test-raises-budget"])
 def test_a_budget_holds_on_the_stored_features_too(name, store, prepared, trained) -> None:
-    made = crafted(store, prepared, trained, name, domain="spectrogram")
+    artefact = crafted(store, prepared, trained, name, domain="spectrogram")
     clean = crafted(store, prepared, trained, "none", labels="none", domain="spectrogram")
-    change = load_file(made.path(FEATURES))["features"] - load_file(clean.path(FEATURES))["features"]
+    change = load_file(artefact.path(FEATURES))["features"] - load_file(clean.path(FEATURES))["features"]
     assert 0 < float(change.abs().max()) <= 0.001 + 1e-5
 
 
@@ -213,7 +213,7 @@ def test_a_budget_holds_on_the_stored_features_too(name, store, prepared, traine
         ("test-no-gradients", "it broke"),
     ],
 )
-def test_a_broken_contract_is_told_and_leaves_no_artefact(name, message, store, prepared, trained) -> None:
+def test_a_broken_contract_is_reported_and_leaves_no_artefact(name, message, store, prepared, trained) -> None:
     before = len(list(store.root.glob("*/*")))
     with pytest.raises(ContractError, match=message):
         crafted(store, prepared, trained, name)
@@ -228,14 +228,14 @@ def test_a_clean_cell_is_the_clean_sound(store: Store, prepared: Artefact) -> No
 
 
 def test_an_unperturbed_spectrogram_sounds_as_before(store: Store, prepared: Artefact, trained: Artefact) -> None:
-    made = crafted(store, prepared, trained, "none", labels="none", domain="spectrogram")
-    difference = load_clips(made.path(AUDIO)).packed().astype(int) - clean_clips(prepared).packed().astype(int)
+    artefact = crafted(store, prepared, trained, "none", labels="none", domain="spectrogram")
+    difference = load_clips(artefact.path(AUDIO)).packed().astype(int) - clean_clips(prepared).packed().astype(int)
     assert np.abs(difference).max() <= 1
 
 
 def test_k_steps_cost_k_passes_a_clip(store: Store, prepared: Artefact, trained: Artefact) -> None:
-    made = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
-    costs = load_file(made.path(COSTS))
+    artefact = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
+    costs = load_file(artefact.path(COSTS))
     assert (costs["forwards"] == 3).all()
     assert (costs["backwards"] == 3).all()
     assert (costs["seconds"] > 0).all()
@@ -245,31 +245,31 @@ def test_k_steps_cost_k_passes_a_clip(store: Store, prepared: Artefact, trained:
 @pytest.mark.parametrize("domain", ["waveform", "spectrogram"])
 def test_the_same_job_gives_the_same_artefact(labels, domain, store, prepared, trained, tmp_path: Path) -> None:
     params = {"epsilon": 0.001 if domain == "waveform" else 0.06, "steps": 2}
-    made = [
+    artefacts = [
         crafted(place, prepared, trained, "pgd", params=params, labels=labels, domain=domain)
         for place in (store, Store(tmp_path))
     ]
     name = AUDIO if domain == "waveform" else FEATURES
-    assert made[0].path(name).read_bytes() == made[1].path(name).read_bytes()
+    assert artefacts[0].path(name).read_bytes() == artefacts[1].path(name).read_bytes()
 
 
-def test_stored_sound_is_judged_as_the_model_hears_it(store: Store, prepared: Artefact, trained: Artefact) -> None:
-    made = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
+def test_stored_sound_is_judged_as_the_model_classifies_it(store: Store, prepared: Artefact, trained: Artefact) -> None:
+    artefact = crafted(store, prepared, trained, "ifgsm", params={"epsilon": 0.001, "steps": 3})
     spec = PredictSpec(delivery="audio", batch_size=16, fold="fold1")
-    judged = do(store, predict, spec, prepared=prepared, crafted=made, victim=trained)
+    judged = do(store, predict, spec, prepared=prepared, crafted=artefact, victim=trained)
     logits = load_file(judged.path(LOGITS))["logits"]
     model = load_model(trained, "cpu")
-    clips = load_clips(made.path(AUDIO))
+    clips = load_clips(artefact.path(AUDIO))
     alone = torch.cat([model(*clips.batch([index])) for index in range(len(clips))])
     assert torch.equal(logits.argmax(1), alone.argmax(1))
     torch.testing.assert_close(logits, alone, atol=1e-3, rtol=1e-3)
 
 
 def test_features_are_judged_as_they_were_crafted(store: Store, prepared: Artefact, trained: Artefact) -> None:
-    made = crafted(store, prepared, trained, "fgsm", params={"epsilon": 0.06}, domain="spectrogram")
-    features = load_file(made.path(FEATURES))["features"]
+    artefact = crafted(store, prepared, trained, "fgsm", params={"epsilon": 0.06}, domain="spectrogram")
+    features = load_file(artefact.path(FEATURES))["features"]
     spec = PredictSpec(delivery="features", batch_size=16, fold="fold1")
-    judged = do(store, predict, spec, prepared=prepared, crafted=made, victim=trained)
+    judged = do(store, predict, spec, prepared=prepared, crafted=artefact, victim=trained)
     model = load_model(trained, "cpu")
     clean = clean_clips(prepared)
     waveform, lengths = clean.batch(range(len(clean)))
@@ -301,29 +301,29 @@ def test_a_victim_that_draws_at_random_is_attacked_judged_and_certified_the_same
         torch.manual_seed(number)
         store = Store(tmp_path / str(number))
         victim = do(store, train, spec, prepared=prepared)
-        made = crafted(store, prepared, victim, "ifgsm", params={"epsilon": 0.001, "steps": 2}, labels="predicted")
-        judged = do(store, predict, prediction, prepared=prepared, crafted=made, victim=victim)
-        found = do(store, examine, certification, prepared=prepared, crafted=made, victim=victim)
-        places = (made.path(AUDIO), judged.path(LOGITS), found.path("values.json"))
+        artefact = crafted(store, prepared, victim, "ifgsm", params={"epsilon": 0.001, "steps": 2}, labels="predicted")
+        judged = do(store, predict, prediction, prepared=prepared, crafted=artefact, victim=victim)
+        examined = do(store, examine, certification, prepared=prepared, crafted=artefact, victim=victim)
+        places = (artefact.path(AUDIO), judged.path(LOGITS), examined.path("values.json"))
         written.append([place.read_bytes() for place in places])
     assert written[0] == written[1]
 
 
-HELD = 2 * SAMPLE_RATE
+MOST_SAMPLES = 2 * SAMPLE_RATE
 
 
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have batches hold so little sound that a few clips of the embedded corpus are too long for one."""
+    """Limit batches to two seconds of sound, so that some clips of the embedded corpus are too long."""
     for module in ("advser.audio.clips", "advser.stages.train", "advser.stages.probe"):
-        monkeypatch.setattr(f"{module}.MOST_SOUND", HELD)
+        monkeypatch.setattr(f"{module}.MOST_SOUND", MOST_SAMPLES)
 
 
 def test_a_batch_that_is_too_long_reads_as_any_other(prepared: Artefact, request: pytest.FixtureRequest) -> None:
     clips = load_prepared(prepared).clips
     waveform, lengths = clips.batch(range(8))
     request.getfixturevalue("little_room")
-    assert waveform.numel() > HELD
+    assert waveform.numel() > MOST_SAMPLES
     again, _ = clips.batch(range(8))
     assert torch.equal(again, waveform)
     assert not again[torch.arange(again.shape[1]) >= lengths[:, None]].any()
@@ -344,7 +344,7 @@ def test_clips_too_long_for_a_batch_are_analysed_apart_with_the_same_result(
     monkeypatch.setattr(LogMel, "analyse", watched)
     apart = do(Store(tmp_path / "apart"), train, spec, prepared=prepared)
     assert len(sizes) > 3
-    assert all(clips == 1 or clips * samples <= HELD for clips, samples in sizes)
+    assert all(clips == 1 or clips * samples <= MOST_SAMPLES for clips, samples in sizes)
     weights = [load_file(artefact.path("weights.safetensors")) for artefact in (whole, apart)]
     torch.testing.assert_close(*weights)
 
@@ -352,12 +352,12 @@ def test_clips_too_long_for_a_batch_are_analysed_apart_with_the_same_result(
 def test_a_model_is_probed_with_clips_that_are_not_too_long(
     prepared: Artefact, trained: Artefact, tmp_path: Path, little_room: None
 ) -> None:
-    found = do(Store(tmp_path), probe, ProbeSpec(fold="fold1", fit_on="train"), prepared=prepared, victim=trained)
-    assert found.json(FINDINGS)
+    probed = do(Store(tmp_path), probe, ProbeSpec(fold="fold1", fit_on="train"), prepared=prepared, victim=trained)
+    assert probed.json(FINDINGS)
 
 
 class Remembers(Undefended):
-    """Asks for each batch three times, and keeps the labels that it saw."""
+    """Requests each batch three times and stores its labels."""
 
     def showings(self) -> int:
         return 3
@@ -368,14 +368,14 @@ class Remembers(Undefended):
         return super().loss(model, batch, step)
 
 
-def test_a_defense_is_shown_each_batch_as_often_as_it_asks_and_keeps_what_it_wants(prepared, tmp_path) -> None:
+def test_a_defense_is_shown_each_batch_as_often_as_it_requests_and_keeps_its_own_data(prepared, tmp_path) -> None:
     spec = train_spec("test-remembers", iterations=7, batch_size=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEFENSES._decorated, "test-remembers", Remembers)
         do(Store(tmp_path), train, spec, prepared=prepared)
-    seen = list(Remembers.kept.values())
-    assert len(seen) == 7
-    same = [torch.equal(before, after) for before, after in itertools.pairwise(seen)]
+    labels = list(Remembers.kept.values())
+    assert len(labels) == 7
+    same = [torch.equal(before, after) for before, after in itertools.pairwise(labels)]
     assert same == [True, True, False, True, True, False]
 
 
@@ -398,10 +398,10 @@ def test_every_way_of_training_ends_with_finite_weights(training, prepared, tmp_
         batch_size=8,
         **training,
     )
-    made = do(Store(tmp_path), train, spec, prepared=prepared)
-    assert all(value.isfinite().all() for value in load_file(made.path("weights.safetensors")).values())
+    artefact = do(Store(tmp_path), train, spec, prepared=prepared)
+    assert all(value.isfinite().all() for value in load_file(artefact.path("weights.safetensors")).values())
     held_out = training.get("fit_on") != "train+validation"
-    assert all(("validation_uar" in entry) == held_out for entry in made.json("history.json"))
+    assert all(("validation_uar" in entry) == held_out for entry in artefact.json("history.json"))
 
 
 def test_normalisation_statistics_come_from_the_training_clips_only(prepared: Artefact, trained: Artefact) -> None:

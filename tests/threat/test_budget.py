@@ -1,4 +1,4 @@
-"""Budgets: projection is the nearest admissible point, and verification sees what is not."""
+"""Budgets: projection is the nearest admissible point, and verification detects the others."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_projecting_twice_is_projecting_once(budget: Budget, pair: tuple[Tensor,
 
 
 @given(budgets(), pairs())
-def test_what_is_within_the_budget_is_returned_bit_by_bit(budget: Budget, pair: tuple[Tensor, Tensor]) -> None:
+def test_an_input_within_the_budget_is_returned_bit_by_bit(budget: Budget, pair: tuple[Tensor, Tensor]) -> None:
     perturbed, original = pair
     room = Budget(budget.norm, float(budget.size(perturbed, original).max()) * 1.01 + 1e-6, budget.unit)
     assert torch.equal(room.project(perturbed, original), perturbed)
@@ -88,7 +88,7 @@ def test_each_clip_is_projected_on_its_own(norm: Norm) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("unit", ["full-scale", "z"])
-def test_verification_sees_an_excess_in_one_clip_only(norm: Norm, unit: str) -> None:
+def test_verification_detects_an_excess_in_one_clip_only(norm: Norm, unit: str) -> None:
     budget = Budget(norm, 0.5, unit)
     original = torch.full((3, 4), 0.5)  # of L2 norm 1
     perturbed = original.clone()
@@ -99,14 +99,14 @@ def test_verification_sees_an_excess_in_one_clip_only(norm: Norm, unit: str) -> 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_a_number_exceeds_every_budget(norm: Norm, value: float) -> None:
+def test_an_input_that_is_not_finite_exceeds_every_budget(norm: Norm, value: float) -> None:
     original = torch.zeros(2, 4)
     perturbed = original.clone()
     perturbed[1, 0] = value
     assert Budget(norm, 1.0, "z").exceeded(perturbed, original).tolist() == [False, True]
 
 
-def test_one_pcm_step_above_a_waveform_budget_is_seen() -> None:
+def test_one_pcm_step_above_a_waveform_budget_is_detected() -> None:
     budget = Budget("linf", 32 * PCM_STEP, "full-scale")
     original = torch.zeros(1, 8)
     assert not budget.exceeded(original + 32 * PCM_STEP, original).any()
