@@ -16,7 +16,8 @@ from advser.attacks.base import Attack
 from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import ascended, random_start
 from advser.models.base import Outputs
-from advser.plugins.parameters import budget, budget_norm, parameter
+from advser.plugins.budgets import budget, budget_norm
+from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, final, get_args
 
 import torch
 from torch import Tensor
 
 from advser.errors import InputError
 from advser.models.terms import DOMAINS, Domain
-from advser.plugins.parameters import Parameters, field_with_role, fixed_norm
+from advser.plugins.budgets import field_with_role, fields_with_role, fixed_norm
+from advser.plugins.parameters import Parameters
 from advser.threat.admission import admissible, admit
 from advser.threat.budget import Budget, Projection, unbounded
 from advser.threat.model import Access, Norm, unit_of
@@ -73,14 +74,31 @@ class Attack(Parameters, ABC):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Reset what a subclass must declare anew, and refuse a subclass that overrides `budget`."""
+        """Reset what a subclass must declare itself, and refuse a wrong declaration of the budget.
+
+        Raises:
+            InputError: if the class has a member ``budget``, two budgets, or an unknown norm.
+        """
         super().__pydantic_init_subclass__(**kwargs)
         cls.bf16 = vars(cls).get("bf16", False)
-        if "budget" in vars(cls):
-            raise InputError(
-                f"attack class '{cls.__name__}': got a method 'budget', expected none: the harness reads the budget "
-                "from the parameter that is declared by budget()"
-            )
+        where = f"attack class '{cls.__name__}'"
+        if cls.budget is not Attack.budget or "budget" in cls.model_fields:
+            raise InputError(f"{where}: got a member 'budget', expected another name: it is final")
+        for role in ("budget", "norm"):
+            if len(names := fields_with_role(cls, role)) > 1:
+                raise InputError(f"{where}: got the {role} parameters {', '.join(names)}, expected at most one")
+        if (norm := fixed_norm(cls)) not in (None, *get_args(Norm)):
+            raise InputError(f"{where}: norm: got '{norm}', expected {', '.join(get_args(Norm))}")
+
+    @classmethod
+    def declaration_error(cls) -> str:
+        """Return what is wrong with the declaration of the budget, in one line; empty if nothing."""
+        bounded = field_with_role(cls, "budget") is not None
+        if bounded and cls.unbounded:
+            return "budget: got a budget and unbounded = True, expected one of the two"
+        if not bounded and not cls.unbounded and cls.access != "blind":
+            return "budget: got none, expected 'epsilon: float = budget()', or unbounded = True"
+        return ""
 
     def reads(self, clips: Mapping[str, int]) -> Reading | None:
         """Return what the attack reads from files for a corpus; None for an attack without files.

@@ -15,7 +15,8 @@ from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import AccessError
 from advser.models.mel import MelFrontEnd
 from advser.models.terms import Domain
-from advser.plugins.parameters import budget, parameter
+from advser.plugins.budgets import budget
+from advser.plugins.parameters import parameter
 from advser.threat.target import Target
 
 DELTA = 1e-3

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from advser.attacks.learned import LearnedAttack
 from advser.models.terms import Domain
-from advser.plugins.parameters import budget, parameter
+from advser.plugins.budgets import budget
+from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip
 from advser.threat.target import Target
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, random_start
-from advser.plugins.parameters import budget, budget_norm, parameter
+from advser.plugins.budgets import budget, budget_norm
+from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.target import Target

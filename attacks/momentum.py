@@ -10,7 +10,8 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, of_length_1
 from advser.audio.pcm import SAMPLE_RATE
-from advser.plugins.parameters import budget, budget_norm, parameter
+from advser.plugins.budgets import budget, budget_norm
+from advser.plugins.parameters import parameter
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.target import Target

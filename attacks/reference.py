@@ -11,7 +11,8 @@ from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.terms import Domain
-from advser.plugins.parameters import Parameters, build, field_with_role, fixed_norm, validated
+from advser.plugins.budgets import field_with_role, fixed_norm
+from advser.plugins.parameters import Parameters, build, validated
 from advser.plugins.registries import ATTACKS
 
 

@@ -26,9 +26,9 @@ _OWNED: Final = re.compile(
 def remove_leftovers(results: Results, directory: Path, written: Collection[Path]) -> Path:
     """Remove the files of earlier drawings that ``written`` lacks, write ``drawn.json``, and return its path.
 
-    A folder that is older than its list has curves against the budget or steps of the results' parts removed, by their
-    names. A picture that the suite declares stays: without its sounds, which a licence may forbid to publish, no
-    drawing makes it again. Files by any other name stay.
+    In a folder without a list, the curves whose names match these results' parts are removed. A picture that the suite
+    declares stays: without its sounds, which a licence may forbid to publish, no drawing makes it again. Files by any
+    other name stay.
 
     Args:
         results: the results that were drawn.
@@ -67,7 +67,7 @@ def _listed(directory: Path) -> list[str] | None:
 
 
 def _curves(results: Results, directory: Path) -> Iterator[str]:
-    """Yield the curves in ``figures/`` that a drawing of these results names so, whether or not it has them."""
+    """Yield the files in ``figures/`` that are named like a curve of these results."""
     parts = {re.sub("[^A-Za-z0-9]", "-", part) for part in results.table["part"].unique() if part}
     suffix = f"(-({'|'.join(map(re.escape, sorted(parts)))}))?" if parts else ""
     name = re.compile(rf"({'|'.join(DRAWN_METRICS)})-against-({'|'.join(DRAWN_AXES)}){suffix}(_\d+)?\.(svg|png)")

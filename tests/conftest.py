@@ -25,9 +25,9 @@ from places import ROOT, TESTS
 DURATIONS = TESTS / "durations.json"
 """Seconds of each test file, as `pytest --record-durations` wrote them."""
 
-# The same examples at every run: a failure is then a change of the code, and no time limit fails a busy machine.
 # Tests run beside one another; two pools of threads on the same cores slow each other down many times over.
 torch.set_num_threads(1)
+# The same examples at every run: a failure is then a change of the code, and no time limit fails a busy machine.
 settings.register_profile("advser", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("advser")
 
@@ -75,8 +75,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, so that no worker is left alone with a long file at the end."""
-    seconds = json.loads(DURATIONS.read_text(encoding="utf-8"))
-    items.sort(key=lambda item: -seconds.get(item.path.relative_to(TESTS).as_posix(), 0.0))
+    seconds = _recorded_durations()
+    places = {item.path: item.path.relative_to(TESTS).as_posix() for item in items if item.path.is_relative_to(TESTS)}
+    items.sort(key=lambda item: -seconds.get(places.get(item.path, ""), 0.0))
+
+
+def _recorded_durations() -> dict[str, float]:
+    recorded: dict[str, float] = json.loads(DURATIONS.read_text(encoding="utf-8")) if DURATIONS.is_file() else {}
+    return recorded
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -86,5 +92,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if isinstance(report, pytest.TestReport):
             seconds[report.nodeid.partition("::")[0].removeprefix("tests/")] += report.duration
-    rounded = {file: round(total, 1) for file, total in seconds.most_common()}
+    measured = {**_recorded_durations(), **{file: round(total, 1) for file, total in seconds.items()}}
+    rounded = dict(sorted(measured.items(), key=lambda item: -item[1]))
     DURATIONS.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")

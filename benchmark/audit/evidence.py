@@ -174,7 +174,7 @@ def cells_of(
         evaluated = (clips["prediction"] >= 0).all() and (clips["clean_prediction"] >= 0).all()
         if evaluated and (keys["part"], keys["attack"]) not in left_out:
             place = (str(keys["part"]), str(keys["attack"]), str(keys["params"]))
-            cells.append(_cell(keys, clips, attacks.get(place)))
+            cells.append(_cell(keys, clips, None if keys["attack"] == CLEAN else attacks[place]))
     return cells
 
 
@@ -196,7 +196,7 @@ def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, facts: AttackFacts | Non
         params=facts.params,
         iterative=facts.is_iterative(several_passes=several_passes),
         steps=facts.steps,
-        control=isinstance(facts.attack, CONTROLS),
+        control=type(facts.attack) in CONTROLS,
         external=bool(facts.attack.places),
         ascends=facts.attack.ascends(facts.params),
     )

@@ -18,7 +18,7 @@ from advser.defenses.base import Defense, TrainingBatch
 from advser.models.base import EmotionModel
 from advser.models.folding import normalise_as_trained
 from advser.models.terms import Domain, Precision
-from advser.plugins.parameters import arguments, build, describe, field_with_role
+from advser.plugins.parameters import arguments, build, describe
 from advser.plugins.registries import BY_KIND
 from advser.stages.gradient_probes import Batch, without_gradient
 from advser.threat.target import Target
@@ -38,22 +38,12 @@ def described(kind: str, name: str) -> Iterator[Finding]:
 
 def attack(plugin: type[Attack], params: Mapping[str, Any]) -> Iterator[Finding]:
     """Check an attack in each of its domains."""
-    yield Finding("budget", _undeclared_budget(plugin))
+    yield Finding("budget", plugin.declaration_error().removeprefix("budget: "))
     batch = clips()
     for domain in plugin.domains:
         instance = build(plugin, dict(params), plugin.__name__)
         if not isinstance(instance, LearnedAttack):
             yield from _attack_in(instance, batch, domain)
-
-
-def _undeclared_budget(plugin: type[Attack]) -> str:
-    """Return what is wrong with the declaration of an attack's budget; empty if nothing."""
-    bounded = field_with_role(plugin, "budget") is not None
-    if bounded and plugin.unbounded:
-        return "got a budget and unbounded = True, expected one of the two"
-    if not bounded and not plugin.unbounded and plugin.access != "blind":
-        return "got no budget, expected 'epsilon: float = budget(…)', or unbounded = True for an attack without a bound"
-    return ""
 
 
 @dataclass(frozen=True)

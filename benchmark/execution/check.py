@@ -22,7 +22,8 @@ from advser.execution.execute import Report, carry_out
 from advser.execution.prepare import prepare
 from advser.execution.request import Request
 from advser.execution.worker import raised_in
-from advser.plugins.parameters import field_with_role, norm_of_budget, validated
+from advser.plugins.budgets import field_with_role, norm_of_budget
+from advser.plugins.parameters import validated
 from advser.plugins.registries import ATTACKS, BY_KIND
 from advser.suite.loading import load
 
@@ -74,8 +75,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
     plugin = BY_KIND[kind].get(name)
     budget = field_with_role(plugin, "budget") if kind == "attack" else None
     contract_params = {**params, budget: EPSILON} if budget else params
-    if kind != "model":
-        validated(plugin, contract_params, f"{kind} '{name}'")
+    validated(plugin, contract_params, f"{kind} '{name}'")
     yield from contract.described(kind, name)
     broken = False
     for finding in _contract_findings(kind, plugin, contract_params, plugins):

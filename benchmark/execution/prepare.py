@@ -19,7 +19,7 @@ from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.exhibit_checks import check
 from advser.plan.jobs import prepare_job
 from advser.plan.planner import NothingSelectedError, make_plan
-from advser.plugins.parameters import build, validated
+from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS, CORPORA, TRANSCRIBERS, load_plugin_files
 from advser.plugins.registry import plugin_files
 from advser.results.selection import matching
@@ -215,7 +215,7 @@ def _speech(suite: Suite, language: str, sentences: Sequence[str], device: str) 
         return Speech(chosen.transcriber.on(device), chosen.name, chosen.reason, model)
     plugin = TRANSCRIBERS.get(entry.name)
     where = f"transcriber '{entry.name}'"
-    transcriber = build(plugin, validated(plugin, entry.params, where), where).on(device)
+    transcriber = build(plugin, entry.params, where).on(device)
     if reason := transcriber.unavailable(language):
         return Speech(None, entry.name, reason)
     return Speech(transcriber, entry.name, "", transcriber.fingerprint(language))

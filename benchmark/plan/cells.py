@@ -11,7 +11,7 @@ from advser.attacks.base import Attack, Reading
 from advser.attacks.reference import references_within
 from advser.metrics.transcribers.base import Transcriber
 from advser.models.terms import Domain
-from advser.plugins.parameters import field_with_role
+from advser.plugins.budgets import field_with_role
 from advser.plugins.registries import MODELS
 from advser.results.schema import value_text
 from advser.stages.job import Job

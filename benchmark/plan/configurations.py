@@ -30,6 +30,8 @@ def configurations(entry: AttackEntry, clips: Mapping[str, int]) -> list[Configu
     """
     plugin = ATTACKS.get(entry.name)
     where = f"attack '{entry.title}'"
+    if problem := plugin.declaration_error():
+        raise InputError(f"{where}: {problem}")
     _check_labels(entry, plugin, where)
     labels: Sequence[Labels] = ["none"] if plugin.access == "blind" else entry.labels
     rows = []

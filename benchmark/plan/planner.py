@@ -119,7 +119,7 @@ class _Planner:
                 yield Probe(columns, self.book.probe(seed, self._folds[0], victim))
 
     def _unable(self, rows: Sequence[Configuration]) -> list[str]:
-        """Return why no model of the suite can be attacked as an entry says, whatever is selected of it.
+        """Return, for each entry that fits no model of the suite, the reason; ``--only`` does not matter.
 
         Raises:
             InputError: if that holds for all entries.

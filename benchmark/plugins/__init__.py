@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from advser.metrics.base import ClipMetric, Metric, ModelMetric
     from advser.metrics.transcribers.base import Transcriber
     from advser.models.base import EmotionModel, FrontEnd, Outputs
+    from advser.models.terms import Domain
+    from advser.plugins.budgets import budget, budget_norm
     from advser.plugins.decorators import corpus, defense, metric, model, transcriber
-    from advser.plugins.parameters import Parameters, budget, budget_norm, parameter
+    from advser.plugins.parameters import Parameters, parameter
     from advser.threat.budget import Budget
+    from advser.threat.model import Access, Norm
     from advser.threat.target import Target
 
 _HOMES = {
@@ -37,16 +40,20 @@ _HOMES = {
     "advser.metrics.transcribers.base": ("Transcriber",),
     "advser.models.base": ("EmotionModel", "FrontEnd", "Outputs"),
     "advser.plugins.decorators": ("corpus", "defense", "metric", "model", "transcriber"),
-    "advser.plugins.parameters": ("Parameters", "budget", "budget_norm", "parameter"),
+    "advser.plugins.budgets": ("budget", "budget_norm"),
+    "advser.plugins.parameters": ("Parameters", "parameter"),
+    "advser.threat.model": ("Access", "Norm"),
+    "advser.models.terms": ("Domain",),
     "advser.threat.budget": ("Budget",),
     "advser.threat.target": ("Target",),
 }
 
 __all__ = [
-    "Attack", "AttackReference", "Budget", "ClipMetric", "ContractError", "Corpus", "Defense", "EmotionModel",
-    "FrontEnd", "InputError", "LearnedAttack", "MeasurementError", "Metric", "ModelMetric", "NotApplicableError",
-    "Outputs", "Parameters", "Processing", "Reading", "Target", "TrainingBatch", "Transcriber", "attack", "budget",
-    "budget_norm", "corpus", "craft", "defense", "metric", "model", "parameter", "transcriber",
+    "Access", "Attack", "AttackReference", "Budget", "ClipMetric", "ContractError", "Corpus", "Defense", "Domain",
+    "EmotionModel", "FrontEnd", "InputError", "LearnedAttack", "MeasurementError", "Metric", "ModelMetric", "Norm",
+    "NotApplicableError", "Outputs", "Parameters", "Processing", "Reading", "Target", "TrainingBatch",
+    "Transcriber", "attack", "budget", "budget_norm", "corpus", "craft", "defense", "metric", "model", "parameter",
+    "transcriber",
 ]  # fmt: skip
 
 

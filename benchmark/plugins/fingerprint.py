@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from advser.errors import InputError
-from advser.plugins.outline import EMPTY, Import, Outline, outline
+from advser.plugins.outline import EMPTY, MARK, Import, Outline, outline
 
 __affects_results__ = False
 
@@ -58,17 +58,19 @@ def _search_spec(module: str) -> ModuleSpec | None:
 
 @dataclass(frozen=True)
 class Module:
-    """A module that a fingerprint counts.
+    """A module behind a fingerprint.
 
     Attributes:
         file: its source.
         body: hash of its code without imports (`Outline.body`).
         imports: (module, name in it, bound name) of all that it imports; the name is empty for a module.
+        counts: whether fingerprints count it: it has code, and is not marked as deciding no result.
     """
 
     file: Path
     body: str
     imports: tuple[tuple[str, str, str], ...]
+    counts: bool
 
 
 @cache
@@ -83,50 +85,58 @@ def code_fingerprint(module: str) -> str:
     Raises:
         InputError: if the module has no Python source (a class typed into a notebook, for example).
     """
-    modules = closure(module)
+    modules = {name: part for name, part in closure(module).items() if part.counts}
     if module not in modules:
-        raise InputError(f"module {module}: no Python source; put the code into a file")
-    digests = {name: _digest(part, modules) for name, part in modules.items()}
-    digest = hashlib.sha256(digests[module])
-    for part in sorted(set(digests.values())):
-        digest.update(part)
-    return digest.hexdigest()
+        if source_file(module) is not None:
+            raise InputError(f"module {module}: got {MARK} = False in a plugin, expected no such line")
+        raise InputError(f"module {module}: got no Python source, expected code in a file")
+    digests = {name: part.body for name, part in modules.items()}
+    # Each round lets a digest depend on imports one step further away, until no two modules come apart any more.
+    while True:
+        refined = {name: _digest(part, digests, module) for name, part in modules.items()}
+        if len(set(refined.values())) == len(set(digests.values())):
+            break
+        digests = refined
+    return hashlib.sha256("\n".join([refined[module], *sorted(set(refined.values()))]).encode()).hexdigest()
 
 
-def _digest(module: Module, modules: Mapping[str, Module]) -> bytes:
+def _digest(part: Module, digests: Mapping[str, str], root: str) -> str:
     """Hash the body of a module and its imports, each as the contents that it brings in and the name that it binds."""
     lines = set()
-    for source, name, bound in module.imports:
-        if source in modules:
-            lines.add(f"{modules[source].body} {name} {bound}")
-        elif source.partition(".")[0] != "advser":
+    for source, name, bound in part.imports:
+        if source in digests:
+            lines.add(f"{digests[source]} {name} {bound}")
+        elif not _is_own(source, root):
             lines.add(f"{source} {name} {bound}")
-    return hashlib.sha256("\n".join([module.body, *sorted(lines)]).encode()).digest()
+    return hashlib.sha256("\n".join([part.body, *sorted(lines)]).encode()).hexdigest()
 
 
 def closure(module: str) -> dict[str, Module]:
     """Return, by name, a module and those that it imports from AdvSER, from its own distribution and from beside it.
 
-    The packages that they lie in count too. Left out are modules that decide no result
-    (`advser.plugins.outline.MARK`), empty ones, and those without Python source.
+    The packages that they lie in belong to them. Modules without Python source, and AdvSER's modules that decide no
+    result (`advser.plugins.outline.MARK`), are left out with all that these import.
 
     Raises:
         InputError: if a file is not Python.
     """
     modules: dict[str, Module] = {}
-    seen: set[str] = set()
+    visited: set[str] = set()
     queue = [module]
     while queue:
         name = queue.pop()
-        if name in seen or not _is_own(name, module):
+        if name in visited or not _is_own(name, module):
             continue
-        seen.add(name)
+        visited.add(name)
         file = source_file(name)
-        if file is None or not (described := _read(file)).affects_results:
+        if file is None:
+            continue
+        described = _read(file)
+        if not described.affects_results and name.partition(".")[0] == "advser":
             continue
         imports = tuple(target for item in described.imports for target in _targets(item, name, module))
-        if name == module or imports or described.body != EMPTY:
-            modules[name] = Module(file, described.body, imports)
+        has_code = name == module or bool(imports) or described.body != EMPTY
+        modules[name] = Module(file, described.body, imports, described.affects_results and has_code)
         queue += [source for source, _, _ in imports]
         queue += [above for above, _, _ in [name.rpartition(".")] if above]
     return modules
@@ -153,6 +163,8 @@ def _targets(item: Import, importer: str, module: str) -> Iterator[tuple[str, st
     file = source_file(base) if _is_own(base, module) else None
     is_package = file is not None and file.name == "__init__.py"
     for name, bound in item.names:
+        if name == "*" and file is not None:
+            yield from _exported(base, file)
         if is_package and source_file(f"{base}.{name}") is not None:
             yield f"{base}.{name}", "", bound
         elif file is not None and is_package and (home := _home(base, file, name)):
@@ -177,6 +189,12 @@ def _home(package: str, file: Path, name: str) -> tuple[str, str] | None:
             if bound == name:
                 return _absolute(item, package), original
     return None
+
+
+def _exported(package: str, file: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield what ``from package import *`` loads lazily."""
+    for item in _read(file).exports:
+        yield from ((_absolute(item, package), original, bound) for original, bound in item.names)
 
 
 def _read(file: Path) -> Outline:

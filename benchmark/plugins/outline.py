@@ -53,7 +53,7 @@ class Outline:
     """What a fingerprint needs to know of a source file.
 
     Attributes:
-        imports: import statements that run; ``import package`` counts as an import of each ``package.NAME`` in use too.
+        imports: import statements that run, and ``module.NAME`` of imported modules as imports of the name.
         exports: of a package that loads its names lazily (``__getattr__``), the imports under ``if TYPE_CHECKING:``,
             which say where each name lives.
         affects_results: False if the module sets `MARK` to False.
@@ -146,7 +146,7 @@ def _outline(tree: ast.Module) -> Outline:
                 exports += [item for statement in node.body for item in _imports_of(statement)]
     imports = [item for node in _executed(tree) for item in _imports_of(node)]
     affects = not any(_is_mark(node) for node in tree.body)
-    used = _attributes_of_packages(tree, imports)
+    used = _attributes_of_modules(tree, imports)
     return Outline((*imports, *used), tuple(exports), affects, hashlib.sha256(_code(tree).encode()).hexdigest())
 
 
@@ -158,23 +158,42 @@ def _imports_of(node: ast.AST) -> Iterator[Import]:
         yield Import(node.level, node.module or "", names)
 
 
-def _attributes_of_packages(tree: ast.Module, imports: list[Import]) -> Iterator[Import]:
-    """Yield ``from package import NAME`` for each ``package.NAME`` in the code below a plain ``import package``."""
-    plain = {bound or name: name for item in imports if not (item.base or item.level) for name, bound in item.names}
-    used: dict[str, set[str]] = {}
+def _attributes_of_modules(tree: ast.Module, imports: list[Import]) -> Iterator[Import]:
+    """Yield ``from module import NAME`` for each ``module.NAME`` in the code, along dotted chains too."""
+    modules: dict[str, str] = {}
+    for item in imports:
+        for name, bound in item.names:
+            if item.base or item.level:
+                modules[bound] = "" if item.level else f"{item.base}.{name}"
+            else:
+                modules[bound or name.partition(".")[0]] = name if bound else name.partition(".")[0]
+    used: set[tuple[str, str]] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in plain:
-            used.setdefault(plain[node.value.id], set()).add(node.attr)
-    for package, names in sorted(used.items()):
-        yield Import(0, package, tuple((name, name) for name in sorted(names)))
+        chain = ast.unparse(node).split(".") if isinstance(node, ast.Attribute) and _is_chain(node) else []
+        if chain and modules.get(chain[0]):
+            used.add((".".join([modules[chain[0]], *chain[1:-1]]), chain[-1]))
+    for module, name in sorted(used):
+        yield Import(0, module, ((name, name),))
+
+
+def _is_chain(node: ast.expr) -> bool:
+    """Return whether an expression is names joined by dots."""
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_chain(node.value))
 
 
 def _is_typing_block(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    is_name = isinstance(node, ast.If) and isinstance(node.test, ast.Name | ast.Attribute)
+    return is_name and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"  # type: ignore[attr-defined]
 
 
 def _is_mark(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and ast.unparse(node) == f"{MARK} = False"
+    if isinstance(node, ast.Assign):
+        return ast.unparse(node) == f"{MARK} = False"
+    return (
+        isinstance(node, ast.AnnAssign)
+        and node.value is not None
+        and ((ast.unparse(node.target), ast.unparse(node.value)) == (MARK, "False"))
+    )
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:

@@ -10,7 +10,8 @@ import inspect
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -25,9 +26,6 @@ M = TypeVar("M", bound=BaseModel)
 
 LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
 """Pydantic's limits, as `describe` writes them."""
-
-_ROLE = "role"
-"""Key of a field's extra data that says what the harness uses the parameter for: ``budget`` or ``norm``."""
 
 
 class Parameters(BaseModel):
@@ -61,55 +59,22 @@ def parameter(default: Any = ..., *, unit: str = "", about: str = "", **limits: 
     return Field(default, **texts, **limits)
 
 
-def budget(
-    default: Any = ..., *, about: str = "budget ε", norm: str = "linf", unit: str = "full-scale or z", **limits: Any
-) -> Any:
-    """Declare the parameter that is an attack's budget ε: the harness enforces it. At most one per attack.
-
-    Args:
-        default: its default; required without one. None stands for no bound.
-        about: one line about it.
-        norm: the norm that ε bounds, unless a parameter chooses it (`budget_norm`).
-        unit: its unit, as ``advser show`` prints it.
-        limits: as for `parameter`; ``ge=0`` unless given.
-    """
-    extra: dict[str, Any] = {"unit": unit, _ROLE: "budget", "norm": norm}
-    return Field(default, description=about, json_schema_extra=extra, **({"ge": 0} | limits))
-
-
-def budget_norm(default: Any = "linf", *, about: str = "norm of the budget", **limits: Any) -> Any:
-    """Declare the parameter that chooses the norm of an attack's budget."""
-    return Field(default, description=about, json_schema_extra={_ROLE: "norm"}, **limits)
-
-
-def field_with_role(plugin: type[BaseModel], role: str) -> str | None:
-    """Return the name of the parameter that is declared as ``budget`` or ``norm``; None without one."""
-    return next((name for name, info in plugin.model_fields.items() if _extra(info).get(_ROLE) == role), None)
-
-
-def fixed_norm(plugin: type[BaseModel]) -> str | None:
-    """Return the norm that an attack's budget is declared with; None for an attack without a budget."""
-    name = field_with_role(plugin, "budget")
-    return None if name is None else str(_extra(plugin.model_fields[name])["norm"])
-
-
-def norm_of_budget(plugin: type[BaseModel], params: Mapping[str, Any]) -> str:
-    """Return the norm of an attack's budget under some of its parameters; L∞ for an attack without a budget."""
-    name = field_with_role(plugin, "norm")
-    if name is not None:
-        return str(params.get(name, plugin.model_fields[name].default))
-    return fixed_norm(plugin) or "linf"
-
-
-def _extra(info: FieldInfo) -> Mapping[str, Any]:
-    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-
-
 def takes_sequence(plugin: type[BaseModel], name: str) -> bool:
     """Return whether a parameter's values are themselves sequences, so that a list in a suite is one value."""
     info = plugin.model_fields.get(name)
-    kinds = _alternatives(info.annotation) if info else ()
-    return any((get_origin(kind) or kind) in (list, tuple, Sequence) for kind in kinds)
+    return info is not None and any((get_origin(kind) or kind) in _SEQUENCES for kind in _members(info.annotation))
+
+
+_SEQUENCES = (list, tuple, set, frozenset, Sequence)
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield the members of a union, or a type itself."""
+    if get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
 
 
 @dataclass(frozen=True)
@@ -225,13 +190,13 @@ def _info(name: str, field: FieldInfo) -> ParameterInfo:
         for limit, sign in LIMITS.items()
         if hasattr(item, limit)
     ]
-    annotation = field.annotation
+    annotation, extra = field.annotation, field.json_schema_extra
     kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
     return ParameterInfo(
         name=name,
         type=", ".join([kind, *limits]),
         default="required" if field.is_required() else str(field.default),
-        unit=str(_extra(field).get("unit", "")),
+        unit=str(extra.get("unit", "")) if isinstance(extra, dict) else "",
         about=field.description or "",
     )
 

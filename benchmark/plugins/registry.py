@@ -85,7 +85,7 @@ class Registry(Generic[T]):
     def refuse_name(self, name: str) -> None:
         """Raise InputError if a plugin cannot have this name."""
         if not re.fullmatch(NAME, name):
-            raise InputError(f"{self.kind} '{name}': got this name, expected lower-case letters, digits and . _ -")
+            raise InputError(f"{self.kind} '{name}': name: got '{name}', expected lower-case letters, digits and . _ -")
 
     def _refuse_stranger(self, name: str, plugin: object) -> None:
         # By name, since importing the base would import torch.

@@ -13,7 +13,7 @@ HEADINGS: Final = {
     "access": "Access",
     "domains": "Domains",
     "licence": "Licence",
-    "source": "To be had",
+    "source": "Available from",
     "naming": "Layout",
     "caveat": "Caveat",
     "caveat_of_words": "Caveat of error rates",

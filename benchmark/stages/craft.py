@@ -25,6 +25,7 @@ from advser.plugins.registries import ATTACKS
 from advser.stages.harness import ClipBatch, Crafted, Harness
 from advser.stages.job import Task
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
+from advser.stages.seeds import seed_of
 from advser.stages.specs import CraftSpec
 from advser.stages.train import load_defense, load_models
 from advser.store.tensors import StoredTensor, Writing, writing
@@ -79,7 +80,7 @@ def craft(task: Task[CraftSpec]) -> None:
         for number, rows in enumerate(batches_by_length(clean.lengths, spec.batch_size)):
             waveform, lengths, classes = (part.to(task.device) for part in (*clean.batch(rows), targets[rows]))
             batch = ClipBatch(waveform, lengths, classes, [names[row] for row in rows])
-            generator = torch.Generator(task.device).manual_seed(spec.seed_for(number))
+            generator = torch.Generator(task.device).manual_seed(seed_of(spec, number))
             output.add(rows, harness.craft(batch, generator))
     save_file(output.costs, task.into / COSTS)
     _verify(task, clean, harness)

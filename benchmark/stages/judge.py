@@ -22,6 +22,7 @@ from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.stages.craft import FEATURES
 from advser.stages.job import Task
 from advser.stages.prepare import AUDIO, load_clips, load_prepared
+from advser.stages.seeds import seed_of
 from advser.stages.specs import ExamineSpec, MeasureSpec, PluginSpec, PredictSpec, TranscribeSpec
 from advser.stages.train import load_model, load_models
 from advser.store.tensors import StoredTensor
@@ -37,7 +38,7 @@ def predict(task: Task[PredictSpec]) -> None:
     A randomised victim draws the same numbers at every run.
     """
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(task.spec.seed_for())
+        torch.manual_seed(seed_of(task.spec))
         _predict(task)
 
 
@@ -91,7 +92,7 @@ def examine(task: Task[ExamineSpec]) -> None:
     A metric or a randomised victim draws the same numbers at every run.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(task.spec.seed_for())
+        torch.manual_seed(seed_of(task.spec))
         _examine(task)
 
 

@@ -15,6 +15,7 @@ from advser.stages.craft import NETWORK, harness_of
 from advser.stages.harness import ClipBatch, Harness
 from advser.stages.job import Task
 from advser.stages.prepare import load_prepared
+from advser.stages.seeds import seed_of
 from advser.stages.specs import LearnSpec
 from advser.threat.target import Target
 
@@ -25,9 +26,9 @@ def learn(task: Task[LearnSpec]) -> None:
         harness = harness_of(task)
         attack = harness.attack
         assert isinstance(attack, LearnedAttack)
-        torch.manual_seed(task.spec.seed_for())
+        torch.manual_seed(seed_of(task.spec))
         network = attack.network().to(task.device).train()
-        generator = torch.Generator(task.device).manual_seed(task.spec.seed_for("learn"))
+        generator = torch.Generator(task.device).manual_seed(seed_of(task.spec, "learn"))
         # Closed, so that the last target restores its model.
         with closing(_batches(task, harness)) as batches:
             attack.learn(network, batches, generator)
@@ -38,7 +39,7 @@ def _batches(task: Task[LearnSpec], harness: Harness) -> Generator[tuple[Target,
     """Yield training batches without end, in a new random order per pass; each target is open while in use."""
     prepared = load_prepared(task.inputs["prepared"])
     clips = np.asarray(prepared.folds[task.spec.fold].train)
-    shuffle = np.random.default_rng(task.spec.seed_for("order"))
+    shuffle = np.random.default_rng(seed_of(task.spec, "order"))
     size = min(task.spec.batch_size, len(clips))
     while True:
         order = shuffle.permutation(clips)

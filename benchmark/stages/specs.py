@@ -1,7 +1,7 @@
 """What decides the result of each stage's jobs: one frozen, typed specification per stage.
 
 A specification is plain data. It travels to workers, into the artefact's manifest and into the job's key, and seeds are
-derived from it.
+derived from it (`advser.stages.seeds`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from advser.models.terms import Domain, Precision
-from advser.store.digests import seed_from
 from advser.suite.training import Training
 from advser.threat.budget import Budget
 from advser.threat.model import Delivery, Labels
@@ -25,22 +24,15 @@ class Spec(BaseModel):
 
     Attributes:
         stage: name of the stage, a key of `advser.stages.STAGES`.
-        unseeded: fields that seeds do not depend on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     stage: ClassVar[str]
-    unseeded: ClassVar[frozenset[str]] = frozenset()
 
     def plain(self) -> dict[str, Any]:
         """Return the specification as plain JSON data."""
         return self.model_dump(mode="json")
-
-    def seed_for(self, *further: Any) -> int:
-        """Return a seed (60 bits) for what a job draws; ``further`` is plain JSON data, such as a batch's number."""
-        data = {name: value for name, value in self.plain().items() if name not in self.unseeded}
-        return seed_from([data, *further] if further else data)
 
 
 def _drop_empty_contents(data: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +60,7 @@ class PluginSpec(BaseModel):
 
 
 class PrepareSpec(Spec):
-    """Of a prepared corpus.
+    """Specification of a prepared corpus.
 
     Attributes:
         corpus: the corpus.
@@ -90,7 +82,7 @@ class PrepareSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """Of a trained model.
+    """Specification of a trained model.
 
     Attributes:
         model, defense: the plugins.
@@ -111,7 +103,7 @@ class TrainSpec(Spec):
 
 
 class CraftSpec(Spec):
-    """Of perturbed clips.
+    """Specification of perturbed clips.
 
     Attributes:
         attack: the attack.
@@ -128,7 +120,6 @@ class CraftSpec(Spec):
     """
 
     stage: ClassVar[str] = "craft"
-    unseeded: ClassVar[frozenset[str]] = frozenset({"budget"})
 
     attack: PluginSpec
     domain: Domain
@@ -148,13 +139,13 @@ class CraftSpec(Spec):
 
 
 class LearnSpec(CraftSpec):
-    """Of the trained network of a `LearnedAttack`."""
+    """Specification of the trained network of a `LearnedAttack`."""
 
     stage: ClassVar[str] = "learn"
 
 
 class PredictSpec(Spec):
-    """Of a victim's logits.
+    """Specification of a victim's logits.
 
     Attributes:
         delivery: whether the victim classifies the stored sound or the stored features.
@@ -172,7 +163,7 @@ class PredictSpec(Spec):
 
 
 class MeasureSpec(Spec):
-    """Of a metric that compares perturbed with clean sound: the metric, and the name of the fold."""
+    """Specification of a metric that compares perturbed with clean sound: the metric, and the name of the fold."""
 
     stage: ClassVar[str] = "measure"
 
@@ -181,7 +172,7 @@ class MeasureSpec(Spec):
 
 
 class TranscribeSpec(Spec):
-    """Of transcripts.
+    """Specification of transcripts.
 
     Attributes:
         transcriber: the recogniser.
@@ -199,7 +190,7 @@ class TranscribeSpec(Spec):
 
 
 class ExamineSpec(Spec):
-    """Of a metric that needs the victim: the metric, clips per batch, name of the fold, type of the torch device."""
+    """Specification of a metric that needs the victim."""
 
     stage: ClassVar[str] = "examine"
 
@@ -210,7 +201,7 @@ class ExamineSpec(Spec):
 
 
 class ProbeSpec(Spec):
-    """Of the probes of a trained model: name of the fold, the clips it was fitted on, type of the torch device."""
+    """Specification of the probes of a trained model; ``fit_on`` names the clips that it was fitted on."""
 
     stage: ClassVar[str] = "probe"
 

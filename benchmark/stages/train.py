@@ -115,9 +115,8 @@ def load_model(artefact: Artefact, device: str) -> EmotionModel:
 
 def load_models(inputs: Mapping[str, Artefact], role: str, device: str) -> EmotionModel:
     """Return the trained model of a role, or the ensemble of several (``role``, ``role.1``, …)."""
-    members = [
-        load_model(artefact, device) for name, artefact in sorted(inputs.items()) if name.partition(".")[0] == role
-    ]
+    numbers = {int(number or 0): name for name in inputs for head, _, number in [name.partition(".")] if head == role}
+    members = [load_model(inputs[numbers[number]], device) for number in sorted(numbers)]
     return members[0] if len(members) == 1 else Ensemble(members).eval()
 
 
@@ -266,7 +265,7 @@ class _Trainer:
         return float(loss.detach())
 
     def _evaluate(self) -> dict[str, float]:
-        """Return the figures on the validation clips, once schedule and checkpoint used them; or nothing."""
+        """Evaluate on the validation clips, and update schedule and checkpoint; empty without validation clips."""
         if not self._data.validation:
             return {}
         figures = self._data.evaluate(self._model)

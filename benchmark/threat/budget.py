@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -55,6 +55,8 @@ class Budget:
     unit: Unit
 
     def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"norm: got '{self.norm}', expected {', '.join(get_args(Norm))}")
         if not self.epsilon >= 0:
             raise ValueError(f"epsilon: got {self.epsilon}, expected a number of at least 0")
 
@@ -85,7 +87,7 @@ class Budget:
     def exceeded(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return per clip (B,) whether the budget is exceeded by more than float32 rounding.
 
-        Rounding to 16 bits is no excuse: it is done within the budget
+        There is no slack for 16-bit rounding, which stays within the budget
             (`advser.threat.admission.round_within`).
         """
         delta = (perturbed - original).flatten(1)

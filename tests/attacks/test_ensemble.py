@@ -17,7 +17,8 @@ from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.defenses.smoothing import Smoothing
 from advser.errors import InputError
 from advser.plan.jobs import inner_attacks
-from advser.plugins.parameters import budget, build, validated
+from advser.plugins.budgets import budget
+from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS
 from advser.threat.model import Access
 from advser.threat.objectives import cross_entropy, evasion, margin

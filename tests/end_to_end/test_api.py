@@ -182,7 +182,7 @@ def test_a_function_may_be_a_single_step() -> None:
 
 
 def test_a_wrong_name_access_or_domain_is_refused() -> None:
-    with pytest.raises(InputError, match=r"attack '\.\./mine': got this name, expected lower-case letters"):
+    with pytest.raises(InputError, match=r"attack '\.\./mine': name: got '\.\./mine', expected lower-case letters"):
         advser.attack("../mine")(many)
     with pytest.raises(InputError, match="access: got 'all', expected white-box"):
         attack_from(unchanged, Declaration("all"))

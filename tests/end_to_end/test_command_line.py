@@ -131,7 +131,7 @@ def test_show_gives_origin_parameters_units_and_source() -> None:
     [
         ("metric", "pesq", ["Unit: MOS-LQO", "Better for the defender: higher", "Packages: pesq"]),
         ("metric", "gradient-mass", ["Better for the defender: neither"]),
-        ("corpus", "emodb", ["Licence: ", "To be had: http", "Layout: names such as 03a01Fa.wav"]),
+        ("corpus", "emodb", ["Licence: ", "Available from: http", "Layout: names such as 03a01Fa.wav"]),
         ("model", "egemaps-svm", ["Packages: opensmile (extra 'opensmile')"]),
         ("attack", "square", ["Access: scores", "Domains: waveform, spectrogram"]),
     ],

@@ -24,7 +24,7 @@ CUT = [
 PLUGIN = '''
 import advser
 from advser.attacks.base import Attack
-from advser.plugins.parameters import budget
+from advser.plugins.budgets import budget
 
 
 @advser.attack("shift")

@@ -174,7 +174,7 @@ def test_a_missing_package_is_listed_and_refused_when_loaded(
     assert str(registry.origin("gone")) == "?:0"
     with pytest.raises(InputError, match=r"toy 'gone' .* cannot be imported: ModuleNotFoundError"):
         registry.get("gone")
-    with pytest.raises(InputError, match="no Python source"):
+    with pytest.raises(InputError, match="got no Python source"):
         registry.fingerprint("gone")
 
 
@@ -450,7 +450,7 @@ def test_code_without_a_file_has_no_fingerprint(registry: Registry[object]) -> N
     typed = type("Typed", (), {"__module__": "typed_into_a_notebook"})
     registry.register("typed")(typed)
     assert str(registry.origin("typed")) == "?:0"
-    with pytest.raises(InputError, match="module typed_into_a_notebook: no Python source"):
+    with pytest.raises(InputError, match="module typed_into_a_notebook: got no Python source"):
         registry.fingerprint("typed")
 
 
@@ -508,7 +508,7 @@ def test_the_contract_counts_to_a_plugin_that_imports_the_face_alone(
 ) -> None:
     modules = closure(load_plugin_file(plugin_file(f"from advser.plugins import {name}\n")).__name__)
     assert f"advser.{home}" in modules
-    assert "advser.plugins" not in modules
+    assert not any(name.startswith("advser.plugins.registr") for name in modules)
 
 
 def test_every_name_of_the_face_has_its_home_twice() -> None:

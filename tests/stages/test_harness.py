@@ -20,7 +20,7 @@ from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.models.frontends import LogMel
 from advser.plan.jobs import prepare_job
-from advser.plugins.parameters import budget
+from advser.plugins.budgets import budget
 from advser.plugins.registries import ATTACKS, DEFENSES
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.judge import LOGITS, examine, predict
