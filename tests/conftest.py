@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.dont_write_bytecode:
+    # Every command and worker that a test starts would compile the package again (0.3 s each).
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
 import torch
 from hypothesis import settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import toys
-from commandline import advser
+from commandline import advser_here
 from torch.nn import functional
 
 from advser.attacks.reference import AttackReference
@@ -149,7 +149,7 @@ bootstrap: 20
 
 def test_a_suite_runs_adaptive_attacks_including_attacks_with_a_network(tmp_path: Path) -> None:
     (tmp_path / "adaptive.yaml").write_text(SUITE)
-    done = advser("run", "adaptive.yaml", "--store", "store", "--out", "out", cwd=tmp_path)
+    done = advser_here("run", "adaptive.yaml", "--store", "store", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     table = Results.load(tmp_path / "out").table
     assert (table["status"] == "ok").all()

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 import torch
-from commandline import advser
+from commandline import advser_here
 from places import ROOT
 from shown import blocks, commands
 from toys import Convolutional, model, sounds, training_batch
@@ -77,6 +77,6 @@ def test_every_local_link_leads_to_a_file() -> None:
 def test_the_readmes_board_works_on_published_results() -> None:
     (line,) = [line for line in commands(README) if "--pivot" in line]
     words = shlex.split(line.replace("results/demo", str(ROOT / "leaderboards" / "published" / "emodb")))
-    completed = advser(*words[1:])
+    completed = advser_here(*words[1:])
     assert completed.returncode == 0, completed.stderr
     assert "White-box attacks on the sound" in completed.stdout

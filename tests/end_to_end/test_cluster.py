@@ -114,6 +114,18 @@ def worker(file: Path, threads: int) -> list[str | Path]:
     return [DASK, "worker", "--scheduler-file", file, "--nthreads", str(threads), "--dashboard-address", "localhost:0"]
 
 
+def wait_for_threads(address: str, threads: list[int]) -> None:
+    """Wait until the scheduler's workers have these numbers of threads."""
+    deadline = time.monotonic() + 60
+    with Client(address) as client:
+        while time.monotonic() < deadline:
+            workers = client.scheduler_info()["workers"].values()
+            if [worker["nthreads"] for worker in workers] == threads:
+                return
+            time.sleep(0.1)
+    raise TimeoutError(f"{address}: got other workers than those with {threads} threads")
+
+
 def run_on(address: str, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return advser("run", *CUT, "--store", "shared", "--out", "remote", "--scheduler", address, *arguments, cwd=place)
 
@@ -121,9 +133,8 @@ def run_on(address: str, place: Path, *arguments: str) -> subprocess.CompletedPr
 def test_an_unreachable_scheduler_and_workers_with_threads_are_refused_at_once(scheduler, place: Path) -> None:
     address, file = scheduler
     with background(*worker(file, 2)):
-        deadline = time.monotonic() + 60
-        while "no worker" in (refused := run_on(address, place)).stderr and time.monotonic() < deadline:
-            assert refused.returncode == 2
+        wait_for_threads(address, [2])
+        refused = run_on(address, place)
     assert refused.returncode == 2
     assert "got workers with 2 threads, expected workers with one" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
@@ -137,10 +148,9 @@ def test_workers_of_a_scheduler_have_the_results_of_a_local_run(scheduler, alone
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(background(*worker(file, 1)))
-        deadline = time.monotonic() + 60
-        while (done := run_on(address, place)).returncode == 2 and time.monotonic() < deadline:
-            # The scheduler may still list the worker of the previous test, or not yet these.
-            assert "threads" in done.stderr or "no worker" in done.stderr
+        # The scheduler may still list the worker of the previous test, or not yet these.
+        wait_for_threads(address, [1, 1])
+        done = run_on(address, place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert jobs_done(done) > 0
     pd.testing.assert_frame_equal(table(place / "remote"), alone)

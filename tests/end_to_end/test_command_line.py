@@ -111,7 +111,7 @@ def test_the_fingerprint_of_the_boards_imports_no_matplotlib() -> None:
 
 @pytest.mark.parametrize("kind", [*REGISTRIES, "suites"])
 def test_list_names_every_plugin_with_a_summary(kind: str) -> None:
-    done = advser("list", kind)
+    done = advser_here("list", kind)
     assert done.returncode == 0
     names = {line.split()[0] for line in done.stdout.splitlines()}
     if kind in REGISTRIES:
@@ -120,7 +120,7 @@ def test_list_names_every_plugin_with_a_summary(kind: str) -> None:
 
 
 def test_show_gives_origin_parameters_units_and_source() -> None:
-    done = advser("show", "attack", "ifgsm")
+    done = advser_here("show", "attack", "ifgsm")
     assert done.returncode == 0
     for text in ("gradient_sign.py:", "epsilon", "full-scale or z", "Kurakin", "steps"):
         assert text in done.stdout

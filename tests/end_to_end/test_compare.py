@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from commandline import advser, advser_here
+from commandline import advser_here
 from hypothesis import given
 from hypothesis import strategies as st
 from one_cell import CLIPS, SUITE, results
@@ -277,7 +277,7 @@ def test_a_model_that_became_worse_fails_in_every_format(place: Path) -> None:
 
 def test_github_gets_annotations_and_a_summary(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "summary.md"))
-    done = advser("compare", "base", "untrained", "--fail-on", "uar=-0.02", "--format", "github", cwd=place)
+    done = advser_here("compare", "base", "untrained", "--fail-on", "uar=-0.02", "--format", "github", cwd=place)
     assert done.returncode == 1
     assert all(line.startswith("::error title=AdvSER regression::tiny / none, ") for line in done.stdout.splitlines())
     assert "| regression" in (place / "summary.md").read_text()

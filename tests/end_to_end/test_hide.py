@@ -44,7 +44,7 @@ CLIPS = sorted(Path(demo_data.__file__).parent.glob("f1_*.flac"))
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hide")
     (folder / "suite.yaml").write_text(SUITE)
-    done = advser("run", "suite.yaml", "--store", "store", "--out", "out", cwd=folder)
+    done = advser_here("run", "suite.yaml", "--store", "store", "--out", "out", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

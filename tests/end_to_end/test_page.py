@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from commandline import advser
+from commandline import advser_here
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -49,7 +49,7 @@ worst: [{name: worst-case, epsilon: 0.02}]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     (folder / "paged.yaml").write_text(SUITE)
-    done = advser("run", "paged.yaml", "--store", "store", "--out", "out", cwd=folder)
+    done = advser_here("run", "paged.yaml", "--store", "store", "--out", "out", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "out"
 
@@ -176,7 +176,7 @@ def test_the_command_of_a_cell_reproduces_that_cell(page: Any, results: Path, tm
     name, cell = next((name, cell) for name, cell in cells.items() if cell["keys"].get("access") == "transfer")
     words = shlex.split(cell["command"])
     again = tmp_path / "again"
-    done = advser(*words[1:], "--store", "store", "--out", str(again), cwd=results.parent)
+    done = advser_here(*words[1:], "--store", "store", "--out", str(again), cwd=results.parent)
     assert done.returncode == 0, done.stderr
     assert "\n0 jobs done" in done.stdout
     assert f'"{name}"' in (again / "index.html").read_text()

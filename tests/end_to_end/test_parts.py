@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from commandline import advser, advser_here, jobs_done
+from commandline import advser_here, jobs_done
 
 from advser.results.folder import Results
 
@@ -44,7 +44,7 @@ exhibits:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
     (folder / "parted.yaml").write_text(SUITE)
-    done = advser("run", "parted.yaml", "--store", "store", "--out", "out", cwd=folder)
+    done = advser_here("run", "parted.yaml", "--store", "store", "--out", "out", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Both" in done.stdout
     return folder

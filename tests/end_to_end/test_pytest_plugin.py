@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import advser
+from commandline import advser_here
 
 TESTS = """
 def test_the_model_has_not_become_worse(advser_result):
@@ -39,7 +39,7 @@ audit: false
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "small.yaml").write_text(SUITE)
-    done = advser("run", "small.yaml", "--store", "store", "--out", "baseline", cwd=folder)
+    done = advser_here("run", "small.yaml", "--store", "store", "--out", "baseline", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -105,7 +105,7 @@ def test_clean_clips_have_the_best_quality_and_no_change_of_wer(results: Results
 def test_an_attack_that_changes_nothing_has_no_word_errors_and_no_snr(finished, place: Path) -> None:
     plugin = place / "nothing.py"
     plugin.write_text(PLUGIN.format(body="x"))
-    done = advser(
+    done = advser_here(
         "run", *CUT, "--store", "store", "--out", "nothing", "--plugin", plugin, "--only", "attack=shift", cwd=place
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -241,7 +241,7 @@ def test_failing_attacks_are_failed_rows_and_the_others_finish(finished, results
     plugin = place / "failing.py"
     sources = [PLUGIN.format(body=body).replace("shift", name) for name, (body, _) in FAULTS.items()]
     plugin.write_text("".join(sources))
-    done = advser("run", *CUT, "--store", "store", "--out", "failing", "--plugin", plugin, cwd=place)
+    done = advser_here("run", *CUT, "--store", "store", "--out", "failing", "--plugin", plugin, cwd=place)
     assert done.returncode == 3, done.stdout + done.stderr
     failing = Results.load(place / "failing")
     failed = failing.table[failing.table["status"] == "failed"]

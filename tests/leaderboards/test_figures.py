@@ -12,7 +12,7 @@ import matplotlib
 import pandas as pd
 import pytest
 import synthetic
-from commandline import advser, advser_here
+from commandline import advser_here
 from pydantic import ValidationError
 
 from advser.api import load
@@ -239,7 +239,7 @@ def test_a_figure_of_a_paper_is_as_wide_as_its_column_and_not_cut_off(results: R
 def test_the_command_writes_a_figure_with_fonts_that_publishers_accept(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "uar.pdf"
     arguments = ["figure", folder, "uar-against-epsilon", out, "--where", "defense=none"]
-    done = advser(*arguments)
+    done = advser_here(*arguments)
     assert done.returncode == 0, done.stderr
     assert "3.35 ×" in done.stdout
     data = out.read_bytes()

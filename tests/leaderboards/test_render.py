@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import cache
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,13 +26,26 @@ from advser.results.folder import Results
 from advser.results.selection import select
 
 RESULTS = synthetic.results()
-CASES = {name: build(RESULTS) for name, build in BOARDS.items()}
-CASES["empty"] = BOARDS["transfer"](select(RESULTS, {"access": "blind"}))
-CASES["one cell"] = BOARDS["attacks"](select(RESULTS, {"attack": "none", "model": "cnn4", "defense": "none"}))
-RANKED = synthetic.ranked()
-CASES["ranked leaderboard"] = BOARDS["leaderboard"](RANKED)
-CASES["ranked defenses"] = BOARDS["defenses"](RANKED)
-boards = pytest.mark.parametrize("board", CASES.values(), ids=CASES)
+CASES = (*BOARDS, "empty", "one cell", "ranked leaderboard", "ranked defenses")
+boards = pytest.mark.parametrize("board", CASES, indirect=True)
+
+
+@cache
+def cases() -> dict[str, Board]:
+    ranked = synthetic.ranked()
+    single = {"attack": "none", "model": "cnn4", "defense": "none"}
+    return {
+        **{name: build(RESULTS) for name, build in BOARDS.items()},
+        "empty": BOARDS["transfer"](select(RESULTS, {"access": "blind"})),
+        "one cell": BOARDS["attacks"](select(RESULTS, single)),
+        "ranked leaderboard": BOARDS["leaderboard"](ranked),
+        "ranked defenses": BOARDS["defenses"](ranked),
+    }
+
+
+@pytest.fixture
+def board(request: pytest.FixtureRequest) -> Board:
+    return cases()[request.param]
 
 
 class Tags(HTMLParser):
@@ -167,8 +181,8 @@ def test_latex_escapes_special_characters() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles_with_booktabs_alone(tmp_path: Path) -> None:
     notes = ('"Đą"', "[x] begins like an argument", "*begins like a star")
-    odd = replace(next(iter(CASES.values())), title='[*] "ę"', notes=notes, span=True)
-    tables = "\n".join(render(board, "latex") for board in [*CASES.values(), odd])
+    odd = replace(next(iter(cases().values())), title='[*] "ę"', notes=notes, span=True)
+    tables = "\n".join(render(board, "latex") for board in [*cases().values(), odd])
     document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + tables + "\n\\end{document}\n"
     (tmp_path / "boards.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "boards.tex"]
@@ -187,14 +201,14 @@ def test_html_nests_and_its_rows_are_equally_long(board: Board) -> None:
 
 
 def test_texts_are_escaped_in_html() -> None:
-    text = render(CASES["attacks"], "html")
+    text = render(cases()["attacks"], "html")
     assert "mean &lt;nothing&gt;" in text
     assert "<nothing>" not in text
 
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(InputError, match="format: got 'pdf', expected terminal, markdown, latex, csv, html"):
-        render(CASES["attacks"], "pdf")
+        render(cases()["attacks"], "pdf")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +224,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_figures_that_tie_with_the_best_are_bold() -> None:
-    board = BOARDS["defenses"](RANKED)
+    board = BOARDS["defenses"](synthetic.ranked())
     cells: list[Cell] = board.frame["clean"].tolist()
     shown = [f"{cell.value:.3f} ({cell.standing.interval.replace('–', '--')})" for cell in cells if cell.standing]
     tied = [cell.standing.tie == 1 for cell in cells if cell.standing]

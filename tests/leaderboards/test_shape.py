@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import synthetic
-from commandline import advser
+from commandline import advser_here
 
 from advser.errors import InputError
 from advser.leaderboards.boards.board import MISSING, Board, Cell
@@ -172,13 +172,13 @@ def test_shaped_boards_compile(shape: Shape, board: Board, tmp_path: Path) -> No
 
 def test_the_command_line_shapes_boards(results: Results, tmp_path: Path) -> None:
     results.save(tmp_path)
-    done = advser(
+    done = advser_here(
         "board", tmp_path, "--columns", "defense,attack,epsilon,uar", "--pivot", "defense", "--decimals", "2",
         "--no-intervals", "--no-notes", "--format", "latex", "--label", "tab:x", "--caption", "Ours",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert r"\caption{Ours}\label{tab:x}" in done.stdout
     for options in (("--decimals", "two"), ("--decimals", "uar=99"), ("--pivot", "nothing"), ("--columns", "x")):
-        done = advser("board", tmp_path, *options)
+        done = advser_here("board", tmp_path, *options)
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
