@@ -25,6 +25,7 @@ from advser.results.schema import (
     POOLED_SCHEMA,
     RANKS_FILE,
     RANKS_SCHEMA,
+    RENAMED_CHECKS,
     RUN_FILE,
     SCHEMA_VERSION,
     TABLE_FILE,
@@ -160,7 +161,20 @@ def _read_run(path: Path) -> dict[str, Any]:
     version = run.get("schema")
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise InputError(f"results {path}: schema: got {version!r}, expected {SCHEMA_VERSION} (is advser older?)")
-    return run
+    return {**run, "audit": _with_present_names(run["audit"])} if isinstance(run.get("audit"), dict) else run
+
+
+def _with_present_names(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of an audit with the present names of its checks."""
+    named = {
+        key: {RENAMED_CHECKS.get(name, name): value for name, value in audit[key].items()}
+        for key in ("checks", "needs", "looked_at")
+        if isinstance(audit.get(key), dict)
+    }
+    flags = audit.get("flags")
+    if isinstance(flags, list) and all(isinstance(flag, dict) for flag in flags):
+        named["flags"] = [{**flag, "check": RENAMED_CHECKS.get(flag.get("check"), flag.get("check"))} for flag in flags]  # type: ignore[assignment]
+    return {**audit, **named}
 
 
 def _check_run(run: Mapping[str, Any], file: str) -> None:

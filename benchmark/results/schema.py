@@ -261,3 +261,14 @@ def check_table(table: pd.DataFrame, file: str) -> None:
         raise InputError(
             f"{file}: {row['metric']} of {row['attack']} on {row['model']}: got it twice, expected one row per cell"
         )
+
+
+RENAMED_CHECKS: Final[Mapping[str, str]] = {
+    "answers-hang-on-the-file": "answers-depend-on-the-file",
+    "more-steps-fell-more": "more-steps-mislead-more",
+    "probabilities-for-logits": "probabilities-instead-of-logits",
+    "stands-under-huge-budget": "robust-to-huge-budget",
+    "statistics-from-elsewhere": "statistics-from-other-clips",
+    "undefended-twin-stands": "undefended-model-robust",
+}
+"""Former name of a check of the audit → its present name, for results from before the change."""

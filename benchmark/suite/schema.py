@@ -265,6 +265,20 @@ class Suite(_Schema):
             )
         return self
 
+    def has_same_settings(self, other: Suite) -> bool:
+        """Return whether two suites differ at most in prose: titles, descriptions and notes."""
+        return bool(_without_prose(self.model_dump()) == _without_prose(other.model_dump()))
+
+
+PROSE = frozenset({"about", "title", "notes"})
+"""Keys of a suite and its exhibits whose text changes no figure."""
+
+
+def _without_prose(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_prose(value) for key, value in data.items() if key not in PROSE}
+    return [_without_prose(item) for item in data] if isinstance(data, list) else data
+
 
 BOARD_NAMES = ("leaderboard", "attacks", "defenses", "models", "transfer", "audit")
 """Names of boards, which exhibits cannot have."""

@@ -235,7 +235,7 @@ def test_the_command_line_evaluates_files_of_another_tool(tmp_path: Path) -> Non
     shutil.copytree(theirs, tmp_path / "ifgsm")
     done = advser_here(*common, "--external", "ifgsm", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--external ifgsm: got the name 'ifgsm', which a row of suite 'judging' has" in done.stderr
+    assert "--external ifgsm: got the name 'ifgsm', which is a row of suite 'judging'" in done.stderr
 
     write(theirs / "stranger.wav", np.zeros(SAMPLE_RATE, np.int16))
     done = advser_here(*common, "--external", "theirs", cwd=tmp_path)

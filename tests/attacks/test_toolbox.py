@@ -300,7 +300,7 @@ def test_hopskipjump_respects_its_limit_of_queries(queries: int) -> None:
 
     class Watched(Target):
         def decisions(self, x: Tensor) -> Tensor:
-            rows = torch.arange(len(x)) if self._rows is None else self._rows
+            rows = torch.arange(len(x)) if self._clips.rows is None else self._clips.rows
             queried.index_add_(0, rows, torch.ones_like(rows))
             return super().decisions(x)
 

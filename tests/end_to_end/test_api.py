@@ -127,7 +127,7 @@ def nudge(tmp_path: Path) -> Iterator[Any]:
 def test_a_function_is_an_attack_like_any_other(nudge: Any) -> None:
     assert (nudge.access, nudge.domains) == ("white-box", ("waveform", "spectrogram"))
     assert ATTACKS.origin("nudge").summary == "Move a share of ε along the sign of the gradient."
-    assert ATTACKS.origin("nudge").line == 8
+    assert ATTACKS.origin("nudge").line == 9
     attack = build(nudge, {"epsilon": 0.01, "share": 0.5}, "nudge")
     model = toys.model(toys.Convolutional).eval()
     waveform, lengths, labels = toys.sounds(4)

@@ -17,7 +17,15 @@ from places import PUBLISHED
 
 from advser.errors import InputError
 from advser.results.folder import Results
-from advser.results.schema import EXAMPLES_SCHEMA, KEYS, RANKS_SCHEMA, SCHEMA_VERSION, TABLE_SCHEMA, no_examples
+from advser.results.schema import (
+    EXAMPLES_SCHEMA,
+    KEYS,
+    RANKS_SCHEMA,
+    RENAMED_CHECKS,
+    SCHEMA_VERSION,
+    TABLE_SCHEMA,
+    no_examples,
+)
 from advser.results.selection import select, with_metrics
 from advser.store.provenance import provenance
 
@@ -293,3 +301,17 @@ def test_provenance_has_commit_and_state_of_an_advser_checkout_only(
     assert provenance()["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": True}
     git("commit", "-qam", "second")
     assert provenance()["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+
+
+def test_older_results_have_the_present_names_of_the_audits_checks(tmp_path: Path) -> None:
+    """A run.json from before the checks were renamed is read with their present names, flags included."""
+    results = Results.load(PUBLISHED / "leaderboard")
+    audit = results.run["audit"]
+    assert not {*RENAMED_CHECKS} & {*audit["checks"], *audit["needs"], *audit["looked_at"]}
+    assert {*RENAMED_CHECKS.values()} <= {*audit["checks"]}
+    former = {present: name for name, present in RENAMED_CHECKS.items()}
+    flag = {"check": former["robust-to-huge-budget"], "where": {}, "detail": ""}
+    older = Results(results.table, results.examples, {**results.run, "audit": {**audit, "flags": [flag]}})
+    older.save(tmp_path)
+    (read,) = Results.load(tmp_path).run["audit"]["flags"]
+    assert read == {**flag, "check": "robust-to-huge-budget"}
