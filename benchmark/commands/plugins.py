@@ -94,6 +94,7 @@ def check(
         line = f"note   {finding.part}: {finding.note}" if finding.note else f"ok     {finding.part}"
         line = f"FAIL   {finding.part}: {finding.wrong}" if finding.wrong else line
         console().print(line, markup=False, soft_wrap=True)
-    console().print(f"{wrong} to fix or to explain in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
+    result = f"{wrong} to fix or to explain" if wrong else "No problem"
+    console().print(f"{result} in {BY_KIND[kind].origin(name)}", markup=False, soft_wrap=True)
     if wrong:
         raise typer.Exit(EXIT_FINDINGS)

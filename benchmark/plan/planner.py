@@ -98,8 +98,10 @@ class _Planner:
         asked = " ".join(f"{key}={glob}" for key, glob in self.only.items())
         attacks = ", ".join(dict.fromkeys(row.entry.title for row in rows))
         models = ", ".join(model.title for model in self.suite.models)
+        defenses = ", ".join(defense.title for defense in self.suite.defenses)
         return NothingSelectedError(
-            f"--only {asked}: no cell of suite '{self.suite.name}' matches (attacks: {attacks}; models: {models})"
+            f"--only {asked}: no cell of suite '{self.suite.name}' matches (attacks: {attacks}; models: {models}; "
+            f"defenses: {defenses})"
         )
 
     def _late_defenses(self) -> Iterator[str]:

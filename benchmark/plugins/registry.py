@@ -236,7 +236,7 @@ def load_plugin_file(path: Path) -> ModuleType:
         InputError: if the file is missing or cannot be imported.
     """
     if not path.is_file():
-        raise InputError(f"plugin file {path}: not found")
+        raise InputError(f"plugin file {path}: got no such file, expected a Python file")
     path = path.resolve()
     name = f"{PLUGIN_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     contents = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from advser.stages.specs import Spec
 from advser.store.artefacts import Artefact
 from advser.store.digests import digest
 
+if TYPE_CHECKING:
+    # Specifications hold budgets, and these import torch.
+    from advser.stages.specs import Spec
+
 __affects_results__ = False
 
-S = TypeVar("S", bound=Spec, covariant=True)
+S = TypeVar("S", bound="Spec", covariant=True)
 
 
 @dataclass(frozen=True)

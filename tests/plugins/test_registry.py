@@ -271,7 +271,7 @@ def test_an_unusable_plugin_file_is_refused_in_one_line(
 
 def test_a_plugin_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.py", tmp_path):
-        with pytest.raises(InputError, match=f"plugin file {path}: not found"):
+        with pytest.raises(InputError, match=f"plugin file {path}: got no such file"):
             load_plugin_file(path)
     text = tmp_path / "notes.txt"
     text.write_text("no code")
