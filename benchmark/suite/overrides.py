@@ -155,7 +155,8 @@ def _position(entries: list[Any], above: Sequence[str], part: str, change: str) 
         return int(part)
     if names.count(part) > 1:
         allowed = [".".join([*above, str(index)]) for index, name in enumerate(names) if name == part]
-        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {' or '.join(allowed)}, or a glob for all")
+        places = " or ".join(allowed)
+        raise InputError(f"--set {change}: '{part}' is listed {len(allowed)} times, expected {places}, or a glob")
     if part in names:
         return names.index(part)
     raise InputError(f"--set {change}: got entry '{part}', expected {', '.join(names) or 'none'}")

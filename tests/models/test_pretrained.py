@@ -152,8 +152,8 @@ def test_an_encoder_runs_in_bfloat16(family: str, norm: str) -> None:
     waveform, lengths, labels = noise()
     with torch.autocast("cpu", torch.bfloat16):
         assert model(waveform, lengths).isfinite().all()
-    # The gradients are PyTorch's own. With AMX, oneDNN's gradient of a convolution's weight in bfloat16 is at random not
-    # finite (`nn.Conv1d(16, 16, 8, stride=4)` alone: once in 2,400 passes with PyTorch 2.13, finite sound and weights).
+    # The gradients are PyTorch's own. With AMX, oneDNN's gradient of a convolution's weight in bfloat16 is at random
+    # not finite (`nn.Conv1d(16, 16, 8, stride=4)` alone: once in 2,400 passes with PyTorch 2.13, all inputs finite).
     with torch.backends.mkldnn.flags(enabled=False):
         with torch.autocast("cpu", torch.bfloat16):
             loss = cross_entropy(model(waveform, lengths), labels)

@@ -135,7 +135,9 @@ def test_a_bad_file_is_reported_in_one_line(tmp_path: Path, text: str, message: 
 def test_set_expects_a_number_where_a_name_is_listed_twice(small: Path) -> None:
     twice = ["attacks=[noise, {name: fgsm, params: {epsilon: 0.1}}, fgsm]"]
     for ending in (".params.epsilon=0.5", "=fgsm"):
-        with pytest.raises(InputError, match=r"'fgsm' is listed 2 times, expected attacks\.1 or attacks\.2, or a glob for all$"):
+        with pytest.raises(
+            InputError, match=r"'fgsm' is listed 2 times, expected attacks\.1 or attacks\.2, or a glob for all$"
+        ):
             load(str(small), [*twice, f"attacks.fgsm{ending}"])
     assert load(str(small), [*twice, "attacks.2.params.epsilon=0.5"]).attacks[2].params == {"epsilon": 0.5}
 

@@ -1,0 +1,53 @@
+"""The rooms: imports go down only, and the contract of import-linter sees an import that goes up."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+import advser
+
+LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package's source, to be linted in place of the installed package."""
+    into = tmp_path / "path" / "advser"
+    code = shutil.ignore_patterns("__pycache__", "published", "demo_data", "assets")
+    shutil.copytree(Path(advser.__file__).parent, into, ignore=code)
+    for name in ("attacks", "defenses", "leaderboards", "models"):
+        folder = Path(str(importlib.import_module(f"advser.{name}").__file__)).parent
+        shutil.copytree(folder, into / name, ignore=code, dirs_exist_ok=True)
+    return into
+
+
+def lint(package: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(LINT_IMPORTS), "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    return subprocess.run(command, cwd=package.parents[1], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not LINT_IMPORTS.is_file(), reason="import-linter is not installed (extra test)")
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("threat/budget.py", "from advser.plan import planner"),
+        ("results/schema.py", "def later():\n    import advser.leaderboards.write"),
+        ("leaderboards/boards/board.py", "from advser.leaderboards.page import site"),
+    ],
+)
+def test_an_import_that_goes_up_breaks_the_contract(file: str, line: str, package: Path) -> None:
+    assert lint(package).returncode == 0
+    with (package / file).open("a", encoding="utf-8") as source:
+        source.write(f"\n{line}\n")
+    broken = lint(package)
+    assert broken.returncode == 1
+    assert f"advser.{file.removesuffix('.py').replace('/', '.')} -> " in broken.stdout
