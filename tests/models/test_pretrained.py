@@ -151,8 +151,13 @@ def test_an_encoder_runs_in_bfloat16(family: str, norm: str) -> None:
     model = pretrained(family, norm, freeze="nothing").train()
     waveform, lengths, labels = noise()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = cross_entropy(model(waveform, lengths), labels)
-    loss.backward()
+        assert model(waveform, lengths).isfinite().all()
+    # Without oneDNN: with AMX, its gradient of a convolution's weight in bfloat16 is at random not finite, for finite
+    # sound and weights (PyTorch 2.13, `nn.Conv1d(16, 16, 8, stride=4)` alone: once in 2,400 passes).
+    with torch.backends.mkldnn.flags(enabled=False):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = cross_entropy(model(waveform, lengths), labels)
+        loss.backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
 
 
