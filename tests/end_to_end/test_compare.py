@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ import pytest
 from commandline import advser_here
 from hypothesis import given
 from hypothesis import strategies as st
-from one_cell import CLIPS, SUITE, results
+from one_cell import CLIPS, SUITE, results, with_answers
 from scipy.stats import binomtest
 
 from advser.errors import InputError
@@ -33,7 +34,23 @@ def pair(rng: np.random.Generator, drop: float, churn: float) -> tuple[Results, 
     # Clips that turn must be right, or wrong, before.
     turn = rng.choice(3, size=CLIPS, p=[1 - drop - churn, drop + churn / 2, churn / 2])
     before = np.where(turn == 1, True, np.where(turn == 2, False, rng.uniform(size=CLIPS) < 0.7))
-    return results(before), results(np.where(turn == 1, False, np.where(turn == 2, True, before)))
+    whole = correct()
+    return with_answers(whole, before), with_answers(
+        whole, np.where(turn == 1, False, np.where(turn == 2, True, before))
+    )
+
+
+@cache
+def correct() -> Results:
+    return results(np.ones(CLIPS, bool))
+
+
+def test_pairs_are_results_as_they_are_read() -> None:
+    right = np.arange(CLIPS) % 3 > 0
+    quick, whole = with_answers(correct(), right), results(right)
+    pd.testing.assert_frame_equal(quick.table, whole.table)
+    pd.testing.assert_frame_equal(quick.examples, whole.examples)
+    assert quick.run == whole.run
 
 
 def detected(drop: float, churn: float, trials: int) -> int:
