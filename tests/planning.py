@@ -44,6 +44,8 @@ class Decisions(Noise):
 class Shift(Attack):
     """An attack without a budget."""
 
+    unbounded: ClassVar[bool] = True
+
     def perturb(self, target: Any, x: Tensor, labels: Tensor, generator: Any) -> Tensor:
         return -x
 
@@ -56,6 +58,8 @@ class Silent(Shift):
 
 class Nested(Attack):
     """An attack that runs an inner attack."""
+
+    unbounded: ClassVar[bool] = True
 
     inner: AttackReference = parameter(about="inner attack")
 

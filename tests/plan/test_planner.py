@@ -25,6 +25,7 @@ from advser.plan.cells import Corpus, Speech
 from advser.plan.jobs import prepare_job
 from advser.plan.planner import NothingSelectedError, make_plan
 from advser.plan.worst_case import columns_of, members
+from advser.plugins.registries import ATTACKS
 from advser.stages.fingerprints import fingerprints
 from advser.suite.schema import WorstCase
 
@@ -284,3 +285,11 @@ def test_training_on_a_spectrogram_needs_a_model_that_has_one() -> None:
     in_sound = {"name": "vanilla", "params": {"attack": FGSM, "domain": "waveform"}}
     assert len(plan(models=["raw"], defenses=["none", in_sound]).cells) == 2
     assert len(plan(models=["tiny", {"name": "raw", "defenses": ["none"]}], defenses=["none", VANILLA]).cells) == 3
+
+
+def test_an_attack_that_declares_neither_a_budget_nor_its_absence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS.get("shift"), "unbounded", False)
+    with pytest.raises(
+        InputError, match=r"attack 'shift': budget: got none, expected 'epsilon: float = budget\(\)', or"
+    ):
+        plan(attacks=["shift"])
