@@ -46,7 +46,7 @@ FILES = tracked() if (ROOT / ".git").exists() else []
 
 def wrong_words(text: str) -> list[str]:
     """The forbidden words of a text, each with its line."""
-    pattern = rf"(?<![.\w])({'|'.join(WORDS)})(?!\w)"
+    pattern = rf"(?<![.\w-])({'|'.join(WORDS)})(?![\w-])"
     text = GENERATED.sub(lambda block: "\n" * block[0].count("\n"), text)
     return [
         f"line {number}: '{match[1]}', expected {WORDS[match[1].lower()]}"

@@ -149,7 +149,7 @@ def test_show_prints_the_facts_of_a_plugin(kind: str, name: str, facts: list[str
         (["run", "emodb", "--data", "emodb=missing"], ["missing", "got no such directory"]),
         (["run", "emodb", "--data", "emodb"], ["--data emodb", "CORPUS=DIR"]),
         (["list", "attack"], ["list attack", "did you mean 'attacks'?"]),
-        (["run", "demo", "--plugin", "missing.py"], ["missing.py", "not found"]),
+        (["run", "demo", "--plugin", "missing.py"], ["missing.py", "got no such file"]),
         (["run", "demo", "--set", "models=[tinny]"], ["unknown model 'tinny'", "did you mean 'tiny'"]),
         (["run", "demo", "--set", "attacks.fgsm.params.epsilon=0.06 dB"], ["epsilon", "0.06 dB"]),
         (["run", "demo", "--set", "attacks.fgsm.params.strength=1"], ["unknown key 'strength'", "epsilon"]),
