@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from package_copy import copied_package
 from places import ROOT
-
-import advser
 
 LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
 
@@ -20,13 +17,7 @@ LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A copy of the package's source, to be linted in place of the installed package."""
-    into = tmp_path / "path" / "advser"
-    code = shutil.ignore_patterns("__pycache__", "published", "demo_data", "assets")
-    shutil.copytree(Path(advser.__file__).parent, into, ignore=code)
-    for name in ("attacks", "defenses", "leaderboards", "models"):
-        folder = Path(str(importlib.import_module(f"advser.{name}").__file__)).parent
-        shutil.copytree(folder, into / name, ignore=code, dirs_exist_ok=True)
-    return into
+    return copied_package(tmp_path)
 
 
 def lint(package: Path) -> subprocess.CompletedProcess[str]:

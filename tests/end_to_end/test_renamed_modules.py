@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from commandline import jobs_done
-
-import advser
+from package_copy import copied_package
 
 SUITE = """
 name: renamed
@@ -38,13 +35,7 @@ RENAMED = {
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A copy of the package, to be found before the installed one."""
-    into = tmp_path / "path" / "advser"
-    ignored = shutil.ignore_patterns("__pycache__", "published")
-    shutil.copytree(Path(advser.__file__).parent, into, ignore=ignored)
-    for name in ("attacks", "defenses", "leaderboards", "models"):
-        folder = Path(str(importlib.import_module(f"advser.{name}").__file__)).parent
-        shutil.copytree(folder, into / name, ignore=ignored, dirs_exist_ok=True)
-    return into
+    return copied_package(tmp_path)
 
 
 def rename(package: Path) -> None:
