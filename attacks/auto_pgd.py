@@ -16,8 +16,8 @@ from advser.attacks.base import Attack
 from advser.attacks.best import Best, stronger
 from advser.attacks.steepest import ascended, random_start
 from advser.models.base import Outputs
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm, gradient_steps
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.objectives import TINY, Loss, classes, cross_entropy, difference_of_logits_ratio, margin
@@ -84,7 +84,7 @@ class AutoPGD(Attack, ABC):
 
     epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
     norm: Norm = budget_norm(about="norm of the budget")
-    steps: int = parameter(100, unit="steps", about="steps per run", ge=1)
+    steps: int = gradient_steps(100, about="steps per run")
     restarts: int = parameter(1, unit="runs", about="random starts", ge=1)
     rho: float = parameter(0.75, unit="share of steps", about="steps that must raise the loss, ρ", ge=0, le=1)
 

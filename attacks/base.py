@@ -12,8 +12,8 @@ from torch import Tensor
 
 from advser.errors import InputError
 from advser.models.terms import DOMAINS, Domain
-from advser.plugins.budgets import field_with_role, fields_with_role, fixed_norm
 from advser.plugins.parameters import Parameters
+from advser.plugins.roles import field_with_role, fields_with_role, fixed_norm
 from advser.threat.admission import admissible, admit
 from advser.threat.budget import Budget, Projection, unbounded
 from advser.threat.model import Access, Norm, unit_of

@@ -15,8 +15,8 @@ from advser.audio.pcm import SAMPLE_RATE
 from advser.errors import AccessError
 from advser.models.mel import MelFrontEnd
 from advser.models.terms import Domain
-from advser.plugins.budgets import budget
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, gradient_steps, step_size
 from advser.threat.target import Target
 
 DELTA = 1e-3
@@ -59,8 +59,8 @@ class ChainRule(Attack):
 
     variant: Literal["published", "coded"] = parameter("coded", about="rule of the appendix or of the code")
     phase: Literal["modulus", "real"] = parameter("modulus", about="φ of the published variant: modulus or real part")
-    alpha: float = parameter(0.004, unit="full-scale", about="step size α", gt=0)
-    steps: int = parameter(100, unit="steps", about="number of steps; 0 to 1000 in the source", ge=0)
+    alpha: float = step_size(0.004, unit="full-scale")
+    steps: int = gradient_steps(100, about="number of steps; 0 to 1000 in the source", ge=0)
     epsilon: float | None = budget(None, unit="full-scale", about="L∞ budget ε; none: no projection")
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

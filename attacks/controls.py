@@ -10,8 +10,8 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.steepest import random_start
 from advser.models.terms import Domain
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm
 from advser.threat.budget import per_clip
 from advser.threat.model import Access, Norm
 from advser.threat.target import Target

@@ -13,8 +13,8 @@ from advser.attacks.auto_pgd import APGD, LOSSES, OBJECTIVE
 from advser.attacks.base import Attack
 from advser.attacks.best import Best
 from advser.attacks.reference import AttackReference, ascends, keeps_norm, with_budget
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm
 from advser.threat.model import Norm
 from advser.threat.target import Target
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.reference import AttackReference, ascends, with_budget
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm
 from advser.threat.model import Norm
 from advser.threat.objectives import Loss
 from advser.threat.passes import Ascent

@@ -15,8 +15,8 @@ from advser.audio.files import FLOATS, read
 from advser.audio.pcm import SAMPLE_RATE, from_pcm, to_pcm
 from advser.errors import InputError
 from advser.models.terms import Domain
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm
 from advser.store.digests import contents_digest
 from advser.threat.budget import per_clip
 from advser.threat.model import Access, Norm

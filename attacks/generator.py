@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from advser.attacks.learned import LearnedAttack
 from advser.models.terms import Domain
-from advser.plugins.budgets import budget
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, gradient_steps
 from advser.threat.budget import per_clip
 from advser.threat.target import Target
 
@@ -62,7 +62,7 @@ class Generator(LearnedAttack):
     epsilon: float = budget(unit="full-scale", about="L∞ budget ε")
     channels: int = parameter(16, unit="maps", about="width of the network", ge=1)
     layers: int = parameter(8, unit="convolutions", about="depth; dilations 1, 2, 4, …", ge=1, le=16)
-    steps: int = parameter(300, unit="batches", about="training steps", ge=0)
+    steps: int = gradient_steps(300, about="training steps", ge=0)
     learning_rate: float = parameter(2e-3, about="step size of Adam", gt=0)
 
     def network(self) -> nn.Module:

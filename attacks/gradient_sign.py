@@ -10,8 +10,8 @@ from torch import Tensor
 
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, random_start
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm, gradient_steps, step_size
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.target import Target
@@ -56,8 +56,8 @@ class IterativeFGSM(Attack):
 
     epsilon: float | None = budget(None, unit="full-scale, z or clip", about="budget ε; none: no projection")
     norm: Norm = budget_norm(about="norm of the budget and of the steps")
-    alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
-    steps: int = parameter(10, unit="steps", about="number of steps", ge=0)
+    alpha: float | None = step_size(None, about="step size α; none: 2.5 ε / steps")
+    steps: int = gradient_steps(10, ge=0)
     random_start: float = parameter(
         0.0,
         unit="full-scale or z",
@@ -97,8 +97,8 @@ class PGD(Attack):
 
     epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
     norm: Norm = budget_norm(about="norm of the budget and of the steps")
-    alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: 2.5 ε / steps", gt=0)
-    steps: int = parameter(10, unit="steps", about="steps per restart", ge=1)
+    alpha: float | None = step_size(None, about="step size α; none: 2.5 ε / steps")
+    steps: int = gradient_steps(10, about="steps per restart")
     restarts: int = parameter(1, unit="runs", about="random starts in the budget", ge=1)
 
     def perturb(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

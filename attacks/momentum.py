@@ -10,8 +10,8 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.steepest import ascended, of_length_1
 from advser.audio.pcm import SAMPLE_RATE
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm, gradient_steps, step_size
 from advser.threat.budget import per_clip, scale
 from advser.threat.model import Norm
 from advser.threat.target import Target
@@ -39,8 +39,8 @@ class MomentumIterativeFGSM(Attack):
 
     epsilon: float = budget(unit="full-scale, z or clip", about="budget ε")
     norm: Norm = budget_norm(about="norm of the budget and of the steps")
-    alpha: float | None = parameter(None, unit="full-scale, z or clip", about="step size α; none: ε / steps", gt=0)
-    steps: int = parameter(10, unit="steps", about="number of steps", ge=1)
+    alpha: float | None = step_size(None, about="step size α; none: ε / steps")
+    steps: int = gradient_steps(10)
     decay: float = parameter(1.0, about="decay μ of the momentum; 0: no momentum", ge=0)
     diversity: float = parameter(0.0, unit="probability", about="of a transformation, per clip and step", ge=0, le=1)
     shift: float = parameter(5.0, unit="ms", about="largest shift of a waveform, either way", ge=0)

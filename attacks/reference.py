@@ -11,9 +11,9 @@ from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.errors import InputError
 from advser.models.terms import Domain
-from advser.plugins.budgets import field_with_role, fixed_norm
 from advser.plugins.parameters import Parameters, build, validated
 from advser.plugins.registries import ATTACKS
+from advser.plugins.roles import field_with_role, fixed_norm
 
 
 class AttackReference(BaseModel):

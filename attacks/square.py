@@ -10,8 +10,8 @@ from torch import Tensor
 from advser.attacks.base import Attack
 from advser.attacks.controls import random_signs
 from advser.models.terms import Domain
-from advser.plugins.budgets import budget
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget
 from advser.threat.admission import admit
 from advser.threat.budget import per_clip
 from advser.threat.model import Access

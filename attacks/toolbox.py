@@ -18,9 +18,9 @@ from torch.nn.functional import one_hot
 from advser.attacks.base import Attack
 from advser.audio.pcm import PCM_STEP
 from advser.errors import InputError
-from advser.plugins.budgets import budget, budget_norm
 from advser.plugins.extras import not_installed
 from advser.plugins.parameters import parameter
+from advser.plugins.roles import budget, budget_norm
 from advser.threat.model import Access, Norm
 from advser.threat.objectives import classes
 from advser.threat.target import Target

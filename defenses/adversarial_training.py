@@ -29,6 +29,14 @@ class AdversarialTraining(Defense, ABC):
     domain: Domain = parameter("spectrogram", about="domain in which x′ is crafted")
     warmup: int = parameter(0, unit="steps", about="steps of clean training before x′ is used", ge=0)
 
+    def perturbed_domain(self) -> Domain:
+        """Return ``domain``."""
+        return self.domain
+
+    def first_step(self) -> int:
+        """Return the first step after the warm-up."""
+        return self.warmup
+
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the objective (a scalar); during the warm-up, the clean cross-entropy.
 

@@ -33,6 +33,10 @@ class NoiseAugmentation(Defense):
     )
     domain: Domain = parameter("spectrogram", about="domain in which the noise is added")
 
+    def perturbed_domain(self) -> Domain:
+        """Return ``domain``."""
+        return self.domain
+
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the mean cross-entropy over the clips and their noisy copies."""
         clean = model.outputs(batch.features, batch.lengths, "spectrogram")

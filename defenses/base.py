@@ -64,6 +64,14 @@ class Defense(Parameters, ABC):
     def loss(self, model: EmotionModel, batch: TrainingBatch, step: int) -> Tensor:
         """Return the training objective (a scalar) of a batch; the model is training, and ``step`` counts from 0."""
 
+    def perturbed_domain(self) -> Domain | None:
+        """Return the domain whose inputs `loss` perturbs; None, the default, if it perturbs none."""
+        return None
+
+    def first_step(self) -> int:
+        """Return the first training step, from 0, in which `loss` is not that of clean training; by default 0."""
+        return 0
+
     def showings(self) -> int:
         """Return the number of consecutive training steps on each batch, at least 1; by default 1."""
         return 1

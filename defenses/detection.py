@@ -39,6 +39,14 @@ class Detector(Defense):
     domain: Domain = parameter("spectrogram", about="domain in which x′ is crafted")
     warmup: int = parameter(0, unit="steps", about="steps before the detector's training", ge=0)
 
+    def perturbed_domain(self) -> Domain:
+        """Return ``domain``."""
+        return self.domain
+
+    def first_step(self) -> int:
+        """Return the first step after the warm-up."""
+        return self.warmup
+
     def extend(self, model: EmotionModel) -> EmotionModel:
         """Return the model with an untrained detector."""
         model.detector = DetectorNetwork()

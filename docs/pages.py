@@ -10,10 +10,11 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
+from contextlib import chdir, redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -23,6 +24,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from advser.audit.audit import CHECKS
+from advser.commands.cli import app
 from advser.leaderboards.boards.exhibits import picked
 from advser.leaderboards.boards.flags import Flags
 from advser.leaderboards.boards.layout import metric_column
@@ -52,15 +54,15 @@ def board(arguments: str, *, notes: bool = True) -> str:
         notes: whether to include the notes on the whole run, which `command` returns too.
 
     Raises:
-        CalledProcessError: if the command fails.
+        InputError: if the command refuses its arguments.
     """
     command = f"board {arguments} --format markdown"
-    line = [Path(sys.executable).parent / "advser", *shlex.split(command)]
-    completed = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S603 (own pages)
-    lines = completed.stdout.strip().splitlines()
+    with chdir(ROOT), redirect_stdout(StringIO()) as printed:
+        app(shlex.split(command), standalone_mode=False)
+    lines = printed.getvalue().strip().splitlines()
     if not notes:
         of_the_run = {f"- {note}" for note in Results.load(ROOT / shlex.split(arguments)[0]).notes}
-        lines = [printed for printed in lines if printed not in of_the_run]
+        lines = [line for line in lines if line not in of_the_run]
     return f"`advser {command}`:\n\n" + "\n".join(lines).strip()
 
 

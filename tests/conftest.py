@@ -25,6 +25,11 @@ from hypothesis import settings
 # pytest's importlib mode adds nothing to the search path; tests share the modules beside this file.
 sys.path.append(str(Path(__file__).parent))
 
+from advser.execution.forkserver import KEEP_MEMORY
+
+# Before any worker of pytest-xdist starts: each training step would allocate all its activations again.
+os.environ.update(KEEP_MEMORY)
+
 from commandline import registries_as_they_were
 from places import ROOT, TESTS
 

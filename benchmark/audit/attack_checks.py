@@ -5,55 +5,19 @@ After Carlini et al., "On evaluating adversarial robustness", 2019, and Croce et
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
-from advser.audit.check import Check, Verdict, binomial_tail, check
+from advser.audit.check import Check, Verdict, check
 from advser.audit.evidence import Cell, Evidence
-
-LEVEL: Final = 0.01
-"""Significance level of a flagged difference (exact sign test over the clips that two attacks treat differently)."""
-
-LEAST: Final = 0.02
-"""Share of the clips below which no difference is flagged, however significant it is."""
+from advser.audit.rivals import attack_of, compared, verdict
 
 CONVERGED: Final = 0.05
 """Share of the clips by which an attack with twice the steps may be stronger."""
 
 
-def _misleads_more(weaker: Cell, stronger: Cell) -> bool:
-    """Return whether the attack that should be ``weaker`` misleads significantly more clips (exact sign test)."""
-    only_weaker = int((weaker.misled & ~stronger.misled).sum())
-    only_stronger = int((stronger.misled & ~weaker.misled).sum())
-    if only_weaker - only_stronger < max(1, LEAST * len(weaker.misled)):
-        return False
-    return binomial_tail(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL
-
-
-def _compared(cell: Cell, weaker: Sequence[Cell], describe: Callable[[Cell], str]) -> Iterator[Verdict]:
-    """Yield, if some cells should be weaker, a verdict on whether any of them misleads significantly more clips."""
-    # With fewer clips no difference is significant.
-    if weaker and (1 / 2) ** len(cell.misled) < LEVEL:
-        yield _verdict(cell, [other for other in weaker if _misleads_more(other, cell)], describe)
-
-
-def _verdict(cell: Cell, better: Sequence[Cell], describe: Callable[[Cell], str]) -> Verdict:
-    if not better:
-        return Verdict(cell.keys, "")
-    worst = max(better, key=lambda other: other.misled.mean())
-    return Verdict(cell.keys, f"error {cell.misled.mean():.3f}, but {worst.misled.mean():.3f} with {describe(worst)}")
-
-
-def _attack(cell: Cell) -> str:
-    return str(cell.keys["attack"])
-
-
 def _labels(cell: Cell) -> str:
     return f"{cell.keys['labels']} labels"
-
-
-def _source(cell: Cell) -> str:
-    return f"examples from {cell.keys['source_model']} / {cell.keys['source_defense']}"
 
 
 @check("an iterative and a single-step attack with the same budget and objective")
@@ -71,7 +35,7 @@ def iterative_attack_weaker_than_single_step(evidence: Evidence) -> Iterator[Ver
                 if other.is_white_box and not other.iterative and cell.objective == other.objective
                 if cell.has_same_keys(other, "attack")
             ]
-            yield from _compared(cell, single, _attack)
+            yield from compared(cell, single, attack_of)
 
 
 @check("an attack with two budgets")
@@ -83,36 +47,9 @@ def smaller_budget_stronger(evidence: Evidence) -> Iterator[Verdict]:
                 other
                 for other in evidence.rivals(cell)
                 if cell.has_same_keys(other, "epsilon") and other.keys["epsilon"] < cell.keys["epsilon"]
-                if cell.has_same_params(other, "epsilon", "alpha")
+                if cell.has_same_params(other, "budget", "step-size")
             ]
-            yield from _compared(cell, smaller, lambda other: f"ε = {other.keys['epsilon']:g}")
-
-
-@check("a white-box attack, and examples from a surrogate")
-def transfer_beats_white_box(evidence: Evidence) -> Iterator[Verdict]:
-    """Examples from a surrogate mislead more clips: the victim's own gradient is masked."""
-    for cell in evidence.attacked:
-        if cell.is_white_box:
-            others = [other for other in evidence.rivals(cell) if other.keys["access"] == "transfer"]
-            transferred = [
-                other
-                for other in others
-                if cell.has_same_keys(other, "access", "source_model", "source_defense") and cell.has_same_params(other)
-            ]
-            if cell.iterative and evidence.is_strongest(cell):
-                # The strongest white-box attack must match every transfer attack, whichever attack crafted it.
-                transferred = [other for other in others if other.is_within_budget_of(cell)]
-            yield from _compared(cell, transferred, _source)
-
-
-@check("an iterative white-box attack, and an attack that uses the victim's answers alone")
-def queries_beat_white_box(evidence: Evidence) -> Iterator[Verdict]:
-    """An attack that uses answers alone misleads more clips: the victim's gradient is masked."""
-    for cell in evidence.attacked:
-        if cell.is_white_box and cell.iterative and evidence.is_strongest(cell):
-            rivals = evidence.rivals(cell)
-            query_based = [other for other in rivals if other.is_query_based and other.is_within_budget_of(cell)]
-            yield from _compared(cell, query_based, _attack)
+            yield from compared(cell, smaller, lambda other: f"ε = {other.keys['epsilon']:g}")
 
 
 @check("an attack with a budget, and noise with at most that budget")
@@ -121,7 +58,7 @@ def noise_beats_attack(evidence: Evidence) -> Iterator[Verdict]:
     for cell in evidence.attacked:
         if (cell.is_white_box or cell.is_query_based) and cell.keys["epsilon"] is not None:
             noise = [other for other in evidence.rivals(cell) if other.control and other.is_within_budget_of(cell)]
-            yield from _compared(cell, noise, _attack)
+            yield from compared(cell, noise, attack_of)
 
 
 @check("an attack with the true labels, and the same attack with the model's own answers as labels")
@@ -135,7 +72,7 @@ def proxy_labels_beat_true_labels(evidence: Evidence) -> Iterator[Verdict]:
                 if other.keys["labels"] in ("predicted", "soft")
                 if cell.has_same_keys(other, "labels") and cell.has_same_params(other)
             ]
-            yield from _compared(cell, proxy, _labels)
+            yield from compared(cell, proxy, _labels)
 
 
 @check("an attack, and the same attack with at least twice the steps")
@@ -147,11 +84,11 @@ def not_converged(evidence: Evidence) -> Iterator[Verdict]:
                 other
                 for other in evidence.rivals(cell)
                 if cell.has_same_keys(other) and other.steps >= 2 * cell.steps
-                if cell.has_same_params(other, "steps", "alpha")
+                if cell.has_same_params(other, "steps", "step-size")
             ]
             stronger = [other for other in longer if other.misled.mean() - cell.misled.mean() > CONVERGED]
             if longer:
-                yield _verdict(cell, stronger, lambda other: f"{other.steps} steps")
+                yield verdict(cell, stronger, lambda other: f"{other.steps} steps")
 
 
 @check("the same white-box attack on a defended model and on the undefended model")
@@ -193,8 +130,6 @@ def not_attacked_adaptively(evidence: Evidence) -> Iterator[Verdict]:
 OF_ATTACKS: Final[tuple[Check, ...]] = (
     iterative_attack_weaker_than_single_step,
     smaller_budget_stronger,
-    transfer_beats_white_box,
-    queries_beat_white_box,
     noise_beats_attack,
     proxy_labels_beat_true_labels,
     not_converged,

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from advser.audit.evidence import Evidence
+
+CLIPS: Final = 3
+"""Fewest affected clips for a flag."""
+
+PROBED: Final = "a probed model (audit: true)"
+GRADIENT: Final = "a probed model (audit: true) with a gradient"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
@@ -15,6 +15,7 @@ import pandas as pd
 from advser.attacks.base import Attack
 from advser.attacks.controls import FrameNoise, Noise, Offset
 from advser.plan.cells import AttackFacts
+from advser.plugins.roles import Role
 from advser.results.schema import CLEAN, KEYS
 
 VICTIM: Final = ("part", "seed", "model", "defense")
@@ -35,7 +36,8 @@ class Cell:
         correct: which clips are classified correctly when clean (N,).
         iterative: whether the attack, or an attack within it, takes more than one gradient step, by its declaration or
             by the number of backward passes.
-        steps: the parameter ``steps``, or the largest among the attacks within; 1 without any.
+        steps: the gradient steps that the attack declares, or the largest number within; 1 without any.
+        roles: the role of each parameter that has one (`advser.plugins.roles`).
         control: whether the attack is in `CONTROLS`.
         external: whether the examples come from files (`Attack.places`), so that they measure no attack of the run.
         ascends: whether the attack ascends the suite's objective (`Attack.ascends`).
@@ -48,6 +50,7 @@ class Cell:
     correct: npt.NDArray[np.bool_]
     iterative: bool = False
     steps: int = 1
+    roles: Mapping[str, Role] = field(default_factory=dict)
     control: bool = False
     external: bool = False
     ascends: bool = True
@@ -57,9 +60,10 @@ class Cell:
         """Return whether all keys but some are equal; ``params`` are compared by `has_same_params`."""
         return all(self.keys[key] == other.keys[key] for key in KEYS if key not in (*except_for, "params"))
 
-    def has_same_params(self, other: Cell, *except_for: str) -> bool:
-        """Return whether all parameters but some are equal, those of attacks within included."""
-        return bool(_without(self.params, except_for) == _without(other.params, except_for))
+    def has_same_params(self, other: Cell, *except_for: Role) -> bool:
+        """Return whether all parameters are equal but those with some roles, those of attacks within included."""
+        names = {name for cell in (self, other) for name, role in cell.roles.items() if role in except_for}
+        return bool(_without(self.params, names) == _without(other.params, names))
 
     def is_within_budget_of(self, other: Cell) -> bool:
         """Return whether the budget is at most another cell's; an attack without a bound exceeds every budget."""
@@ -148,7 +152,7 @@ class Evidence:
         return [(victim, answer, probed) for victim, answer, probed in answers if answer is not None]
 
 
-def _without(params: Any, names: Sequence[str]) -> Any:
+def _without(params: Any, names: Collection[str]) -> Any:
     """Return parameters without the named ones and those that are None, at any depth."""
     if isinstance(params, Mapping):
         rest = {name: value for name, value in params.items() if name not in names and value is not None}
@@ -196,6 +200,7 @@ def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, facts: AttackFacts | Non
         params=facts.params,
         iterative=facts.is_iterative(several_passes=several_passes),
         steps=facts.steps,
+        roles=facts.roles,
         control=type(facts.attack) in CONTROLS,
         external=bool(facts.attack.places),
         ascends=facts.attack.ascends(facts.params),

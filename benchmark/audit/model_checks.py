@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from advser.audit.check import Check, Verdict, binomial_tail, check
+from advser.audit.check import CLIPS, GRADIENT, PROBED, Check, Verdict, check
 from advser.audit.evidence import Evidence
-from advser.stages.gradient_probes import FALSE
-
-LEVEL: Final = 0.01
-"""Significance level at which too many clips are robust to a huge budget."""
 
 SAME_LOGIT: Final = 1e-3
 """Difference of logits, as a share of their span, that float32 arithmetic explains."""
-
-CLIPS: Final = 3
-"""Fewest affected clips for a flag."""
-
-PROBED: Final = "a probed model (audit: true)"
-GRADIENT: Final = "a probed model (audit: true) with a gradient"
 
 
 @check(PROBED)
@@ -27,49 +17,6 @@ def could_not_be_probed(evidence: Evidence) -> Iterator[Verdict]:
     """The probe of the trained model failed: half of the checks do not cover this model."""
     yield from (Verdict(victim, "") for victim, _ in evidence.probes)
     yield from (Verdict(victim, reason) for victim, reason in evidence.unprobed)
-
-
-@check(GRADIENT)
-def zero_gradients(evidence: Evidence) -> Iterator[Verdict]:
-    """The gradient at correctly classified clips is 0 or not finite: white-box attacks have no effect there."""
-    for victim, share, answers in evidence.answers("without_gradient"):
-        adaptive = answers.get("adaptive_without_gradient") or 0
-        problems = [
-            f"{share:.0%} of {answers['clips']} clips" if share > 0 else "",
-            f"the defense's own loss near {adaptive:.0%} of the clips" if adaptive > 0 else "",
-        ]
-        yield Verdict(victim, "; ".join(filter(None, problems)))
-
-
-@check(GRADIENT)
-def false_gradient(evidence: Evidence) -> Iterator[Verdict]:
-    """Finite differences contradict the gradient: it misses part or all of the function that the model computes."""
-    for victim, error, answers in evidence.answers("derivative_error"):
-        share = answers.get("unexplained_change") or 0
-        problems = [
-            f"relative difference {error:.2f} along the gradient (median over clips)" if error > FALSE else "",
-            f"the gradient misses {share:.0%} of the effect of random changes (median)" if share > FALSE else "",
-            _false("the gradient", answers.get("false") or 0),
-            _false("the gradient of the defense's own loss", answers.get("adaptive_false") or 0),
-        ]
-        yield Verdict(victim, "; ".join(filter(None, problems)))
-
-
-def _false(gradient: str, clips: int) -> str:
-    return f"{gradient} is false for {clips} clips" if clips >= CLIPS else ""
-
-
-@check(GRADIENT)
-def robust_to_huge_budget(evidence: Evidence) -> Iterator[Verdict]:
-    """The model is robust to an iterative attack that is louder than the speech itself: the gradient is masked."""
-    for victim, robust_share, answers in evidence.answers("standing_huge"):
-        # Clips without intelligible speech are classified correctly at the chance level, 1 / C.
-        chance, clips = 1 / evidence.classes[victim["part"]], answers["clips"]
-        # All of fewer clips may be robust by chance.
-        if chance**clips < LEVEL:
-            wrong = binomial_tail(round(robust_share * clips), clips, chance) < LEVEL
-            detail = f"robust on {robust_share:.0%} of {clips} clips, {chance:.0%} by chance"
-            yield Verdict(victim, detail if wrong else "")
 
 
 @check(GRADIENT)
@@ -134,9 +81,6 @@ def statistics_from_other_clips(evidence: Evidence) -> Iterator[Verdict]:
 
 OF_MODELS: Final[tuple[Check, ...]] = (
     could_not_be_probed,
-    zero_gradients,
-    false_gradient,
-    robust_to_huge_budget,
     more_steps_mislead_more,
     answers_depend_on_the_file,
     draws_at_random,

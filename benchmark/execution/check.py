@@ -12,6 +12,7 @@ from rich.console import Console
 
 from advser.attacks.base import Attack
 from advser.audit import attack_checks as attacks
+from advser.audit import masked_gradient_checks as gradients
 from advser.audit import model_checks as models
 from advser.audit import plugin_contract as contract
 from advser.audit.check import Check
@@ -22,19 +23,22 @@ from advser.execution.execute import Report, carry_out
 from advser.execution.prepare import prepare
 from advser.execution.request import Request
 from advser.execution.worker import raised_in
-from advser.plugins.budgets import field_with_role, norm_of_budget
 from advser.plugins.parameters import validated
 from advser.plugins.registries import ATTACKS, BY_KIND
+from advser.plugins.roles import field_with_role, norm_of_budget
 from advser.suite.loading import load
 
 SUITE: Final = "mock"
 VICTIM_CHECKS: Final = (
     attacks.iterative_attack_weaker_than_single_step,
     attacks.noise_beats_attack,
-    attacks.transfer_beats_white_box,
-    attacks.queries_beat_white_box,
+    gradients.transfer_beats_white_box,
+    gradients.queries_beat_white_box,
     attacks.undefended_model_robust,
     attacks.not_attacked_adaptively,
+    gradients.zero_gradients,
+    gradients.false_gradient,
+    gradients.robust_to_huge_budget,
     *models.OF_MODELS,
 )
 AUDIT_CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
@@ -147,17 +151,18 @@ def _attack_entry(
 
 
 def _doubled_steps(plugin: type[Attack], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an attack's ``steps`` and twice as many; empty if it has no ``steps`` that can be doubled."""
-    steps = params.get("steps", getattr(plugin.model_fields.get("steps"), "default", None))
-    if plugin.single_step or not isinstance(steps, int) or not steps:
+    """Return an attack's gradient steps and twice as many; empty if it declares none, or none that can be doubled."""
+    name = field_with_role(plugin, "steps")
+    steps = params.get(name, plugin.model_fields[name].default) if name else None
+    if name is None or plugin.single_step or not isinstance(steps, int) or not steps:
         return {}
     try:
         budget = field_with_role(plugin, "budget")
         bounded = {budget: EPSILON} if budget else {}
-        validated(plugin, {**bounded, **params, "steps": 2 * steps}, "twice the steps")
+        validated(plugin, {**bounded, **params, name: 2 * steps}, "twice the steps")
     except InputError:
         return {}
-    return {"steps": [steps, 2 * steps]}
+    return {name: [steps, 2 * steps]}
 
 
 def _run_findings(kind: str, name: str, report: Report) -> Iterator[Finding]:

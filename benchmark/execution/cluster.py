@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from advser.errors import InputError
 from advser.execution import forkserver as forking
+from advser.execution.lost_workers import ONE_THREAD_EACH, RESUME, RETRIES, WorkerCounter, outcome_of
 from advser.execution.schedule import Agenda
 from advser.execution.worker import execute
 from advser.stages.job import Job, Outcome
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 5.0
 """Seconds between two counts of a scheduler's workers."""
-
-GRACE: Final = 60.0
-"""Seconds that a scheduler may have no worker: a dead worker may be restarted."""
-
-RESUME: Final = "finished jobs are in the store, the same command continues from there"
-
-ONE_THREAD_EACH: Final = "workers with one (dask worker --nthreads 1)"
 
 
 class Progress(Protocol):
@@ -127,7 +120,7 @@ def _outcomes(
         yield from ended
         if not running:
             return
-        outcomes = [_outcome(future, running.pop(future)) for future in _finished(running)]
+        outcomes = [outcome_of(future, running.pop(future)) for future in _finished(running)]
         ended = [pair for outcome in outcomes for pair in agenda.done(outcome)]
 
 
@@ -139,17 +132,6 @@ def _finished(futures: Iterable[Future[Outcome]]) -> list[Future[Outcome]]:
         return list(wait(list(futures), timeout=PATIENCE, return_when="FIRST_COMPLETED").done)
     except TimeoutError:
         return []
-
-
-def _outcome(future: Future[Outcome], job: Job) -> Outcome:
-    """Return a job's outcome. The death of its workers is the only failure that `execute` cannot report."""
-    from distributed import KilledWorker
-
-    error = future.exception() if future.status == "error" else None
-    if isinstance(error, KilledWorker):
-        deaths = f"each of {error.allowed_failures + 1} workers died; the job ends them itself, or memory ran out"
-        return Outcome(job.key, "failed", f"{job.title}: {deaths}")
-    return Outcome(job.key, "failed", f"{job.title}: {error}") if error else future.result()
 
 
 @contextmanager
@@ -173,6 +155,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
     environment = {**forking.ONE_THREAD, **forking.KEEP_MEMORY} if method == "spawn" else {}
     settings = {
         "distributed.worker.multiprocessing-method": method,
+        "distributed.scheduler.allowed-failures": RETRIES,
         "distributed.nanny.pre-spawn-environ": environment,
     }
     # Dask restarts a dead worker by the same settings, so they hold as long as the cluster.
@@ -224,44 +207,10 @@ def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
         raise InputError(f"--scheduler {address}: cannot be reached ({reason}), expected a running scheduler") from None
     # Dask logs many lines about a lost connection; the error below is one line.
     with silence_logging_cmgr(logging.CRITICAL), client:
-        counter = _WorkerCounter(address, lambda: client.nthreads().values())
+        counter = WorkerCounter(address, lambda: client.nthreads().values())
         if not counter.count():
             raise InputError(f"--scheduler {address}: got no worker, expected {ONE_THREAD_EACH}")
         try:
             yield client, counter.count
         except (CommClosedError, FuturesCancelledError):
             raise InputError(f"--scheduler {address}: the connection was lost; {RESUME}") from None
-
-
-class _WorkerCounter:
-    """Counts the workers of a scheduler, and refuses workers with several threads.
-
-    Args:
-        address: the scheduler's address.
-        threads: returns the number of threads of each worker.
-    """
-
-    def __init__(self, address: str, threads: Callable[[], Iterable[int]]) -> None:
-        self._address = address
-        self._threads = threads
-        self._last_worker = time.monotonic()
-
-    def count(self) -> int:
-        """Return the number of workers, which may be 0 for a while.
-
-        Raises:
-            InputError: if there was no worker for `GRACE` seconds, or a worker has several threads. Training and some
-                metrics draw from global generators, which jobs in one process would share.
-        """
-        threads = list(self._threads())
-        if unfit := sorted({count for count in threads if count != 1}):
-            numbers = ", ".join(map(str, unfit))
-            raise InputError(
-                f"--scheduler {self._address}: got workers with {numbers} threads, expected {ONE_THREAD_EACH}"
-            )
-        now = time.monotonic()
-        if threads:
-            self._last_worker = now
-        elif now - self._last_worker > GRACE:
-            raise InputError(f"--scheduler {self._address}: got no worker for {GRACE:.0f} s; {RESUME}")
-        return len(threads)

@@ -7,16 +7,20 @@ cheap (it re-weights per-speaker sums) and pooling over folds is exact.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from torch import Tensor
 
 from advser.audio.pcm import Samples
-from advser.models.base import EmotionModel
 from advser.plugins.parameters import Parameters
+
+if TYPE_CHECKING:
+    # Imported for types alone: reading results needs no torch.
+    from torch import Tensor
+
+    from advser.models.base import EmotionModel
 
 Array = npt.NDArray[np.float64]
 Need = Literal["predictions", "audio", "transcripts", "costs", "source", "attack", "clean", "detections"]

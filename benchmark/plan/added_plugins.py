@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from advser.errors import InputError
-from advser.plugins.budgets import field_with_role
 from advser.plugins.parameters import explain
 from advser.plugins.registries import ATTACKS, BY_KIND, DEFENSES, METRICS, MODELS
 from advser.plugins.registry import Registry
+from advser.plugins.roles import field_with_role
 from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry, Suite, WorstCase
 
 

@@ -11,8 +11,8 @@ from advser.attacks.base import Attack, Reading
 from advser.attacks.reference import references_within
 from advser.metrics.transcribers.base import Transcriber
 from advser.models.terms import Domain
-from advser.plugins.budgets import field_with_role
 from advser.plugins.registries import MODELS
+from advser.plugins.roles import Role, field_with_role, roles
 from advser.results.schema import value_text
 from advser.stages.job import Job
 from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry, Suite
@@ -102,8 +102,13 @@ class AttackFacts:
 
     @property
     def steps(self) -> int:
-        """The parameter ``steps``, or the largest among the attacks within; 1 without any."""
-        return max(int(getattr(attack, "steps", None) or 1) for attack in (self.attack, *self.inner))
+        """The declared gradient steps, or the largest number among the attacks within; 1 without any."""
+        return max(_declared_steps(attack) or 1 for attack in (self.attack, *self.inner))
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """The role of each parameter that has one, those of the attacks within included."""
+        return {name: role for attack in (self.attack, *self.inner) for name, role in roles(type(attack)).items()}
 
     def is_iterative(self, *, several_passes: bool) -> bool:
         """Return whether the attack takes several gradient steps.
@@ -115,13 +120,19 @@ class AttackFacts:
             return True
         if len(self.inner) == 1:
             # The attack around it may repeat backward passes without a further step, as EOT does.
-            return _declares_steps(self.inner[0])
-        return _declares_steps(self.attack) or several_passes
+            return _may_take_steps(self.inner[0])
+        return _may_take_steps(self.attack) or several_passes
 
 
-def _declares_steps(attack: Attack) -> bool:
+def _declared_steps(attack: Attack) -> int | None:
+    """Return the value of the parameter that is the number of gradient steps; None if the attack has none."""
+    name = field_with_role(type(attack), "steps")
+    return None if name is None else int(getattr(attack, name))
+
+
+def _may_take_steps(attack: Attack) -> bool:
     """Return whether an attack declares more than one step, or nothing about its steps."""
-    return not attack.single_step and getattr(attack, "steps", None) not in (0, 1)
+    return not attack.single_step and _declared_steps(attack) not in (0, 1)
 
 
 @dataclass(frozen=True)

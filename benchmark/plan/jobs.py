@@ -36,7 +36,7 @@ from advser.stages.specs import (
     TrainSpec,
     TranscribeSpec,
 )
-from advser.suite.schema import AttackEntry, ModelEntry, PluginEntry, Suite
+from advser.suite.schema import AttackEntry, ModelEntry, Suite
 from advser.suite.training import Training
 from advser.threat.model import Delivery
 from advser.threat.objectives import ADAPTIVE
@@ -172,10 +172,11 @@ class JobBook:
     def _recipe(self, victim: Victim) -> _Recipe:
         place = (victim.model.title, victim.defense.title)
         if place not in self._recipes:
-            self._recipes[place] = self._new_recipe(victim.model, victim.defense, victim)
+            self._recipes[place] = self._new_recipe(victim)
         return self._recipes[place]
 
-    def _new_recipe(self, model: ModelEntry, entry: PluginEntry, victim: Victim) -> _Recipe:
+    def _new_recipe(self, victim: Victim) -> _Recipe:
+        model, entry = victim.model, victim.defense
         defense = build(DEFENSES.get(entry.name), entry.params, f"defense '{entry.title}'")
         _refuse_features(victim, defense)
         _refuse_descent(victim)
@@ -323,7 +324,7 @@ class JobBook:
 
 def _refuse_features(victim: Victim, defense: Defense) -> None:
     """Raise InputError if training would perturb a spectrogram that the model does not have."""
-    if getattr(defense, "domain", None) == "spectrogram" and not victim.spectrogram:
+    if defense.perturbed_domain() == "spectrogram" and not victim.spectrogram:
         raise InputError(
             f"defense '{victim.defense.title}': domain: got 'spectrogram', expected 'waveform' with model "
             f"'{victim.model.title}', whose features are no spectrogram"

@@ -27,6 +27,8 @@ from advser.plan.configurations import check_distinct, check_metric, configurati
 from advser.plan.jobs import JobBook
 from advser.plan.noise_controls import missing_noise
 from advser.plan.worst_case import columns_of, members
+from advser.plugins.parameters import build
+from advser.plugins.registries import DEFENSES
 from advser.results.schema import KEYS
 from advser.results.selection import matching
 from advser.suite.schema import AttackEntry, Suite
@@ -108,7 +110,8 @@ class _Planner:
         """Yield a note on each defense that acts in less than half of a shortened training, or not at all."""
         steps = self.suite.training.iterations
         for entry in self.suite.defenses:
-            if (warmup := entry.params.get("warmup", 0)) > steps / 2:
+            defense = build(DEFENSES.get(entry.name), entry.params, f"defense '{entry.title}'")
+            if (warmup := defense.first_step()) > steps / 2:
                 last = f"the last {steps - warmup} of {steps}" if warmup < steps else f"none of {steps}"
                 yield f"Defense '{entry.title}' acts in {last} training steps (warmup {warmup})."
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from advser.metrics.transcribers.base import Transcriber
     from advser.models.base import EmotionModel, FrontEnd, Outputs
     from advser.models.terms import Domain
-    from advser.plugins.budgets import budget, budget_norm
     from advser.plugins.decorators import corpus, defense, metric, model, transcriber
     from advser.plugins.parameters import Parameters, parameter
+    from advser.plugins.roles import budget, budget_norm, gradient_steps, step_size
     from advser.threat.budget import Budget
     from advser.threat.model import Access, Norm
     from advser.threat.target import Target
@@ -40,7 +40,7 @@ _HOMES = {
     "advser.metrics.transcribers.base": ("Transcriber",),
     "advser.models.base": ("EmotionModel", "FrontEnd", "Outputs"),
     "advser.plugins.decorators": ("corpus", "defense", "metric", "model", "transcriber"),
-    "advser.plugins.budgets": ("budget", "budget_norm"),
+    "advser.plugins.roles": ("budget", "budget_norm", "gradient_steps", "step_size"),
     "advser.plugins.parameters": ("Parameters", "parameter"),
     "advser.threat.model": ("Access", "Norm"),
     "advser.models.terms": ("Domain",),
@@ -52,8 +52,8 @@ __all__ = [
     "Access", "Attack", "AttackReference", "Budget", "ClipMetric", "ContractError", "Corpus", "Defense", "Domain",
     "EmotionModel", "FrontEnd", "InputError", "LearnedAttack", "MeasurementError", "Metric", "ModelMetric", "Norm",
     "NotApplicableError", "Outputs", "Parameters", "Processing", "Reading", "Target", "TrainingBatch",
-    "Transcriber", "attack", "budget", "budget_norm", "corpus", "craft", "defense", "metric", "model", "parameter",
-    "transcriber",
+    "Transcriber", "attack", "budget", "budget_norm", "corpus", "craft", "defense", "gradient_steps", "metric",
+    "model", "parameter", "step_size", "transcriber",
 ]  # fmt: skip
 
 

@@ -25,9 +25,9 @@ from advser.audio.recordings import FORMATS, blocks, encoding, in_windows, opene
 from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
-from advser.plugins.budgets import field_with_role
 from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
+from advser.plugins.roles import field_with_role
 from advser.protect.effect import Effect, Progress, measure_effect
 from advser.protect.listeners import Listeners
 from advser.store.files import replacing

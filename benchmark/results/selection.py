@@ -60,7 +60,8 @@ def with_metrics(results: Results, names: Sequence[str]) -> Results:
     names = list(dict.fromkeys(names))
     for name in names:
         if name not in known:
-            raise InputError(f"--metrics {name}: allowed: {', '.join(known)}{did_you_mean(name, known)}")
+            expected = f"{', '.join(known)}{did_you_mean(name, known)}"
+            raise InputError(f"--metrics {name}: got no such metric, expected {expected}")
     table, pooled = (
         pd.concat([frame[frame["metric"] == name] for name in names], ignore_index=True)
         for frame in (results.table, results.pooled)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.stats import binom, multinomial
 
 from advser.metrics.base import Array, Metric
 from advser.scoring.significance import EXACT, sign_flips, swapped_differences
@@ -67,8 +65,16 @@ def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool
     if not np.allclose((1 - 2 * drawn) @ worse, swapped, rtol=0, atol=_ROUNDING):
         return Worsening(p, 1 / SWAPS)
     if np.allclose(np.abs(worse), np.abs(worse[0]), rtol=0, atol=_ROUNDING):
-        return Worsening(float(binom.sf((worse > 0).sum() - 1, count, 0.5)), 0.5**count)
+        return Worsening(float(_binomial_tail((worse > 0).sum(), count)), 0.5**count)
     return Worsening(p if p > 1 / SWAPS else min(p, _chernoff(worse)), 0.5**count)
+
+
+def _binomial_tail(hits: Any, trials: Any) -> Any:
+    """Return the probability of at least ``hits`` in ``trials`` fair draws; arrays or numbers, hits at most trials."""
+    from scipy.special import bdtrc
+
+    # The function is not defined for no hit.
+    return np.where(np.equal(hits, 0), 1.0, bdtrc(np.subtract(hits, 1), trials, 0.5))
 
 
 def _chernoff(worse: Array) -> float:
@@ -77,6 +83,9 @@ def _chernoff(worse: Array) -> float:
     inf over t ≥ 0 of E exp(t Σ ± w) / exp(t Σ w) (H. Chernoff: A measure of asymptotic efficiency for tests of a
     hypothesis based on the sum of observations, Annals of Mathematical Statistics 23, 1952).
     """
+    # Imported here and below, because `advser compare` needs scipy seldom, and it takes half a second.
+    from scipy.optimize import minimize_scalar
+
     sizes, total = np.abs(worse), worse.sum()
 
     def exponent(t: float) -> float:
@@ -119,6 +128,8 @@ def power(clips: int, drop: float, churn: float, tolerance: float, level: float)
         tolerance: of the gate.
         level: of the single test: the level of `corrected` over the number of counted tests.
     """
+    from scipy.stats import multinomial
+
     worse, better = drop + churn / 2, churn / 2
     lost, won = np.meshgrid(np.arange(clips + 1), np.arange(clips + 1), indexing="ij")
     possible = lost + won <= clips
@@ -126,7 +137,7 @@ def power(clips: int, drop: float, churn: float, tolerance: float, level: float)
     chances: npt.NDArray[np.float64] = multinomial.pmf(
         np.stack([lost, won, clips - lost - won], axis=1), clips, [worse, better, 1 - worse - better]
     )
-    p = binom.sf(lost - 1, lost + won, 0.5)
+    p = _binomial_tail(lost, lost + won)
     called = (lost - won > tolerance * clips + _ROUNDING) & (p <= level)
     return float(chances[called].sum())
 

@@ -83,7 +83,7 @@ def audit(results: Results) -> Board:
         for flag in shown
         if flag["check"] == check
     ]
-    names = ("flag", "check", "on", "found")
+    names = ("flag", "check", "on", "detail")
     columns = tuple(Column(name, (name,), measured=False) for name in names)
     return Board(
         "audit",

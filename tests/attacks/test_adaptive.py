@@ -130,6 +130,7 @@ name: adaptive
 corpus: demo
 protocol: 3pair
 folds: [fold1]
+classes: [anger, sadness]
 training: {iterations: 40, batch_size: 16, learning_rate: 2e-3, precision: fp32}
 models: [tiny]
 defenses:
@@ -143,6 +144,7 @@ attacks:
 metrics: [accuracy, loss]
 transcriber: none
 noise: false
+audit: false
 bootstrap: 20
 """
 

@@ -17,9 +17,9 @@ from advser.attacks.gradient_sign import FGSM, IterativeFGSM
 from advser.defenses.smoothing import Smoothing
 from advser.errors import InputError
 from advser.plan.jobs import inner_attacks
-from advser.plugins.budgets import budget
 from advser.plugins.parameters import build, validated
 from advser.plugins.registries import ATTACKS
+from advser.plugins.roles import budget
 from advser.threat.model import Access
 from advser.threat.objectives import cross_entropy, evasion, margin
 from advser.threat.target import Target

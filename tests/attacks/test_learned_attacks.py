@@ -169,7 +169,9 @@ def small_suite(**changes: Any) -> Suite:
         "metrics": ["uar"],
         "transcriber": "none",
         "noise": False,
-        "training": {"iterations": 40, "batch_size": 16, "learning_rate": 2e-3, "precision": "fp32"},
+        "audit": False,
+        "classes": ["anger", "sadness"],
+        "training": {"iterations": 40, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
         "attacks": [
             {
                 "name": "generator",

@@ -58,6 +58,7 @@ def cell(attack: str, error: float, **keys: Any) -> Cell:
         correct=np.ones(CLIPS, bool),
         iterative=steps > 1,
         steps=steps,
+        roles={"epsilon": "budget", "steps": "steps", "alpha": "step-size"},
         control=attack == "noise",
         external=attack == "external",
     )

@@ -37,11 +37,11 @@ def test_boards_show_the_flags_of_their_rows_with_their_meaning(tmp_path: Path) 
     flags = Results.load(tmp_path / "out").run["audit"]["flags"]
     assert {(flag["check"], flag["where"].get("attack")) for flag in flags} == {("noise-beats-attack", "chain-rule")}
     lines = advser_here("board", tmp_path / "out").stdout.splitlines()
-    assert [line.split()[-1] for line in lines if line.startswith("chain-rule")] == ["E"]
+    assert [line.split()[-1] for line in lines if line.startswith("chain-rule")] == ["C"]
     board = advser_here("board", tmp_path / "out", "--by", "audit").stdout
     assert "Check skipped, transfer beats white box: this run has no case of it; it needs" in " ".join(board.split())
     assert "chain-rule" in board
-    assert "Flag E: noise within the same budget misleads more clips" in " ".join(board.split())
+    assert "Flag C: noise within the same budget misleads more clips" in " ".join(board.split())
     assert json.loads((tmp_path / "out" / "run.json").read_text())["audit"]["checks"].keys() == NAMES
 
 

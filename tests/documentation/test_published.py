@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from cogapp import Cog
+from commandline import registries_as_they_were
 from places import ROOT
 
 from advser.leaderboards.leftovers import declared_pictures
@@ -73,15 +76,10 @@ def test_git_holds_tables_sounds_and_what_pages_cite() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_shows_what_its_commands_print(page: Path) -> None:
-    cog = Path(sys.executable).parent / "cog"
-    options = [
-        "--check",
-        "--diff",
-        "-I",
-        "docs",
-        "-p",
-        "from pages import board, checks, command, figure, keys, performance, plugins, sentences",
-    ]
-    completed = subprocess.run([cog, *options, page], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, f"{completed.stdout}{completed.stderr}\nto update the page: tox -e pages"
+    names = "from pages import board, checks, command, figure, keys, performance, plugins, sentences"
+    options = ["--check", "--diff", "-I", str(ROOT / "docs"), "-p", names]
+    printed = StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed), registries_as_they_were():
+        code = Cog().main(["cog", *options, str(page)])
+    assert code == 0, f"{printed.getvalue()}\nto update the page: tox -e pages"
     assert "[[[cog" in page.read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ def test_a_board_is_a_table_with_numbers() -> None:
         InputError, match=r"--by attack: got no such board, expected leaderboard.*did you mean 'attacks'"
     ):
         loaded.board("attack")
-    with pytest.raises(InputError, match=r"--metrics usr: allowed: .*did you mean 'uar'"):
+    with pytest.raises(InputError, match=r"--metrics usr: got no such metric, expected .*did you mean 'uar'"):
         loaded.board("attacks", metrics=["usr"])
     with pytest.raises(InputError, match=r"metrics: got the text 'uar', expected a list"):
         loaded.board("attacks", metrics="uar")
@@ -227,7 +227,8 @@ def half_step(target, x, labels, generator, *, epsilon: float = budget()):
 
 
 result = advser.run(
-    "demo", out="out", store="store", changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0},
+    "demo", out="out", store="store",
+    changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0, "audit": False},
     only={"defense": "none", "domain": "waveform", "access": "white-box"},
 )
 assert not result.failures
@@ -255,7 +256,8 @@ def test_a_script_from_standard_input_runs_and_is_not_run_again_by_the_workers(t
 import sys, advser
 print("begun")
 result = advser.run(
-    "demo", out="out", store="store", changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0},
+    "demo", out="out", store="store",
+    changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0, "audit": False},
     only={"defense": "none", "attack": "fgsm", "domain": "spectrogram"}, workers=1,
 )
 print(len(result.failures), sys.modules["__main__"].__spec__)

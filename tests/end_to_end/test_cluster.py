@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commandline import ADVSER, advser, jobs_done
+from commandline import ADVSER, advser, advser_here, jobs_done
 from distributed import Client, LocalCluster
 
 from advser.errors import InputError
-from advser.execution.cluster import Workers, _WorkerCounter, run_jobs
+from advser.execution.cluster import Workers, run_jobs
+from advser.execution.lost_workers import WorkerCounter
 from advser.plan.jobs import prepare_job
 from advser.results.folder import Results
 from advser.stages.job import Job, Outcome
@@ -33,6 +34,10 @@ CUT = [
     "defenses=[none]",
     "--set",
     "metrics=[uar, loss]",
+    "--set",
+    "classes=[anger, sadness]",
+    "--set",
+    "audit=false",
 ]
 DASK = Path(sys.executable).parent / "dask"
 MUTE = '''
@@ -75,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(place: Path) -> pd.DataFrame:
     """The table of the cut suite from a local run on its own store."""
-    done = advser("run", *CUT, "--store", "alone", "--out", "alone-results", cwd=place)
+    done = advser_here("run", *CUT, "--store", "alone", "--out", "alone-results", cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
     return table(place / "alone-results")
 
@@ -127,7 +132,9 @@ def wait_for_threads(address: str, threads: list[int]) -> None:
 
 
 def run_on(address: str, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return advser("run", *CUT, "--store", "shared", "--out", "remote", "--scheduler", address, *arguments, cwd=place)
+    return advser_here(
+        "run", *CUT, "--store", "shared", "--out", "remote", "--scheduler", address, *arguments, cwd=place
+    )
 
 
 def test_an_unreachable_scheduler_and_workers_with_threads_are_refused_at_once(scheduler, place: Path) -> None:
@@ -210,13 +217,14 @@ def test_two_runs_at_once_on_one_store_have_the_same_results(alone: pd.DataFrame
 def test_a_job_that_is_not_applicable_is_reported_and_not_repeated(place: Path) -> None:
     (place / "mute.py").write_text(MUTE)
     command = ["run", *CUT, "--store", "mute", "--plugin", "mute.py", "--only", "model=mute"]
-    first = advser(*command, "--out", "mute-first", cwd=place)
+    first = advser_here(*command, "--out", "mute-first", cwd=place)
     assert first.returncode == 0, first.stdout + first.stderr
     rows = Results.load(place / "mute-first").table
     audible = rows[(rows["domain"] == "spectrogram") & (rows["delivery"] == "audio") & (rows["metric"] == "uar")]
     assert len(audible) > 0
     assert set(audible["status"]) == {"not-applicable"}
     assert audible["reason"].str.contains("cannot be turned back into sound").all()
+    # A process loads a plugin file once.
     again = advser(*command, "--out", "mute-again", cwd=place)
     assert jobs_done(again) == 0
     pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, rows)
@@ -253,11 +261,11 @@ def test_two_runs_on_one_scheduler_each_do_the_same_job_in_their_own_store(tmp_p
 
 def test_a_scheduler_may_be_without_workers_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = [1]
-    counter = _WorkerCounter("tcp://host:1", lambda: threads)
+    counter = WorkerCounter("tcp://host:1", lambda: threads)
     assert counter.count() == 1
     threads.clear()
     assert counter.count() == 0
-    monkeypatch.setattr("advser.execution.cluster.GRACE", -1.0)
+    monkeypatch.setattr("advser.execution.lost_workers.GRACE", -1.0)
     with pytest.raises(InputError, match=r"--scheduler tcp://host:1: got no worker for .* s; finished jobs are"):
         counter.count()
 
@@ -281,12 +289,13 @@ def killer(target, x, labels, generator, *, epsilon: float = budget()):
     ("way", "message"), [("os._exit", "each of 4 workers died"), ("sys.exit", "SystemExit: 1 (killer.py:12)")]
 )
 def test_a_job_that_ends_its_worker_fails_by_name_and_the_others_are_done(way: str, message: str, place: Path) -> None:
-    (place / "killer.py").write_text(KILLER.replace("WAY", way))
-    command = ["run", *CUT, "--store", way, "--out", way, "--plugin", "killer.py"]
-    done = advser(*command, "--only", "attack=killer|noise", cwd=place)
+    (place / way).mkdir()
+    (place / way / "killer.py").write_text(KILLER.replace("WAY", way))
+    command = ["run", *CUT, "--store", "killed", "--out", f"{way}-results", "--plugin", f"{way}/killer.py"]
+    done = advser_here(*command, "--only", "attack=killer|noise", cwd=place)
     assert done.returncode == 3, done.stdout + done.stderr
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert failed
     assert all(line.startswith("failed: craft killer") and message in line for line in failed), failed
-    statuses = Results.load(place / way).table.groupby("attack")["status"].agg(set).to_dict()
+    statuses = Results.load(place / f"{way}-results").table.groupby("attack")["status"].agg(set).to_dict()
     assert statuses == {"none": {"ok"}, "noise": {"ok"}, "killer": {"failed"}}

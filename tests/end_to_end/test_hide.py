@@ -36,6 +36,7 @@ defenses: [none, {name: low-pass, params: {cutoff: 6000}}]
 attacks: [{name: fgsm, params: {epsilon: 0.001}}]
 metrics: [uar]
 noise: false
+audit: false
 """
 CLIPS = sorted(Path(demo_data.__file__).parent.glob("f1_*.flac"))
 

@@ -31,6 +31,7 @@ title: A small page
 corpus: demo
 protocol: 3pair
 folds: [fold1]
+classes: [anger, sadness]
 training: {iterations: 30, batch_size: 16, learning_rate: 2e-3}
 models: [{name: tiny, params: {frames: 32}}]
 defenses: [none, {name: low-pass, params: {cutoff: 4000}}]

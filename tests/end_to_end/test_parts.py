@@ -26,6 +26,7 @@ attacks:
 metrics: [uar, error, snr, alignment, {name: gradient-mass, label: late, params: {seconds: 2.0}}]
 transcriber: none
 noise: false
+audit: false
 samples: 1
 parts:
   published: {protocol: random, folds: [random], attacks: [{name: noise, params: {epsilon: 0.001}}]}

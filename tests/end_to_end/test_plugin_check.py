@@ -21,8 +21,8 @@ from advser.defenses.base import Defense
 from advser.defenses.undefended import Undefended
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.tiny import Tiny
-from advser.plugins.budgets import budget
 from advser.plugins.registries import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.plugins.roles import budget
 from advser.threat.objectives import cross_entropy
 
 
@@ -308,7 +308,7 @@ class Masked(Tiny):
 WEAK = '''
 import advser
 from advser.attacks.base import Attack
-from advser.plugins.budgets import budget
+from advser.plugins.roles import budget
 
 
 @advser.attack("weak")

@@ -19,12 +19,13 @@ from advser.results.folder import Results
 from advser.results.terms import CHANCE_BASELINES
 
 CUT = [
-    "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false"
+    "--set", "training.iterations=60", "--set", "folds=[fold1]", "--set", "defenses=[none]", "--set", "audit=false",
+    "--set", "classes=[anger, sadness]"
 ]  # fmt: skip
 PLUGIN = '''
 import advser
 from advser.attacks.base import Attack
-from advser.plugins.budgets import budget
+from advser.plugins.roles import budget
 
 
 @advser.attack("shift")

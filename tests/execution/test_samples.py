@@ -32,6 +32,7 @@ attacks:
 metrics: [uar]
 transcriber: none
 noise: false
+audit: false
 samples: 99
 worst: [{name: worst}]
 """

@@ -80,6 +80,7 @@ SHORTEST = 30_000
 SUITE = {
     "name": "small",
     "noise": False,
+    "audit": False,
     "corpus": "demo",
     "protocol": "3pair",
     "folds": ["fold1"],

@@ -20,8 +20,8 @@ from advser.defenses.undefended import Undefended
 from advser.errors import ContractError
 from advser.models.frontends import LogMel
 from advser.plan.jobs import prepare_job
-from advser.plugins.budgets import budget
 from advser.plugins.registries import ATTACKS, DEFENSES
+from advser.plugins.roles import budget
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.judge import LOGITS, examine, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare

@@ -10,9 +10,9 @@ from torch import Tensor
 from advser.attacks.function import Declaration, attack_from
 from advser.errors import InputError
 from advser.plugins import Attack, Budget, budget, budget_norm, parameter
-from advser.plugins.budgets import field_with_role
 from advser.plugins.parameters import takes_sequence
 from advser.plugins.registries import ATTACKS
+from advser.plugins.roles import field_with_role
 from advser.threat.model import Norm
 
 

@@ -1,15 +1,18 @@
-"""Declared budgets: the parameters of an attack that are its budget and the norm of that budget."""
+"""Parameters of an attack with a role for the harness or the audit: budget, norm, gradient steps, step size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-_ROLE = "role"
-"""Key of a field's extra data that says what the harness uses the parameter for: ``budget`` or ``norm``."""
+Role = Literal["budget", "norm", "steps", "step-size"]
+"""What a parameter is to the harness and to the audit, whatever its name."""
+
+_ROLE: Final = "role"
+"""Key of a field's extra data that holds its `Role`."""
 
 
 def budget(
@@ -33,13 +36,47 @@ def budget_norm(default: Any = "linf", *, about: str = "norm of the budget", **l
     return Field(default, description=about, json_schema_extra={_ROLE: "norm"}, **limits)
 
 
-def fields_with_role(plugin: type[BaseModel], role: str) -> list[str]:
-    """Return the names of the parameters that are declared as ``budget`` or ``norm``."""
+def gradient_steps(default: Any = ..., *, about: str = "number of gradient steps", **limits: Any) -> Any:
+    """Declare the parameter that is an attack's number of gradient steps.
+
+    The audit compares an attack with the same attack and twice as many steps.
+
+    Args:
+        default: its default; required without one.
+        about: one line about it.
+        limits: as for `advser.plugins.parameters.parameter`; ``ge=1`` unless given.
+    """
+    extra: dict[str, Any] = {"unit": "steps", _ROLE: "steps"}
+    return Field(default, description=about, json_schema_extra=extra, **({"ge": 1} | limits))
+
+
+def step_size(
+    default: Any = ..., *, about: str = "step size α", unit: str = "full-scale, z or clip", **limits: Any
+) -> Any:
+    """Declare the parameter that is the size of an attack's step: the audit lets it differ where budget or steps do.
+
+    Args:
+        default: its default; required without one.
+        about: one line about it.
+        unit: its unit, as ``advser show`` prints it.
+        limits: as for `advser.plugins.parameters.parameter`; ``gt=0`` unless given.
+    """
+    extra: dict[str, Any] = {"unit": unit, _ROLE: "step-size"}
+    return Field(default, description=about, json_schema_extra=extra, **({"gt": 0} | limits))
+
+
+def roles(plugin: type[BaseModel]) -> dict[str, Role]:
+    """Return the role of each parameter that has one."""
+    return {name: role for role in get_args(Role) for name in fields_with_role(plugin, role)}
+
+
+def fields_with_role(plugin: type[BaseModel], role: Role) -> list[str]:
+    """Return the names of the parameters with a role."""
     return [name for name, info in plugin.model_fields.items() if _extra(info).get(_ROLE) == role]
 
 
-def field_with_role(plugin: type[BaseModel], role: str) -> str | None:
-    """Return the name of the parameter that is declared as ``budget`` or ``norm``; None without one."""
+def field_with_role(plugin: type[BaseModel], role: Role) -> str | None:
+    """Return the name of the first parameter with a role; None without one."""
     return next(iter(fields_with_role(plugin, role)), None)
 
 

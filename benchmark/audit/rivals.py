@@ -1,0 +1,44 @@
+"""The comparison of a cell with cells that should be weaker: an exact sign test over the same clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from advser.audit.check import Verdict, binomial_tail
+from advser.audit.evidence import Cell
+
+LEVEL: Final = 0.01
+"""Significance level of a flagged difference (exact sign test over the clips that two attacks treat differently)."""
+
+LEAST: Final = 0.02
+"""Share of the clips below which no difference is flagged, however significant it is."""
+
+
+def compared(cell: Cell, weaker: Sequence[Cell], describe: Callable[[Cell], str]) -> Iterator[Verdict]:
+    """Yield, if some cells should be weaker, a verdict on whether any of them misleads significantly more clips."""
+    # With fewer clips no difference is significant.
+    if weaker and (1 / 2) ** len(cell.misled) < LEVEL:
+        yield verdict(cell, [other for other in weaker if _misleads_more(other, cell)], describe)
+
+
+def verdict(cell: Cell, better: Sequence[Cell], describe: Callable[[Cell], str]) -> Verdict:
+    """Return the verdict on a cell: a problem if any cell is ``better``; it names the best of them."""
+    if not better:
+        return Verdict(cell.keys, "")
+    worst = max(better, key=lambda other: other.misled.mean())
+    return Verdict(cell.keys, f"error {cell.misled.mean():.3f}, but {worst.misled.mean():.3f} with {describe(worst)}")
+
+
+def attack_of(cell: Cell) -> str:
+    """Return the name of a cell's attack."""
+    return str(cell.keys["attack"])
+
+
+def _misleads_more(weaker: Cell, stronger: Cell) -> bool:
+    """Return whether the attack that should be ``weaker`` misleads significantly more clips (exact sign test)."""
+    only_weaker = int((weaker.misled & ~stronger.misled).sum())
+    only_stronger = int((stronger.misled & ~weaker.misled).sum())
+    if only_weaker - only_stronger < max(1, LEAST * len(weaker.misled)):
+        return False
+    return binomial_tail(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL
