@@ -182,6 +182,7 @@ name: judging
 corpus: demo
 protocol: 3pair
 folds: [fold1]
+classes: [anger, sadness]
 models: [tiny]
 training: {iterations: 60, batch_size: 16, learning_rate: 2e-3}
 defenses: [none]

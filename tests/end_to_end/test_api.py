@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
 import pytest
 import torch
@@ -228,7 +229,8 @@ def half_step(target, x, labels, generator, *, epsilon: float = budget()):
 
 result = advser.run(
     "demo", out="out", store="store",
-    changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0, "audit": False},
+    changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0, "audit": False,
+             "classes": ["anger", "sadness"], "folds": ["fold1"]},
     only={"defense": "none", "domain": "waveform", "access": "white-box"},
 )
 assert not result.failures
@@ -238,11 +240,18 @@ print(result.results.run["plugins"])
 '''
 
 
+def run_script(folder: Path, file: str = "script.py", standard_input: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a script with a cache of its own, but for Matplotlib's list of fonts, which takes seconds to make."""
+    caches = {"XDG_CACHE_HOME": str(folder / "cache"), "MPLCONFIGDIR": matplotlib.get_cachedir()}
+    return subprocess.run(
+        [sys.executable, file], input=standard_input, cwd=folder, capture_output=True, text=True, check=False,
+        env={**caches, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+
+
 def test_an_attack_of_a_script_joins_its_run_with_its_dependencies(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    done = run_script(tmp_path)
     assert done.returncode == 0, done.stderr
     row, plugins = done.stdout.splitlines()[-2:]
     (figures,) = json.loads(row)
@@ -257,15 +266,13 @@ import sys, advser
 print("begun")
 result = advser.run(
     "demo", out="out", store="store",
-    changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0, "audit": False},
+    changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0, "audit": False,
+             "classes": ["anger", "sadness"], "folds": ["fold1"]},
     only={"defense": "none", "attack": "fgsm", "domain": "spectrogram"}, workers=1,
 )
 print(len(result.failures), sys.modules["__main__"].__spec__)
 """
-    done = subprocess.run(
-        [sys.executable, "-"], input=script, cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    done = run_script(tmp_path, "-", script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["begun", "0 None"]
 
@@ -295,19 +302,13 @@ if __name__ == "__main__":
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         print(pool.apply(loaded, (notebook_files(),)) == ATTACKS.get("unmoved").__module__)
 """)
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    done = run_script(tmp_path)
     assert done.stdout.splitlines() == ["True"], done.stderr
 
 
 def test_an_attack_that_uses_an_object_no_file_can_hold_is_refused(tmp_path: Path) -> None:
     script = SCRIPT.replace("SCALE = 0.5", "SCALE = object()")
     (tmp_path / "script.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    done = run_script(tmp_path)
     assert done.returncode == 1
     assert "'half_step' uses 'SCALE': got object, expected modules, functions, classes" in done.stderr

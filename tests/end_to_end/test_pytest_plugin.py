@@ -24,6 +24,7 @@ name: small
 corpus: demo
 protocol: 3pair
 folds: [fold1]
+classes: [anger, sadness]
 training: {iterations: 150, batch_size: 16, learning_rate: 2e-3}
 models: [{name: tiny, params: {frames: 32}}]
 defenses: [none]
