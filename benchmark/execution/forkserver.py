@@ -23,8 +23,10 @@ _CLEAN: Final = {"PYTHONHASHSEED": "6640", "PYTHONSAFEPATH": "1"}
 """Variables that give sets the order of workers that Dask spawns, and let no file of the current folder shadow a
 library."""
 
-IMPORTED: Final = ("distributed", "torch", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "soundfile")
-"""Libraries that every worker needs. None starts a thread or uses a GPU when it is imported.
+IMPORTED: Final = (
+    "distributed", "torch", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "soundfile", "torch._dynamo",
+)  # fmt: skip
+"""Libraries that workers need; optimisers of torch import the last. None starts a thread or uses a GPU when imported.
 
 AdvSER's own modules are not among them: their sources may change while the process lives."""
 
