@@ -44,8 +44,11 @@ def drawn() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=CACHE))
     try:
+        shown = [Path(name) for name in cited()]
         for folder in folders():
-            _draw(folder, beside / folder.name)
+            # The pages of the site show figures as SVG.
+            bitmaps = {path.stem for path in shown if path.parts[0] == folder.name and path.suffix == ".png"}
+            _draw(folder, beside / folder.name, bitmaps)
         for earlier in CACHE.iterdir():
             if earlier != beside and re.fullmatch(r"[0-9a-f]{64}", earlier.name):
                 shutil.rmtree(earlier, ignore_errors=True)
@@ -76,12 +79,15 @@ def inputs(folder: Path) -> list[Path]:
 
 def cited() -> dict[str, str]:
     """Return the boards and figures that pages cite: path within `PUBLISHED` → page."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return {
         match[1]: page.relative_to(ROOT).as_posix()
-        for page in pages
+        for page in _pages()
         for match in CITED.finditer(page.read_text(encoding="utf-8"))
     }
+
+
+def _pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def differing() -> list[str]:
@@ -105,17 +111,17 @@ def refresh() -> None:
             shutil.copyfile(place / name, PUBLISHED / name)
 
 
-def _draw(folder: Path, place: Path) -> None:
+def _draw(folder: Path, place: Path, bitmaps: set[str]) -> None:
     for path in inputs(folder):
         (place / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place / path.relative_to(folder))
-    write_all(Results.load(place), place, assets="../assets")
+    write_all(Results.load(place), place, assets="../assets", bitmaps=bitmaps)
     (place / DRAWN_FILE).unlink()
 
 
 def _digest() -> str:
     """Return a digest of all that drawing depends on."""
-    digest = hashlib.sha256(" ".join(version(library) for library in LIBRARIES).encode())
+    digest = hashlib.sha256(" ".join([*(version(library) for library in LIBRARIES), *sorted(cited())]).encode())
     for path, name in _read():
         digest.update(f"\0{name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())

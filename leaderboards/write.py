@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +26,9 @@ SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "
 """Format → suffix of the board's file."""
 
 
-def write_all(results: Results, directory: Path, assets: str = ASSETS) -> list[Path]:
+def write_all(
+    results: Results, directory: Path, assets: str = ASSETS, bitmaps: Collection[str] | None = None
+) -> list[Path]:
     """Write all readable files into ``directory``; return their paths.
 
     These are ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the
@@ -37,6 +39,7 @@ def write_all(results: Results, directory: Path, assets: str = ASSETS) -> list[P
         results: the results to draw.
         directory: the folder to write to, with the run's ``samples/``.
         assets: the page's own files, relative to ``directory``: ``../assets`` for pages that share them.
+        bitmaps: names of the figures to write as PNG too; None: all. The page shows the SVG.
     """
     from advser.leaderboards.figures.drawing import SCREEN
     from advser.leaderboards.figures.spectrograms import read_samples, write_thumbnails
@@ -47,7 +50,7 @@ def write_all(results: Results, directory: Path, assets: str = ASSETS) -> list[P
         for name, suffix in SUFFIXES.items():
             written.append(_write(directory / "boards" / f"{board.name}.{suffix}", render(board, name) + "\n"))
     entries = read_samples(directory)
-    figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures")
+    figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures", bitmaps)
     vectors = [path for path in figures if path.suffix == ".svg"]
     html = page(results, boards, vectors, entries, assets)
     thumbnails = write_thumbnails(entries, directory / SAMPLES_FOLDER)
@@ -75,14 +78,19 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
     }
 
 
-def write_figures(drawn: Mapping[str, Drawing], directory: Path) -> list[Path]:
-    """Write all figures of which there is something to draw, as SVG and PNG; return the paths."""
+def write_figures(
+    drawn: Mapping[str, Drawing], directory: Path, bitmaps: Collection[str] | None = None
+) -> list[Path]:
+    """Write all figures of which there is something to draw, as SVG and, all or those named, PNG; return the paths."""
     from advser.leaderboards.figures.drawing import SCREEN, save
 
+    written = []
     with SCREEN.style():
-        return [
-            path for name, drawing in drawn.items() if (figure := drawing()) for path in save(figure, directory, name)
-        ]
+        for name, drawing in drawn.items():
+            if figure := drawing():
+                formats = ("svg", "png") if bitmaps is None or name in bitmaps else ("svg",)
+                written += save(figure, directory, name, formats)
+    return written
 
 
 def fingerprint() -> str:

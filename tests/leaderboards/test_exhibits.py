@@ -162,7 +162,7 @@ def test_a_field_for_several_cells_is_missing_and_has_a_footnote(tmp_path: Path)
     assert shown.returncode == 0, shown.stderr
     assert "2 cells, which differ in seed" in shown.stdout
     assert "4 cells, which differ in seed, params.steps" in shown.stdout
-    write_all(both, tmp_path)
+    write_all(both, tmp_path, bitmaps=())
     assert (tmp_path / "boards" / "paper.csv").is_file()
 
 
