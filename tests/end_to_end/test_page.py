@@ -41,6 +41,7 @@ attacks:
 metrics: [uar, accuracy, transfer-rate, snr, pesq]
 transcriber: none
 audit: false
+noise: false
 samples: 1
 worst: [{name: worst-case, epsilon: 0.02}]
 """
