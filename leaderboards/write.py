@@ -78,9 +78,7 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
     }
 
 
-def write_figures(
-    drawn: Mapping[str, Drawing], directory: Path, bitmaps: Collection[str] | None = None
-) -> list[Path]:
+def write_figures(drawn: Mapping[str, Drawing], directory: Path, bitmaps: Collection[str] | None = None) -> list[Path]:
     """Write all figures of which there is something to draw, as SVG and, all or those named, PNG; return the paths."""
     from advser.leaderboards.figures.drawing import SCREEN, save
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -76,6 +77,12 @@ def _registries() -> Iterator[None]:
     """Leave nothing of a file's plugins to the next file."""
     with registries_as_they_were():
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage rarely, as the command does: nearly all objects belong to libraries and live until the end."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

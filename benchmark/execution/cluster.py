@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
 
+CONNECTING: Final = 10.0
+"""Seconds to wait for an answer of a scheduler."""
+
 PATIENCE: Final = 5.0
 """Seconds between two counts of a scheduler's workers."""
 
@@ -201,7 +204,7 @@ def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
     from distributed.utils import silence_logging_cmgr
 
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=CONNECTING)
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--scheduler {address}: cannot be reached ({reason}), expected a running scheduler") from None

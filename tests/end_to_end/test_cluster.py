@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commandline import ADVSER, advser, advser_here, jobs_done
+from commandline import ADVSER, advser_here, jobs_done
 from distributed import Client, LocalCluster
 
 from advser.errors import InputError
@@ -137,7 +137,9 @@ def run_on(address: str, place: Path, *arguments: str) -> subprocess.CompletedPr
     )
 
 
-def test_an_unreachable_scheduler_and_workers_with_threads_are_refused_at_once(scheduler, place: Path) -> None:
+def test_an_unreachable_scheduler_and_workers_with_threads_are_refused_at_once(
+    scheduler, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, file = scheduler
     with background(*worker(file, 2)):
         wait_for_threads(address, [2])
@@ -145,6 +147,7 @@ def test_an_unreachable_scheduler_and_workers_with_threads_are_refused_at_once(s
     assert refused.returncode == 2
     assert "got workers with 2 threads, expected workers with one" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+    monkeypatch.setattr("advser.execution.cluster.CONNECTING", 1.0)
     unreachable = run_on("tcp://127.0.0.1:1", place)
     assert unreachable.returncode == 2
     assert "cannot be reached" in unreachable.stderr
@@ -216,8 +219,8 @@ def test_two_runs_at_once_on_one_store_have_the_same_results(alone: pd.DataFrame
 
 def test_a_job_that_is_not_applicable_is_reported_and_not_repeated(place: Path) -> None:
     (place / "mute.py").write_text(MUTE)
-    command = ["run", *CUT, "--store", "mute", "--plugin", "mute.py", "--only", "model=mute"]
-    first = advser_here(*command, "--out", "mute-first", cwd=place)
+    command = ["run", *CUT, "--store", "mute", "--only", "model=mute"]
+    first = advser_here(*command, "--plugin", "mute.py", "--out", "mute-first", cwd=place)
     assert first.returncode == 0, first.stdout + first.stderr
     rows = Results.load(place / "mute-first").table
     audible = rows[(rows["domain"] == "spectrogram") & (rows["delivery"] == "audio") & (rows["metric"] == "uar")]
@@ -225,7 +228,8 @@ def test_a_job_that_is_not_applicable_is_reported_and_not_repeated(place: Path) 
     assert set(audible["status"]) == {"not-applicable"}
     assert audible["reason"].str.contains("cannot be turned back into sound").all()
     # A process loads a plugin file once.
-    again = advser(*command, "--out", "mute-again", cwd=place)
+    (place / "mute_again.py").write_text(MUTE)
+    again = advser_here(*command, "--plugin", "mute_again.py", "--out", "mute-again", cwd=place)
     assert jobs_done(again) == 0
     pd.testing.assert_frame_equal(Results.load(place / "mute-again").table, rows)
 

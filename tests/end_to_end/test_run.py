@@ -215,19 +215,24 @@ def test_the_boards_can_be_printed_again(finished, place: Path) -> None:
 
 
 def test_a_plugin_adds_only_its_own_cells_and_recomputes_them_after_a_change(finished, place: Path) -> None:
-    plugin = place / "shift.py"
+    places = iter(["first", "commented", "changed"])
+
+    def shifted(body: str) -> subprocess.CompletedProcess[str]:
+        # A process loads a plugin file once.
+        plugin = place / next(places) / "shift.py"
+        plugin.parent.mkdir()
+        plugin.write_text(PLUGIN.format(body=body))
+        return advser_here(*arguments, "--plugin", plugin, cwd=place)
+
     quick = ["--set", "metrics=[uar, snr]", "--only", "attack=none"]
-    arguments = ["run", *CUT, *quick, "--store", "store", "--out", "plugin", "--plugin", plugin]
-    plugin.write_text(PLUGIN.format(body="x + self.epsilon"))
-    first = advser(*arguments, cwd=place)
+    arguments = ["run", *CUT, *quick, "--store", "store", "--out", "plugin"]
+    first = shifted("x + self.epsilon")
     assert first.returncode == 0, first.stdout + first.stderr
     assert set(Results.load(place / "plugin").table["attack"]) == {"none", "shift"}
     added = jobs_done(first)
     assert added > 0
-    plugin.write_text(PLUGIN.format(body="x + self.epsilon  # only a comment changed"))
-    assert jobs_done(advser(*arguments, cwd=place)) == 0
-    plugin.write_text(PLUGIN.format(body="x - self.epsilon"))
-    assert jobs_done(advser(*arguments, cwd=place)) == added
+    assert jobs_done(shifted("x + self.epsilon  # only a comment changed")) == 0
+    assert jobs_done(shifted("x - self.epsilon")) == added
 
 
 FAULTS = {
@@ -292,7 +297,7 @@ def test_an_interrupted_run_continues_from_the_store(how, code, finished, result
     assert "Traceback" not in errors
     stored = finished_artefacts(tmp_path / "store")
     assert len(stored) >= 4
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    again = advser_here(*command[1:], cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     total = json.loads((tmp_path / "results" / "demo-cut" / "run.json").read_text())["jobs"]["total"]
     assert jobs_done(again) <= total - len(stored) + 1
