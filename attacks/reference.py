@@ -13,7 +13,7 @@ from advser.errors import InputError
 from advser.models.terms import Domain
 from advser.plugins.parameters import Parameters, build, validated
 from advser.plugins.registries import ATTACKS
-from advser.plugins.roles import field_with_role, fixed_norm
+from advser.plugins.roles import Role, field_with_role, fixed_norm
 
 
 class AttackReference(BaseModel):
@@ -95,7 +95,8 @@ def with_budget(reference: Any, epsilon: float, norm: Any) -> Any:
     name, params = data["name"], dict(data.get("params") or {})
     if not keeps_norm(name, norm):
         raise ValueError(f"got attack '{name}', expected an attack with a budget in norm {norm}")
-    for role, value in {"budget": epsilon, "norm": norm}.items():
+    values: dict[Role, Any] = {"budget": epsilon, "norm": norm}
+    for role, value in values.items():
         key = field_with_role(ATTACKS.get(name), role)
         if key is None:
             continue

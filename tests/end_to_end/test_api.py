@@ -268,7 +268,7 @@ result = advser.run(
     "demo", out="out", store="store",
     changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0, "audit": False,
              "classes": ["anger", "sadness"], "folds": ["fold1"]},
-    only={"defense": "none", "attack": "fgsm", "domain": "spectrogram"}, workers=1,
+    only={"defense": "none", "attack": "fgsm", "labels": "true", "domain": "spectrogram"}, workers=1,
 )
 print(len(result.failures), sys.modules["__main__"].__spec__)
 """

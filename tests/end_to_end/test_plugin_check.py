@@ -322,15 +322,21 @@ class Weak(Attack):
 '''
 
 
-def code_and_output(tmp_path: Path, kind: str, name: str, source: str = "") -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of all checks: the mock suite's own models are trained once."""
+    return tmp_path_factory.mktemp("store")
+
+
+def code_and_output(tmp_path: Path, store: Path, kind: str, name: str, source: str = "") -> tuple[int, str]:
     (tmp_path / "plugin.py").write_text(source)
     options = ["--plugin", "plugin.py"] if source else []
-    done = advser_here("check", kind, name, *options, "--store", tmp_path / "store", cwd=tmp_path)
+    done = advser_here("check", kind, name, *options, "--store", store, cwd=tmp_path)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_gradient_masked_model_is_reported(tmp_path: Path) -> None:
-    code, text = code_and_output(tmp_path, "model", "masked", MASKED)
+def test_a_gradient_masked_model_is_reported(tmp_path: Path, store: Path) -> None:
+    code, text = code_and_output(tmp_path, store, "model", "masked", MASKED)
     assert code == 1
     assert "FAIL   audit: zero gradients" in text
     assert "FAIL   audit: robust to huge budget" in text
@@ -348,24 +354,24 @@ class Crashing(Attack):
 """
 
 
-def test_an_attack_that_breaks_its_contract_is_not_run(tmp_path: Path) -> None:
-    code, text = code_and_output(tmp_path, "attack", "weak", WEAK.replace("return x + ", "return x[:1]  # "))
+def test_an_attack_that_breaks_its_contract_is_not_run(tmp_path: Path, store: Path) -> None:
+    code, text = code_and_output(tmp_path, store, "attack", "weak", WEAK.replace("return x + ", "return x[:1]  # "))
     assert code == 1
     assert "FAIL   waveform: finite values in the shape of the clips" in text
     assert "note   suite 'mock': not run" in text
     assert "audit" not in text
 
 
-def test_a_weak_attack_is_reported_and_other_plugins_of_its_file_are_not_run(tmp_path: Path) -> None:
-    code, text = code_and_output(tmp_path, "attack", "weak", WEAK + CRASHING)
+def test_a_weak_attack_is_reported_and_other_plugins_of_its_file_are_not_run(tmp_path: Path, store: Path) -> None:
+    code, text = code_and_output(tmp_path, store, "attack", "weak", WEAK + CRASHING)
     assert "this plugin is not checked" not in text
     assert code == 1
     assert "FAIL   citation" in text
     assert "FAIL   audit: noise beats attack" in text
 
 
-def test_an_honest_attack_passes(tmp_path: Path) -> None:
-    code, text = code_and_output(tmp_path, "attack", "ifgsm")
+def test_an_honest_attack_passes(tmp_path: Path, store: Path) -> None:
+    code, text = code_and_output(tmp_path, store, "attack", "ifgsm")
     assert code == 0, text
     assert "FAIL" not in text
 
