@@ -29,8 +29,8 @@ SUITE = """
 name: paged
 title: A small page
 corpus: demo
-protocol: 3pair
-folds: [fold1]
+protocol: loso
+folds: [f1]
 classes: [anger, sadness]
 training: {iterations: 30, batch_size: 16, learning_rate: 2e-3}
 models: [{name: tiny, params: {frames: 32}}]
