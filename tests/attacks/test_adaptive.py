@@ -128,8 +128,8 @@ def test_a_job_is_adaptive_if_the_defense_of_its_source_has_its_own_loss() -> No
 SUITE = """\
 name: adaptive
 corpus: demo
-protocol: 3pair
-folds: [fold1]
+protocol: loso
+folds: [f1]
 classes: [anger, sadness]
 training: {iterations: 40, batch_size: 16, learning_rate: 2e-3, precision: fp32}
 models: [tiny]

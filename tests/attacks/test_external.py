@@ -180,8 +180,8 @@ def test_no_other_plugin_can_refer_to_external_files() -> None:
 SUITE = """
 name: judging
 corpus: demo
-protocol: 3pair
-folds: [fold1]
+protocol: loso
+folds: [f1]
 classes: [anger, sadness]
 models: [tiny]
 training: {iterations: 60, batch_size: 16, learning_rate: 2e-3}

@@ -230,7 +230,7 @@ def half_step(target, x, labels, generator, *, epsilon: float = budget()):
 result = advser.run(
     "demo", out="out", store="store",
     changes={"training.iterations": 20, "metrics": ["uar", "snr"], "samples": 0, "audit": False,
-             "classes": ["anger", "sadness"], "folds": ["fold1"]},
+             "classes": ["anger", "sadness"], "protocol": "loso", "folds": ["f1"]},
     only={"defense": "none", "domain": "waveform", "access": "white-box"},
 )
 assert not result.failures
@@ -267,7 +267,7 @@ print("begun")
 result = advser.run(
     "demo", out="out", store="store",
     changes={"training.iterations": 2, "metrics": ["uar"], "samples": 0, "audit": False,
-             "classes": ["anger", "sadness"], "folds": ["fold1"]},
+             "classes": ["anger", "sadness"], "protocol": "loso", "folds": ["f1"]},
     only={"defense": "none", "attack": "fgsm", "labels": "true", "domain": "spectrogram"}, workers=1,
 )
 print(len(result.failures), sys.modules["__main__"].__spec__)

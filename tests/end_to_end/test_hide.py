@@ -68,7 +68,7 @@ def recording(path: Path, rate: int, channels: int, seconds: float, subtype: str
 
 
 def protect(source: Path, into: Path, listeners: Listeners, strength: float = -30) -> Effect:
-    return hide(source, into, listeners, Perturbation("mi-fgsm", {}, strength))
+    return hide(source, into, listeners, Perturbation("mi-fgsm", {"steps": 3}, strength))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def test_it_is_better_than_chance(advser_result):
 SUITE = """
 name: small
 corpus: demo
-protocol: 3pair
-folds: [fold1]
+protocol: loso
+folds: [f1]
 classes: [anger, sadness]
 training: {iterations: 150, batch_size: 16, learning_rate: 2e-3}
 models: [{name: tiny, params: {frames: 32}}]

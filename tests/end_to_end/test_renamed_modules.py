@@ -15,8 +15,8 @@ from package_copy import copied_package
 SUITE = """
 name: renamed
 corpus: demo
-protocol: 3pair
-folds: [fold1]
+protocol: loso
+folds: [f1]
 models: [tiny]
 defenses: [none, {name: vanilla, params: {attack: {name: fgsm, params: {epsilon: 0.06}}}}]
 attacks: [{name: pgd, params: {epsilon: 0.001, steps: 1}}]

@@ -20,8 +20,8 @@ from advser.results.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 SUITE = """
 name: sampled
 corpus: demo
-protocol: 3pair
-folds: [fold1]
+protocol: loso
+folds: [f1]
 training: {iterations: 20, batch_size: 8, learning_rate: 2e-3}
 models: [{name: tiny, params: {frames: 32}}]
 defenses: [none]
