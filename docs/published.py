@@ -79,15 +79,12 @@ def inputs(folder: Path) -> list[Path]:
 
 def cited() -> dict[str, str]:
     """Return the boards and figures that pages cite: path within `PUBLISHED` → page."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return {
         match[1]: page.relative_to(ROOT).as_posix()
-        for page in _pages()
+        for page in pages
         for match in CITED.finditer(page.read_text(encoding="utf-8"))
     }
-
-
-def _pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def differing() -> list[str]:

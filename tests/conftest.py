@@ -111,5 +111,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         if isinstance(report, pytest.TestReport):
             seconds[report.nodeid.partition("::")[0].removeprefix("tests/")] += report.duration
     measured = {**_recorded_durations(), **{file: round(total, 1) for file, total in seconds.items()}}
-    rounded = dict(sorted(measured.items(), key=lambda item: -item[1]))
+    present = {file: total for file, total in measured.items() if (TESTS / file).is_file()}
+    rounded = dict(sorted(present.items(), key=lambda item: -item[1]))
     DURATIONS.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")

@@ -32,13 +32,9 @@ SUITE: Final = "mock"
 VICTIM_CHECKS: Final = (
     attacks.iterative_attack_weaker_than_single_step,
     attacks.noise_beats_attack,
-    gradients.transfer_beats_white_box,
-    gradients.queries_beat_white_box,
     attacks.undefended_model_robust,
     attacks.not_attacked_adaptively,
-    gradients.zero_gradients,
-    gradients.false_gradient,
-    gradients.robust_to_huge_budget,
+    *gradients.OF_GRADIENTS,
     *models.OF_MODELS,
 )
 AUDIT_CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {

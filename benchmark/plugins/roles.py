@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
@@ -67,12 +67,12 @@ def step_size(
 
 def roles(plugin: type[BaseModel]) -> dict[str, Role]:
     """Return the role of each parameter that has one."""
-    return {name: role for role in get_args(Role) for name in fields_with_role(plugin, role)}
+    return {name: role for name, info in plugin.model_fields.items() if (role := _extra(info).get(_ROLE))}
 
 
 def fields_with_role(plugin: type[BaseModel], role: Role) -> list[str]:
     """Return the names of the parameters with a role."""
-    return [name for name, info in plugin.model_fields.items() if _extra(info).get(_ROLE) == role]
+    return [name for name, own in roles(plugin).items() if own == role]
 
 
 def field_with_role(plugin: type[BaseModel], role: Role) -> str | None:
