@@ -45,14 +45,6 @@ class Check:
     verdicts: Callable[[Evidence], Iterator[Verdict]]
 
 
-def binomial_tail(hits: int, trials: int, chance: float) -> float:
-    """Return the probability of at least ``hits`` in ``trials`` independent draws, each a hit with ``chance``."""
-    # Imported here, because scipy.stats takes half a second: a run starts its jobs a quarter of a second earlier.
-    from scipy.special import bdtrc
-
-    return float(bdtrc(hits - 1, trials, chance))
-
-
 def check(needs: str) -> Callable[[Callable[[Evidence], Iterator[Verdict]]], Check]:
     """Return a decorator that turns a function into a `Check`.
 

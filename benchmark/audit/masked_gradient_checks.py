@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from advser.audit.check import CLIPS, GRADIENT, Check, Verdict, binomial_tail, check
+from advser.audit.binomial import binomial_tail
+from advser.audit.check import CLIPS, GRADIENT, Check, Verdict, check
 from advser.audit.evidence import Cell, Evidence
 from advser.audit.rivals import attack_of, compared
 from advser.stages.gradient_probes import FALSE

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from advser.audit.check import Verdict, binomial_tail
+from advser.audit.binomial import binomial_tail
+from advser.audit.check import Verdict
 from advser.audit.evidence import Cell
 
 LEVEL: Final = 0.01
@@ -41,4 +42,4 @@ def _misleads_more(weaker: Cell, stronger: Cell) -> bool:
     only_stronger = int((stronger.misled & ~weaker.misled).sum())
     if only_weaker - only_stronger < max(1, LEAST * len(weaker.misled)):
         return False
-    return binomial_tail(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL
+    return bool(binomial_tail(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from advser.audit.binomial import binomial_tail
 from advser.metrics.base import Array, Metric
 from advser.scoring.significance import EXACT, sign_flips, swapped_differences
 
@@ -65,16 +66,8 @@ def worsening(metric: Metric, new: Array, base: Array, *, higher_is_better: bool
     if not np.allclose((1 - 2 * drawn) @ worse, swapped, rtol=0, atol=_ROUNDING):
         return Worsening(p, 1 / SWAPS)
     if np.allclose(np.abs(worse), np.abs(worse[0]), rtol=0, atol=_ROUNDING):
-        return Worsening(float(_binomial_tail((worse > 0).sum(), count)), 0.5**count)
+        return Worsening(float(binomial_tail((worse > 0).sum(), count, 0.5)), 0.5**count)
     return Worsening(p if p > 1 / SWAPS else min(p, _chernoff(worse)), 0.5**count)
-
-
-def _binomial_tail(hits: Any, trials: Any) -> Any:
-    """Return the probability of at least ``hits`` in ``trials`` fair draws; arrays or numbers, hits at most trials."""
-    from scipy.special import bdtrc
-
-    # The function is not defined for no hit.
-    return np.where(np.equal(hits, 0), 1.0, bdtrc(np.subtract(hits, 1), trials, 0.5))
 
 
 def _chernoff(worse: Array) -> float:
@@ -137,7 +130,7 @@ def power(clips: int, drop: float, churn: float, tolerance: float, level: float)
     chances: npt.NDArray[np.float64] = multinomial.pmf(
         np.stack([lost, won, clips - lost - won], axis=1), clips, [worse, better, 1 - worse - better]
     )
-    p = _binomial_tail(lost, lost + won)
+    p = binomial_tail(lost, lost + won, 0.5)
     called = (lost - won > tolerance * clips + _ROUNDING) & (p <= level)
     return float(chances[called].sum())
 
