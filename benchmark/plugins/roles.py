@@ -27,13 +27,12 @@ def budget(
         unit: its unit, as ``advser show`` prints it.
         limits: as for `advser.plugins.parameters.parameter`; ``ge=0`` unless given.
     """
-    extra: dict[str, Any] = {"unit": unit, _ROLE: "budget", "norm": norm}
-    return Field(default, description=about, json_schema_extra=extra, **({"ge": 0} | limits))
+    return _declare("budget", default, about, {"ge": 0} | limits, unit=unit, norm=norm)
 
 
 def budget_norm(default: Any = "linf", *, about: str = "norm of the budget", **limits: Any) -> Any:
     """Declare the parameter that chooses the norm of an attack's budget."""
-    return Field(default, description=about, json_schema_extra={_ROLE: "norm"}, **limits)
+    return _declare("norm", default, about, limits)
 
 
 def gradient_steps(default: Any = ..., *, about: str = "number of gradient steps", **limits: Any) -> Any:
@@ -46,8 +45,7 @@ def gradient_steps(default: Any = ..., *, about: str = "number of gradient steps
         about: one line about it.
         limits: as for `advser.plugins.parameters.parameter`; ``ge=1`` unless given.
     """
-    extra: dict[str, Any] = {"unit": "steps", _ROLE: "steps"}
-    return Field(default, description=about, json_schema_extra=extra, **({"ge": 1} | limits))
+    return _declare("steps", default, about, {"ge": 1} | limits, unit="steps")
 
 
 def step_size(
@@ -61,8 +59,7 @@ def step_size(
         unit: its unit, as ``advser show`` prints it.
         limits: as for `advser.plugins.parameters.parameter`; ``gt=0`` unless given.
     """
-    extra: dict[str, Any] = {"unit": unit, _ROLE: "step-size"}
-    return Field(default, description=about, json_schema_extra=extra, **({"gt": 0} | limits))
+    return _declare("step-size", default, about, {"gt": 0} | limits, unit=unit)
 
 
 def roles(plugin: type[BaseModel]) -> dict[str, Role]:
@@ -92,6 +89,10 @@ def norm_of_budget(plugin: type[BaseModel], params: Mapping[str, Any]) -> str:
     if name is not None:
         return str(params.get(name, plugin.model_fields[name].default))
     return fixed_norm(plugin) or "linf"
+
+
+def _declare(role: Role, default: Any, about: str, limits: Mapping[str, Any], **extra: Any) -> Any:
+    return Field(default, description=about, json_schema_extra={_ROLE: role} | extra, **limits)
 
 
 def _extra(info: FieldInfo) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from advser.audit.evidence import VICTIM, Cell, Evidence, cells_of
 from advser.plan.cells import AttackFacts
 from advser.plugins.parameters import build, plain
 from advser.plugins.registries import ATTACKS
+from advser.plugins.roles import Role
 from advser.results.schema import KEYS
 
 CLIPS = 100
@@ -170,6 +171,17 @@ def test_every_check_has_a_culprit_and_a_meaning() -> None:
 def test_a_check_of_cells_flags_its_culprit_alone(check: str) -> None:
     flags = flags_of(*CELL_CULPRITS[check])
     assert {flag.check for flag in flags} == {check}
+
+
+def test_attacks_are_compared_whatever_their_parameters_are_called() -> None:
+    def own(error: float, size: float, rounds: int) -> Cell:
+        params = {"size": size, "rounds": rounds, "pace": size / rounds}
+        named = cell("own", error, params=params, epsilon=size)
+        roles: dict[str, Role] = {"size": "budget", "rounds": "steps", "pace": "step-size"}
+        return replace(named, steps=rounds, iterative=True, roles=roles)
+
+    assert [flag.check for flag in flags_of(own(0.8, 0.001, 10), own(0.4, 0.002, 10))] == ["smaller-budget-stronger"]
+    assert [flag.check for flag in flags_of(own(0.8, 0.001, 10), own(0.9, 0.001, 20))] == ["not-converged"]
 
 
 FURTHER_CULPRITS: list[tuple[str, dict[str, Any]]] = [
