@@ -90,23 +90,23 @@ def code_fingerprint(module: str) -> str:
         if source_file(module) is not None:
             raise InputError(f"module {module}: got {MARK} = False in a plugin, expected no such line")
         raise InputError(f"module {module}: got no Python source, expected code in a file")
-    digests = {name: part.body for name, part in modules.items()}
+    digests, own = {name: part.body for name, part in modules.items()}, _Own(module)
     # Each round lets a digest depend on imports one step further away, until no two modules come apart any more.
     while True:
-        refined = {name: _digest(part, digests, module) for name, part in modules.items()}
+        refined = {name: _digest(part, digests, own) for name, part in modules.items()}
         if len(set(refined.values())) == len(set(digests.values())):
             break
         digests = refined
     return hashlib.sha256("\n".join([refined[module], *sorted(set(refined.values()))]).encode()).hexdigest()
 
 
-def _digest(part: Module, digests: Mapping[str, str], root: str) -> str:
+def _digest(part: Module, digests: Mapping[str, str], own: _Own) -> str:
     """Hash the body of a module and its imports, each as the contents that it brings in and the name that it binds."""
     lines = set()
     for source, name, bound in part.imports:
         if source in digests:
             lines.add(f"{digests[source]} {name} {bound}")
-        elif not _is_own(source, root):
+        elif source not in own:
             lines.add(f"{source} {name} {bound}")
     return hashlib.sha256("\n".join([part.body, *sorted(lines)]).encode()).hexdigest()
 
@@ -122,10 +122,10 @@ def closure(module: str) -> dict[str, Module]:
     """
     modules: dict[str, Module] = {}
     visited: set[str] = set()
-    queue = [module]
+    queue, own = [module], _Own(module)
     while queue:
         name = queue.pop()
-        if name in visited or not _is_own(name, module):
+        if name in visited or name not in own:
             continue
         visited.add(name)
         file = source_file(name)
@@ -134,7 +134,7 @@ def closure(module: str) -> dict[str, Module]:
         described = _read(file)
         if not described.affects_results and name.partition(".")[0] == "advser":
             continue
-        imports = tuple(target for item in described.imports for target in _targets(item, name, module))
+        imports = tuple(target for item in described.imports for target in _targets(item, name, own))
         has_code = name == module or bool(imports) or described.body != EMPTY
         modules[name] = Module(file, described.body, imports, described.affects_results and has_code)
         queue += [source for source, _, _ in imports]
@@ -142,16 +142,23 @@ def closure(module: str) -> dict[str, Module]:
     return modules
 
 
-def _is_own(name: str, module: str) -> bool:
-    """Return whether a module belongs to AdvSER, to the distribution of ``module``, or lies beside that plugin file."""
-    top = name.partition(".")[0]
-    if top in ("advser", module.partition(".")[0]):
-        return True
-    own = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
-    return own is not None and _beside(own.parent, top)
+class _Own:
+    """The modules that belong to AdvSER, to the distribution of a module, or lie beside that plugin file."""
+
+    def __init__(self, module: str) -> None:
+        file = source_file(module) if module.startswith(PLUGIN_PREFIX) else None
+        self._folder = None if file is None else file.parent
+        # A search of all import paths for each import would take most of a plan's time.
+        self._tops = {"advser": True, module.partition(".")[0]: True}
+
+    def __contains__(self, name: str) -> bool:
+        top = name.partition(".")[0]
+        if top not in self._tops:
+            self._tops[top] = self._folder is not None and _beside(self._folder, top)
+        return self._tops[top]
 
 
-def _targets(item: Import, importer: str, module: str) -> Iterator[tuple[str, str, str]]:
+def _targets(item: Import, importer: str, own: _Own) -> Iterator[tuple[str, str, str]]:
     """Yield (module, name in it, bound name) of each name that a statement of ``importer`` imports.
 
     A name that a package loads lazily is looked up where it lives.
@@ -160,7 +167,7 @@ def _targets(item: Import, importer: str, module: str) -> Iterator[tuple[str, st
         yield from ((name, "", bound) for name, bound in item.names)
         return
     base = _absolute(item, importer)
-    file = source_file(base) if _is_own(base, module) else None
+    file = source_file(base) if base in own else None
     is_package = file is not None and file.name == "__init__.py"
     for name, bound in item.names:
         if name == "*" and file is not None:
