@@ -13,7 +13,7 @@ from torch import Tensor
 from advser.errors import InputError
 from advser.models.terms import DOMAINS, Domain
 from advser.plugins.parameters import Parameters
-from advser.plugins.roles import field_with_role, fields_with_role, fixed_norm
+from advser.plugins.roles import field_with_role, fields_with_role, fixed_norm, norm_of_budget, value_of_budget
 from advser.threat.admission import admissible, admit
 from advser.threat.budget import Budget, Projection, unbounded
 from advser.threat.model import Access, Norm, unit_of
@@ -31,6 +31,24 @@ class Reading:
 
     digest: str
     note: str
+
+
+def declared_budget(plugin: type[Attack], params: Mapping[str, Any], domain: Domain) -> Budget | None:
+    """Return the budget that an attack declares, by its parameters alone; None for an attack without a bound.
+
+    No method of the plugin has a say in it.
+
+    Args:
+        plugin: the attack's class.
+        params: its complete parameters.
+        domain: what it perturbs.
+
+    Raises:
+        InputError: if the norm has no meaning in the domain.
+    """
+    epsilon = value_of_budget(plugin, params)
+    norm: Norm = norm_of_budget(plugin, params)  # type: ignore[assignment]
+    return None if epsilon is None else Budget(norm, epsilon, unit_of(domain, norm))
 
 
 class Attack(Parameters, ABC):
@@ -134,21 +152,7 @@ class Attack(Parameters, ABC):
         Raises:
             InputError: if the norm has no meaning in the domain.
         """
-        norm, epsilon = self.norm_of_budget, self.epsilon_of_budget
-        return None if epsilon is None or norm is None else Budget(norm, epsilon, unit_of(domain, norm))
-
-    @property
-    def epsilon_of_budget(self) -> float | None:
-        """The value of the parameter that is declared by `advser.plugins.budget`; None without a bound."""
-        name = field_with_role(type(self), "budget")
-        return None if name is None else getattr(self, name)
-
-    @property
-    def norm_of_budget(self) -> Norm | None:
-        """The norm of the budget; None for an attack without a declared budget."""
-        name = field_with_role(type(self), "norm")
-        norm: Norm | None = fixed_norm(type(self)) if name is None else getattr(self, name)  # type: ignore[assignment]
-        return norm
+        return declared_budget(type(self), vars(self), domain)
 
     def project(self, perturbed: Tensor, x: Tensor, domain: Domain) -> Tensor:
         """Return the nearest point to ``perturbed`` within the budget around ``x``; without a budget, ``perturbed``."""

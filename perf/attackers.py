@@ -70,7 +70,7 @@ def ours(name: str, domain: Domain, batch: int, wanted: WantedPrecision = "auto"
     epsilon = EPSILON[domain]
     attack = IterativeFGSM(epsilon=epsilon, alpha=epsilon / 4, steps=STEPS)
     budget = attack.budget(domain)
-    harness = Harness(attack, model, domain, "true", budget, precision=precision(name, wanted))
+    harness = Harness(attack, model, domain, attack.access, "true", budget, precision=precision(name, wanted))
     with torch.no_grad():
         target, x, attack_labels = harness.open(ClipBatch(waveform, lengths, labels))
         x = x.clone()

@@ -49,6 +49,7 @@ def waveform_attack(attack: str, labels: Labels, precision: Precision, **params:
         attack=PluginSpec(name=attack, params=params),
         domain="waveform",
         labels=labels,
+        access=ATTACKS.get(attack).access,
         objective="cross-entropy",
         precision=precision,
         budget=build(ATTACKS.get(attack), params, attack).budget("waveform"),

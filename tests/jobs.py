@@ -43,7 +43,8 @@ def train_spec(defense: str, params: dict[str, Any] | None = None, model: str = 
 def craft_spec(name: str, params: dict[str, Any], domain: Domain = "waveform", **changes: Any) -> CraftSpec:
     """Return the specification of crafting on the first fold, with the budget that the attack declares."""
     usual: dict[str, Any] = {
-        "labels": "true", "objective": "cross-entropy", "precision": "fp32", "batch_size": 16, "fold": "fold1",
+        "labels": "true", "access": ATTACKS.get(name).access, "objective": "cross-entropy", "precision": "fp32",
+        "batch_size": 16, "fold": "fold1",
         "seed": 0, "budget": build(ATTACKS.get(name), params, name).budget(domain),
     }  # fmt: skip
     return CraftSpec(attack=PluginSpec(name=name, params=params), domain=domain, **{**usual, **changes})

@@ -22,9 +22,9 @@ from advser.execution.cluster import Workers
 from advser.execution.execute import Report, carry_out
 from advser.execution.prepare import prepare
 from advser.execution.request import Request
-from advser.execution.worker import raised_in
 from advser.plugins.parameters import validated
 from advser.plugins.registries import ATTACKS, BY_KIND
+from advser.plugins.registry import raised_in
 from advser.plugins.roles import field_with_role, norm_of_budget
 from advser.suite.loading import load
 
@@ -97,7 +97,7 @@ def _contract_findings(
         yield Finding("contract", str(error))
     except Exception as error:
         text = " ".join(str(error).split())
-        yield Finding("contract", f"{type(error).__name__}: {text}{raised_in(error, plugins)}")
+        yield Finding("contract", f"{type(error).__name__}: {text}{raised_in(error)}")
 
 
 def _mock_run(

@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from advser.attacks.base import Attack
+from advser.attacks.base import Attack, declared_budget
 from advser.errors import InputError
 from advser.metrics.base import ClipMetric
 from advser.models.terms import Domain
 from advser.plan.cells import Configuration
 from advser.plugins.parameters import build, plain, takes_sequence
 from advser.plugins.registries import ATTACKS, METRICS
+from advser.plugins.roles import field_with_role
 from advser.results.schema import EXAMPLES_SCHEMA
 from advser.suite.schema import AttackEntry, PluginEntry
 from advser.threat.model import Labels
@@ -40,8 +41,17 @@ def configurations(entry: AttackEntry, clips: Mapping[str, int]) -> list[Configu
             raise InputError(f"{where}: domain: got {domain}, expected {', '.join(plugin.domains)}")
         for params, given in itertools.product(_grid(entry.params, plugin, where), labels):
             attack = build(plugin, params, where)
+            _check_budget(plugin, params, attack, where)
             rows.append(_configuration(entry, attack, domain, given, clips))
     return rows
+
+
+def _check_budget(plugin: type[Attack], params: Mapping[str, Any], attack: Attack, where: str) -> None:
+    """Raise InputError if building the attack changed the budget that the suite gives it."""
+    for role in ("budget", "norm"):
+        name = field_with_role(plugin, role)
+        if name in params and name is not None and vars(attack)[name] != params[name]:
+            raise InputError(f"{where}: {name}: got {vars(attack)[name]} for {params[name]}, expected no change of it")
 
 
 def _check_labels(entry: AttackEntry, plugin: type[Attack], where: str) -> None:
@@ -67,10 +77,10 @@ def _configuration(
     entry: AttackEntry, attack: Attack, domain: Domain, labels: Labels, clips: Mapping[str, int]
 ) -> Configuration:
     try:
-        budget, reading = attack.budget(domain), attack.reads(clips)
+        params = plain(attack)
+        budget, reading = declared_budget(type(attack), params, domain), attack.reads(clips)
     except InputError as error:
         raise InputError(f"attack '{entry.title}': {error}") from None
-    params = plain(attack)
     local = {name: value for name, value in params.items() if name in attack.places}
     shared = {name: value for name, value in params.items() if name not in attack.places}
     return Configuration(entry, attack, shared, domain, labels, budget, local, reading)

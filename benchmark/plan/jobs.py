@@ -218,6 +218,7 @@ class JobBook:
             attack=PluginSpec(name=row.entry.name, params=row.params),
             domain=row.domain,
             labels=row.labels,
+            access=row.attack.access,
             objective=_objective(row.entry, source),
             precision=settled(self.suite.attack_precision, self.device) if row.attack.bf16 else "fp32",
             budget=row.budget,
@@ -236,7 +237,15 @@ class JobBook:
 
     def predict(self, seed: int, fold: str, crafted: str, victim: Source, delivery: Delivery) -> str:
         """Return the key of a victim's logits on perturbed clips; of several models the averaged logits."""
-        spec = PredictSpec(delivery=delivery, batch_size=self.suite.batch_size, fold=fold, device=self._device_type)
+        bounded = self.jobs[crafted].spec
+        assert isinstance(bounded, CraftSpec)
+        spec = PredictSpec(
+            delivery=delivery,
+            budget=bounded.budget if bounded.domain == "waveform" else None,
+            batch_size=self.suite.batch_size,
+            fold=fold,
+            device=self._device_type,
+        )
         inputs = {
             "prepared": self.corpus.prepared[seed],
             "crafted": crafted,

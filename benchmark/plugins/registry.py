@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -120,6 +121,10 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._decorated or name in self._announced()
+
+    def is_shipped(self, name: str) -> bool:
+        """Return whether AdvSER itself announces a plugin of this name; nothing is imported."""
+        return any(point.value.startswith("advser.") for point in self._announced().get(name, ()))
 
     def withdraw(self, name: str) -> None:
         """Remove a plugin that was added by decorator, so that its name is free."""
@@ -260,6 +265,16 @@ def load_plugin_file(path: Path) -> ModuleType:
             raise
         raise InputError(f"plugin file {path}: {one_line(error)}") from error
     return module
+
+
+def raised_in(error: BaseException) -> str:
+    """Return `` (FILE:LINE)``, the last line of a plugin file in an error's traceback; empty if there is none."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith(PLUGIN_PREFIX)
+    ]
+    return f" ({Path(frames[-1][0]).name}:{frames[-1][1]})" if frames else ""
 
 
 def plugin_files(path: Path) -> dict[str, Path]:

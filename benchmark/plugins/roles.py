@@ -91,6 +91,12 @@ def norm_of_budget(plugin: type[BaseModel], params: Mapping[str, Any]) -> str:
     return fixed_norm(plugin) or "linf"
 
 
+def value_of_budget(plugin: type[BaseModel], params: Mapping[str, Any]) -> float | None:
+    """Return an attack's budget ε under its complete parameters; None for an attack without a budget."""
+    name = field_with_role(plugin, "budget")
+    return None if name is None else params[name]
+
+
 def _declare(role: Role, default: Any, about: str, limits: Mapping[str, Any], **extra: Any) -> Any:
     return Field(default, description=about, json_schema_extra={_ROLE: role} | extra, **limits)
 

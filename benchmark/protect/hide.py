@@ -27,7 +27,7 @@ from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
 from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
-from advser.plugins.roles import field_with_role
+from advser.plugins.roles import field_with_role, norm_of_budget
 from advser.protect.effect import Effect, Progress, measure_effect
 from advser.protect.listeners import Listeners
 from advser.store.files import replacing
@@ -67,7 +67,7 @@ class Perturbation:
         attack = None
         if (budget := field_with_role(plugin, "budget")) is not None:
             attack = build(plugin, {**self.params, budget: epsilon}, f"attack '{self.attack}'")
-        norm = attack.norm_of_budget if attack else None
+        norm = norm_of_budget(plugin, vars(attack)) if attack else None
         usable = not issubclass(plugin, LearnedAttack) and not plugin.places and "waveform" in plugin.domains
         if attack is None or norm != "linf" or not usable:
             raise InputError(

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
 from advser.audio.clips import Clips, batches_by_length
 from advser.audio.pcm import Pcm
@@ -24,13 +25,14 @@ from advser.plugins.parameters import build
 from advser.plugins.registries import ATTACKS
 from advser.stages.harness import ClipBatch, Crafted, Harness
 from advser.stages.job import Task
-from advser.stages.prepare import AUDIO, load_clips, load_prepared, writing_clips
+from advser.stages.prepare import AUDIO, load_clips, load_prepared, test_sound, writing_clips
 from advser.stages.seeds import seed_of
+from advser.stages.separate_attack import SeparateAttack
 from advser.stages.specs import CraftSpec
 from advser.stages.train import load_defense, load_models
 from advser.store.tensors import StoredTensor, Writing, writing
 from advser.threat.budget import Budget
-from advser.threat.objectives import ADAPTIVE, OBJECTIVES
+from advser.threat.objectives import ADAPTIVE, OBJECTIVES, Loss
 
 FEATURES = "features.safetensors"
 COSTS = "costs.safetensors"
@@ -41,26 +43,43 @@ NETWORK = "network.safetensors"
 def harness_of(task: Task[CraftSpec]) -> Harness:
     """Return the harness of a job: its attack, on its source. Several sources become an ensemble."""
     spec = task.spec
-    params = {**spec.attack.params, **task.local}
-    attack = build(ATTACKS.get(spec.attack.name), params, f"attack '{spec.attack.name}'")
+    adaptive = spec.objective == ADAPTIVE
+    objective = load_defense(task.inputs["source"]).adaptive if adaptive else OBJECTIVES[spec.objective]
+    attack = _attack(task, objective)
     source = load_models(task.inputs, "source", task.device) if "source" in task.inputs else None
     network = None
     if isinstance(attack, LearnedAttack) and "network" in task.inputs:
         network = attack.network()
         network.load_state_dict(load_file(task.inputs["network"].path(NETWORK)))
         network = network.to(task.device).eval().requires_grad_(requires_grad=False)
-    adaptive = spec.objective == ADAPTIVE
     return Harness(
         attack,
         source,
         spec.domain,
+        spec.access,
         spec.labels,
         spec.budget,
-        objective=load_defense(task.inputs["source"]).adaptive if adaptive else OBJECTIVES[spec.objective],
+        objective=objective,
         precision=spec.precision,
         network=network,
         needs_reference=adaptive,
     )
+
+
+def _attack(task: Task[CraftSpec], objective: Loss) -> Attack | SeparateAttack:
+    """Return the attack, in this process, or in one of its own that has neither a model nor a label."""
+    spec, admit = task.spec, task.admit_attack
+
+    def built() -> Attack:
+        params = {**spec.attack.params, **task.local}
+        return build(ATTACKS.get(spec.attack.name), params, f"attack '{spec.attack.name}'")
+
+    def admitted() -> Attack:
+        assert admit is not None
+        admit()
+        return built()
+
+    return built() if admit is None else SeparateAttack.start(admitted, spec.domain, spec.access, objective)
 
 
 def craft(task: Task[CraftSpec]) -> None:
@@ -69,21 +88,29 @@ def craft(task: Task[CraftSpec]) -> None:
     Raises:
         ContractError: if the attack breaks its contract.
     """
-    prepared = load_prepared(task.inputs["prepared"])
     spec = task.spec
-    indices = list(prepared.folds[spec.fold].test)
-    clean = prepared.clips.select(indices)
-    names = prepared.rows["clip"].iloc[indices].tolist()
-    targets = torch.from_numpy(prepared.targets[indices])
+    clean = test_sound(task.inputs["prepared"], spec.fold)
+    names, targets = _granted(task)
+    task.admit_plugins()
     harness = harness_of(task)
     with _Output(task.into, clean.lengths) as output:
         for number, rows in enumerate(batches_by_length(clean.lengths, spec.batch_size)):
             waveform, lengths, classes = (part.to(task.device) for part in (*clean.batch(rows), targets[rows]))
-            batch = ClipBatch(waveform, lengths, classes, [names[row] for row in rows])
+            batch = ClipBatch(waveform, lengths, classes, [names[row] for row in rows] if names else [])
             generator = torch.Generator(task.device).manual_seed(seed_of(spec, number))
             output.add(rows, harness.craft(batch, generator))
     save_file(output.costs, task.into / COSTS)
     _verify(task, clean, harness)
+
+
+def _granted(task: Task[CraftSpec]) -> tuple[list[str], Tensor]:
+    """Return the names and classes of the test clips as far as the attack is given them; else empty, and zeros."""
+    prepared = load_prepared(task.inputs["prepared"])
+    indices = list(prepared.folds[task.spec.fold].test)
+    # Only an attack that reads files has paths. Names may contain the class.
+    names = prepared.rows["clip"].iloc[indices].tolist() if task.local else []
+    targets = torch.from_numpy(prepared.targets[indices])
+    return names, targets if task.spec.labels == "true" else torch.zeros_like(targets)
 
 
 class _Output(ExitStack):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +16,11 @@ from advser.audio.pcm import Pcm, to_pcm
 from advser.errors import ContractError
 from advser.models.base import EmotionModel, Outputs
 from advser.models.terms import Domain, Precision
+from advser.stages.global_state import global_state_kept
+from advser.stages.separate_attack import SeparateAttack
 from advser.threat.admission import admissible
 from advser.threat.budget import Budget
-from advser.threat.model import Labels
+from advser.threat.model import Access, Labels
 from advser.threat.objectives import Loss, cross_entropy
 from advser.threat.target import Target, drawing
 
@@ -52,7 +51,7 @@ class ClipBatch:
         waveform: (B, T) on the 16-bit grid, zero after each clip's end.
         lengths: (B,) in samples.
         targets: true classes (B,).
-        names: of the clips in their corpus.
+        names: of the clips in their corpus, for attacks that read files (`Attack.places`); empty for all others.
     """
 
     waveform: Tensor
@@ -66,9 +65,10 @@ class Harness:
     """Runs one attack on one source model.
 
     Attributes:
-        attack: the attack.
+        attack: the attack, in this process or in its own.
         model: the source; None for blind attacks on waveforms.
         domain: what is perturbed.
+        access: what the attack may read.
         labels: the labels that the attack is given.
         budget: the bound that is enforced; None without one.
         objective: the loss that the attack ascends.
@@ -77,9 +77,10 @@ class Harness:
         needs_reference: whether the objective compares with the embeddings of the clean clips.
     """
 
-    attack: Attack
+    attack: Attack | SeparateAttack
     model: EmotionModel | None
     domain: Domain
+    access: Access
     labels: Labels
     budget: Budget | None
     objective: Loss = cross_entropy
@@ -97,7 +98,7 @@ class Harness:
             x, mask = self.inputs(batch)
             labels = self._labels(x, batch)
             target = self._target(x, mask, batch)
-        with _global_state_kept(x), target:
+        with global_state_kept(x), target:
             start = _now(x)
             perturbed = self._perturb(target, x.clone(), labels, generator)
             seconds = (_now(x) - start) / len(batch.lengths)
@@ -132,12 +133,12 @@ class Harness:
             self.model,
             batch.lengths,
             self.domain,
-            self.attack.access,
+            self.access,
             objective=self.objective,
             precision=self.precision,
             mask=mask,
             reference=self._clean_outputs(x, batch).embedding if self.needs_reference else None,
-            names=batch.names if self.attack.places else (),
+            names=batch.names,
         )
 
     def _labels(self, x: Tensor, batch: ClipBatch) -> Tensor:
@@ -175,52 +176,6 @@ def _now(x: Tensor) -> float:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter()
-
-
-@contextmanager
-def _global_state_kept(x: Tensor) -> Iterator[None]:
-    """Refuse a plugin that draws from global generators or leaves torch's settings changed, and restore the settings.
-
-    Args:
-        x: a tensor on the device that the plugin works on.
-    """
-    states, settings = _random_states(x), _settings()
-    try:
-        yield
-    finally:
-        changed = [name for name, value in _settings().items() if value != settings[name]]
-        for name in changed:
-            _SETTINGS[name][1](settings[name])
-    if changed:
-        raise ContractError(f"perturb changed torch's {' and '.join(changed)}, expected a context manager around it")
-    if _random_states(x) != states:
-        raise ContractError("perturb drew from a global generator of torch or numpy, expected the generator argument")
-
-
-_SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]] = {
-    "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "number of threads": (torch.get_num_threads, torch.set_num_threads),
-}
-"""Settings that a plugin could leave changed for the jobs after it: how to read each, and how to set it."""
-
-
-def _settings() -> dict[str, Any]:
-    return {name: read() for name, (read, _) in _SETTINGS.items()}
-
-
-def _random_states(x: Tensor) -> list[bytes]:
-    """Return the states of torch's and numpy's global generators; of GPUs only if ``x`` is on one.
-
-    Python's own generator is left out: the threads of a worker that talk to the scheduler draw from it too.
-    """
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if x.is_cuda else [])]
-    return [*(state.numpy().tobytes() for state in states), _numpy_state()]
-
-
-def _numpy_state() -> bytes:
-    _, keys, position, *_ = np.random.get_state(legacy=True)
-    return np.asarray(keys).tobytes() + str(position).encode()
 
 
 def _clips(waveform: Tensor, lengths: Tensor) -> list[Pcm]:

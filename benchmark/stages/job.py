@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,9 @@ class Task(Generic[S]):
         into: the empty folder to write to.
         device: a torch device.
         local: as in `Job`.
+        admit_plugins: loads the job's plugin files; a stage calls it before it uses a plugin, and after it has read
+            what no plugin may see. From then on the process can read little else (`advser.execution.confinement`).
+        admit_attack: as `admit_plugins`, for a process that has no model; None: the attack runs in this process.
     """
 
     spec: S
@@ -75,6 +78,8 @@ class Task(Generic[S]):
     into: Path
     device: str = "cpu"
     local: Mapping[str, Any] = field(default_factory=dict)
+    admit_plugins: Callable[[], None] = lambda: None
+    admit_attack: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from advser.plugins.parameters import build
 from advser.plugins.registries import METRICS, TRANSCRIBERS
 from advser.stages.craft import FEATURES
 from advser.stages.job import Task
-from advser.stages.prepare import AUDIO, load_clips, load_prepared
+from advser.stages.prepare import AUDIO, load_clips, load_prepared, test_sound
 from advser.stages.seeds import seed_of
 from advser.stages.specs import ExamineSpec, MeasureSpec, PluginSpec, PredictSpec, TranscribeSpec
 from advser.stages.train import load_model, load_models
 from advser.store.tensors import StoredTensor
+from advser.threat.budget import Budget
 
 LOGITS = "logits.safetensors"
 VALUES = "values.json"
@@ -36,13 +37,19 @@ def predict(task: Task[PredictSpec]) -> None:
     """Write the victim's logits (N, C) on the stored sound or features, and its detector's (N,) if it has one.
 
     A randomised victim draws the same numbers at every run.
+
+    Raises:
+        ContractError: if the stored sound exceeds the budget, or a logit is not finite.
     """
+    if task.spec.budget is not None:
+        _check_budget(task, task.spec.budget)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed_of(task.spec))
         _predict(task)
 
 
 def _predict(task: Task[PredictSpec]) -> None:
+    task.admit_plugins()
     victim = load_models(task.inputs, "victim", task.device)
     by_features = task.spec.delivery == "features"
     domain: Domain = "spectrogram" if by_features else "waveform"
@@ -62,12 +69,22 @@ def _predict(task: Task[PredictSpec]) -> None:
     save_file(stacked, task.into / LOGITS)
 
 
+def _check_budget(task: Task[PredictSpec], budget: Budget) -> None:
+    """Check the stored sound again: the process that stored it ran the attack's code."""
+    clean, judged = clean_clips(task), judged_clips(task)
+    for rows in batches_by_length(clean.lengths, task.spec.batch_size):
+        (x, _), (stored, _) = clean.batch(rows), judged.batch(rows)
+        if stored.shape != x.shape or budget.exceeded(stored, x).any():
+            raise ContractError(f"the stored sound exceeds the budget {budget.epsilon:g} ({budget.norm})")
+
+
 def _metric(spec: PluginSpec) -> Metric:
     return build(METRICS.get(spec.name), spec.params, f"metric '{spec.name}'")
 
 
 def measure(task: Task[MeasureSpec]) -> None:
     """Write one metric of each stored clip against the clean one: a value, or the reason why there is none."""
+    task.admit_plugins()
     metric = _metric(task.spec.metric)
     assert isinstance(metric, ClipMetric)
     values = [_measured(metric, *pair) for pair in zip(clean_clips(task), judged_clips(task), strict=True)]
@@ -97,10 +114,11 @@ def examine(task: Task[ExamineSpec]) -> None:
 
 
 def _examine(task: Task[ExamineSpec]) -> None:
-    metric = _metric(task.spec.metric)
-    assert isinstance(metric, ModelMetric)
     prepared = load_prepared(task.inputs["prepared"])
     targets = torch.from_numpy(prepared.targets[list(prepared.folds[task.spec.fold].test)])
+    task.admit_plugins()
+    metric = _metric(task.spec.metric)
+    assert isinstance(metric, ModelMetric)
     victim = load_model(task.inputs["victim"], task.device)
     clean, judged = clean_clips(task), judged_clips(task)
     values = torch.full((len(clean),), torch.nan)
@@ -121,8 +139,9 @@ def _examine(task: Task[ExamineSpec]) -> None:
 def transcribe(task: Task[TranscribeSpec]) -> None:
     """Write the transcript of each stored clip, and its errors against the reference text."""
     spec = task.spec.transcriber
-    engine = build(TRANSCRIBERS.get(spec.name), {**spec.params, **task.local}, f"transcriber '{spec.name}'")
     prepared = load_prepared(task.inputs["prepared"])
+    task.admit_plugins()
+    engine = build(TRANSCRIBERS.get(spec.name), {**spec.params, **task.local}, f"transcriber '{spec.name}'")
     if engine.fingerprint(prepared.language) != task.spec.model:
         raise ContractError(f"this worker's {spec.name} has another model; give all workers the same")
     references = prepared.rows["text"].iloc[list(prepared.folds[task.spec.fold].test)]
@@ -148,5 +167,4 @@ def judged_clips(task: Task[Any]) -> Clips:
 
 def clean_clips(task: Task[Any]) -> Clips:
     """Return the clean test clips of a job's fold."""
-    prepared = load_prepared(task.inputs["prepared"])
-    return prepared.clips.select(prepared.folds[task.spec.fold].test)
+    return test_sound(task.inputs["prepared"], task.spec.fold)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from advser.store.artefacts import Artefact
 from advser.store.tensors import StoredTensor, scratch, writing
 
 AUDIO = "audio.safetensors"
+LABELS = "rows.parquet"
+META = "meta.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Prepared:
         """All distinct sentences, sorted."""
         return tuple(sorted({text for text in self.rows["text"] if text}))
 
+    def without_test_labels(self, fold: str) -> Prepared:
+        """Return the corpus without names, texts and labels of a fold's test clips, which no plugin may learn."""
+        rows = self.rows.drop(index=self.rows.index[list(self.folds[fold].test)])
+        return replace(self, rows=rows.reindex(self.rows.index).fillna({"target": -1}))
+
 
 @contextmanager
 def writing_clips(path: Path, lengths: npt.NDArray[np.int64]) -> Iterator[Callable[[int, Pcm], None]]:
@@ -87,13 +95,14 @@ def load_clips(path: Path) -> Clips:
 def prepare(task: Task[PrepareSpec]) -> None:
     """Read, check, resample and round the corpus; label it for the task; split it into folds."""
     spec = task.spec
+    task.admit_plugins()
     corpus = build(CORPORA.get(spec.corpus.name), spec.corpus.params, f"corpus '{spec.corpus.name}'")
     rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec.task, spec.classes)
     split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
     _save(clips, task.into / AUDIO)
-    rows.to_parquet(task.into / "rows.parquet")
+    rows.to_parquet(task.into / LABELS)
     meta = {"classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language}
-    (task.into / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    (task.into / META).write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _save(clips: Iterable[Pcm], path: Path) -> None:
@@ -109,18 +118,33 @@ def _save(clips: Iterable[Pcm], path: Path) -> None:
 @lru_cache(maxsize=2)
 def _load(folder: Path) -> Prepared:
     artefact = Artefact(folder)
-    meta: dict[str, Any] = artefact.json("meta.json")
-    split = [
-        Fold(fold["name"], tuple(fold["train"]), tuple(fold["validation"]), tuple(fold["test"]))
-        for fold in meta["folds"]
-    ]
+    meta: dict[str, Any] = artefact.json(META)
     return Prepared(
-        rows=pd.read_parquet(artefact.path("rows.parquet")),
+        rows=pd.read_parquet(artefact.path(LABELS)),
         clips=load_clips(artefact.path(AUDIO)),
         classes=tuple(meta["classes"]),
-        folds={fold.name: fold for fold in split},
+        folds=_folds(meta),
         language=meta["language"],
     )
+
+
+def _folds(meta: Mapping[str, Any]) -> dict[str, Fold]:
+    folds = (
+        Fold(fold["name"], tuple(fold["train"]), tuple(fold["validation"]), tuple(fold["test"]))
+        for fold in meta["folds"]
+    )
+    return {fold.name: fold for fold in folds}
+
+
+def test_sound(artefact: Artefact, fold: str) -> Clips:
+    """Return the sound of a fold's test clips, without reading any label."""
+    return load_clips(artefact.path(AUDIO)).select(_folds(artefact.json(META))[fold].test)
+
+
+def forget() -> None:
+    """Drop the prepared corpora that stay in memory: a plugin would find their labels there."""
+    _load.cache_clear()
+    gc.collect()
 
 
 def load_prepared(artefact: Artefact) -> Prepared:

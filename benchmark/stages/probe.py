@@ -41,9 +41,11 @@ CANDIDATES: Final = 48
 
 def probe(task: Task[ProbeSpec]) -> None:
     """Write the results of all probes; null where a probe has no meaning for the model."""
+    prepared = load_prepared(task.inputs["prepared"])
+    task.admit_plugins()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        results = _results(task)
+        results = _results(task, prepared)
     text = json.dumps({name: None if _is_nan(value) else value for name, value in results.items()}, indent=1)
     (task.into / FINDINGS).write_text(text, encoding="utf-8")
 
@@ -52,8 +54,7 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _results(task: Task[ProbeSpec]) -> dict[str, Any]:
-    prepared = load_prepared(task.inputs["prepared"])
+def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
     model = load_model(task.inputs["victim"], task.device)
     candidates = _spread(prepared, task.spec.fold, task.device)
     correct = _correct(model, candidates)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from advser.models.terms import Domain, Precision
 from advser.suite.training import Training
 from advser.threat.budget import Budget
-from advser.threat.model import Delivery, Labels
+from advser.threat.model import Access, Delivery, Labels
 
 # Specifications are in every job's key as data.
 __affects_results__ = False
@@ -109,6 +109,7 @@ class CraftSpec(Spec):
         attack: the attack.
         domain: what it perturbs.
         labels: the labels that it is given.
+        access: what it may read of its source.
         objective: the loss that it ascends: a key of `advser.threat.objectives.OBJECTIVES`, or ``adaptive``.
         precision: of its gradients.
         budget: the bound that the harness enforces; None without one.
@@ -124,6 +125,7 @@ class CraftSpec(Spec):
     attack: PluginSpec
     domain: Domain
     labels: Labels
+    access: Access
     objective: str
     precision: Precision
     budget: Budget | None
@@ -149,6 +151,7 @@ class PredictSpec(Spec):
 
     Attributes:
         delivery: whether the victim classifies the stored sound or the stored features.
+        budget: the bound on the stored sound, which is checked again; None without one.
         batch_size: clips per batch.
         fold: name of the fold.
         device: type of the torch device.
@@ -157,6 +160,7 @@ class PredictSpec(Spec):
     stage: ClassVar[str] = "predict"
 
     delivery: Delivery
+    budget: Budget | None = None
     batch_size: int
     fold: str
     device: str = "cpu"

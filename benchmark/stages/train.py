@@ -122,8 +122,9 @@ def load_models(inputs: Mapping[str, Artefact], role: str, device: str) -> Emoti
 
 def train(task: Task[TrainSpec]) -> None:
     """Train, and write the weights, what they belong to, and the history."""
-    prepared = load_prepared(task.inputs["prepared"])
     spec = task.spec
+    prepared = load_prepared(task.inputs["prepared"]).without_test_labels(spec.fold)
+    task.admit_plugins()
     with torch.random.fork_rng(devices=[]), scratch(task.into) as cache:
         torch.manual_seed(spec.seed)
         model, history = _fit(prepared, spec, task.device, cache)

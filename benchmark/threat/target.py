@@ -276,6 +276,19 @@ class Target:
         self._grant("loss", "white-box", "scores")
         return (loss or self.objective)(self._forward(x), labels)
 
+    def granted(self, x: Tensor) -> Outputs:
+        """Return the outputs without what the access hides, for an attack in another process.
+
+        Access ``scores``: logits and detection. ``decisions``: 1 for the decided class, else 0. The embedding is empty.
+        """
+        self._grant("outputs", "scores", "decisions")
+        outputs = self._outputs(x)
+        embedding = outputs.embedding.new_zeros(len(x), 0)
+        if self.access == "scores":
+            return replace(outputs, embedding=embedding)
+        decided = torch.zeros_like(outputs.logits).scatter(1, outputs.logits.argmax(1, keepdim=True), 1.0)
+        return Outputs(decided, embedding, None)
+
     @torch.no_grad()
     def _outputs(self, x: Tensor) -> Outputs:
         return self._forward(x)
