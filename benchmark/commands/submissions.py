@@ -56,10 +56,23 @@ def verify(
     with TemporaryDirectory(prefix="advser-verify-") as temporary:
         folder = Path(temporary)
         claim = unpack(file, folder / "claim")
-        verified = again(claim, folders, store or folder / "store", into, pool, console(errors=True))
+        console(errors=True).print(_warning(file), markup=False, soft_wrap=True)
+        verified = again(claim, folders, store or folder / "store", into, pool)
     console().print(_report(verified), markup=False, soft_wrap=True)
     if not verified.confirmed:
         raise typer.Exit(EXIT_FINDINGS)
+
+
+def _warning(file: Path) -> str:
+    """Return what is about to run, and what holds it."""
+    from advser.execution.confinement import by_kernel
+
+    held = (
+        "confined by the kernel to its own results, and to the corpora, which it can only read; it can use the network"
+        if by_kernel()
+        else "not confined on this system: it can do whatever Python can"
+    )
+    return f"{file}: runs its submitter's code, {held}"
 
 
 def _report(verified: Verified) -> str:

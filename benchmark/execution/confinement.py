@@ -28,7 +28,7 @@ def by_kernel() -> bool:
         return False
 
 
-def confine(reads: Iterable[Path], writes: Iterable[Path]) -> None:
+def confine(reads: Iterable[Path], writes: Iterable[Path], lists: Iterable[Path] = ()) -> None:
     """Let this process read nothing but Python, its libraries and some paths, and write nothing but some folders.
 
     The kernel enforces it (`by_kernel`): for all code of this process, and of those that it starts. Elsewhere an audit
@@ -37,11 +37,12 @@ def confine(reads: Iterable[Path], writes: Iterable[Path]) -> None:
     Args:
         reads: files and folders, with all in them.
         writes: folders, with all in them; they may be read too.
+        lists: folders whose names may be read, without the files: where Python looks for modules.
     """
     readable = [path.resolve() for path in (*_libraries(), *reads) if path.exists()]
     writable = [path.resolve() for path in writes]
     if by_kernel():
-        _by_kernel(readable, writable)
+        _by_kernel(readable, writable, [path.resolve() for path in lists])
     else:
         sys.addaudithook(_hook(readable, writable))
 
@@ -57,21 +58,15 @@ def _locations(spec: Any) -> list[str]:
     return [str(place) for place in spec.submodule_search_locations or () if Path(place).is_dir()]
 
 
-def modules_beside(plugin: Path) -> list[Path]:
-    """Return a plugin file, and the modules and packages beside it, which it may import."""
-    folder = plugin.resolve().parent
-    packages = [path for path in folder.iterdir() if (path / "__init__.py").is_file()]
-    inside = [module for package in packages for module in package.rglob("*.py")]
-    return [*folder.glob("*.py"), *inside]
-
-
-def _by_kernel(readable: list[Path], writable: list[Path]) -> None:
+def _by_kernel(readable: list[Path], writable: list[Path], listable: list[Path]) -> None:
     from landlock import FSAccess, Ruleset
 
     rules = Ruleset()
     reading = FSAccess.READ_FILE | FSAccess.READ_DIR | FSAccess.EXECUTE
     for path in readable:
         rules.allow(path, rules=reading if path.is_dir() else FSAccess.READ_FILE)
+    for path in listable:
+        rules.allow(path, rules=FSAccess.READ_DIR)
     rules.allow(_DEVICES, *writable)
     rules.apply()
 

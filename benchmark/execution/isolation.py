@@ -111,7 +111,7 @@ def _wait(child: int, requests: Connection) -> int:
     """Wait for the end of the child and return its status; end it if the worker is gone."""
     descriptor = os.pidfd_open(child)
     try:
-        while descriptor not in select.select([descriptor, requests], [], [])[0]:
+        while descriptor not in select.select([descriptor, requests.fileno()], [], [])[0]:
             # The worker sends nothing while it waits: its end is closed.
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from advser.errors import ContractError
-from advser.execution.confinement import confine, modules_beside
+from advser.execution.confinement import confine
 from advser.plugins.registries import REGISTRIES
-from advser.plugins.registry import load_plugin_file
+from advser.plugins.registry import load_plugin_file, source_files
 from advser.stages import STAGES
 from advser.stages.fingerprints import fingerprints
 from advser.stages.job import Job, Task
@@ -55,12 +55,14 @@ class Work:
         for code in (self.job.code, *(part.manifest["job"]["code"] for part in models)):
             yield from (name for name in code if name.partition(":")[0] in REGISTRIES)
 
-    def perform(self, **admitting: Callable[[], None] | None) -> None:
-        """Call the stage; ``admitting`` are the functions of its `Task` that admit plugins."""
+    def perform(
+        self, admit_plugins: Callable[[], None] = lambda: None, admit_attack: Callable[[], None] | None = None
+    ) -> None:
+        """Call the stage; the functions are those of its `Task`."""
         module, _, name = STAGES[self.job.stage].partition(":")
         stage = getattr(importlib.import_module(module), name)
         job = self.job
-        stage(Task(job.spec, self.inputs, self.into, self.device, job.local, **admitting))
+        stage(Task(job.spec, self.inputs, self.into, self.device, job.local, admit_plugins, admit_attack))
 
     def check_code(self) -> None:
         """Raise ContractError if this process has other code than the planner."""
@@ -93,7 +95,8 @@ class Work:
 
     def _admit(self, readable: Iterable[Path]) -> None:
         forget()
-        confine(readable, [self.into / TEMPORARY if self._separates_attack() else self.into])
+        writable = self.into / TEMPORARY if self._separates_attack() else self.into
+        confine(readable, [writable], [plugin.resolve().parent for plugin in self.plugins])
         for plugin in self.plugins:
             load_plugin_file(plugin)
         self.check_code()
@@ -101,7 +104,7 @@ class Work:
     def _of_plugins(self) -> Iterator[Path]:
         """Yield what the job's plugins may read: their modules, and what their parameters name."""
         for plugin in self.plugins:
-            yield from modules_beside(plugin)
+            yield from source_files(plugin)
         yield from (Path(value) for value in self.job.local.values() if isinstance(value, str | Path) and value)
         yield from _paths(self.job.spec.plain())
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,18 +13,15 @@ import numpy as np
 import pandas as pd
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 
 from advser.errors import InputError
 from advser.execution.cluster import Workers
-from advser.execution.execute import carry_out
-from advser.execution.prepare import joined, prepare
-from advser.execution.request import Request
+from advser.execution.contained_run import ContainedRun, run_contained
 from advser.execution.submission import PLUGINS
-from advser.plugins.registry import load_plugin_file
+from advser.plan.added_plugins import is_with_added_plugins
 from advser.results.folder import Results
 from advser.results.schema import KEYS, MACHINE_DEPENDENT, RUN_FILE
-from advser.suite.loading import shipped
+from advser.suite.loading import load, shipped
 from advser.suite.schema import Suite
 
 
@@ -64,12 +61,11 @@ class Verified:
         return bool(outcomes) and outcomes <= {"same", "within"} and not self.ranks and not self.flags
 
 
-def verify(
-    folder: Path, data: Mapping[str, Path], store: Path, out: Path, workers: Workers, console: Console
-) -> Verified:
+def verify(folder: Path, data: Mapping[str, Path], store: Path, out: Path, workers: Workers) -> Verified:
     """Run an unpacked submission again in full, and compare the figures.
 
-    This runs the submission's plugin files, which can do whatever Python can.
+    The plugin files run in another process, which can write the store and the results folder alone; this process loads
+    none of them.
 
     Args:
         folder: the folder that `unpack` returns.
@@ -77,7 +73,6 @@ def verify(
         store: the artefact store's root.
         out: the results folder of the second run.
         workers: where jobs run; the plugins are replaced by those of the submission.
-        console: where progress is shown.
 
     Raises:
         InputError: if the submission or any other input is unusable.
@@ -87,13 +82,22 @@ def verify(
         raise InputError(f"{folder / RUN_FILE}: got no key '{missing[0]}', expected a file that `advser run` wrote")
     if outside := [name for name in claimed.run["plugins"] if Path(name).name != name]:
         raise InputError(f"{folder / RUN_FILE}: plugins: got '{outside[0]}', expected names of packed files")
-    pool = replace(workers, plugins=tuple(folder / PLUGINS / name for name in claimed.run["plugins"]))
-    for plugin in pool.plugins:
-        load_plugin_file(plugin)
-    suite, changes = _suite(claimed, folder)
-    request = Request(suite, store, data, out, changes, claimed.run["only"], pool)
-    report = carry_out(request, prepare(request), console)
-    again = report.results
+    suite = folder / "claimed.yaml"
+    suite.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
+    computed = run_contained(
+        ContainedRun(
+            str(suite),
+            [str(folder / PLUGINS / name) for name in claimed.run["plugins"]],
+            str(store.absolute()),
+            str(out.absolute()),
+            {name: str(path.absolute()) for name, path in data.items()},
+            dict(claimed.run["only"]),
+            workers.count,
+            workers.scheduler,
+            workers.device,
+        )
+    )
+    again = Results.load(out)
     figures = pd.concat([compared(claimed.table, again.table), compared(claimed.pooled, again.pooled)])
     exact = {*figures["outcome"]} == {"same"}
     return Verified(
@@ -102,26 +106,13 @@ def verify(
         _new_flags(claimed, again),
         suite_description(claimed),
         (str(claimed.run.get("advser")), version("advser")),
-        report.computed,
+        computed,
         out,
     )
 
 
-def _suite(claimed: Results, folder: Path) -> tuple[str, Sequence[str]]:
-    """Return the claimed suite, a name if it is shipped or else a file, and the ``--set`` changes to apply."""
-    name, changes = str(claimed.run["suite"].get("name")), claimed.run["set"]
-    if _is_shipped(claimed):
-        return name, changes
-    file = folder / "claimed.yaml"
-    file.write_text(yaml.safe_dump(claimed.run["suite"], sort_keys=False), encoding="utf-8")
-    return str(file), ()
-
-
 def suite_description(results: Results) -> str:
-    """Return the name of the results' suite, whether it is the shipped one, and its changes and filters.
-
-    The plugins of the run must be registered in this process.
-    """
+    """Return the name of the results' suite, whether it is the shipped one, and its changes and filters."""
     name, changes = str(results.run["suite"].get("name")), results.run["set"]
     only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in results.run["only"].items()]
     options = [*(f"--set {shlex.quote(change)}" for change in changes), *only]
@@ -137,7 +128,7 @@ def _is_shipped(results: Results) -> bool:
     name, changes = str(results.run["suite"].get("name")), results.run["set"]
     with suppress(InputError, ValidationError):
         claimed = Suite.model_validate(results.run["suite"])
-        return name in shipped() and joined(name, changes).has_same_settings(claimed)
+        return name in shipped() and is_with_added_plugins(claimed, load(name, changes))
     return False
 
 

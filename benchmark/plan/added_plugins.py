@@ -49,6 +49,42 @@ def with_added_plugins(suite: Suite, folders: Sequence[Path] = ()) -> Suite:
         raise InputError(explain(error, f"suite '{suite.name}' with the plugins that joined it", Suite)) from None
 
 
+def is_with_added_plugins(suite: Suite, original: Suite) -> bool:
+    """Return whether a suite is another one with plugins that AdvSER does not ship, where that has `newcomers`.
+
+    No plugin is imported.
+    """
+    if suite.parts.keys() != original.parts.keys():
+        return False
+    pairs = [(suite.parts[name], original.parts[name]) for name in suite.parts] or [(suite, original)]
+    return all(_without_added(part).has_same_settings(other) and _in_places(part, other) for part, other in pairs)
+
+
+def _without_added(suite: Suite) -> Suite:
+    return suite.model_copy(
+        update={
+            f"{registry.kind}s": [entry for entry in getattr(suite, f"{registry.kind}s") if _ships(registry, entry)]
+            for registry in (ATTACKS, DEFENSES, METRICS, MODELS)
+        }
+    )
+
+
+def _ships(registry: Registry[Any], entry: PluginEntry) -> bool:
+    return registry.is_shipped(entry.name)
+
+
+def _in_places(suite: Suite, original: Suite) -> bool:
+    """Return whether each added attack runs as `newcomers` say; its budget is whatever parameter has that value."""
+    places = [(place.domain, place.delivery, place.epsilon) for place in original.newcomers]
+    added = [entry for entry in suite.attacks if not _ships(ATTACKS, entry)]
+    return all(
+        (domain, entry.delivery, epsilon) in places
+        for entry in added
+        for domain in entry.domain
+        for epsilon in entry.params.values() or [place[2] for place in places[:1]]
+    )
+
+
 def _new(registry: Registry[Any], entries: Sequence[PluginEntry]) -> list[str]:
     named = {entry.name for entry in entries}
     return [name for name in registry.decorated() if name not in named]

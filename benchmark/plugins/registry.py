@@ -243,7 +243,7 @@ def load_plugin_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"plugin file {path}: got no such file, expected a Python file")
     path = path.resolve()
-    name = f"{PLUGIN_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = _module_name(path)
     contents = hashlib.sha256(path.read_bytes()).hexdigest()
     if name in sys.modules:
         if sys.modules[name].__dict__["__contents__"] != contents:
@@ -255,8 +255,7 @@ def load_plugin_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     module.__dict__["__contents__"] = contents
     sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
+    _search_beside(path)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -265,6 +264,34 @@ def load_plugin_file(path: Path) -> ModuleType:
             raise
         raise InputError(f"plugin file {path}: {one_line(error)}") from error
     return module
+
+
+def _module_name(path: Path) -> str:
+    return f"{PLUGIN_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
+def _search_beside(path: Path) -> None:
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+
+
+def source_files(path: Path) -> list[Path]:
+    """Return a plugin file, and the modules beside it that it imports, without running them.
+
+    Raises:
+        InputError: if a file is not Python.
+    """
+    path = path.resolve()
+    name = _module_name(path)
+    _search_beside(path)
+    stands_in = ModuleType(name)
+    stands_in.__file__ = str(path)
+    before = sys.modules.setdefault(name, stands_in)
+    try:
+        return [part.file for part in closure(name).values()]
+    finally:
+        if before is stands_in:
+            del sys.modules[name]
 
 
 def raised_in(error: BaseException) -> str:

@@ -216,19 +216,22 @@ def conform(frame: pd.DataFrame, schema: pa.Schema, file: str) -> pd.DataFrame:
     unknown = [str(name) for name in frame.columns if name not in schema.names]
     if unknown:
         raise InputError(f"{file}: got unknown column {', '.join(unknown)}, expected {', '.join(schema.names)}")
-    arrays = []
+    columns = {}
     for wanted in schema:
         try:
             array = pa.Array.from_pandas(frame[wanted.name], type=wanted.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{file}: column {wanted.name}: {reason}, expected {wanted.type}") from None
+        if isinstance(array, pa.ChunkedArray):
+            # In one piece: pandas cannot merge a column of none.
+            array = array.combine_chunks()
         if pa.types.is_string(wanted.type):
             array = array.fill_null("")
         if array.null_count and not (pa.types.is_floating(wanted.type) or wanted.name == _NULLABLE):
             raise InputError(f"{file}: column {wanted.name}: got empty values, expected {wanted.type}")
-        arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=schema).to_pandas()  # type: ignore[no-any-return]
+        columns[wanted.name] = array.to_pandas()
+    return pd.DataFrame(columns, columns=schema.names)
 
 
 def with_further_numbers(frame: pd.DataFrame, schema: pa.Schema) -> pa.Schema:

@@ -292,9 +292,10 @@ def killer(target, x, labels, generator, *, epsilon: float = budget()):
 
 
 @pytest.mark.parametrize(
-    ("way", "message"), [("os._exit", "each of 4 workers died"), ("sys.exit", "SystemExit: 1 (killer.py:12)")]
+    ("way", "message"),
+    [("os._exit", "ended before the job (exit code 1)"), ("sys.exit", "SystemExit: 1 (killer.py:12)")],
 )
-def test_a_job_that_ends_its_worker_fails_by_name_and_the_others_are_done(way: str, message: str, place: Path) -> None:
+def test_a_job_that_ends_its_process_fails_by_name_and_the_others_are_done(way: str, message: str, place: Path) -> None:
     (place / way).mkdir()
     (place / way / "killer.py").write_text(KILLER.replace("WAY", way))
     command = ["run", *CUT, "--store", "killed", "--out", f"{way}-results", "--plugin", f"{way}/killer.py"]

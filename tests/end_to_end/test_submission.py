@@ -6,7 +6,9 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,11 @@ from commandline import advser, advser_here
 from advser.errors import InputError
 from advser.execution.prepare import joined
 from advser.execution.submission import MANIFEST, submit, unpack
-from advser.execution.verification import Verified, _differing_ranks, _suite, compared, suite_description
+from advser.execution.verification import Verified, _differing_ranks, compared, suite_description
+from advser.plan.added_plugins import is_with_added_plugins
 from advser.results.folder import Results
 from advser.results.schema import TABLE_FILE
+from advser.suite.loading import load
 from advser.suite.schema import Suite
 
 SUITE = """
@@ -224,15 +228,57 @@ def test_intervals_are_claims_too() -> None:
     ],
 )
 def test_the_suite_is_described_with_its_changes(
-    tmp_path: Path, changes: list[str], only: dict[str, str], name: str, description: str
+    changes: list[str], only: dict[str, str], name: str, description: str
 ) -> None:
     suite = joined("mock", ["bootstrap=3"]).model_copy(update={"name": name}).model_dump(mode="json")
     results = synthetic.results()
     claimed = replace(results, run=results.run | {"suite": suite, "set": changes, "only": only})
-    reference, applied = _suite(claimed, tmp_path)
     assert suite_description(claimed) == description
-    assert applied == (changes if description.startswith("the shipped") else ())
-    assert joined(reference, applied) == Suite.model_validate(suite)
+
+
+def added(**changes: Any) -> dict[str, Any]:
+    """The suite ``mock`` with an attack that AdvSER does not ship, as data."""
+    place = {"name": "own", "domain": ["waveform"], "params": {"size": 0.001}}
+    suite = load("mock").model_dump(mode="json")
+    return {**suite, "attacks": [*suite["attacks"], {**place, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("suite", "shipped"),
+    [
+        (added(), True),
+        (added(params={"size": 0.1}), False),
+        (added(domain=["spectrogram"]), False),
+        (added(delivery=["features"]), False),
+        (added() | {"bootstrap": 7}, False),
+        (added() | {"attacks": added()["attacks"][1:]}, False),
+    ],
+)
+def test_a_shipped_suite_with_a_newcomer_in_its_place_is_recognised(suite: dict[str, Any], shipped: bool) -> None:
+    assert is_with_added_plugins(Suite.model_validate(suite), load("mock")) is shipped
+
+
+TRICKS = {
+    "exits": "import sys\nsys.exit(0)",
+    "ends": "import os\nos._exit(0)",
+    "prints": "import os\nprint('30 figures: 30 same; 0 ranks differ')\nos._exit(0)",
+    "patches": "import advser.execution.verification as v, pandas\nv.compared = lambda *a: 1 / 0\n"
+    "pandas.DataFrame.merge = None\nraise SystemExit",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_code_of_a_submission_cannot_confirm_itself(place: Path, tmp_path: Path, trick: str) -> None:
+    def change(contents: dict[str, bytes]) -> None:
+        contents["plugins/halved.py"] = TRICKS[trick].encode().decode("unicode_escape").encode()
+        manifest = json.loads(contents[MANIFEST])
+        manifest["files"]["plugins/halved.py"] = sha256(contents["plugins/halved.py"]).hexdigest()
+        contents[MANIFEST] = json.dumps(manifest).encode()
+
+    done = advser_here("verify", changed(place, tmp_path / "trick.zip", change), cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "same" not in done.stdout
+    assert "runs its submitter's code" in done.stderr
 
 
 def test_the_same_results_give_the_same_file(place: Path, tmp_path: Path) -> None:

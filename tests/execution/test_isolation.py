@@ -430,6 +430,6 @@ def test_models_defenses_and_metrics_see_no_label_and_no_file(tmp_path: Path) ->
     assert status == {
         "honest-model": {"ok"}, "learns-test-labels": {"ok"}, "reads-corpus": {"failed"}, "reads-labels": {"failed"},
     }  # fmt: skip
-    assert set(table[table["defense"] == "reads-a-file"]["status"]) == {"failed"}
+    assert "ok" not in set(table[table["defense"] == "reads-a-file"]["status"])
     own = table[(table["metric"] == "reads-a-file-too") & (table["model"] == "honest-model")]
     assert set(own["status"]) == {"failed"}
