@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from advser.errors import ContractError
 from advser.execution.confinement import confine
+from advser.plugins.parameters import absolute_paths
 from advser.plugins.registries import REGISTRIES
 from advser.plugins.registry import load_plugin_file, source_files
 from advser.stages import STAGES
@@ -106,7 +107,7 @@ class Work:
         for plugin in self.plugins:
             yield from source_files(plugin)
         yield from (Path(value) for value in self.job.local.values() if isinstance(value, str | Path) and value)
-        yield from _paths(self.job.spec.plain())
+        yield from absolute_paths(self.job.spec.plain())
 
     def _of_inputs(self) -> Iterator[Path]:
         for role, artefact in self.inputs.items():
@@ -117,14 +118,3 @@ class Work:
 def _is_here(name: str) -> bool:
     kind, _, plugin = name.partition(":")
     return REGISTRIES[kind].is_shipped(plugin) or plugin in REGISTRIES[kind].decorated()
-
-
-def _paths(data: Any) -> Iterator[Path]:
-    """Yield the texts in plain data that are absolute paths: what they name counts into the job's key."""
-    if isinstance(data, Mapping):
-        data = list(data.values())
-    if isinstance(data, list):
-        for value in data:
-            yield from _paths(value)
-    elif isinstance(data, str) and Path(data).is_absolute():
-        yield Path(data)

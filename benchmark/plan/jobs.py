@@ -19,8 +19,9 @@ from advser.errors import InputError
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.precision import settled
 from advser.plan.cells import Configuration, Corpus, Source, Speech, Victim, described, title_of
+from advser.plan.named_files import specified
 from advser.plugins.parameters import Parameters, build, explain, plain, validated
-from advser.plugins.registries import CORPORA, DEFENSES, METRICS, MODELS
+from advser.plugins.registries import ATTACKS, CORPORA, DEFENSES, METRICS, MODELS
 from advser.results.schema import CLEAN
 from advser.stages.fingerprints import fingerprints
 from advser.stages.job import Job
@@ -186,8 +187,8 @@ class JobBook:
         if model.title not in self._contents:
             self._contents[model.title] = MODELS.get(model.name).fingerprint(params)
         return _Recipe(
-            PluginSpec(name=model.name, params=params, contents=self._contents[model.title]),
-            PluginSpec(name=entry.name, params=plain(defense)),
+            specified(MODELS, model.name, params, self._contents[model.title]),
+            specified(DEFENSES, entry.name, plain(defense)),
             self._training(model),
             code,
         )
@@ -215,7 +216,7 @@ class JobBook:
     def _craft_spec(self, seed: int, fold: str, row: Configuration, source: Source) -> CraftSpec:
         contents = row.reading.digest if row.reading else ""
         return CraftSpec(
-            attack=PluginSpec(name=row.entry.name, params=row.params),
+            attack=specified(ATTACKS, row.entry.name, row.params),
             domain=row.domain,
             labels=row.labels,
             access=row.attack.access,
@@ -283,7 +284,7 @@ class JobBook:
         specs = {}
         for entry in self.suite.metrics:
             metric = build(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
-            specs[entry.title] = PluginSpec(name=entry.name, params=plain(metric))
+            specs[entry.title] = specified(METRICS, entry.name, plain(metric))
         return specs
 
     def _metrics_of(

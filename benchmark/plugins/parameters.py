@@ -10,6 +10,7 @@ import inspect
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -122,6 +123,17 @@ def arguments(factory: type[Any], params: Mapping[str, Any], where: str) -> dict
     """Return plain data as the keyword arguments of a plugin that is no `Parameters`; errors as in `validated`."""
     checked = _checked(constructor_schema(factory), params, where)
     return {name: getattr(checked, name) for name in type(checked).model_fields}
+
+
+def absolute_paths(data: Any) -> Iterator[Path]:
+    """Yield the texts in plain data, at any depth, that are absolute paths."""
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, list):
+        for value in data:
+            yield from absolute_paths(value)
+    elif isinstance(data, str) and Path(data).is_absolute():
+        yield Path(data)
 
 
 def build(factory: type[P], params: Mapping[str, Any], where: str) -> P:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import soundfile
-from commandline import advser_here
+from commandline import advser, advser_here
 
 from advser.execution.confinement import by_kernel
 from advser.execution.isolation import Isolation
@@ -342,7 +342,7 @@ class ReadsAFileToo(ClipMetric):
 TINY = "{name: tiny, params: {frames: 32}}"
 
 
-def results(folder: Path, code: str, attacks: str, models: str = TINY, more: str = "/") -> Results:
+def results(folder: Path, code: str, attacks: str, models: str = TINY, more: str = "/", ends: int = 3) -> Results:
     """Run the suite with plugins; ``more`` is what to add to the defenses, and to the metrics."""
     secret = folder / "secret.wav"
     soundfile.write(secret, [0.0] * 100, 16_000)
@@ -354,7 +354,7 @@ def results(folder: Path, code: str, attacks: str, models: str = TINY, more: str
     (folder / "suite.yaml").write_text(suite)
     arguments = ("run", "suite.yaml", "--plugin", "code/frauds.py", "--store", "store", "--out", "out")
     done = advser_here(*arguments, cwd=folder)
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == ends, done.stderr
     return Results.load(folder / "out")
 
 
@@ -433,3 +433,30 @@ def test_models_defenses_and_metrics_see_no_label_and_no_file(tmp_path: Path) ->
     assert "ok" not in set(table[table["defense"] == "reads-a-file"]["status"])
     own = table[(table["metric"] == "reads-a-file-too") & (table["model"] == "honest-model")]
     assert set(own["status"]) == {"failed"}
+
+
+SIZE = """
+@advser.metric("size")
+class Size(ClipMetric):
+    "The size of a file that a parameter names."
+    citation = "none"
+    title, column, unit, decimals = "Size", "size", "", 0
+    higher_is_better = True
+    file: str
+    def measure(self, clean, judged, rate):
+        return float(len(Path(self.file).read_bytes()))
+"""
+
+
+def test_a_file_that_a_parameter_names_can_be_read_and_counts_by_its_contents(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.txt"
+    file.write_text("12")
+    arguments = ("run", "suite.yaml", "--plugin", "code/frauds.py", "--store", "store", "--out", "out")
+    more = f"/, {{name: size, params: {{file: {file}}}}}"
+    noise = "{name: noise, params: {epsilon: 0.001}}"
+    assert figures(results(tmp_path, SIZE, noise, more=more, ends=0).table, attack="noise")["size"] == 2
+    file.write_text("123")
+    done = advser(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert figures(Results.load(tmp_path / "out").table, attack="noise")["size"] == 3
+    assert "\n2 jobs done" in done.stdout
