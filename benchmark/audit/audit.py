@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from advser.audit.attack_checks import OF_ATTACKS
 from advser.audit.check import Check, Verdict
+from advser.audit.cost_checks import OF_COSTS
 from advser.audit.evidence import Evidence
 from advser.audit.masked_gradient_checks import OF_GRADIENTS
 from advser.audit.model_checks import OF_MODELS
 
-CHECKS: Final[tuple[Check, ...]] = (*OF_ATTACKS, *OF_GRADIENTS, *OF_MODELS)
+CHECKS: Final[tuple[Check, ...]] = (*OF_ATTACKS, *OF_GRADIENTS, *OF_MODELS, *OF_COSTS)
 """All checks, in the order of the boards."""
 
 

@@ -42,6 +42,7 @@ class Cell:
         external: whether the examples come from files (`Attack.places`), so that they measure no attack of the run.
         ascends: whether the attack ascends the suite's objective (`Attack.ascends`).
         has_detector: whether the victim has a detector of adversarial input.
+        passes: forward and backward passes of all clips through the source; None if they are not known.
     """
 
     keys: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Cell:
     external: bool = False
     ascends: bool = True
     has_detector: bool = False
+    passes: int | None = None
 
     def has_same_keys(self, other: Cell, *except_for: str) -> bool:
         """Return whether all keys but some are equal; ``params`` are compared by `has_same_params`."""
@@ -191,6 +193,7 @@ def _cell(keys: Mapping[str, Any], clips: pd.DataFrame, facts: AttackFacts | Non
         misled=clips["prediction"].to_numpy() != label,
         correct=clips["clean_prediction"].to_numpy() == label,
         has_detector=bool(clips["detection"].notna().any()),
+        passes=int(clips[["forwards", "backwards"]].fillna(0).to_numpy().sum()),
     )
     if facts is None:
         return cell

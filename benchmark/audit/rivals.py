@@ -20,7 +20,7 @@ def compared(cell: Cell, weaker: Sequence[Cell], describe: Callable[[Cell], str]
     """Yield, if some cells should be weaker, a verdict on whether any of them misleads significantly more clips."""
     # With fewer clips no difference is significant.
     if weaker and (1 / 2) ** len(cell.misled) < LEVEL:
-        yield verdict(cell, [other for other in weaker if _misleads_more(other, cell)], describe)
+        yield verdict(cell, [other for other in weaker if misleads_more(other, cell)], describe)
 
 
 def verdict(cell: Cell, better: Sequence[Cell], describe: Callable[[Cell], str]) -> Verdict:
@@ -36,10 +36,10 @@ def attack_of(cell: Cell) -> str:
     return str(cell.keys["attack"])
 
 
-def _misleads_more(weaker: Cell, stronger: Cell) -> bool:
-    """Return whether the attack that should be ``weaker`` misleads significantly more clips (exact sign test)."""
-    only_weaker = int((weaker.misled & ~stronger.misled).sum())
-    only_stronger = int((stronger.misled & ~weaker.misled).sum())
-    if only_weaker - only_stronger < max(1, LEAST * len(weaker.misled)):
+def misleads_more(cell: Cell, other: Cell) -> bool:
+    """Return whether an attack misleads significantly more clips than another one (exact sign test)."""
+    only_cell = int((cell.misled & ~other.misled).sum())
+    only_other = int((other.misled & ~cell.misled).sum())
+    if only_cell - only_other < max(1, LEAST * len(cell.misled)):
         return False
-    return bool(binomial_tail(only_weaker, only_weaker + only_stronger, 0.5) < LEVEL)
+    return bool(binomial_tail(only_cell, only_cell + only_other, 0.5) < LEVEL)

@@ -147,6 +147,7 @@ CELL_CULPRITS = {
     ],
     "not-attacked-adaptively": [cell("fgsm", 0.7, defense="detector", epsilon=0.003)],
     "only-proxy-labels": [cell("fgsm", 0.5, model="vgg16", labels="predicted")],
+    "stronger-than-its-cost": [replace(cell("own", 0.7), passes=0)],
 }
 MODEL_CULPRITS: dict[str, dict[str, Any]] = {
     "zero-gradients": {"without_gradient": 0.25},
@@ -182,6 +183,11 @@ def test_attacks_are_compared_whatever_their_parameters_are_called() -> None:
 
     assert [flag.check for flag in flags_of(own(0.8, 0.001, 10), own(0.4, 0.002, 10))] == ["smaller-budget-stronger"]
     assert [flag.check for flag in flags_of(own(0.8, 0.001, 10), own(0.9, 0.001, 20))] == ["not-converged"]
+
+
+def test_an_attack_without_a_pass_may_be_as_strong_as_noise() -> None:
+    assert flags_of(replace(cell("own", 0.1, epsilon=0.0005), passes=0)) == []
+    assert flags_of(replace(cell("own", 0.7), passes=CLIPS)) == []
 
 
 FURTHER_CULPRITS: list[tuple[str, dict[str, Any]]] = [
@@ -270,7 +276,10 @@ def test_a_check_that_raises_is_a_flag() -> None:
     assert flag.detail.startswith("the check itself failed: TypeError")
 
 
-CLIP = {"prediction": [1], "clean_prediction": [0], "label": [0], "backwards": [1.0], "detection": [np.nan]}
+CLIP = {
+    "prediction": [1], "clean_prediction": [0], "label": [0], "detection": [np.nan],
+    "forwards": [1.0], "backwards": [1.0],
+}  # fmt: skip
 
 
 def cell_of(name: str, params: dict[str, Any], **further: str) -> Cell:
