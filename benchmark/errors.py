@@ -36,8 +36,19 @@ class NotApplicableError(AdvserError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's type and message as one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """Return an error's type and message as one printable line (`printable`)."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "its message cannot be shown"
+    name = type(error).__name__
+    return printable(f"{name}: {text}" if text.strip() else name)
+
+
+def printable(text: str, longest: int = 500) -> str:
+    """Return a text as one line of at most ``longest`` characters, with ``?`` for characters that cannot be printed."""
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

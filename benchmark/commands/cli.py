@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from advser.commands import hide, plugins, results, runs, submissions
 from advser.commands.usage import EXIT_INPUT, EXIT_INTERRUPTED
-from advser.errors import AdvserError
+from advser.errors import AdvserError, printable
+
+LONGEST: Final = 1990
+"""Characters of a message: a list of all names that are expected may be long."""
 
 UsageError: type[Any] = typer.BadParameter.__base__ or Exception
 """Typer's exception for a wrong option. Typer bundles Click, and the class has no public name."""
@@ -68,18 +71,26 @@ def command() -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one line on standard error and exit code 2."""
+    """Run the command line; bad input ends with one line on standard error and exit code 2.
+
+    Exit code 0 needs a command that returned: `SystemExit` comes from a plugin's code.
+    """
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
-        sys.stderr.write(f"advser: {' '.join(error.format_message().split())}\n")
-        sys.exit(EXIT_INPUT)
+        code = _refuse(error.format_message())
     except AdvserError as error:
-        sys.stderr.write(f"advser: {error}\n")
-        sys.exit(EXIT_INPUT)
+        code = _refuse(str(error))
     except OSError as error:
-        sys.stderr.write(f"advser: {error.filename or 'file'}: {error.strerror or error}\n")
-        sys.exit(EXIT_INPUT)
+        code = _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
+    except SystemExit as error:
+        code = _refuse(f"a plugin: got sys.exit({error.code!r}), expected no end of the process")
     if code == EXIT_INTERRUPTED:
         sys.stderr.write("advser: interrupted; finished jobs are in the store, the same command continues from there\n")
     sys.exit(code)
+
+
+def _refuse(message: str) -> int:
+    """Write a message as one printable line, and return the exit code of bad input."""
+    sys.stderr.write(f"advser: {printable(message, LONGEST)}\n")
+    return EXIT_INPUT

@@ -17,7 +17,7 @@ from advser.audit import model_checks as models
 from advser.audit import plugin_contract as contract
 from advser.audit.check import Check
 from advser.audit.contract import Finding
-from advser.errors import AdvserError, InputError
+from advser.errors import AdvserError, InputError, one_line
 from advser.execution.cluster import Workers
 from advser.execution.execute import Report, carry_out
 from advser.execution.prepare import prepare
@@ -95,9 +95,10 @@ def _contract_findings(
         yield from contract.CONTRACTS[kind](plugin, params)
     except AdvserError as error:
         yield Finding("contract", str(error))
-    except Exception as error:
-        text = " ".join(str(error).split())
-        yield Finding("contract", f"{type(error).__name__}: {text}{raised_in(error)}")
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        yield Finding("contract", f"{one_line(error)}{raised_in(error)}")
 
 
 def _mock_run(

@@ -148,7 +148,9 @@ class Registry(Generic[T]):
             return self._loaded[point]
         try:
             plugin = point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise InputError(f"{self.kind} '{name}' ({point.value}) cannot be imported: {one_line(error)}") from error
         self._refuse_stranger(name, plugin)
         self._refuse_incomplete(name, plugin)
@@ -258,9 +260,9 @@ def load_plugin_file(path: Path) -> ModuleType:
     _search_beside(path)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, InputError):
+        if isinstance(error, InputError | KeyboardInterrupt):
             raise
         raise InputError(f"plugin file {path}: {one_line(error)}") from error
     return module

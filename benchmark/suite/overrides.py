@@ -6,43 +6,16 @@ all entries with a matching label or name. VALUE is YAML.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import yaml
-
 from advser.errors import InputError
+from advser.suite.yaml_text import read_yaml
 
 BARE_NAMES: Final = ("corpus", "transcriber")
 """Keys of a suite whose value is a single plugin, possibly written as its bare name."""
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number, as YAML 1.2 does."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, as the base class does; a duplicate key is an error."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
-
-
-def separate(data: Any) -> Any:
-    """Return a copy in which YAML aliases share no objects, so that a change affects one place only."""
-    if isinstance(data, dict):
-        return {key: separate(value) for key, value in data.items()}
-    return [separate(value) for value in data] if isinstance(data, list) else data
 
 
 def apply(data: dict[str, Any], change: str) -> None:
@@ -54,7 +27,7 @@ def apply(data: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise InputError(f"--set {change}: got no '=', expected KEY=VALUE, e.g. training.iterations=100")
-    value = parsed(text, f"--set {change}")
+    value = read_yaml(text, f"--set {change}")
     parts = path.split(".")
     if len(parts) > 2 and parts[0] == "parts" and isinstance(suite_parts := data.get("parts", {}), dict):
         _refuse_new_part(suite_parts, parts[1], change)
@@ -66,18 +39,6 @@ def apply(data: dict[str, Any], change: str) -> None:
             place[last] = value
         else:
             raise InputError(f"--set {change}: got '{last}' below a value, expected a path of keys")
-
-
-def parsed(text: str, where: str) -> Any:
-    """Return the value of a YAML text.
-
-    Raises:
-        InputError: if the text is not YAML; the message begins with ``where``.
-    """
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError:
-        raise InputError(f"{where}: the value is not YAML, expected YAML") from None
 
 
 def _refuse_new_part(suite_parts: dict[Any, Any], part: str, change: str) -> None:
@@ -92,7 +53,7 @@ def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
         case ["parts", pattern, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
             for name in _entries(data["parts"], ["parts"], pattern, change):
                 if isinstance(part := data["parts"].get(name), dict):
-                    part.setdefault(key, separate(data[key]))
+                    part.setdefault(key, deepcopy(data[key]))
         case _:
             pass
 

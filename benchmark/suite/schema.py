@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from advser.models.terms import Domain, WantedPrecision
 from advser.results.terms import CHANCE_BASELINES
 from advser.suite.exhibits import Exhibit, name_of
+from advser.suite.texts import Name, Prose, as_file_name
 from advser.suite.training import Training
 from advser.threat.model import Delivery, Norm
 
@@ -34,7 +35,7 @@ LabelSources = Annotated[list[GivenLabels], BeforeValidator(_labels), Field(min_
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class PluginEntry(_Schema):
@@ -46,8 +47,8 @@ class PluginEntry(_Schema):
         params: its parameters.
     """
 
-    name: str
-    label: str = ""
+    name: Name
+    label: Name = ""
     params: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -107,11 +108,11 @@ class WorstCase(_Schema):
         labels: labels that the cells were crafted with; none: any.
     """
 
-    name: str = "worst-case"
+    name: Name = "worst-case"
     attacks: list[str] | None = None
     domain: Domain = "waveform"
     delivery: Delivery = "audio"
-    epsilon: float | None = None
+    epsilon: Annotated[float, Field(ge=0)] | None = None
     norm: Norm = "linf"
     labels: LabelSources | None = None
 
@@ -162,16 +163,16 @@ class Suite(_Schema):
         exhibits: tables and figures beside the boards.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    title: str = ""
-    about: str = ""
-    part: str = ""
+    name: Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: Name = ""
+    about: Prose = ""
+    part: Name = ""
     corpus: PluginEntry
     task: str = "emotion"
     classes: list[str] | None = None
     protocol: str
     folds: Annotated[list[str], Field(min_length=1)] | None = None
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0], min_length=1)
     training: Training = Training()
     models: list[ModelEntry] = Field(min_length=1)
     defenses: list[PluginEntry] = Field(min_length=1)
@@ -180,13 +181,13 @@ class Suite(_Schema):
     metrics: list[PluginEntry] = Field(min_length=1)
     transcriber: PluginEntry = PluginEntry(name="auto")
     attack_precision: WantedPrecision = "auto"
-    batch_size: int = Field(32, ge=1)
-    bootstrap: int = Field(2000, ge=1)
+    batch_size: int = Field(32, ge=1, le=65_536)
+    bootstrap: int = Field(2000, ge=1, le=1_000_000)
     worst: list[WorstCase] = []
     noise: bool = True
     audit: bool = True
-    samples: int = Field(0, ge=0)
-    parts: dict[str, Suite] = {}
+    samples: int = Field(0, ge=0, le=1_000_000)
+    parts: dict[Name, Suite] = {}
     exhibits: list[Exhibit] = []
 
     @model_validator(mode="before")
@@ -201,6 +202,16 @@ class Suite(_Schema):
     def settings(self) -> list[Suite]:
         """The parts to run, or the suite itself if it has no parts."""
         return list(self.parts.values()) or [self]
+
+    @model_validator(mode="after")
+    def _parts_have_files_of_their_own(self) -> Self:
+        files: dict[str, str] = {}
+        for name in self.parts:
+            if not name:
+                raise ValueError("parts: got an empty name, expected a name")
+            if (other := files.setdefault(as_file_name(name).lower(), name)) != name:
+                raise ValueError(f"parts: got '{other}' and '{name}', whose files have one name, expected other names")
+        return self
 
     @model_validator(mode="after")
     def _exhibits_are_unique(self) -> Self:
@@ -294,6 +305,9 @@ def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
     fixed: dict[str, Any] = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
     if changed := [key for key, value in fixed.items() if changes.get(key, value) != value]:
         raise ValueError(f"parts.{name}: got {changed[0]}, expected any other key of a suite")
+    for data in (common, changes):
+        if not isinstance(data.get("training", {}), dict | Training):
+            raise ValueError(f"parts.{name}.training: got {data['training']!r}, expected a mapping of keys")
     training = {**_plain(common.get("training")), **_plain(changes.get("training"))}
     return {**common, **changes, "part": name, **({"training": training} if training else {})}
 
