@@ -114,7 +114,8 @@ def _value(keys: dict[str, Any], metric: str, rng: np.random.Generator) -> float
         size = 0 if np.isnan(keys["epsilon"]) else keys["epsilon"] * (15 if keys["epsilon_unit"] == "z" else 800)
         strength *= (0.4 if keys["labels"] == "predicted" else 1) * (0.4 if keys["defense"] == "vanilla" else 1)
         clean = 0.74 if keys["model"] == "cnn4" else 0.66
-        return float(max(0.0, clean * np.exp(-strength * size) + rng.normal(0, 0.01)))
+        share = max(0.0, clean * np.exp(-strength * size) + rng.normal(0, 0.01))
+        return float(share if metric == "uar" else round(share * 535) / 535)
     return float(
         {"snr": 44.6, "pesq": 4.1, "stoi": 0.998, "wer": 0.13, "seconds": 0.2}.get(metric, 0.5) + rng.normal(0, 0.01)
     )

@@ -38,6 +38,8 @@ def submit(directory: Path, plugins: Sequence[Path], into: Path) -> Path:
     results = Results.load(directory)
     for plugin in plugins:
         load_plugin_file(plugin)
+    if "digests" not in results.run or "suite" not in results.run:
+        raise InputError(f"{directory}: got results without digests of their tables, expected a run of this version")
     _refuse_files(results.run["suite"], directory)
     used, passed = sorted(results.run.get("plugins", [])), sorted(path.name for path in plugins)
     if used != passed:
@@ -67,10 +69,10 @@ def _plugin_contents(plugins: Sequence[Path], results: Results) -> dict[str, byt
 
 
 def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
-    entries = [entry for part in (suite, *suite["parts"].values()) for entry in part["attacks"]]
+    entries = [entry for part in (suite, *suite.get("parts", {}).values()) for entry in part.get("attacks", [])]
     # Attacks of a missing plugin file are not registered; `submit` reports the file afterwards.
     registered = [entry for entry in entries if entry["name"] in ATTACKS]
-    titles = [entry["label"] or entry["name"] for entry in registered if ATTACKS.get(entry["name"]).places]
+    titles = [entry.get("label") or entry["name"] for entry in registered if ATTACKS.get(entry["name"]).places]
     if titles:
         raise InputError(
             f"{directory}: got attack '{titles[0]}', which reads files that a submission does not hold, expected a "

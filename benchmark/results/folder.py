@@ -7,17 +7,19 @@ and failures. A value is NaN exactly where the status is not ``ok``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from advser.errors import InputError
+from advser.results.run_record import check_run, read_json
 from advser.results.schema import (
     EXAMPLES_FILE,
     EXAMPLES_SCHEMA,
@@ -39,6 +41,11 @@ from advser.results.schema import (
     with_further_numbers,
 )
 from advser.store.files import replacing
+
+UNSIGNED: Final = "The tables carry no digests, so nobody can see whether they were changed since the run."
+"""Note on results that were written before tables had digests."""
+
+TABLES: Final = (TABLE_FILE, EXAMPLES_FILE, RANKS_FILE, POOLED_FILE)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Results:
     pooled: pd.DataFrame = field(default_factory=no_pooled)
 
     def __post_init__(self) -> None:
-        _check_run(self.run, RUN_FILE)
+        check_run(self.run, RUN_FILE)
         object.__setattr__(self, "table", conform(self.table, TABLE_SCHEMA, TABLE_FILE))
         check_table(self.table, TABLE_FILE)
         schema = with_further_numbers(self.examples, EXAMPLES_SCHEMA)
@@ -100,12 +107,16 @@ class Results:
 
         Raises:
             InputError: if the folder or a required file is missing, or a file is corrupt, has the wrong columns, or is
-                of a newer schema.
+                of a newer schema, or a table differs from its digest.
         """
         directory = Path(directory)
         if not directory.is_dir():
             raise InputError(f"results {directory}: got no such folder, expected a folder that `advser run` wrote")
         run = _read_run(directory / RUN_FILE)
+        try:
+            run = _check_digests(directory, run)
+        except InputError as error:
+            raise InputError(f"results {directory}: {error}") from None
         table = upgraded(_read_parquet(directory / TABLE_FILE), TABLE_SCHEMA, run)
         examples = directory / EXAMPLES_FILE
         try:
@@ -116,19 +127,45 @@ class Results:
             raise InputError(f"results {directory}: {error}") from None
 
     def save(self, directory: Path) -> None:
-        """Write the files into ``directory``, each atomically; empty ranks and pooled figures leave no file."""
+        """Write the files into ``directory``, each atomically; empty ranks and pooled figures leave no file.
+
+        ``run.json`` is written last, with the SHA-256 of each table.
+        """
+        tables = {EXAMPLES_FILE: self.examples, TABLE_FILE: self.table}
         for name, frame in ((RANKS_FILE, self.ranks), (POOLED_FILE, self.pooled)):
             if frame.empty:
                 (directory / name).unlink(missing_ok=True)
             else:
-                with replacing(directory / name) as path:
-                    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
-        for name, frame in ((EXAMPLES_FILE, self.examples), (TABLE_FILE, self.table)):
+                tables[name] = frame
+        digests = {}
+        for name, frame in tables.items():
             with replacing(directory / name) as path:
                 pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+                digests[name] = _sha256(path)
+        notes = [note for note in self.run["notes"] if note != UNSIGNED]
+        run = {**self.run, "notes": notes, "schema": SCHEMA_VERSION, "digests": dict(sorted(digests.items()))}
         with replacing(directory / RUN_FILE) as path:
-            text = json.dumps({**self.run, "schema": SCHEMA_VERSION}, indent=2, ensure_ascii=False, allow_nan=False)
-            path.write_text(text + "\n", encoding="utf-8")
+            path.write_text(json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_digests(directory: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run, with a note if it has no digests of its tables.
+
+    Raises:
+        InputError: if a table is not the one that the run wrote.
+    """
+    if "digests" not in run:
+        return {**run, "notes": [*run["notes"], UNSIGNED]}
+    digests = run["digests"]
+    for name in TABLES:
+        path = directory / name
+        if path.is_file() and digests.get(name) != _sha256(path):
+            raise InputError(f"{name}: got a table that differs from its digest in {RUN_FILE}, expected it unchanged")
+    return dict(run)
 
 
 def _read_or(path: Path, otherwise: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +190,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"results {path}: got no such file, expected a folder that `advser run` wrote")
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"results {path}: corrupt: {' '.join(str(error).split())}") from None
     if not isinstance(run, dict):
@@ -161,25 +198,15 @@ def _read_run(path: Path) -> dict[str, Any]:
     version = run.get("schema")
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise InputError(f"results {path}: schema: got {version!r}, expected {SCHEMA_VERSION} (is advser older?)")
-    return {**run, "audit": _with_present_names(run["audit"])} if isinstance(run.get("audit"), dict) else run
+    check_run(run, f"results {path}")
+    return {**run, "audit": _with_present_names(run["audit"])} if "audit" in run else run
 
 
 def _with_present_names(audit: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of an audit with the present names of its checks."""
-    named = {
-        key: {RENAMED_CHECKS.get(name, name): value for name, value in audit[key].items()}
+    named: dict[str, Any] = {
+        key: {RENAMED_CHECKS.get(name, name): value for name, value in audit.get(key, {}).items()}
         for key in ("checks", "needs", "looked_at")
-        if isinstance(audit.get(key), dict)
     }
-    flags = audit.get("flags")
-    if isinstance(flags, list) and all(isinstance(flag, dict) for flag in flags):
-        named["flags"] = [{**flag, "check": RENAMED_CHECKS.get(flag.get("check"), flag.get("check"))} for flag in flags]  # type: ignore[assignment]
-    return {**audit, **named}
-
-
-def _check_run(run: Mapping[str, Any], file: str) -> None:
-    notes = run.get("notes")
-    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise InputError(f"{file}: notes: got {notes!r}, expected a list of texts")
-    if not isinstance(run.get("failures"), list):
-        raise InputError(f"{file}: failures: got {run.get('failures')!r}, expected a list")
+    flags = [{**flag, "check": RENAMED_CHECKS.get(flag["check"], flag["check"])} for flag in audit.get("flags", [])]
+    return {**audit, **named, "flags": flags}

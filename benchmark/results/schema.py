@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from advser.errors import InputError
+from advser.results.terms import CHANCE_BASELINES
 
 SCHEMA_VERSION: Final = 4
 """Version 2 added the key ``part``, and to the examples ``detection`` and ``clean_detection``; version 3 the tables
@@ -245,7 +246,7 @@ def check_table(table: pd.DataFrame, file: str) -> None:
 
     Raises:
         InputError: if a status is unknown, a value is not NaN exactly where the status is not ``ok``, or a cell and
-            metric occur twice; the message names ``file``.
+            metric occur twice, or an accuracy is no share of its clips; the message names ``file``.
     """
     unknown = sorted(set(table["status"]) - set(STATUSES))
     if unknown:
@@ -257,11 +258,26 @@ def check_table(table: pd.DataFrame, file: str) -> None:
             f"{file}: {row['metric']} of {row['attack']} on {row['model']}: got value {row['value']} with status "
             f"{row['status']}, expected a number exactly where the status is ok"
         )
+    _check_accuracies(table, file)
     twice = table[table.duplicated([*KEYS, "metric"])]
     if len(twice):
         row = twice.iloc[0]
         raise InputError(
             f"{file}: {row['metric']} of {row['attack']} on {row['model']}: got it twice, expected one row per cell"
+        )
+
+
+def _check_accuracies(table: pd.DataFrame, file: str) -> None:
+    """Raise InputError if an accuracy is no share of its clips; that of a chance baseline is an expectation."""
+    counted = table[
+        (table["metric"] == "accuracy") & (table["status"] == "ok") & ~table["model"].isin(CHANCE_BASELINES)
+    ]
+    hits = counted["value"] * counted["n"]
+    if len(odd := counted[(hits - hits.round()).abs() > 1e-6 * counted["n"]]):
+        row = odd.iloc[0]
+        raise InputError(
+            f"{file}: accuracy of {row['attack']} on {row['model']}: got {row['value']:g} of {row['n']} clips, "
+            f"expected a multiple of 1/{row['n']}"
         )
 
 

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from pandas.testing import assert_frame_equal
 from places import PUBLISHED
 
 from advser.errors import InputError
-from advser.results.folder import Results
+from advser.leaderboards.boards.catalogue import BOARDS
+from advser.leaderboards.formats.render import render
+from advser.results.folder import UNSIGNED, Results
 from advser.results.schema import (
     EXAMPLES_SCHEMA,
     KEYS,
@@ -60,7 +64,8 @@ def test_round_trip(tmp_path: Path) -> None:
     results.save(tmp_path)
     read = Results.load(tmp_path)
     assert_frame_equal(read.table, results.table)
-    assert read.run == {**results.run, "schema": SCHEMA_VERSION}
+    digests = {path.name: sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.parquet")}
+    assert read.run == {**results.run, "schema": SCHEMA_VERSION, "digests": digests}
     assert list(read.table.columns) == TABLE_SCHEMA.names
     assert {path.name for path in tmp_path.iterdir()} == {"results.parquet", "examples.parquet", "run.json"}
 
@@ -115,7 +120,15 @@ def test_values_and_texts_survive_saving(
     assert_frame_equal(Results.load(directory).table, results.table, check_exact=True)
 
 
+def without_digests(folder: Path) -> None:
+    """Write the run as it was before tables had digests."""
+    run = json.loads((folder / "run.json").read_text())
+    del run["digests"]
+    (folder / "run.json").write_text(json.dumps(run))
+
+
 def test_results_of_an_older_schema_get_the_columns_that_were_added_since(saved: Path) -> None:
+    without_digests(saved)
     for file in ("results.parquet", "examples.parquet"):
         frame = pd.read_parquet(saved / file)
         frame.drop(columns={"part", "detection", "clean_detection", "model_key"} & {*frame}).to_parquet(saved / file)
@@ -175,7 +188,48 @@ def test_missing_columns_are_named() -> None:
 def test_run_needs_notes_and_failures(run: dict[str, object]) -> None:
     with pytest.raises(InputError) as error:
         Results(table(), no_examples(), run)
-    assert_one_line(error, "run.json", "expected a list")
+    assert_one_line(error, "run.json", "expected a string" if run.get("notes") == [1] else "expected this key")
+
+
+@settings(max_examples=40)
+@given(
+    place=st.integers(0, 10**6), value=st.sampled_from([None, 1, -1, 1e308, "", "x" * 10**6, [], {}, [[]], {"a": 1}])
+)
+def test_a_run_of_another_shape_is_refused_or_can_be_shown(place: int, value: object) -> None:
+    run = json.loads((PUBLISHED / "demo" / "run.json").read_text())
+    places = [(key,) for key in run] + [(key, inner) for key in run if isinstance(run[key], dict) for inner in run[key]]
+    *above, last = places[place % len(places)]
+    (run[above[0]] if above else run)[last] = value
+    with suppress(InputError):
+        results = Results(synthetic.results().table, no_examples(), run)
+        for board in BOARDS.values():
+            assert render(board(results), "terminal")
+
+
+def _edited(folder: Path) -> None:
+    pd.read_parquet(folder / "results.parquet").assign(value=0.99).to_parquet(folder / "results.parquet")
+
+
+def test_an_edited_table_is_refused_and_one_without_digests_has_a_note(saved: Path) -> None:
+    assert UNSIGNED not in Results.load(saved).notes
+    _edited(saved)
+    with pytest.raises(InputError, match=r"results.parquet: got a table that differs from its digest"):
+        Results.load(saved)
+    without_digests(saved)
+    assert Results.load(saved).notes[-1] == UNSIGNED
+
+
+def test_an_accuracy_is_a_share_of_the_clips() -> None:
+    assert len(Results(table(metric="accuracy", n=48, value=47 / 48), no_examples(), RUN).table) == 1
+    with pytest.raises(
+        InputError, match=r"accuracy of none on cnn4: got 0.99 of 48 clips, expected a multiple of 1/48"
+    ):
+        Results(table(metric="accuracy", n=48, value=0.99), no_examples(), RUN)
+
+
+def _infinite(folder: Path) -> None:
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"failures": []', '"failures": [], "jobs": {"seconds": Infinity}'))
 
 
 def _newer(folder: Path) -> None:
@@ -204,10 +258,13 @@ def _pickled(folder: Path) -> None:
         (lambda folder: (folder / "examples.parquet").write_bytes(b""), ["examples.parquet", "corrupt"]),
         (_pickled, ["results.parquet", "corrupt"]),
         (_without_column, ["results.parquet", "no column model"]),
+        (_infinite, ["run.json", "corrupt", "got Infinity, expected a finite number"]),
+        (lambda folder: (folder / "run.json").write_text("[" * 100_000), ["run.json", "corrupt", "too many levels"]),
     ],
 )
 def test_damaged_folders_raise_an_error_of_one_line(saved: Path, damage: object, parts: list[str]) -> None:
     assert callable(damage)
+    without_digests(saved)
     damage(saved)
     with pytest.raises(InputError) as error:
         Results.load(saved)
