@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
