@@ -59,10 +59,10 @@ def parameters(params: list[str]) -> dict[str, Any]:
     Raises:
         InputError: if a text has no value, or its value is not YAML.
     """
-    from advser.suite.overrides import parsed
+    from advser.suite.reading import read_yaml
 
     texts = pairs("--param", params, "KEY=VALUE")
-    return {key: parsed(value, f"--param {key}={value}") for key, value in texts.items()}
+    return {key: read_yaml(value, f"--param {key}={value}") for key, value in texts.items()}
 
 
 def corpora(data: list[str]) -> dict[str, Path]:

@@ -34,7 +34,7 @@ DRAWN_AXES: Final = ("epsilon", "steps")
 """The x axes of these figures."""
 
 _DRAWN: Final = re.compile(rf"({'|'.join(DRAWN_METRICS)})-against-({'|'.join(DRAWN_AXES)})([-_].*)?")
-_NAME: Final = r"^[a-z0-9][a-z0-9-]*$"
+_NAME: Final = r"^[a-z0-9][a-z0-9-]{0,99}$"
 
 
 def _not_drawn_anyway(name: str) -> str:
@@ -51,7 +51,7 @@ FigureName = Annotated[str, Field(pattern=_NAME), AfterValidator(_not_drawn_anyw
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class TableRow(_Schema):

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from advser.errors import InputError, did_you_mean
 from advser.plugins.parameters import explain
-from advser.suite.overrides import Loader, apply, separate
+from advser.suite.overrides import apply, separate
+from advser.suite.reading import read_yaml
 from advser.suite.schema import Suite
 
 
@@ -32,10 +32,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
         InputError: if the suite is missing, is not YAML, or does not fit the schema.
     """
     where, text = _text(name)
-    try:
-        data = yaml.load(text, Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML ({' '.join(str(error).split())}), expected YAML") from None
+    data = read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: got {type(data).__name__}, expected a mapping of keys")
     data = separate(data)

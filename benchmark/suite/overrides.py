@@ -6,36 +6,15 @@ all entries with a matching label or name. VALUE is YAML.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import yaml
-
 from advser.errors import InputError
+from advser.suite.reading import read_yaml
 
 BARE_NAMES: Final = ("corpus", "transcriber")
 """Keys of a suite whose value is a single plugin, possibly written as its bare name."""
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number, as YAML 1.2 does."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, as the base class does; a duplicate key is an error."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
 
 
 def separate(data: Any) -> Any:
@@ -54,7 +33,7 @@ def apply(data: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise InputError(f"--set {change}: got no '=', expected KEY=VALUE, e.g. training.iterations=100")
-    value = parsed(text, f"--set {change}")
+    value = read_yaml(text, f"--set {change}")
     parts = path.split(".")
     if len(parts) > 2 and parts[0] == "parts" and isinstance(suite_parts := data.get("parts", {}), dict):
         _refuse_new_part(suite_parts, parts[1], change)
@@ -66,18 +45,6 @@ def apply(data: dict[str, Any], change: str) -> None:
             place[last] = value
         else:
             raise InputError(f"--set {change}: got '{last}' below a value, expected a path of keys")
-
-
-def parsed(text: str, where: str) -> Any:
-    """Return the value of a YAML text.
-
-    Raises:
-        InputError: if the text is not YAML; the message begins with ``where``.
-    """
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError:
-        raise InputError(f"{where}: the value is not YAML, expected YAML") from None
 
 
 def _refuse_new_part(suite_parts: dict[Any, Any], part: str, change: str) -> None:
@@ -118,7 +85,7 @@ def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[s
         return [part]
     keys = [str(key) for key in place] if isinstance(place, dict) else []
     names = _names(place) if isinstance(place, list) else keys
-    hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
+    hits = [number for number, name in enumerate(names) if name == part or fnmatchcase(name, part)]
     if not hits:
         listed = ", ".join(names) or "none"
         raise InputError(f"--set {change}: got '{part}', expected a match in '{'.'.join(above)}': {listed}")

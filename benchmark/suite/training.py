@@ -26,17 +26,17 @@ class Training(BaseModel):
         precision: ``fp32``; ``bf16`` (autocast); ``auto``: bf16 on processors that compute in it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
-    batch_size: int = Field(16, ge=2)
-    iterations: int = Field(10_000, ge=1)
+    batch_size: int = Field(16, ge=2, le=65_536)
+    iterations: int = Field(10_000, ge=1, le=10**9)
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    patience: int = Field(20, ge=1)
+    patience: int = Field(20, ge=1, le=10**9)
     fit_on: Literal["train", "train+validation"] = "train"
     select: Literal["last", "best"] = "last"
-    evaluate_every: int = Field(100, ge=1)
+    evaluate_every: int = Field(100, ge=1, le=10**9)
     precision: WantedPrecision = "auto"
 
     @model_validator(mode="after")
