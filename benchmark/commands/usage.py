@@ -59,7 +59,7 @@ def parameters(params: list[str]) -> dict[str, Any]:
     Raises:
         InputError: if a text has no value, or its value is not YAML.
     """
-    from advser.suite.yaml_text import read_yaml
+    from advser.suite.reading import read_yaml
 
     texts = pairs("--param", params, "KEY=VALUE")
     return {key: read_yaml(value, f"--param {key}={value}") for key, value in texts.items()}

@@ -36,7 +36,7 @@ DRAWN_AXES: Final = ("epsilon", "steps")
 """The x axes of these figures."""
 
 _DRAWN: Final = re.compile(rf"({'|'.join(DRAWN_METRICS)})-against-({'|'.join(DRAWN_AXES)})([-_].*)?")
-_NAME: Final = r"^[a-z0-9][a-z0-9-]*$"
+_NAME: Final = r"^[a-z0-9][a-z0-9-]{0,99}$"
 
 
 def _not_drawn_anyway(name: str) -> str:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from advser.errors import InputError, did_you_mean
 from advser.plugins.parameters import explain
-from advser.suite.overrides import apply
+from advser.suite.overrides import apply, separate
+from advser.suite.reading import read_yaml
 from advser.suite.schema import Suite
 from advser.suite.yaml_text import read_yaml
 

@@ -12,10 +12,17 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from advser.errors import InputError
-from advser.suite.yaml_text import read_yaml
+from advser.suite.reading import read_yaml
 
 BARE_NAMES: Final = ("corpus", "transcriber")
 """Keys of a suite whose value is a single plugin, possibly written as its bare name."""
+
+
+def separate(data: Any) -> Any:
+    """Return a copy in which YAML aliases share no objects, so that a change affects one place only."""
+    if isinstance(data, dict):
+        return {key: separate(value) for key, value in data.items()}
+    return [separate(value) for value in data] if isinstance(data, list) else data
 
 
 def apply(data: dict[str, Any], change: str) -> None:
@@ -79,7 +86,7 @@ def _entries(place: Any, above: Sequence[str], part: str, change: str) -> list[s
         return [part]
     keys = [str(key) for key in place] if isinstance(place, dict) else []
     names = _names(place) if isinstance(place, list) else keys
-    hits = [number for number, name in enumerate(names) if fnmatchcase(name, part)]
+    hits = [number for number, name in enumerate(names) if name == part or fnmatchcase(name, part)]
     if not hits:
         listed = ", ".join(names) or "none"
         raise InputError(f"--set {change}: got '{part}', expected a match in '{'.'.join(above)}': {listed}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
+import unicodedata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from advser.models.terms import Domain, WantedPrecision
 from advser.results.terms import CHANCE_BASELINES
@@ -22,6 +25,44 @@ def _labels(value: Any) -> Any:
     # YAML reads a bare `true` as a Boolean.
     return ["true" if item is True else item for item in _listed(value)]
 
+
+MAXIMAL_NAME = 100
+"""Bytes (UTF-8) in a name or label: file names of boards, figures and sound are made of them."""
+
+MAXIMAL_TITLE = 200
+"""Characters in a heading."""
+
+
+def _writable(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which no file can hold."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"got {reprlib.repr(text)}, expected text without halves of surrogate pairs")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in _writable(text)):
+        raise ValueError(f"got {reprlib.repr(text)}, expected one line without control characters")
+    return text
+
+
+def _short(text: str) -> str:
+    if len(_one_line(text).encode()) > MAXIMAL_NAME:
+        raise ValueError(f"got {reprlib.repr(text)}, expected at most {MAXIMAL_NAME} bytes")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_short)]
+"""A text that names rows, columns or files: one line of at most `MAXIMAL_NAME` bytes; possibly empty."""
+
+Name = Annotated[Label, Field(min_length=1)]
+"""A `Label` that is not empty."""
+
+Title = Annotated[str, AfterValidator(_one_line), Field(max_length=MAXIMAL_TITLE)]
+"""A heading: one line."""
+
+Prose = Annotated[str, AfterValidator(_writable)]
+"""A text of any number of lines."""
 
 GivenLabels = Literal["true", "predicted", "soft"]
 """Labels that a suite can give to an attack. Blind attacks never get labels."""
@@ -48,7 +89,7 @@ class PluginEntry(_Schema):
     """
 
     name: Name
-    label: Name = ""
+    label: Label = ""
     params: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -163,14 +204,14 @@ class Suite(_Schema):
         exhibits: tables and figures beside the boards.
     """
 
-    name: Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    title: Name = ""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=MAXIMAL_NAME)
+    title: Title = ""
     about: Prose = ""
-    part: Name = ""
+    part: Label = ""
     corpus: PluginEntry
-    task: str = "emotion"
-    classes: list[str] | None = None
-    protocol: str
+    task: Name = "emotion"
+    classes: list[Name] | None = None
+    protocol: Name
     folds: Annotated[list[str], Field(min_length=1)] | None = None
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0], min_length=1)
     training: Training = Training()
@@ -182,7 +223,7 @@ class Suite(_Schema):
     transcriber: PluginEntry = PluginEntry(name="auto")
     attack_precision: WantedPrecision = "auto"
     batch_size: int = Field(32, ge=1, le=65_536)
-    bootstrap: int = Field(2000, ge=1, le=1_000_000)
+    bootstrap: int = Field(2000, ge=1, le=100_000)
     worst: list[WorstCase] = []
     noise: bool = True
     audit: bool = True
@@ -205,11 +246,9 @@ class Suite(_Schema):
 
     @model_validator(mode="after")
     def _parts_have_files_of_their_own(self) -> Self:
-        files: dict[str, str] = {}
+        by_file: dict[str, str] = {}
         for name in self.parts:
-            if not name:
-                raise ValueError("parts: got an empty name, expected a name")
-            if (other := files.setdefault(as_file_name(name).lower(), name)) != name:
+            if (other := by_file.setdefault(file_part(name).lower(), name)) != name:
                 raise ValueError(f"parts: got '{other}' and '{name}', whose files have one name, expected other names")
         return self
 
@@ -295,6 +334,11 @@ BOARD_NAMES = ("leaderboard", "attacks", "defenses", "models", "transfer", "audi
 """Names of boards, which exhibits cannot have."""
 
 
+def file_part(part: str) -> str:
+    """Return the name of a part as file names have it."""
+    return re.sub("[^A-Za-z0-9]", "-", part)
+
+
 def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
     """Return the data of a part: the suite's with the changes, merged key by key in ``training``."""
     if isinstance(changes, Suite):
@@ -313,4 +357,8 @@ def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
 
 
 def _plain(training: Any) -> dict[str, Any]:
-    return training.model_dump() if isinstance(training, Training) else training or {}
+    if isinstance(training, Training):
+        return training.model_dump()
+    if training is not None and not isinstance(training, dict):
+        raise ValueError(f"training: got {reprlib.repr(training)}, expected a mapping of keys")
+    return training or {}

@@ -31,12 +31,12 @@ class Training(BaseModel):
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(16, ge=2, le=65_536)
-    iterations: int = Field(10_000, ge=1, le=100_000_000)
+    iterations: int = Field(10_000, ge=1, le=10**9)
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    patience: int = Field(20, ge=1, le=1_000_000)
+    patience: int = Field(20, ge=1, le=10**9)
     fit_on: Literal["train", "train+validation"] = "train"
     select: Literal["last", "best"] = "last"
-    evaluate_every: int = Field(100, ge=1, le=100_000_000)
+    evaluate_every: int = Field(100, ge=1, le=10**9)
     precision: WantedPrecision = "auto"
 
     @model_validator(mode="after")
