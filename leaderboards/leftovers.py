@@ -13,7 +13,7 @@ from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
 from advser.store.files import replacing
 from advser.suite.exhibits import DRAWN_AXES, DRAWN_METRICS, Pictures
-from advser.suite.texts import as_file_name
+from advser.suite.schema import file_part
 
 DRAWN_FILE: Final = "drawn.json"
 """The list of drawn files in a folder, as paths relative to the folder."""
@@ -69,7 +69,7 @@ def _listed(directory: Path) -> list[str] | None:
 
 def _curves(results: Results, directory: Path) -> Iterator[str]:
     """Yield the files in ``figures/`` that are named like a curve of these results."""
-    parts = {as_file_name(part) for part in results.table["part"].unique() if part}
+    parts = {file_part(part) for part in results.table["part"].unique() if part}
     suffix = f"(-({'|'.join(map(re.escape, sorted(parts)))}))?" if parts else ""
     name = re.compile(rf"({'|'.join(DRAWN_METRICS)})-against-({'|'.join(DRAWN_AXES)}){suffix}(_\d+)?\.(svg|png)")
     for path in sorted((directory / "figures").glob("*")):

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from advser.suite.texts import Name, Prose
-
 Value = str | int | float | bool | None
 
 
@@ -67,8 +65,8 @@ class TableRow(_Schema):
         published: the published value of each column; null where the paper has none.
     """
 
-    title: Name
-    section: Name = ""
+    title: str
+    section: str = ""
     where: Selection = {}
     given: dict[str, Value] = {}
     published: list[float | None] = []
@@ -77,7 +75,7 @@ class TableRow(_Schema):
 class TableColumn(_Schema):
     """A column of a table: ``metric`` of the cells that ``where`` selects, under the lines of ``title``."""
 
-    title: list[Name] = Field(min_length=1)
+    title: list[str] = Field(min_length=1)
     metric: str
     where: Selection = {}
 
@@ -97,13 +95,13 @@ class Table(_Schema):
     """
 
     table: str = Field(pattern=_NAME)
-    title: Name
-    stub: Name = ""
-    published: Name = "published"
+    title: str
+    stub: str = ""
+    published: str = "published"
     where: Selection = {}
     rows: list[TableRow] = Field(min_length=1)
     columns: list[TableColumn] = Field(min_length=1)
-    notes: list[Prose] = []
+    notes: list[str] = []
 
     @model_validator(mode="after")
     def _published_fits(self) -> Self:
@@ -123,11 +121,11 @@ class Table(_Schema):
 class PublishedCurve(_Schema):
     """Points read off a paper: ``y`` of ``metric`` at ``x``, in the panel ``panel`` (empty: all panels)."""
 
-    title: Name
+    title: str
     metric: str
     x: list[float] = Field(min_length=1)
     y: list[float] = Field(min_length=1)
-    panel: Name = ""
+    panel: str = ""
 
     @model_validator(mode="after")
     def _as_many(self) -> Self:
@@ -154,9 +152,9 @@ class Curves(_Schema):
     """
 
     curves: FigureName
-    title: Name
+    title: str
     x: str = Field("epsilon", pattern=r"^(epsilon|params\..+)$")
-    x_label: Name = ""
+    x_label: str = ""
     metrics: list[str] = Field(min_length=1)
     panels: list[str] = []
     series: list[str] = ["attack"]
@@ -188,9 +186,9 @@ class Profile(_Schema):
     """
 
     profile: FigureName
-    title: Name
-    x_label: Name = ""
-    y_label: Name = ""
+    title: str
+    x_label: str = ""
+    y_label: str = ""
     metrics: list[str] = Field(min_length=1)
     series: list[str] = ["model"]
     where: Selection = {}
@@ -206,7 +204,7 @@ class Pictures(_Schema):
     """
 
     pictures: FigureName
-    title: Name
+    title: str
     where: Selection = {}
 
 

@@ -13,7 +13,6 @@ from advser.plugins.parameters import explain
 from advser.suite.overrides import apply, separate
 from advser.suite.reading import read_yaml
 from advser.suite.schema import Suite
-from advser.suite.yaml_text import read_yaml
 
 
 def shipped() -> list[str]:
@@ -36,6 +35,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
     data = read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: got {type(data).__name__}, expected a mapping of keys")
+    data = separate(data)
     for change in changes:
         apply(data, change)
     try:

@@ -7,7 +7,6 @@ all entries with a matching label or name. VALUE is YAML.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -60,7 +59,7 @@ def _inherit(data: dict[str, Any], parts: Sequence[str], change: str) -> None:
         case ["parts", pattern, key, _, *_] if isinstance(data.get("parts"), dict) and key in data:
             for name in _entries(data["parts"], ["parts"], pattern, change):
                 if isinstance(part := data["parts"].get(name), dict):
-                    part.setdefault(key, deepcopy(data[key]))
+                    part.setdefault(key, separate(data[key]))
         case _:
             pass
 

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from advser.models.terms import Domain, WantedPrecision
 from advser.results.terms import CHANCE_BASELINES
 from advser.suite.exhibits import Exhibit, name_of
-from advser.suite.texts import Name, Prose, as_file_name
 from advser.suite.training import Training
 from advser.threat.model import Delivery, Norm
 
@@ -349,9 +348,6 @@ def _part(common: dict[str, Any], name: str, changes: Any) -> Any:
     fixed: dict[str, Any] = {"parts": {}, "exhibits": [], "name": common.get("name"), "part": name}
     if changed := [key for key, value in fixed.items() if changes.get(key, value) != value]:
         raise ValueError(f"parts.{name}: got {changed[0]}, expected any other key of a suite")
-    for data in (common, changes):
-        if not isinstance(data.get("training", {}), dict | Training):
-            raise ValueError(f"parts.{name}.training: got {data['training']!r}, expected a mapping of keys")
     training = {**_plain(common.get("training")), **_plain(changes.get("training"))}
     return {**common, **changes, "part": name, **({"training": training} if training else {})}
 

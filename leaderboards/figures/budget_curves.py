@@ -15,7 +15,7 @@ from advser.leaderboards.figures.curves import EPSILON, STEPS, Axis, Curve, Pane
 from advser.leaderboards.figures.drawing import COLORS, SCREEN, Drawing, Paper
 from advser.results.folder import Results
 from advser.suite.exhibits import DRAWN_METRICS
-from advser.suite.texts import as_file_name
+from advser.suite.schema import file_part
 
 _CONTROL_COLOR: Final = "#6b6b6b"
 _CONTROL_MARKERS: Final = ("x", "+", "1", "2")
@@ -67,7 +67,7 @@ def _of_parts(
             aside = [f"part {part}"] * bool(part) + [f"{number} of {len(pages)}"] * (len(pages) > 1)
             heading = ", ".join([f"{shown} against {axis.title}", *aside])
             # A part's name loses its underscores, because `_2` numbers a continued figure.
-            name = f"{metric}-against-{axis.name}" + (f"-{as_file_name(part)}" if part else "")
+            name = f"{metric}-against-{axis.name}" + (f"-{file_part(part)}" if part else "")
             yield f"{name}_{number}" if number > 1 else name, partial(draw, page, shown, heading, everything, paper)
 
 
