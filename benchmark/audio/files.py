@@ -42,12 +42,13 @@ def write(path: Path, pcm: Pcm, rate: int = SAMPLE_RATE) -> None:
 
 
 def resample(samples: Samples, rate: int, target: int = SAMPLE_RATE) -> Samples:
-    """Resample (T,) from ``rate`` to ``target`` Hz (windowed sinc, torchaudio)."""
+    """Resample (T,) from ``rate`` to ``target`` Hz (windowed sinc)."""
     if rate == target:
         return samples
-    from advser.audio.torchaudio import functional
+    # torchaudio takes seconds to import, and clips at 16 kHz do not need it.
+    from advser.audio.resampling import resample as resample_tensor
 
-    resampled: Samples = functional.resample(torch.from_numpy(samples), rate, target).numpy()
+    resampled: Samples = resample_tensor(torch.from_numpy(samples), rate, target).numpy()
     return resampled
 
 
