@@ -36,6 +36,12 @@ def read(source: Path | bytes, name: str) -> tuple[Samples, int]:
     return samples.mean(axis=1, dtype=np.float32), int(rate)
 
 
+def is_pointer(path: Path) -> bool:
+    """Return whether a file is a Git LFS pointer, which stands for sound that was not downloaded."""
+    # Pointers have about 130 bytes; of larger files only the size is read.
+    return path.stat().st_size < LARGEST_POINTER and path.read_bytes().startswith(POINTER)
+
+
 def write(path: Path, pcm: Pcm, rate: int = SAMPLE_RATE) -> None:
     """Write 16-bit samples (T,) in the format of the suffix of ``path``."""
     soundfile.write(path, pcm, rate, subtype="PCM_16")
@@ -54,3 +60,9 @@ def resample(samples: Samples, rate: int, target: int = SAMPLE_RATE) -> Samples:
 
 FLOATS: Final = ("FLOAT", "DOUBLE")
 """Encodings whose samples may be NaN or infinite."""
+
+POINTER: Final = b"version https://git-lfs"
+"""First bytes of a Git LFS pointer."""
+
+LARGEST_POINTER: Final = 1024
+"""Bytes below which a pointer of Git LFS stays."""

@@ -11,6 +11,7 @@ import numpy as np
 from advser.audio.files import read, resample
 from advser.audio.pcm import Pcm, to_pcm
 from advser.corpora.base import shortlist
+from advser.corpora.groups import refuse_repeated, spelling, with_one_spelling
 from advser.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def task_classes(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) -
             )
         classes = tuple(present)
     else:
+        chosen = [spelling(label) for label in chosen]
         unknown = [label for label in chosen if label not in present or not label]
         if unknown:
             raise InputError(f"task '{task}': got no clip of class {', '.join(unknown)}, expected {', '.join(present)}")
@@ -71,10 +73,12 @@ def decode(
         the same order; the classes.
 
     Raises:
-        InputError: as `task_classes`; or, after the last clip, if any file is unreadable, empty, not finite, silent or
-            shorter than `SHORTEST`. The message names these files; the iterator skips them.
+        InputError: as `task_classes` and `advser.corpora.groups.with_one_spelling`; if two rows have one clip name; or,
+            after the last clip, if any file is unreadable, empty, not finite, silent or shorter than `SHORTEST`. The
+            message names these files; the iterator skips them.
     """
-    frame: pd.DataFrame = dataset.remove_columns("audio").to_pandas()
+    frame = with_one_spelling(dataset.remove_columns("audio").to_pandas())
+    refuse_repeated(frame["clip"], [str(audio["path"]) for audio in dataset["audio"]])
     classes = task_classes(frame, task, chosen)
     selected = np.flatnonzero(frame[TASKS[task]].isin(classes))
     rows = frame.iloc[selected].reset_index(drop=True)
