@@ -40,6 +40,7 @@ class Prepared:
         classes: names of the classes, by index.
         folds: name → fold.
         language: ISO 639-1.
+        clipped: names of the clips whose files exceed full scale.
     """
 
     rows: pd.DataFrame
@@ -47,6 +48,7 @@ class Prepared:
     classes: tuple[str, ...]
     folds: dict[str, Fold]
     language: str
+    clipped: tuple[str, ...] = ()
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -92,7 +94,10 @@ def prepare(task: Task[PrepareSpec]) -> None:
     split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
     _save(clips, task.into / AUDIO)
     rows.to_parquet(task.into / "rows.parquet")
-    meta = {"classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language}
+    meta = {
+        "classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language,
+        "clipped": clips.clipped,
+    }  # fmt: skip
     (task.into / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -120,6 +125,7 @@ def _load(folder: Path) -> Prepared:
         classes=tuple(meta["classes"]),
         folds={fold.name: fold for fold in split},
         language=meta["language"],
+        clipped=tuple(meta["clipped"]),
     )
 
 
