@@ -14,6 +14,7 @@ from advser.corpora.protocols import is_speaker_independent
 from advser.errors import InputError
 from advser.execution.cluster import missing
 from advser.execution.request import Request
+from advser.metrics.normalisation import UNSPACED
 from advser.metrics.transcribers.choice import choose
 from advser.plan.added_plugins import with_added_plugins
 from advser.plan.cells import Corpus, Plan, Speech
@@ -258,4 +259,6 @@ def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
         )
     else:
         notes.append(f"WER and CER by {speech.name}, open vocabulary.")
+    if speech.transcriber is not None and corpus.language in UNSPACED:
+        notes.append(f"No word error rates: language '{corpus.language}' writes no spaces between words. CER applies.")
     return notes
