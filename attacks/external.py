@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from advser.attacks.base import Attack, Reading
-from advser.audio.files import FLOATS, read
+from advser.audio.files import read
 from advser.audio.pcm import SAMPLE_RATE, from_pcm, to_pcm
+from advser.audio.soundness import FLOATS
 from advser.errors import InputError
 from advser.models.terms import Domain
 from advser.plugins.parameters import parameter

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advser.audio.clips import sound_mask
 from advser.audio.pcm import SAMPLE_RATE
+from advser.audio.resampling import resample
 from advser.audio.torchaudio import functional
 from advser.defenses.undefended import Undefended
 from advser.models.base import EmotionModel
@@ -66,11 +67,10 @@ class Resampling(Processing):
 
     def process(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Return the sound (B, T) resampled down and up."""
-        low = functional.resample(waveform, SAMPLE_RATE, self.rate)
+        low = resample(waveform, SAMPLE_RATE, self.rate)
         # Without the mask a padded clip would ring on after its end, and a clip alone would not.
         low = low * sound_mask(-(-lengths * self.rate // SAMPLE_RATE), low.shape[1])
-        back: Tensor = functional.resample(low, self.rate, SAMPLE_RATE)
-        return back[:, : waveform.shape[1]]
+        return resample(low, self.rate, SAMPLE_RATE)[:, : waveform.shape[1]]
 
 
 class LowPass(Processing):

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from advser.audio.files import FLOATS
 from advser.audio.pcm import SAMPLE_RATE, Samples
+from advser.audio.soundness import FLOATS, checked_blocks, refuse_cut_header
 from advser.errors import InputError
 
 BLOCK: Final = 12
@@ -33,7 +33,7 @@ def opened(path: Path) -> soundfile.SoundFile:
     """Open a recording.
 
     Raises:
-        InputError: if it is missing, unreadable or empty.
+        InputError: if it is missing, unreadable, empty, or shorter than its header promises.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a recording")
@@ -41,9 +41,13 @@ def opened(path: Path) -> soundfile.SoundFile:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: unreadable as audio ({error}), expected {', '.join(FORMATS.values())}") from None
-    if not file.frames:
+    try:
+        if not file.frames:
+            raise InputError(f"{path}: empty (0 samples), expected sound")
+        refuse_cut_header(file, str(path))
+    except InputError:
         file.close()
-        raise InputError(f"{path}: empty (0 samples), expected sound")
+        raise
     return file
 
 
@@ -61,18 +65,10 @@ def blocks(file: soundfile.SoundFile) -> Iterator[tuple[Samples, float]]:
     """Yield blocks (n, channels) of a file, float32 at full scale 1, and the share of the file read so far.
 
     Raises:
-        InputError: if it is broken, or has samples that are not finite numbers.
+        InputError: as `advser.audio.soundness.checked_blocks`.
     """
-    read, blocks = 0, file.blocks(BLOCK * file.samplerate, dtype="float32", always_2d=True)
-    while True:
-        try:
-            block = next(blocks, None)
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{file.name}: unreadable as audio ({error}), expected a whole file") from None
-        if block is None:
-            return
-        if not np.isfinite(block).all():
-            raise InputError(f"{file.name}: got samples that are not finite numbers, expected finite numbers")
+    read = 0
+    for block in checked_blocks(file, BLOCK * file.samplerate, str(file.name)):
         read += len(block)
         yield block, min(read / file.frames, 1.0)
 

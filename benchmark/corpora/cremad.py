@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
+from advser.audio.files import is_pointer
 from advser.audio.pcm import SAMPLE_RATE
-from advser.corpora.base import require_folder
+from advser.corpora.base import require_folder, shortlist
 from advser.corpora.filenames import FileNameCorpus, find_folders
 from advser.corpora.rows import Row
 from advser.errors import InputError
@@ -49,9 +50,6 @@ SILENT: Final = "1076_MTI_SAD_XX"
 
 DEMOGRAPHICS: Final = "VideoDemographics.csv"
 GENDERS: Final = {"Male": "m", "Female": "f"}
-
-POINTER: Final = b"version https://git-lfs"
-"""First bytes of a Git LFS pointer, a file without its sound."""
 
 
 class CREMAD(FileNameCorpus):
@@ -93,12 +91,14 @@ class CREMAD(FileNameCorpus):
         """Return the sound files, sorted.
 
         Raises:
-            InputError: as `FileNameCorpus.clips`, or if the files are pointers of Git LFS.
+            InputError: as `FileNameCorpus.clips`, or if any file is a pointer of Git LFS.
         """
         clips = super().clips(directory)
-        with clips[0].open("rb") as file:
-            if file.read(len(POINTER)) == POINTER:
-                raise InputError(f"corpus 'cremad': {clips[0]}: got a Git LFS pointer, expected sound (git lfs pull)")
+        if pointers := [path.name for path in clips if is_pointer(path)]:
+            raise InputError(
+                f"corpus 'cremad': {clips[0].parent}: got {len(pointers)} Git LFS pointer(s), expected sound "
+                f"(git lfs pull): {shortlist(pointers)}"
+            )
         return clips
 
     def rows(self, directory: Path | None) -> list[Row]:
@@ -139,7 +139,8 @@ def _genders(table: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     try:
-        with table.open(encoding="utf-8", newline="") as file:
+        # Spreadsheet programs write a byte-order mark.
+        with table.open(encoding="utf-8-sig", newline="") as file:
             return {row["ActorID"]: GENDERS[row["Sex"]] for row in csv.DictReader(file)}
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(

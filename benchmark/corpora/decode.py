@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advser.audio.files import read, resample
-from advser.audio.pcm import Pcm, to_pcm
+from advser.audio.pcm import Pcm, Samples, to_pcm
 from advser.corpora.base import shortlist
+from advser.corpora.groups import refuse_repeated, spelling, with_one_spelling
 from advser.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def task_classes(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) -
             )
         classes = tuple(present)
     else:
+        chosen = [spelling(label) for label in chosen]
         unknown = [label for label in chosen if label not in present or not label]
         if unknown:
             raise InputError(f"task '{task}': got no clip of class {', '.join(unknown)}, expected {', '.join(present)}")
@@ -56,8 +59,8 @@ def task_classes(frame: pd.DataFrame, task: str, chosen: Sequence[str] | None) -
 
 def decode(
     dataset: Dataset, task: str = "emotion", chosen: Sequence[str] | None = None
-) -> tuple[pd.DataFrame, Iterator[Pcm], tuple[str, ...]]:
-    """Return the rows of a task and an iterator that reads, checks and converts its clips.
+) -> tuple[pd.DataFrame, Sounds, tuple[str, ...]]:
+    """Return the rows of a task and its clips, which are read, checked and converted as they are iterated.
 
     Channels are averaged, other rates resampled to 16 kHz. Clips of classes outside ``chosen`` are not read.
 
@@ -71,29 +74,51 @@ def decode(
         the same order; the classes.
 
     Raises:
-        InputError: as `task_classes`; or, after the last clip, if any file is unreadable, empty, not finite, silent or
-            shorter than `SHORTEST`. The message names these files; the iterator skips them.
+        InputError: as `task_classes` and `advser.corpora.groups.with_one_spelling`; if two rows have one clip name; or,
+            after the last clip, if any file is unreadable, empty, not finite, silent or shorter than `SHORTEST`. The
+            message names these files; the iterator skips them.
     """
-    frame: pd.DataFrame = dataset.remove_columns("audio").to_pandas()
+    frame = with_one_spelling(dataset.remove_columns("audio").to_pandas())
+    refuse_repeated(frame["clip"], [str(audio["path"]) for audio in dataset["audio"]])
     classes = task_classes(frame, task, chosen)
     selected = np.flatnonzero(frame[TASKS[task]].isin(classes))
     rows = frame.iloc[selected].reset_index(drop=True)
     rows["target"] = rows[TASKS[task]].map(classes.index).astype(np.int64)
-    return rows, _clips(rows["clip"].tolist(), dataset.select(selected)), classes
+    return rows, Sounds(rows["clip"].tolist(), dataset.select(selected)), classes
 
 
-def _clips(names: Sequence[str], dataset: Dataset) -> Iterator[Pcm]:
-    unusable: list[str] = []
-    for clip, audio in zip(names, dataset["audio"], strict=True):
-        try:
-            yield _checked_clip(clip, audio)
-        except InputError as error:
-            unusable.append(" ".join(str(error).split()))
-    if unusable:
-        raise InputError(f"{len(unusable)} of {len(names)} clips are unusable: {shortlist(unusable)}")
+@dataclass(frozen=True)
+class Sounds:
+    """The clips of a corpus, read as they are iterated.
+
+    Attributes:
+        names: of the clips.
+        dataset: their rows, with undecoded sound.
+        clipped: the names of the clips above full scale that were read so far.
+    """
+
+    names: Sequence[str]
+    dataset: Dataset
+    clipped: list[str] = field(default_factory=list, init=False)
+
+    def __iter__(self) -> Iterator[Pcm]:
+        """Yield each clip (T,); the errors are those of `decode`."""
+        self.clipped.clear()
+        unusable: list[str] = []
+        for clip, audio in zip(self.names, self.dataset["audio"], strict=True):
+            try:
+                samples, rate = _checked_clip(clip, audio)
+                # Resampling may overshoot full scale too, but the file does not.
+                if np.abs(samples).max() > 1:
+                    self.clipped.append(clip)
+                yield _to_pcm(samples, rate, clip)
+            except InputError as error:
+                unusable.append(" ".join(str(error).split()))
+        if unusable:
+            raise InputError(f"{len(unusable)} of {len(self.names)} clips are unusable: {shortlist(unusable)}")
 
 
-def _checked_clip(clip: str, audio: dict[str, Any]) -> Pcm:
+def _checked_clip(clip: str, audio: dict[str, Any]) -> tuple[Samples, int]:
     embedded = audio["bytes"] is not None
     # The path of embedded sound leads to no file, and clips may share it.
     name = clip if embedded else str(audio["path"])
@@ -102,6 +127,10 @@ def _checked_clip(clip: str, audio: dict[str, Any]) -> Pcm:
         raise InputError(
             f"{name}: got a clip that is too short ({len(samples) / rate:.3f} s), expected at least {SHORTEST} s"
         )
+    return samples, rate
+
+
+def _to_pcm(samples: Samples, rate: int, name: str) -> Pcm:
     pcm = to_pcm(resample(samples, rate))
     if not pcm.any():
         raise InputError(f"{name}: got a silent clip (every sample is 0), expected sound")

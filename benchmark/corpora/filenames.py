@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import soundfile
 
@@ -17,6 +17,9 @@ from advser.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+LEFTOVERS: Final = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+"""Files that Windows writes into folders, in lower case."""
 
 
 class FileNameCorpus(Corpus):
@@ -86,8 +89,7 @@ class FileNameCorpus(Corpus):
         """
         root = require_folder(directory, self.name, self.source)
         folders = self.folders(root)
-        # Desktops and archives from macOS leave hidden files.
-        paths = sorted(path for folder in folders for path in folder.iterdir() if not path.name.startswith("."))
+        paths = sorted(path for folder in folders for path in folder.iterdir() if not _is_leftover(path.name))
         extra = [f"{path.parent.name}/{path.name}" for path in paths if not self._has_official_name(path)]
         if extra:
             raise InputError(
@@ -142,6 +144,11 @@ class FileNameCorpus(Corpus):
             return ""  # decoding reports it, with all other unusable files
         official = info.samplerate == self.rate and self.channels in (None, info.channels)
         return "" if official else f"{path.name}: {info.samplerate} Hz, {info.channels} channel(s)"
+
+
+def _is_leftover(name: str) -> bool:
+    """Return whether desktops (macOS, Windows) or archives leave files of that name."""
+    return name.startswith(".") or name.casefold() in LEFTOVERS
 
 
 def find_folders(root: Path, places: Sequence[str], pattern: str, corpus: str, missing: str) -> list[Path]:

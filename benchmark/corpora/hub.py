@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from advser.corpora.base import COLUMNS, Corpus, require_folder
+from advser.corpora.groups import spelling
 from advser.errors import InputError
 from advser.plugins.parameters import parameter
 
@@ -122,7 +123,7 @@ class Hub(Corpus):
                 f"expected {', '.join(part.column_names)}"
             )
         values = {column: _texts(part, source) for column, source in named.items()}
-        values["gender"] = [GENDERS.get(value.casefold(), "") for value in values["gender"]]
+        values["gender"] = [GENDERS.get(spelling(value).casefold(), "") for value in values["gender"]]
         values["clip"] = [f"{split}/{row:06}" for row in range(len(part))]
         values["split"] = [split] * len(part)
         _refuse_paths(part, self.audio, split)
@@ -142,7 +143,8 @@ def _texts(part: Dataset, column: str) -> list[str]:
     if names:
         # An unlabelled row has class −1.
         return ["" if value is None or value < 0 else names[value] for value in values]
-    return ["" if value is None else str(value) for value in values]
+    # A column of numbers with gaps holds NaN, which differs from itself.
+    return ["" if value is None or value != value else str(value) for value in values]
 
 
 def _refuse_paths(part: Dataset, column: str, split: str) -> None:

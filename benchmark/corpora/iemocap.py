@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,17 @@ class IEMOCAP(Corpus):
     def _turns(self, directory: Path | None) -> list[_Turn]:
         merged = {"excitement": "happiness"} if self.merge_excited else {}
         turns = [turn for session in _sessions(directory) for turn in _labelled(session, merged)]
+        _refuse_repeated([turn.utterance for turn in turns], "dialog/EmoEvaluation")
         return sorted(turns, key=lambda turn: turn.utterance)
+
+
+def _refuse_repeated(utterances: list[str], tables: str) -> None:
+    again = [utterance for utterance, count in Counter(utterances).items() if count > 1]
+    if again:
+        raise InputError(
+            f"corpus 'iemocap': {tables}: got {len(again)} utterance(s) in more than one line: {shortlist(again, 3)}, "
+            "expected each utterance once"
+        )
 
 
 def _sessions(directory: Path | None) -> list[Path]:
@@ -201,7 +212,7 @@ def _sounds(session: Path) -> list[Path]:
 
 
 def _lines(table: Path) -> Iterator[tuple[int, str]]:
-    return enumerate(table.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+    return enumerate(table.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1)
 
 
 def _labelled(session: Path, merged: dict[str, str]) -> Iterator[_Turn]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advser.corpora.base import COLUMNS, shortlist
+from advser.corpora.groups import NAMES, spelling
 from advser.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,18 +64,19 @@ def read_metadata(directory: Path, labels: Sequence[str] | None = None) -> list[
     table = directory / METADATA
     rows: list[Row] = []
     listed: dict[Path, int] = {}
+    allowed = None if labels is None else [spelling(label) for label in labels]
     for line, values in _records(table):
         where = f"{table}, line {line}"
         row = _row(directory, values, where)
-        if labels is not None and row.label not in labels:
-            raise InputError(f"{where}: got label '{row.label}', expected {', '.join(labels)}")
+        if allowed is not None and row.label not in allowed:
+            raise InputError(f"{where}: got label '{row.label}', expected {', '.join(allowed)}")
         first = listed.setdefault(row.path, line)
         if first != line:
             raise InputError(f"{where}: got file '{values['file']}' of line {first} again, expected each file once")
         rows.append(row)
     if not rows:
         raise InputError(f"{table}: got no rows, expected one row per recording")
-    missing = [row.clip for row in rows if not row.path.is_file()]
+    missing = [row.clip for row in rows if not os.path.isfile(row.path)]  # noqa: PTH113 (is false, not an error, for a name that is too long)
     if missing:
         raise InputError(
             f"{table}: got {len(missing)} of {len(rows)} files that do not exist, "
@@ -88,6 +91,7 @@ def _records(table: Path) -> list[tuple[int, dict[str, str]]]:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
+            _refuse_nul(header, table, reader.line_num)
             _check_header(header, table)
             # csv returns blank lines as empty lists.
             lines = [(reader.line_num, values) for values in reader if values]
@@ -98,9 +102,16 @@ def _records(table: Path) -> list[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: got '{error}', expected readable comma-separated UTF-8") from None
     for line, values in lines:
+        _refuse_nul(values, table, line)
         if len(values) != len(header):
             raise InputError(f"{table}, line {line}: got {len(values)} values, expected {len(header)}, one per column")
     return [(line, dict(zip(header, values, strict=True))) for line, values in lines]
+
+
+def _refuse_nul(values: Sequence[str], table: Path, line: int) -> None:
+    """Raise InputError for a NUL, which a half-written file or UTF-16 leaves, and no file name may hold."""
+    if any("\0" in value for value in values):
+        raise InputError(f"{table}, line {line}: got a NUL character, expected UTF-8 text")
 
 
 def _check_header(header: list[str], table: Path) -> None:
@@ -114,7 +125,8 @@ def _check_header(header: list[str], table: Path) -> None:
 
 
 def _row(directory: Path, values: dict[str, str], where: str) -> Row:
-    file, label, gender = values["file"], values["label"], values.get("gender", "")
+    names = {column: spelling(values.get(column, "")) for column in NAMES}
+    file, label, gender = values["file"], names["label"], names["gender"]
     if not file:
         raise InputError(f"{where}: got an empty file, expected a path relative to {directory}")
     if not label:
@@ -124,4 +136,11 @@ def _row(directory: Path, values: dict[str, str], where: str) -> Row:
     path = (directory / file).resolve()
     if not path.is_relative_to(directory.resolve()):
         raise InputError(f"{where}: got file '{file}' outside {directory}, expected a path inside it")
-    return Row(file, path, label, values.get("speaker", ""), gender, values.get("text", ""), values.get("split", ""))
+    return Row(clip=_place(directory, file, path), path=path, **names)
+
+
+def _place(directory: Path, file: str, path: Path) -> str:
+    """Return a file's place in the folder; ``file`` may begin with ``./`` or be absolute, ``path`` is resolved."""
+    plain = Path(os.path.normpath(directory.absolute() / file))
+    inside = plain.is_relative_to(directory.absolute())
+    return (plain.relative_to(directory.absolute()) if inside else path.relative_to(directory.resolve())).as_posix()

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advser.audit.split_checks import split_findings
+from advser.corpora.base import shortlist
 from advser.corpora.protocols import is_speaker_independent
 from advser.errors import InputError
 from advser.execution.cluster import missing
 from advser.execution.request import Request
+from advser.metrics.normalisation import UNSPACED
 from advser.metrics.transcribers.choice import choose
 from advser.plan.added_plugins import with_added_plugins
 from advser.plan.cells import Corpus, Plan, Speech
@@ -24,6 +26,7 @@ from advser.plugins.registries import ATTACKS, CORPORA, TRANSCRIBERS, load_plugi
 from advser.plugins.registry import plugin_files
 from advser.results.selection import matching
 from advser.stages.job import Job, Task
+from advser.stages.prepare import Prepared as PreparedCorpus
 from advser.stages.prepare import load_prepared
 from advser.stages.prepare import prepare as prepare_corpus
 from advser.stages.specs import CraftSpec, PrepareSpec
@@ -139,7 +142,8 @@ def _plan_part(suite: Suite, request: Request, store: Store) -> Planned:
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language, clips)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
     shared = [f"Split: {finding}" for finding in split_findings(prepared)]
-    return Planned(plan, speech, (*_notes(suite, speech, directory), *shared, *plan.notes, *_bf16_note(plan)))
+    of_corpus = (*_clipped_note(prepared), *shared)
+    return Planned(plan, speech, (*_notes(suite, speech, directory), *of_corpus, *plan.notes, *_bf16_note(plan)))
 
 
 def _part_notes(parts: Sequence[Planned]) -> Iterator[str]:
@@ -164,6 +168,13 @@ def _bf16_note(plan: Plan) -> Iterator[str]:
     """Yield a note on the attacks whose gradients are in bfloat16, which may differ on other processors."""
     if names := [name for name, precision in gradient_precisions(plan.jobs.values()).items() if "bf16" in precision]:
         yield f"Gradients in bfloat16: {', '.join(names)}. Their examples are evaluated in float32."
+
+
+def _clipped_note(corpus: PreparedCorpus) -> Iterator[str]:
+    """Yield a note on the clips whose files exceed full scale, and so are clipped."""
+    if corpus.clipped:
+        names = shortlist(corpus.clipped, 3)
+        yield f"Corpus: {len(corpus.clipped)} of {len(corpus.rows)} clips exceed full scale and are clipped: {names}."
 
 
 def _plugin_digests(plugins: Sequence[Path]) -> dict[str, str]:
@@ -248,4 +259,6 @@ def _notes(suite: Suite, speech: Speech, directory: Path | None) -> list[str]:
         )
     else:
         notes.append(f"WER and CER by {speech.name}, open vocabulary.")
+    if speech.transcriber is not None and corpus.language in UNSPACED:
+        notes.append(f"No word error rates: language '{corpus.language}' writes no spaces between words. CER applies.")
     return notes

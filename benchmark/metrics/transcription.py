@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from advser.metrics.base import Array, Metric, Need
-from advser.metrics.normalisation import normalise
+from advser.metrics.normalisation import UNSPACED, normalise
 from advser.metrics.recognition import ratio
 
 
@@ -34,7 +34,8 @@ class ErrorCounts:
 def count_errors(reference: str, hypothesis: str, language: str) -> ErrorCounts:
     """Return the errors of a transcript, counted by jiwer after `normalise` on both texts.
 
-    With an empty ``reference`` all counts are 0, so that a pooled error rate leaves the clip out.
+    With an empty ``reference`` all counts are 0, so that a pooled error rate leaves the clip out. In a language without
+    spaces between words (`UNSPACED`) spaces are left out, and the counts of words are 0: it has no word error rate.
 
     Args:
         reference: spoken words.
@@ -42,12 +43,16 @@ def count_errors(reference: str, hypothesis: str, language: str) -> ErrorCounts:
         language: ISO 639-1 code.
     """
     reference, hypothesis = normalise(reference, language), normalise(hypothesis, language)
+    spaced = language not in UNSPACED
+    if not spaced:
+        # Some texts separate words for reading, and a recogniser does not.
+        reference, hypothesis = reference.replace(" ", ""), hypothesis.replace(" ", "")
     if not reference:
         return ErrorCounts(0, 0, 0, 0)
     words, chars = jiwer.process_words(reference, hypothesis), jiwer.process_characters(reference, hypothesis)
     return ErrorCounts(
-        word_errors=words.substitutions + words.deletions + words.insertions,
-        words=words.hits + words.substitutions + words.deletions,
+        word_errors=words.substitutions + words.deletions + words.insertions if spaced else 0,
+        words=words.hits + words.substitutions + words.deletions if spaced else 0,
         char_errors=chars.substitutions + chars.deletions + chars.insertions,
         chars=chars.hits + chars.substitutions + chars.deletions,
     )

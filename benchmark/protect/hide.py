@@ -19,9 +19,10 @@ import torch
 
 from advser.attacks.base import Attack
 from advser.attacks.learned import LearnedAttack
-from advser.audio.files import FLOATS, resample
+from advser.audio.files import resample
 from advser.audio.pcm import SAMPLE_RATE, Samples
 from advser.audio.recordings import FORMATS, blocks, encoding, in_windows, opened
+from advser.audio.soundness import FLOATS, to_mono
 from advser.errors import InputError
 from advser.models.base import EmotionModel
 from advser.models.ensemble import Ensemble
@@ -91,12 +92,15 @@ class _Crafter:
     perturbation: Perturbation
     generator: torch.Generator
 
-    def block(self, block: Samples, rate: int) -> tuple[Samples | None, int]:
+    def block(self, block: Samples, rate: int, name: str) -> tuple[Samples | None, int]:
         """Return the perturbation of each channel (n,) at the recording's rate, and the number of perturbed windows.
 
         The perturbation is None if no window is perturbed.
+
+        Raises:
+            InputError: if the channels cancel; the message begins with ``name``.
         """
-        parts = [self._window(window) for window in in_windows(resample(block.mean(axis=1), rate))]
+        parts = [self._window(window) for window in in_windows(resample(to_mono(block, name), rate))]
         perturbed = sum(bool(part.any()) for part in parts)
         if not perturbed:
             return None, 0
@@ -148,7 +152,8 @@ def hide(
             perturbed = _write(source, beside, FORMATS[into.suffix.lower()], crafter, progress)
         except soundfile.LibsndfileError as error:
             raise InputError(f"{into}: {error}") from None
-    return measure_effect(source, into, listeners, perturbed, progress)
+        # Measured before it has its name, so that an error leaves no file.
+        return measure_effect(source, beside, listeners, perturbed, progress)
 
 
 def _surrogate(listeners: Listeners) -> EmotionModel:
@@ -166,7 +171,7 @@ def _write(source: Path, into: Path, form: str, crafter: _Crafter, progress: Pro
         clips = subtype not in FLOATS
         with soundfile.SoundFile(into, "w", original.samplerate, original.channels, subtype, format=form) as written:
             for block, done in blocks(original):
-                delta, windows = crafter.block(block, original.samplerate)
+                delta, windows = crafter.block(block, original.samplerate, str(source))
                 perturbed += windows
                 changed = block if delta is None else block + delta[:, None]
                 written.write(np.clip(changed, -1, 1) if clips and delta is not None else changed)

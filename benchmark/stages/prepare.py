@@ -43,6 +43,7 @@ class Prepared:
         classes: names of the classes, by index.
         folds: name → fold.
         language: ISO 639-1.
+        clipped: names of the clips whose files exceed full scale.
     """
 
     rows: pd.DataFrame
@@ -50,6 +51,7 @@ class Prepared:
     classes: tuple[str, ...]
     folds: dict[str, Fold]
     language: str
+    clipped: tuple[str, ...] = ()
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -101,7 +103,10 @@ def prepare(task: Task[PrepareSpec]) -> None:
     split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
     _save(clips, task.into / AUDIO)
     rows.to_parquet(task.into / LABELS)
-    meta = {"classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language}
+    meta = {
+        "classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language,
+        "clipped": clips.clipped,
+    }  # fmt: skip
     (task.into / META).write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -125,6 +130,7 @@ def _load(folder: Path) -> Prepared:
         classes=tuple(meta["classes"]),
         folds=_folds(meta),
         language=meta["language"],
+        clipped=tuple(meta["clipped"]),
     )
 
 

@@ -217,7 +217,7 @@ class TestCREMAD:
     def test_pointers_of_git_lfs_are_refused(self, tmp_path):
         self.copy(tmp_path)
         (tmp_path / "AudioWAV" / "1001_DFA_ANG_XX.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid")
-        refused("cremad", tmp_path, "got a Git LFS pointer", "git lfs pull")
+        refused("cremad", tmp_path, "got 1 Git LFS pointer", "git lfs pull")
 
     def test_missing_actors_are_named(self, tmp_path):
         finding = findings("cremad", self.copy(tmp_path))[0]

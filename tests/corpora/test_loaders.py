@@ -179,6 +179,15 @@ class TestDecode:
         soundfile.write(tmp_path / "b.wav", samples, SAMPLE_RATE, subtype="FLOAT")
         refused(lambda: decode(Folder().read(tmp_path)), "1 of 2 clips are unusable", "b.wav", reason)
 
+    def test_clips_above_full_scale_are_counted_and_full_scale_itself_is_not(self, tmp_path):
+        write_folder(tmp_path, "file,label\na.wav,x\nb.wav,y\nc.wav,y\n")
+        for name, peak in (("a.wav", 1.0), ("b.wav", 1.01), ("c.wav", 3.0)):
+            soundfile.write(tmp_path / name, 2 * peak * TONE, SAMPLE_RATE, subtype="FLOAT")
+        _, clips, _ = decoding.decode(Folder().read(tmp_path))
+        for _ in range(2):
+            assert [np.abs(clip.astype(int)).max() >= 32767 for clip in clips] == [True] * 3
+            assert clips.clipped == ["b.wav", "c.wav"]
+
     def test_a_clip_of_exactly_the_shortest_length_is_used(self, tmp_path):
         two_clips(tmp_path)
         soundfile.write(tmp_path / "b.wav", TONE[:1600], SAMPLE_RATE)

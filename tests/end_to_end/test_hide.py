@@ -79,6 +79,8 @@ def protect(source: Path, into: Path, listeners: Listeners, strength: float = -3
         ("a.wav", 8_000, 1, "FLOAT"),
         ("a.wav", 48_000, 2, "WAVEX PCM_24"),
         ("a.wav", 16_000, 1, "RF64 PCM_16"),
+        ("a.wav", 8_000, 1, "GSM610"),
+        ("a.wav", 11_127, 1, "PCM_16"),
         ("a.flac", 48_000, 2, "PCM_16"),
         ("a.ogg", 22_050, 1, "VORBIS"),
         ("a.mp3", 44_100, 2, "MPEG_LAYER_III"),
@@ -224,6 +226,54 @@ def test_unusable_input_is_reported_in_one_line(words: list[str], message: str, 
     assert line.startswith("advser:")
     assert message in line
     assert not list(tmp_path.glob("b.*"))
+
+
+def damaged(path: Path, kind: str) -> Path:
+    recording(path, 16_000, 2 if kind == "phase" else 1, 4, "FLOAT" if kind == "scale" else None)
+    sound, rate = soundfile.read(path, dtype="float32")
+    if kind == "phase":
+        soundfile.write(path, np.stack([sound[:, 0], -sound[:, 0]], 1), rate)
+    elif kind == "scale":
+        soundfile.write(path, sound * 32_768, rate, subtype="FLOAT")
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("a.mp3", "cut", "samples its header promises"),
+        ("a.wav", "cut", "bytes its header promises"),
+        ("a.flac", "cut", "unreadable as audio"),
+        ("a.wav", "phase", "got channels that cancel"),
+        ("a.wav", "scale", "as in the scale of integers"),
+    ],
+)
+def test_a_damaged_recording_ends_the_same_way_each_time_and_leaves_nothing(
+    name: str, kind: str, message: str, place: Path, tmp_path: Path
+) -> None:
+    source = damaged(tmp_path / name, kind)
+    given = ("--run", place / "out", "--store", place / "store")
+    ends = [advser_here("hide", name, "out.wav", *given, cwd=tmp_path) for _ in range(2)]
+    for end in ends:
+        assert end.returncode == 2
+        assert message in end.stderr
+        assert "Traceback" not in end.stderr
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_an_error_while_the_effect_is_measured_leaves_nothing(
+    tmp_path: Path, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Effect:
+        raise InputError("got a fault, expected none")
+
+    source = recording(tmp_path / "a.wav", 16_000, 1, 1)
+    monkeypatch.setattr("advser.protect.hide.measure_effect", refuse)
+    with pytest.raises(InputError, match="got a fault"):
+        protect(source, tmp_path / "b.wav", listeners)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_published_results_have_no_models(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from advser.metrics.base import ClipMetric, Metric
 from advser.metrics.cost import Backwards, Forwards, Seconds
 from advser.metrics.detection import DetectorAUC, DetectorEER
 from advser.metrics.intelligibility import ESTOI, STOI
-from advser.metrics.normalisation import normalise
+from advser.metrics.normalisation import UNSPACED, normalise
 from advser.metrics.quality import PESQ, SNR
 from advser.metrics.recognition import UAR, Accuracy, AttackSuccess, Loss
 from advser.metrics.transcription import CER, WER, CERChange, ErrorCounts, WERChange, count_errors
@@ -211,6 +211,9 @@ def test_a_clip_metric_averages_over_measured_clips():
         ("  Tab\tund\nZeile ", "de", "tab und zeile"),
         ("Perché no? 3 caffè", "it", "perché no 3 caffè"),
         ("…", "de", ""),
+        ("Ex\u00adcuse [LAUGHTER] me. [breathing-in]\u200e", "en", "excuse me"),
+        ("\ufeffا\u200cب <noise> [] ج", "fa", "اب ج"),
+        ("我[笑]们 很好。", "zh", "我 们 很好"),
     ],
 )
 def test_normalisation(text, language, expected):
@@ -231,6 +234,23 @@ def test_error_counts_are_edit_distances(reference, hypothesis):
     assert (counts.word_errors == 0) == (same or counts.words == 0)
     assert counts.words == len(normalise(reference, "de").split())
     assert counts.char_errors <= max(counts.chars, len(normalise(hypothesis, "de")))
+
+
+@pytest.mark.parametrize("language", sorted(UNSPACED))
+def test_languages_without_spaces_have_character_errors_only(language):
+    counts = count_errors("我们 很好。", "我们不好", language)
+    assert counts == ErrorCounts(0, 0, 1, 4)
+    table = {"word_errors": [counts.word_errors], "words": [counts.words], "char_errors": [1], "chars": [4]}
+    assert np.isnan(value(WER(), **table))
+    assert value(CER(), **table) == pytest.approx(1 / 4)
+
+
+@given(words=st.lists(st.text("aéخ我", min_size=1, max_size=5), min_size=1, max_size=5), data=st.data())
+def test_invisible_characters_and_annotations_change_no_words(words, data):
+    marks = st.sampled_from(["", "\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff"])
+    marked = ["".join(letter + data.draw(marks) for letter in word) for word in words]
+    annotated = data.draw(st.sampled_from([" ", " [LAUGHTER] ", " <sigh> ", " [cross-talk] "])).join(marked)
+    assert normalise(annotated, "fa") == normalise(" ".join(words), "fa")
 
 
 def test_kinds_of_errors_are_summed():

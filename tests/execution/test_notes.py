@@ -1,0 +1,36 @@
+"""The notes of boards on the sound of a corpus."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from advser.execution.prepare import prepare
+from advser.execution.request import Request
+
+SUITE = """
+name: noted
+corpus: {name: folder, params: {language: en}}
+protocol: random
+training: {iterations: 1}
+models: [tiny]
+defenses: [none]
+attacks: [{name: fgsm, params: {epsilon: 0.001}}]
+metrics: [uar]
+transcriber: none
+"""
+
+
+@pytest.mark.parametrize("peak", [1.0, 1.2])
+def test_clips_above_full_scale_are_counted_on_boards(tmp_path, peak):
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    tone = np.sin(2 * np.pi * 440 * np.arange(3200) / 16_000)
+    rows = [f"{label}{number}.wav,{label}" for label in "xy" for number in range(4)]
+    (folder / "metadata.csv").write_text("\n".join(["file,label", *rows]))
+    for number, row in enumerate(rows):
+        loud = peak if number in (2, 5) else 0.5
+        soundfile.write(folder / row.partition(",")[0], loud * np.roll(tone, number), 16_000, subtype="FLOAT")
+    request = Request(str(tmp_path / "suite.yaml"), tmp_path / "store", {"folder": folder}, tmp_path / "out")
+    noted = "Corpus: 2 of 8 clips exceed full scale and are clipped: x2.wav; y1.wav." in prepare(request).notes
+    assert noted == (peak > 1)
