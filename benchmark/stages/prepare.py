@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from advser.audio.clips import Clips
+from advser.audio.copies import Landmarks, near_copies
 from advser.audio.pcm import Pcm
 from advser.corpora.decode import decode
 from advser.corpora.protocols import Fold, folds
@@ -41,6 +42,7 @@ class Prepared:
         folds: name → fold.
         language: ISO 639-1.
         clipped: names of the clips whose files exceed full scale.
+        copies: pairs of clips, by index, that are near copies (`advser.audio.copies`).
     """
 
     rows: pd.DataFrame
@@ -49,6 +51,7 @@ class Prepared:
     folds: dict[str, Fold]
     language: str
     clipped: tuple[str, ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -92,13 +95,21 @@ def prepare(task: Task[PrepareSpec]) -> None:
     corpus = build(CORPORA.get(spec.corpus.name), spec.corpus.params, f"corpus '{spec.corpus.name}'")
     rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec.task, spec.classes)
     split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
-    _save(clips, task.into / AUDIO)
+    marks: list[Landmarks] = []
+    _save(_marked(clips, marks), task.into / AUDIO)
     rows.to_parquet(task.into / "rows.parquet")
     meta = {
         "classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language,
-        "clipped": clips.clipped,
+        "clipped": clips.clipped, "copies": near_copies(marks),
     }  # fmt: skip
     (task.into / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _marked(clips: Iterable[Pcm], marks: list[Landmarks]) -> Iterator[Pcm]:
+    """Yield the clips, and append the landmarks of each to ``marks``."""
+    for clip in clips:
+        marks.append(Landmarks.of(clip))
+        yield clip
 
 
 def _save(clips: Iterable[Pcm], path: Path) -> None:
@@ -126,6 +137,7 @@ def _load(folder: Path) -> Prepared:
         folds={fold.name: fold for fold in split},
         language=meta["language"],
         clipped=tuple(meta["clipped"]),
+        copies=tuple((first, second) for first, second in meta["copies"]),
     )
 
 
