@@ -26,3 +26,13 @@ def split_findings(prepared: Prepared) -> Iterator[str]:
         yield f"{len(copies)} test clips are also training clips, sample by sample ({', '.join(names)}, …)."
     if any(shared_text):
         yield f"{np.mean(shared_text):.0%} of the test clips share their sentence with a training clip (another take)."
+
+
+def copy_findings(prepared: Prepared) -> Iterator[str]:
+    """Yield the near copies among the clips, with the number of those across speakers."""
+    if prepared.copies:
+        speakers, names = prepared.rows["speaker"].tolist(), prepared.rows["clip"].tolist()
+        across = [pair for pair in prepared.copies if speakers[pair[0]] != speakers[pair[1]]]
+        shown = "; ".join(f"{names[first]} and {names[second]}" for first, second in (across or prepared.copies)[:3])
+        number = len(prepared.copies)
+        yield f"{number} pair(s) of clips are near copies of one recording, {len(across)} across speakers ({shown})."

@@ -17,7 +17,7 @@ from advser.plugins.registry import load_plugin_file, source_files
 from advser.stages import STAGES
 from advser.stages.fingerprints import fingerprints
 from advser.stages.job import Job, Task
-from advser.stages.prepare import LABELS, forget
+from advser.stages.prepare import AUDIO, META, forget
 from advser.stages.specs import CraftSpec
 from advser.store.artefacts import Artefact
 
@@ -111,8 +111,8 @@ class Work:
 
     def _of_inputs(self) -> Iterator[Path]:
         for role, artefact in self.inputs.items():
-            # The labels of a corpus are not among what a plugin may read: it is given those that it needs.
-            yield from (path for path in artefact.folder.iterdir() if role != "prepared" or path.name != LABELS)
+            # Labels and names of clips are not among what a plugin may read: it is given those that it needs.
+            yield from (path for path in artefact.folder.iterdir() if role != "prepared" or path.name in (AUDIO, META))
 
 
 def _is_here(name: str) -> bool:

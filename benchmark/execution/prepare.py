@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advser.audit.split_checks import split_findings
+from advser.audit.split_checks import copy_findings, split_findings
 from advser.corpora.base import shortlist
 from advser.corpora.protocols import is_speaker_independent
 from advser.errors import InputError
@@ -142,7 +142,7 @@ def _plan_part(suite: Suite, request: Request, store: Store) -> Planned:
     corpus = Corpus(keys, tuple(prepared.folds), prepared.language, clips)
     plan = make_plan(suite, corpus, speech, request.only, request.workers.device)
     shared = [f"Split: {finding}" for finding in split_findings(prepared)]
-    of_corpus = (*_clipped_note(prepared), *shared)
+    of_corpus = (*_clipped_note(prepared), *(f"Corpus: {finding}" for finding in copy_findings(prepared)), *shared)
     return Planned(plan, speech, (*_notes(suite, speech, directory), *of_corpus, *plan.notes, *_bf16_note(plan)))
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from advser.audio.clips import Clips
+from advser.audio.copies import Landmarks, near_copies
 from advser.audio.pcm import Pcm
 from advser.corpora.decode import decode
 from advser.corpora.protocols import Fold, folds
@@ -31,6 +32,7 @@ from advser.store.tensors import StoredTensor, scratch, writing
 AUDIO = "audio.safetensors"
 LABELS = "rows.parquet"
 META = "meta.json"
+NOTED = "noted.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Prepared:
         folds: name → fold.
         language: ISO 639-1.
         clipped: names of the clips whose files exceed full scale.
+        copies: pairs of clips, by index, that are near copies (`advser.audio.copies`).
     """
 
     rows: pd.DataFrame
@@ -52,6 +55,7 @@ class Prepared:
     folds: dict[str, Fold]
     language: str
     clipped: tuple[str, ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -101,13 +105,20 @@ def prepare(task: Task[PrepareSpec]) -> None:
     corpus = build(CORPORA.get(spec.corpus.name), spec.corpus.params, f"corpus '{spec.corpus.name}'")
     rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec.task, spec.classes)
     split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
-    _save(clips, task.into / AUDIO)
+    marks: list[Landmarks] = []
+    _save(_marked(clips, marks), task.into / AUDIO)
     rows.to_parquet(task.into / LABELS)
-    meta = {
-        "classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language,
-        "clipped": clips.clipped,
-    }  # fmt: skip
+    meta = {"classes": list(classes), "folds": [asdict(fold) for fold in split], "language": corpus.language}
     (task.into / META).write_text(json.dumps(meta), encoding="utf-8")
+    noted = {"clipped": clips.clipped, "copies": near_copies(marks)}
+    (task.into / NOTED).write_text(json.dumps(noted), encoding="utf-8")
+
+
+def _marked(clips: Iterable[Pcm], marks: list[Landmarks]) -> Iterator[Pcm]:
+    """Yield the clips, and append the landmarks of each to ``marks``."""
+    for clip in clips:
+        marks.append(Landmarks.of(clip))
+        yield clip
 
 
 def _save(clips: Iterable[Pcm], path: Path) -> None:
@@ -124,13 +135,15 @@ def _save(clips: Iterable[Pcm], path: Path) -> None:
 def _load(folder: Path) -> Prepared:
     artefact = Artefact(folder)
     meta: dict[str, Any] = artefact.json(META)
+    noted: dict[str, Any] = artefact.json(NOTED)
     return Prepared(
         rows=pd.read_parquet(artefact.path(LABELS)),
         clips=load_clips(artefact.path(AUDIO)),
         classes=tuple(meta["classes"]),
         folds=_folds(meta),
         language=meta["language"],
-        clipped=tuple(meta["clipped"]),
+        clipped=tuple(noted["clipped"]),
+        copies=tuple((first, second) for first, second in noted["copies"]),
     )
 
 
