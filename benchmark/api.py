@@ -55,7 +55,7 @@ class Run:
         attacks = victims["attack"][victims["attack"] != CLEAN]
         columns = {"models": victims["model"], "defenses": victims["defense"], "attacks": attacks}
         flags = Counter(flag["check"] for flag in self.results.run.get("audit", {}).get("flags", []))
-        lines = [f"Run of suite '{self.results.run['suite']['name']}' in {self.directory}"]
+        lines = [f"Run of suite '{self.results.run.get('suite', {}).get('name', '?')}' in {self.directory}"]
         lines += [f"  {name}: {', '.join(dict.fromkeys(values)) or 'none'}" for name, values in columns.items()]
         lines.append(f"  failures: {len(self.failures)}")
         lines.append(f"  flags: {', '.join(f'{number} {check}' for check, number in flags.items()) or 'none'}")

@@ -41,7 +41,7 @@ SHARE: Final = 0.3
 """Smallest share of a clip's landmarks that a near copy has at one shift."""
 
 NEIGHBOURS: Final = 24
-"""Clips that one landmark is looked up in; a landmark of more clips tells little."""
+"""Clips that one landmark is looked up in; a landmark of more clips separates little."""
 
 Ints = npt.NDArray[np.int64]
 

@@ -113,8 +113,8 @@ def verify(folder: Path, data: Mapping[str, Path], store: Path, out: Path, worke
 
 def suite_description(results: Results) -> str:
     """Return the name of the results' suite, whether it is the shipped one, and its changes and filters."""
-    name, changes = str(results.run["suite"].get("name")), results.run["set"]
-    only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in results.run["only"].items()]
+    name, changes = str(results.run.get("suite", {}).get("name")), results.run.get("set", [])
+    only = [f"--only {shlex.quote(f'{key}={glob}')}" for key, glob in results.run.get("only", {}).items()]
     options = [*(f"--set {shlex.quote(change)}" for change in changes), *only]
     suffix = f" with {' '.join(options)}" if options else ""
     if _is_shipped(results):
@@ -125,9 +125,9 @@ def suite_description(results: Results) -> str:
 
 
 def _is_shipped(results: Results) -> bool:
-    name, changes = str(results.run["suite"].get("name")), results.run["set"]
+    name, changes = str(results.run.get("suite", {}).get("name")), results.run.get("set", [])
     with suppress(InputError, ValidationError):
-        claimed = Suite.model_validate(results.run["suite"])
+        claimed = Suite.model_validate(results.run.get("suite", {}))
         return name in shipped() and is_with_added_plugins(claimed, load(name, changes))
     return False
 
@@ -148,8 +148,8 @@ def _differing_ranks(claimed: Results, again: Results, *, exact: bool) -> int:
 
 def _new_flags(claimed: Results, again: Results) -> tuple[str, ...]:
     """Return the checks with flags on rows where the claim has no flag of that check."""
-    claimed_flags = [(flag["check"], flag["where"]) for flag in claimed.run["audit"]["flags"]]
-    flags = again.run["audit"]["flags"]
+    claimed_flags = [(flag["check"], flag["where"]) for flag in claimed.run["audit"].get("flags", [])]
+    flags = again.run["audit"].get("flags", [])
     return tuple(dict.fromkeys(flag["check"] for flag in flags if (flag["check"], flag["where"]) not in claimed_flags))
 
 

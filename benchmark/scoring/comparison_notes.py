@@ -51,7 +51,7 @@ def _packages(base: Results, new: Results) -> Iterator[str]:
 
 
 def _suites(base: Results, new: Results) -> Iterator[str]:
-    if differing := [*_differing(_flat(base.run["suite"]), _flat(new.run["suite"]))]:
+    if differing := [*_differing(_flat(base.run.get("suite", {})), _flat(new.run.get("suite", {})))]:
         more = f", and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         yield f"The suites differ: {'; '.join(differing[:SHOWN])}{more}."
 
