@@ -15,6 +15,7 @@ from advser.attacks.learned import LearnedAttack
 from advser.attacks.reference import references_within
 from advser.corpora.protocols import is_speaker_independent
 from advser.defenses.base import Defense
+from advser.defenses.undefended import Undefended
 from advser.errors import InputError
 from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.precision import settled
@@ -179,7 +180,7 @@ class JobBook:
         model, entry = victim.model, victim.defense
         defense = build(DEFENSES.get(entry.name), entry.params, f"defense '{entry.title}'")
         _refuse_features(victim, defense)
-        _refuse_descent(victim)
+        _refuse_descent(victim, defense)
         params = validated(MODELS.get(model.name), model.params, f"model '{model.title}'")
         # Before the model's files are hashed, which may download them: a missing package is reported at once.
         code = self._code("train", models=[model.name], defenses=[entry.name], attacks=inner_attacks(defense))
@@ -331,10 +332,11 @@ def _refuse_features(victim: Victim, defense: Defense) -> None:
         )
 
 
-def _refuse_descent(victim: Victim) -> None:
-    """Raise InputError if a defense is to train a model without gradients."""
-    if not victim.differentiable and victim.defense.name != "none":
+def _refuse_descent(victim: Victim, defense: Defense) -> None:
+    """Raise InputError if a defense is to train a model without gradients; one that acts at test time alone may."""
+    trains = type(defense).loss is not Undefended.loss or type(defense).extend is not Defense.extend
+    if not victim.differentiable and trains:
         raise InputError(
-            f"model '{victim.model.title}': defense '{victim.defense.title}': got a defense, expected none for a model "
-            "without gradients (say 'defenses: [none]' in the model's entry)"
+            f"model '{victim.model.title}': defense '{victim.defense.title}': got a defense that trains, expected none "
+            "or one at test time for a model without gradients (say 'defenses: [none]' in the model's entry)"
         )
