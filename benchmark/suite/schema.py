@@ -159,6 +159,7 @@ class Suite(_Schema):
         noise: whether to add noise at each budget of an attack at which the suite has none
             (`advser.plan.noise_controls`).
         audit: whether to probe trained models (`advser.stages.probe`); the results are always audited.
+        timeout: seconds that a job may take.
         samples: number of clips of each fold and cell that are written as sound.
         parts: name → changes to the keys above; the suite is then run once for each part, and not by itself.
         exhibits: tables and figures beside the boards.
@@ -187,6 +188,7 @@ class Suite(_Schema):
     worst: list[WorstCase] = []
     noise: bool = True
     audit: bool = True
+    timeout: float = Field(14_400, gt=0, le=31_536_000)
     samples: int = Field(0, ge=0, le=1_000_000)
     parts: dict[Name, Suite] = {}
     exhibits: list[Exhibit] = []
