@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
+import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from advser.commands import hide, plugins, results, runs, submissions
 from advser.commands.usage import EXIT_ENDED, EXIT_INPUT, EXIT_INTERRUPTED
-from advser.errors import AdvserError, printable
+from advser.errors import AdvserError, one_line, printable
 
 LONGEST: Final = 1990
 """Characters of a message: a list of all names that are expected may be long."""
@@ -47,17 +50,35 @@ def options(
     """Benchmark adversarial attacks on speech emotion recognition, and defenses against them."""
 
 
-app.command()(runs.run)
-app.command(name="list")(plugins.list_plugins)
-app.command()(plugins.show)
-app.command()(plugins.check)
-app.command()(results.board)
-app.command()(results.figure)
-app.command()(results.compare)
-app.command()(results.draw)
-app.command()(hide.hide)
-app.command()(submissions.submit)
-app.command()(submissions.verify)
+def _with_verdict(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that ends well only by returning: an exception with exit code 0 is a plugin's."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except typer.Exit as end:
+            if not end.exit_code:
+                raise SystemExit(0) from end
+            raise
+
+    return checked
+
+
+for _name, _function in {
+    "run": runs.run,
+    "list": plugins.list_plugins,
+    "show": plugins.show,
+    "check": plugins.check,
+    "board": results.board,
+    "figure": results.figure,
+    "compare": results.compare,
+    "draw": results.draw,
+    "hide": hide.hide,
+    "submit": submissions.submit,
+    "verify": submissions.verify,
+}.items():
+    app.command(_name)(_with_verdict(_function))
 
 
 def command() -> None:
@@ -76,10 +97,26 @@ def command() -> None:
 
     # As SLURM sends it at the end of a job's time.
     signal.signal(signal.SIGTERM, end)
+    _end_in_order()
     try:
         main()
     except SystemExit as last:
         sys.exit(EXIT_ENDED if ended and last.code == EXIT_INTERRUPTED else last.code)
+
+
+def _end_in_order() -> None:
+    """Let ``os._exit``, which ends a process without a word, raise `SystemExit` in this process: plugins may call it.
+
+    Forked processes end as before.
+    """
+    process, end = os.getpid(), os._exit
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() != process:
+            end(status)
+        raise SystemExit(status)
+
+    os._exit = leave
 
 
 def main() -> None:
@@ -92,7 +129,7 @@ def main() -> None:
     except UsageError as error:
         code = _refuse(error.format_message())
     except AdvserError as error:
-        code = _refuse(str(error))
+        code = _refuse(str(error) or one_line(error))
     except OSError as error:
         code = _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
     except SystemExit as error:

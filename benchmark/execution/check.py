@@ -91,14 +91,19 @@ def _contract_findings(
     kind: str, plugin: Any, params: Mapping[str, Any], plugins: tuple[Path, ...]
 ) -> Iterator[Finding]:
     """Yield the findings of a plugin's contract; an exception of the plugin is a finding."""
-    try:
-        yield from contract.CONTRACTS[kind](plugin, params)
-    except AdvserError as error:
-        yield Finding("contract", str(error))
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        yield Finding("contract", f"{one_line(error)}{raised_in(error)}")
+    findings = contract.CONTRACTS[kind](plugin, params)
+    while True:
+        try:
+            finding = next(findings)
+        except StopIteration:
+            return
+        except AdvserError as error:
+            finding = Finding("contract", str(error) or one_line(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            finding = Finding("contract", f"{one_line(error)}{raised_in(error)}")
+        yield finding
 
 
 def _mock_run(

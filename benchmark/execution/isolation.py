@@ -44,7 +44,7 @@ class Reported:
 def reason_of(error: BaseException) -> str:
     """Return the reason of a failure in one line, with the plugin's line that raised it."""
     if isinstance(error, AdvserError):
-        return " ".join(str(error).split())
+        return " ".join(str(error).split()) or type(error).__name__
     text = one_line(error)
     if isinstance(error, PermissionError) and error.filename:
         text = f"opened {error.filename}, expected no file but those that are named in a parameter, by their full path"
@@ -150,10 +150,10 @@ def _do(work: Work, pipe: int) -> None:
         work.perform_confined()
         reported = Reported()
     except NotApplicableError as error:
-        reported = Reported(str(error), applies=False)
+        reported = Reported(reason_of(error), applies=False)
     except BaseException as error:
         trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
-        reported = Reported(reason_of(error) or type(error).__name__, trace=trace)
+        reported = Reported(reason_of(error), trace=trace)
     sys.stdout.flush()
     sys.stderr.flush()
     os.write(pipe, json.dumps(asdict(reported)).encode()[:_MOST])

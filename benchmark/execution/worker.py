@@ -59,7 +59,9 @@ def execute(job: Job, store: Path, plugins: Sequence[Path], device: str) -> Outc
         reason = _do(job, Store(store), plugins, device)
     except IsolatedError as error:
         return Outcome(job.key, "failed", f"{job.title}: {error}", error.trace, time.perf_counter() - start)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         trace = "" if isinstance(error, AdvserError) else traceback.format_exc()
         message = f"{job.title}: {reason_of(error)}"
         return Outcome(job.key, "failed", message, trace, time.perf_counter() - start)
@@ -82,7 +84,7 @@ def _do(job: Job, store: Store, plugins: Sequence[Path], device: str) -> str:
             _refuse_inapplicable(inputs.values())
             _perform(Work(job, inputs, folder, tuple(plugins), device))
         except NotApplicableError as error:
-            record["not_applicable"] = str(error)
+            record["not_applicable"] = reason_of(error)
         finally:
             shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
         record["seconds"] = time.perf_counter() - start

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
-from advser.errors import InputError, did_you_mean
+from advser.errors import AdvserError, InputError, did_you_mean, one_line
 
 __affects_results__ = False
 
@@ -151,6 +151,11 @@ def _checked(schema: type[M], params: Mapping[str, Any], where: str) -> M:
         raise InputError(explain(error, where, schema)) from None
     except PydanticSerializationError as error:
         raise InputError(f"{where}: not plain data: {error}") from None
+    except (AdvserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        # Pydantic lets through what a plugin's own validator raises, `SystemExit` included.
+        raise InputError(f"{where}: {one_line(error)}") from error
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:

@@ -247,7 +247,9 @@ class Scorer:
             statistics = self._statistics(title, metric, examples)
             speakers = examples.clips["speaker"].to_numpy()
             interval = bootstrap(metric, statistics, speakers, draws=self._plan.suite.bootstrap, seed=0)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return {**empty, "status": "failed", "reason": one_line(error)}
         unmeasured = examples.unmeasured
         counts = {"n": interval.n, "n_failed": interval.n_failed}

@@ -132,7 +132,7 @@ def _serve(
     except EOFError:
         pass
     except BaseException as error:
-        text = " ".join(str(error).split()) if isinstance(error, AdvserError) else one_line(error)
+        text = " ".join(str(error).split()) if isinstance(error, AdvserError) and str(error) else one_line(error)
         _send(connection, {"reason": f"{text}{raised_in(error)}"}, {})
     os._exit(0)
 

@@ -44,6 +44,8 @@ class Raises(Metric):
     def statistics(self, examples: pd.DataFrame, classes: int) -> Array:
         if self.where == "statistics":
             raise ValueError("two\nlines")
+        if self.where == "exit":
+            raise SystemExit(0)
         return np.ones((1 if self.where == "shape" else len(examples), 2))
 
     def combine(self, sums: Array) -> Array:
@@ -110,6 +112,7 @@ SUITE = {
         {"name": "raises", "label": "raises-statistics"},
         {"name": "raises", "label": "raises-figure", "params": {"where": "figure"}},
         {"name": "raises", "label": "raises-shape", "params": {"where": "shape"}},
+        {"name": "raises", "label": "raises-exit", "params": {"where": "exit"}},
         {"name": "length", "label": "length-long", "params": {"shortest": SHORTEST}},
         {"name": "length", "label": "length-none", "params": {"shortest": 10**9}},
         {"name": "length", "label": "length-double", "params": {"factor": 2.0}},
@@ -257,12 +260,14 @@ def test_a_faulty_metric_fails_its_own_rows_alone(run: Run) -> None:
     for cell in run.plan.cells:
         by_metric = figures(run.table, cell)
         assert by_metric.loc["raises-statistics", "reason"] == "ValueError: two lines"
+        assert by_metric.loc["raises-exit", "reason"] == "SystemExit: 0"
         assert by_metric.loc["raises-figure", "reason"] == "ZeroDivisionError: one line"
         assert by_metric.loc["raises-shape", "reason"].startswith("ContractError: statistics returned the shape (1, 2)")
         assert set(by_metric[by_metric["status"] == "failed"].index) - {"length-none"} == {
             "raises-statistics",
             "raises-figure",
             "raises-shape",
+            "raises-exit",
         }
 
 
