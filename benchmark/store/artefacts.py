@@ -91,7 +91,8 @@ class Store:
         return self.root / key[:2] / key
 
     def __contains__(self, key: str) -> bool:
-        return (self.folder(key) / MANIFEST).is_file()
+        # Keys are read from results of others too: none leads out of the store.
+        return key.isalnum() and (self.folder(key) / MANIFEST).is_file()
 
     def get(self, key: str) -> Artefact:
         """Return the artefact of ``key``.
