@@ -13,7 +13,7 @@ from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
 from advser.store.files import replacing
 from advser.suite.exhibits import DRAWN_AXES, DRAWN_METRICS, Pictures
-from advser.suite.schema import file_part
+from advser.suite.texts import file_part
 
 DRAWN_FILE: Final = "drawn.json"
 """The list of drawn files in a folder, as paths relative to the folder."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import signal
 import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from advser.commands import hide, plugins, results, runs, submissions
-from advser.commands.usage import EXIT_INPUT, EXIT_INTERRUPTED
+from advser.commands.usage import EXIT_ENDED, EXIT_INPUT, EXIT_INTERRUPTED
 from advser.errors import AdvserError, printable
 
 LONGEST: Final = 1990
@@ -67,7 +68,18 @@ def command() -> None:
     """
     gc.set_threshold(50_000, 10, 10)
     atexit.register(gc.freeze)
-    main()
+    ended: list[int] = []
+
+    def end(number: int, frame: object) -> NoReturn:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    # As SLURM sends it at the end of a job's time.
+    signal.signal(signal.SIGTERM, end)
+    try:
+        main()
+    except SystemExit as last:
+        sys.exit(EXIT_ENDED if ended and last.code == EXIT_INTERRUPTED else last.code)
 
 
 def main() -> None:

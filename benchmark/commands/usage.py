@@ -17,6 +17,7 @@ EXIT_FINDINGS = 1
 EXIT_INPUT = 2
 EXIT_FAILED_CELLS = 3
 EXIT_INTERRUPTED = 130
+EXIT_ENDED = 143
 
 Plugins = Annotated[list[Path], typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins.")]
 

@@ -94,6 +94,10 @@ def require_folder(directory: Path | None, corpus: str, source: str = "") -> Pat
     return directory
 
 
+EXAMPLES = 3
+"""Names in a finding, which each board repeats."""
+
+
 def shortlist(items: Sequence[str], limit: int = 10) -> str:
     """Join the first ``limit`` items for a one-line message, and count the others."""
     rest = len(items) - limit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import soundfile
 
-from advser.corpora.base import Corpus, require_folder, shortlist
+from advser.corpora.base import EXAMPLES, Corpus, require_folder, shortlist
 from advser.corpora.rows import Row, to_dataset
 from advser.errors import InputError
 
@@ -67,13 +66,11 @@ class FileNameCorpus(Corpus):
         return False
 
     def read(self, directory: Path | None) -> Dataset:
-        """Return the clips, sorted by path; warn of each of `findings`.
+        """Return the clips, sorted by path.
 
         Raises:
             InputError: as `clips`.
         """
-        for finding in self.findings(directory):
-            warnings.warn(f"corpus '{self.name}': {finding}", stacklevel=2)
         return to_dataset(self.rows(directory))
 
     def rows(self, directory: Path | None) -> list[Row]:
@@ -112,13 +109,13 @@ class FileNameCorpus(Corpus):
         gaps = self.gaps([path.name for path in clips])
         findings = []
         if gaps or len(clips) != self.official:
-            details = f": {shortlist(gaps)}" if gaps else ""
+            details = f": {shortlist(gaps, EXAMPLES)}" if gaps else ""
             findings.append(f"the copy has {len(clips)} clips, the official corpus {self.official}{details}")
         converted = [described for path in clips if (described := self._converted_format(path))]
         if converted:
             findings.append(
                 f"{len(converted)} file(s) are converted, the official format is {self._format()}: "
-                f"{shortlist(converted)}"
+                f"{shortlist(converted, EXAMPLES)}"
             )
         return tuple(findings)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from pydantic import model_validator
 
-from advser.corpora.base import Corpus, require_folder, shortlist
+from advser.corpora.base import EXAMPLES, Corpus, require_folder, shortlist
 from advser.corpora.filenames import find_folders
 from advser.corpora.rows import Row, to_dataset
 from advser.errors import InputError
@@ -119,7 +118,7 @@ class IEMOCAP(Corpus):
         return self
 
     def read(self, directory: Path | None) -> Dataset:
-        """Return the selected utterances, sorted by session and name; warn of each of `findings`.
+        """Return the selected utterances, sorted by session and name.
 
         Args:
             directory: the unpacked archive, or the folder that holds it as ``IEMOCAP_full_release``.
@@ -128,8 +127,7 @@ class IEMOCAP(Corpus):
             InputError: if there is no session; a session lacks its sound, labels or transcriptions; a line of labels
                 has another form; or no utterance remains.
         """
-        for finding in self.findings(directory):
-            warnings.warn(f"corpus 'iemocap': {finding}", stacklevel=2)
+        self.findings(directory)  # refuses a session without sound
         turns = self._selected(directory)
         texts = {name: text for session in _sessions(directory) for name, text in _transcripts(session)}
         return to_dataset([turn.row(texts.get(turn.utterance, "")) for turn in turns])
@@ -155,10 +153,12 @@ class IEMOCAP(Corpus):
             findings.append(f"the copy has {len(turns)} utterances, the official corpus {UTTERANCES}{details}")
         if soundless:
             findings.append(
-                f"{len(soundless)} utterance(s) have no sound file and are left out: {shortlist(soundless)}"
+                f"{len(soundless)} utterance(s) have no sound file and are left out: {shortlist(soundless, EXAMPLES)}"
             )
         if unlabelled:
-            findings.append(f"{len(unlabelled)} sound file(s) have no label and are left out: {shortlist(unlabelled)}")
+            findings.append(
+                f"{len(unlabelled)} sound file(s) have no label and are left out: {shortlist(unlabelled, EXAMPLES)}"
+            )
         return tuple(findings)
 
     def _selected(self, directory: Path | None) -> list[_Turn]:

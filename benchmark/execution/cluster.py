@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from advser.errors import InputError
 from advser.execution import forkserver as forking
+from advser.execution.deadlines import Deadlines
 from advser.execution.lost_workers import ONE_THREAD_EACH, RESUME, RETRIES, WorkerCounter, outcome_of
 from advser.execution.schedule import Agenda
 from advser.execution.worker import execute
@@ -53,12 +54,14 @@ class Workers:
         scheduler: address of a running Dask scheduler; empty: a local cluster.
         device: torch device of the models.
         plugins: the plugin files that every worker loads.
+        timeout: seconds that a job may take; 0: as long as the suite says.
     """
 
     count: int = 0
     scheduler: str = ""
     device: str = "cpu"
     plugins: tuple[Path, ...] = ()
+    timeout: float = 0.0
 
 
 def device_named(name: str) -> str:
@@ -82,6 +85,8 @@ def missing(jobs: Mapping[str, Job], store: Store) -> list[Job]:
 
 def run_jobs(jobs: Sequence[Job], cached: int, store: Store, workers: Workers, progress: Progress) -> list[Outcome]:
     """Do all jobs, each after its inputs, and return the outcome of every job.
+
+    A job that takes longer than ``workers.timeout`` fails: its worker is ended, and another one starts.
 
     Raises:
         InputError: if the scheduler cannot be reached, is lost, has no worker, or has a worker with several threads.
@@ -111,6 +116,7 @@ def _outcomes(
     """
     agenda, root = Agenda(jobs), store.root.absolute()
     running: dict[Future[Outcome], Job] = {}
+    deadlines = Deadlines(client, workers.timeout)
     ended: list[tuple[Job, Outcome]] = []
     while True:
         for _ in range(max(count(), 1) - len(running)):
@@ -118,21 +124,25 @@ def _outcomes(
                 break
             # A second run on this scheduler may need the same job, in its own store.
             name = digest([job.key, str(root), *map(str, workers.plugins), workers.device])
-            running[client.submit(execute, job, root, workers.plugins, workers.device, key=name)] = job
+            future = client.submit(execute, job, root, workers.plugins, workers.device, key=name)
+            running[future] = job
+            deadlines.begin(future)
         # The consumer gets outcomes only after new jobs are submitted, so that no worker waits for it.
         yield from ended
         if not running:
             return
-        outcomes = [outcome_of(future, running.pop(future)) for future in _finished(running)]
+        finished = _finished(running, min(PATIENCE, deadlines.left(running)))
+        outcomes = [outcome_of(future, running.pop(future)) for future in finished]
+        outcomes += [deadlines.end(future, running.pop(future)) for future in deadlines.overdue(running)]
         ended = [pair for outcome in outcomes for pair in agenda.done(outcome)]
 
 
-def _finished(futures: Iterable[Future[Outcome]]) -> list[Future[Outcome]]:
-    """Wait for a future to end, at most `PATIENCE` seconds, since workers may join; return all that have ended."""
+def _finished(futures: Iterable[Future[Outcome]], patience: float) -> list[Future[Outcome]]:
+    """Wait for a future to end, at most ``patience`` seconds, since workers may join; return all that have ended."""
     from distributed import wait
 
     try:
-        return list(wait(list(futures), timeout=PATIENCE, return_when="FIRST_COMPLETED").done)
+        return list(wait(list(futures), timeout=patience, return_when="FIRST_COMPLETED").done)
     except TimeoutError:
         return []
 

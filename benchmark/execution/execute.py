@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def carry_out(request: Request, prepared: Prepared, console: Console) -> Report:
     store = Store(request.store)
     progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
     stored = len(prepared.jobs) - len(prepared.waiting)
-    outcomes = run_jobs(prepared.waiting, stored, store, request.workers, progress)
+    workers = replace(request.workers, timeout=request.workers.timeout or prepared.suite.timeout)
+    outcomes = run_jobs(prepared.waiting, stored, store, workers, progress)
     # A job whose input failed has the status failed, and was not tried.
     computed = sum(outcome.seconds > 0 for outcome in outcomes)
     failed = {outcome.key: outcome for outcome in outcomes if outcome.status == "failed"}

@@ -20,6 +20,7 @@ from advser.metrics.base import ClipMetric, Metric, ModelMetric
 from advser.models.precision import settled
 from advser.plan.cells import Configuration, Corpus, Source, Speech, Victim, described, title_of
 from advser.plan.named_files import specified
+from advser.plan.trainable import refuse_descent, refuse_features
 from advser.plugins.parameters import Parameters, build, explain, plain, validated
 from advser.plugins.registries import ATTACKS, CORPORA, DEFENSES, METRICS, MODELS
 from advser.results.schema import CLEAN
@@ -179,8 +180,8 @@ class JobBook:
     def _new_recipe(self, victim: Victim) -> _Recipe:
         model, entry = victim.model, victim.defense
         defense = build(DEFENSES.get(entry.name), entry.params, f"defense '{entry.title}'")
-        _refuse_features(victim, defense)
-        _refuse_descent(victim)
+        refuse_features(victim, defense)
+        refuse_descent(victim, defense)
         params = validated(MODELS.get(model.name), model.params, f"model '{model.title}'")
         # Before the model's files are hashed, which may download them: a missing package is reported at once.
         code = self._code("train", models=[model.name], defenses=[entry.name], attacks=inner_attacks(defense))
@@ -330,21 +331,3 @@ class JobBook:
         title = job.title.removeprefix("craft ")
         shared = isinstance(job.spec, CraftSpec) and job.spec.attack.name == CLEAN and len(self.suite.seeds) > 1
         return f"{title}, seed {seed}" if shared and seed is not None else title
-
-
-def _refuse_features(victim: Victim, defense: Defense) -> None:
-    """Raise InputError if training would perturb a spectrogram that the model does not have."""
-    if defense.perturbed_domain() == "spectrogram" and not victim.spectrogram:
-        raise InputError(
-            f"defense '{victim.defense.title}': domain: got 'spectrogram', expected 'waveform' with model "
-            f"'{victim.model.title}', whose features are no spectrogram"
-        )
-
-
-def _refuse_descent(victim: Victim) -> None:
-    """Raise InputError if a defense is to train a model without gradients."""
-    if not victim.differentiable and victim.defense.name != "none":
-        raise InputError(
-            f"model '{victim.model.title}': defense '{victim.defense.title}': got a defense, expected none for a model "
-            "without gradients (say 'defenses: [none]' in the model's entry)"
-        )

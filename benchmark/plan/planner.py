@@ -71,6 +71,9 @@ class _Planner:
     def plan(self) -> Plan:
         for entry in self.suite.metrics:
             check_metric(entry)
+        for entry in self.suite.defenses:
+            # Models may name their defenses; those that no model names are checked too.
+            build(DEFENSES.get(entry.name), entry.params, f"defense '{entry.title}'")
         rows = self._rows()
         unable = self._unable(rows)
         named = [cell for seed in self.suite.seeds for cell in self._cells(seed, rows)]

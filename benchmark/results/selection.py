@@ -31,7 +31,9 @@ def select(results: Results, where: Mapping[str, str | float]) -> Results:
         if key not in KEYS:
             raise InputError(f"--where {key}: unknown key, expected {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
     for key, several in globs.items():
-        for glob in several.split("|"):
+        # A text that has a ``|`` of its own is one glob.
+        whole = any(_key_text(key, value) == several for value in results.table[key])
+        for glob in [several] if whole else several.split("|"):
             if not _matches(results.table, {key: glob}).any():
                 present = ", ".join(sorted({_key_text(key, value) or '""' for value in results.table[key]}))
                 raise InputError(f"--where {key}={glob}: no cell matches, expected here: {present}")
@@ -83,5 +85,8 @@ def _key_text(key: str, value: Any) -> str:
 
 
 def matching(text: str, globs: str) -> bool:
-    """Return whether a text matches any of the globs between ``|``, as in ``none|ifgsm*``; case-sensitive."""
-    return any(fnmatchcase(text, glob) for glob in globs.split("|"))
+    """Return whether a text matches any of the globs between ``|``, as in ``none|ifgsm*``; case-sensitive.
+
+    A text matches itself, whatever characters of globs it has, such as ``fgsm [v2]``.
+    """
+    return text in (globs, *globs.split("|")) or any(fnmatchcase(text, glob) for glob in globs.split("|"))

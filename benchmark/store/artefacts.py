@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
@@ -126,7 +128,7 @@ class Store:
         If another process stores the same artefact first, that artefact stays.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.root))
+        beside = Path(tempfile.mkdtemp(prefix=f"unfinished-{_here()}-{os.getpid()}-", dir=self.root))
         try:
             yield beside
             paths = sorted(beside.iterdir())
@@ -146,15 +148,37 @@ class Store:
             shutil.rmtree(beside, ignore_errors=True)
 
     def sweep(self, older_than: float = UNFINISHED) -> None:
-        """Remove temporary folders of killed processes that are older than ``older_than`` seconds."""
+        """Remove temporary folders of killed processes: those of this machine, and others older than ``older_than``."""
         for left in [*self.root.glob("unfinished-*"), *self.root.glob("damaged-*")]:
             # Another run may sweep at the same time.
             with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > older_than:
+                if _is_abandoned(left.name) or time.time() - left.stat().st_mtime > older_than:
                     shutil.rmtree(left, ignore_errors=True)
 
 
+def _here() -> str:
+    """Return the name of this machine as a part of a file name."""
+    return re.sub("[^A-Za-z0-9]", "_", platform.node())[:40] or "localhost"
+
+
+def _is_abandoned(name: str) -> bool:
+    """Return whether an unfinished folder belongs to a process of this machine that is no more."""
+    match = re.fullmatch(rf"unfinished-{_here()}-(\d+)-\w+", name)
+    if match is None:
+        return False
+    try:
+        os.kill(int(match[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _sha256(path: Path) -> str:
+    # A pipe would wait for a writer.
+    if not path.is_file():
+        raise OSError(f"{path}: no regular file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

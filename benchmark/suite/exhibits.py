@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from advser.suite.texts import Label, Prose, Title
+
 Value = str | int | float | bool | None
 
 
@@ -65,8 +67,8 @@ class TableRow(_Schema):
         published: the published value of each column; null where the paper has none.
     """
 
-    title: str
-    section: str = ""
+    title: Title
+    section: Label = ""
     where: Selection = {}
     given: dict[str, Value] = {}
     published: list[float | None] = []
@@ -75,7 +77,7 @@ class TableRow(_Schema):
 class TableColumn(_Schema):
     """A column of a table: ``metric`` of the cells that ``where`` selects, under the lines of ``title``."""
 
-    title: list[str] = Field(min_length=1)
+    title: list[Title] = Field(min_length=1)
     metric: str
     where: Selection = {}
 
@@ -95,13 +97,13 @@ class Table(_Schema):
     """
 
     table: str = Field(pattern=_NAME)
-    title: str
-    stub: str = ""
-    published: str = "published"
+    title: Title
+    stub: Title = ""
+    published: Title = "published"
     where: Selection = {}
     rows: list[TableRow] = Field(min_length=1)
     columns: list[TableColumn] = Field(min_length=1)
-    notes: list[str] = []
+    notes: list[Prose] = []
 
     @model_validator(mode="after")
     def _published_fits(self) -> Self:
@@ -121,11 +123,11 @@ class Table(_Schema):
 class PublishedCurve(_Schema):
     """Points read off a paper: ``y`` of ``metric`` at ``x``, in the panel ``panel`` (empty: all panels)."""
 
-    title: str
+    title: Title
     metric: str
     x: list[float] = Field(min_length=1)
     y: list[float] = Field(min_length=1)
-    panel: str = ""
+    panel: Label = ""
 
     @model_validator(mode="after")
     def _as_many(self) -> Self:
@@ -152,9 +154,9 @@ class Curves(_Schema):
     """
 
     curves: FigureName
-    title: str
+    title: Title
     x: str = Field("epsilon", pattern=r"^(epsilon|params\..+)$")
-    x_label: str = ""
+    x_label: Title = ""
     metrics: list[str] = Field(min_length=1)
     panels: list[str] = []
     series: list[str] = ["attack"]
@@ -186,9 +188,9 @@ class Profile(_Schema):
     """
 
     profile: FigureName
-    title: str
-    x_label: str = ""
-    y_label: str = ""
+    title: Title
+    x_label: Title = ""
+    y_label: Title = ""
     metrics: list[str] = Field(min_length=1)
     series: list[str] = ["model"]
     where: Selection = {}
@@ -204,7 +206,7 @@ class Pictures(_Schema):
     """
 
     pictures: FigureName
-    title: str
+    title: Title
     where: Selection = {}
 
 

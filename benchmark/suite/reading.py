@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import yaml
 
@@ -23,11 +23,6 @@ _NOT_PLAIN: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("timestam
 class _Loader(yaml.SafeLoader):
     """Safe YAML of plain data: refuses duplicate keys and reads 1e-3 as a number, as YAML 1.2 does."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NOT_PLAIN]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping, as the base class does; a duplicate key is an error."""
         seen: set[Any] = set()
@@ -41,13 +36,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NOT_PLAIN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
     list("-+0123456789."),
 )
 for _tag in _NOT_PLAIN:
-    _Loader.add_constructor(_tag, yaml.SafeLoader.construct_undefined)
+    _Loader.add_constructor(_tag, yaml.constructor.SafeConstructor.construct_undefined)  # type: ignore[type-var]
 
 
 def read_yaml(text: str, where: str) -> Any:

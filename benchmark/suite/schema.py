@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
-import unicodedata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from advser.models.terms import Domain, WantedPrecision
 from advser.results.terms import CHANCE_BASELINES
 from advser.suite.exhibits import Exhibit, name_of
+from advser.suite.texts import MAXIMAL_NAME, Label, Name, Prose, Title, file_part
 from advser.suite.training import Training
 from advser.threat.model import Delivery, Norm
 
@@ -24,44 +23,6 @@ def _labels(value: Any) -> Any:
     # YAML reads a bare `true` as a Boolean.
     return ["true" if item is True else item for item in _listed(value)]
 
-
-MAXIMAL_NAME = 100
-"""Bytes (UTF-8) in a name or label: file names of boards, figures and sound are made of them."""
-
-MAXIMAL_TITLE = 200
-"""Characters in a heading."""
-
-
-def _writable(text: str) -> str:
-    """Return a text without halves of surrogate pairs, which no file can hold."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"got {reprlib.repr(text)}, expected text without halves of surrogate pairs")
-    return text
-
-
-def _one_line(text: str) -> str:
-    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in _writable(text)):
-        raise ValueError(f"got {reprlib.repr(text)}, expected one line without control characters")
-    return text
-
-
-def _short(text: str) -> str:
-    if len(_one_line(text).encode()) > MAXIMAL_NAME:
-        raise ValueError(f"got {reprlib.repr(text)}, expected at most {MAXIMAL_NAME} bytes")
-    return text
-
-
-Label = Annotated[str, AfterValidator(_short)]
-"""A text that names rows, columns or files: one line of at most `MAXIMAL_NAME` bytes; possibly empty."""
-
-Name = Annotated[Label, Field(min_length=1)]
-"""A `Label` that is not empty."""
-
-Title = Annotated[str, AfterValidator(_one_line), Field(max_length=MAXIMAL_TITLE)]
-"""A heading: one line."""
-
-Prose = Annotated[str, AfterValidator(_writable)]
-"""A text of any number of lines."""
 
 GivenLabels = Literal["true", "predicted", "soft"]
 """Labels that a suite can give to an attack. Blind attacks never get labels."""
@@ -198,6 +159,7 @@ class Suite(_Schema):
         noise: whether to add noise at each budget of an attack at which the suite has none
             (`advser.plan.noise_controls`).
         audit: whether to probe trained models (`advser.stages.probe`); the results are always audited.
+        timeout: seconds that a job may take.
         samples: number of clips of each fold and cell that are written as sound.
         parts: name → changes to the keys above; the suite is then run once for each part, and not by itself.
         exhibits: tables and figures beside the boards.
@@ -226,6 +188,7 @@ class Suite(_Schema):
     worst: list[WorstCase] = []
     noise: bool = True
     audit: bool = True
+    timeout: float = Field(14_400, gt=0, le=31_536_000)
     samples: int = Field(0, ge=0, le=1_000_000)
     parts: dict[Name, Suite] = {}
     exhibits: list[Exhibit] = []
@@ -331,11 +294,6 @@ def _without_prose(data: Any) -> Any:
 
 BOARD_NAMES = ("leaderboard", "attacks", "defenses", "models", "transfer", "audit")
 """Names of boards, which exhibits cannot have."""
-
-
-def file_part(part: str) -> str:
-    """Return the name of a part as file names have it."""
-    return re.sub("[^A-Za-z0-9]", "-", part)
 
 
 def _part(common: dict[str, Any], name: str, changes: Any) -> Any:

@@ -15,7 +15,7 @@ from advser.leaderboards.figures.curves import EPSILON, STEPS, Axis, Curve, Pane
 from advser.leaderboards.figures.drawing import COLORS, SCREEN, Drawing, Paper
 from advser.results.folder import Results
 from advser.suite.exhibits import DRAWN_METRICS
-from advser.suite.schema import file_part
+from advser.suite.texts import file_part
 
 _CONTROL_COLOR: Final = "#6b6b6b"
 _CONTROL_MARKERS: Final = ("x", "+", "1", "2")

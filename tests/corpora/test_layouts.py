@@ -16,8 +16,6 @@ from advser.plugins.registries import CORPORA
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2000) / 16000)
 
-pytestmark = pytest.mark.filterwarnings("ignore:corpus")
-
 
 def sounds(folder: Path, *names: str, rate: int = 16000, channels: int = 1) -> None:
     for name in names:

@@ -243,7 +243,6 @@ def emodb_copy(directory: Path, names: list[str], rate: int = SAMPLE_RATE) -> Pa
 
 
 class TestEmoDBLayout:
-    @pytest.mark.filterwarnings("ignore::UserWarning")
     @pytest.mark.parametrize("below", [".", "wav", ".."])
     def test_the_archive_is_read_at_its_usual_levels(self, tmp_path, below):
         emodb_copy(tmp_path / "emodb", ["03a01Fa.wav", ".DS_Store.wav", "14b09Wd.wav"])
@@ -275,11 +274,14 @@ class TestEmoDBLayout:
         assert "the copy has 1 clips, the official corpus 535" in incomplete
         assert "speaker 08 0 of 58" in incomplete
         assert "03a01Fa.wav: 44100 Hz" in converted
-        with pytest.warns(UserWarning, match="emodb") as warnings:
-            EmoDB().read(tmp_path)
-        assert [str(warning.message) for warning in warnings] == [
-            f"corpus 'emodb': {finding}" for finding in (incomplete, converted)
-        ]
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_finding_names_three_examples_and_is_no_warning_of_python(self, tmp_path):
+        emodb_copy(tmp_path, [f"{speaker}a01Fa.wav" for speaker in ("03", "08", "09", "10", "11")], rate=44100)
+        assert len(EmoDB().read(tmp_path)) == 5
+        _, converted = EmoDB().findings(tmp_path)
+        assert converted.count(".wav") == 3
+        assert converted.endswith("; and 2 more")
 
 
 @pytest.fixture(scope="module")

@@ -291,6 +291,21 @@ def killer(target, x, labels, generator, *, epsilon: float = budget()):
 '''
 
 
+ENDLESS = KILLER.replace("WAY(1)", "while True: pass").replace("killer", "endless")
+
+
+def test_a_job_that_takes_too_long_fails_and_the_others_are_done(place: Path) -> None:
+    (place / "endless.py").write_text(ENDLESS)
+    command = ["run", *CUT, "--store", "endless", "--out", "endless-results", "--plugin", "endless.py"]
+    done = advser_here(*command, "--only", "attack=endless|noise", "--timeout", "15", cwd=place)
+    assert done.returncode == 3, done.stdout + done.stderr
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert failed
+    assert all("takes longer than 15 s, the timeout of a job" in line for line in failed)
+    statuses = Results.load(place / "endless-results").table.groupby("attack")["status"].agg(set).to_dict()
+    assert statuses == {"none": {"ok"}, "noise": {"ok"}, "endless": {"failed"}}
+
+
 @pytest.mark.parametrize(
     ("way", "message"),
     [("os._exit", "ended before the job (exit code 1)"), ("sys.exit", "SystemExit: 1 (killer.py:12)")],

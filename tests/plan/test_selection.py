@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from planning import (
@@ -16,10 +16,12 @@ from planning import (
     plan,
     suite,
 )
+from toys import Waveform
 
 from advser.errors import InputError
 from advser.plan.added_plugins import with_added_plugins
 from advser.plan.planner import NothingSelectedError
+from advser.plugins.registries import MODELS
 
 ATTACKED = {
     "models": ["tiny", "cnn4"],
@@ -145,3 +147,34 @@ def test_one_attack_may_be_listed_twice_under_two_labels_and_is_crafted_once() -
 def test_a_run_of_some_folds_scores_only_these() -> None:
     planned = plan(folds=["fold3", "fold1"])
     assert [fold.fold for fold in planned.cells[0].folds] == ["fold3", "fold1"]
+
+
+class Machine(Waveform):
+    """A model without gradients."""
+
+    differentiable: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize("defense", ["low-pass", "quantisation", "mixup", "smoothing"])
+def test_a_model_without_gradients_takes_defenses_that_do_not_train(
+    defense: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS._decorated, "machine", Machine)
+    entry = {"name": defense, "params": {"sigma": 0.01}} if defense == "smoothing" else defense
+    declared = suite(models=["machine", "tiny"], defenses=["none", entry], attacks=[{**FGSM, "transfer": True}])
+    if defense in ("mixup", "smoothing"):
+        with pytest.raises(InputError, match="expected none or one at test time"):
+            plan(declared)
+    else:
+        sources = {model for (model, attack) in places(plan(declared), "source_model", "attack")}
+        assert sources == {"tiny"}
+
+
+def test_a_defense_that_no_model_uses_is_checked() -> None:
+    with pytest.raises(InputError, match="defense 'low-pass'"):
+        plan(
+            suite(
+                models=[{"name": "tiny", "defenses": ["none"]}],
+                defenses=["none", {"name": "low-pass", "params": {"x": 1}}],
+            )
+        )

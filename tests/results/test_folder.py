@@ -402,3 +402,10 @@ def test_older_results_have_the_present_names_of_the_audits_checks(tmp_path: Pat
     older.save(tmp_path)
     (read,) = Results.load(tmp_path).run["audit"]["flags"]
     assert read == {**flag, "check": "robust-to-huge-budget"}
+
+
+@pytest.mark.parametrize("name", ["fgsm [v2]", "a|b, <c>", "what?", "2*", "[!x]"])
+def test_select_takes_every_name_that_it_offers(name: str) -> None:
+    results = synthetic.results()
+    table = results.table.assign(attack=results.table["attack"].replace("ifgsm", name))
+    assert set(select(replace(results, table=table), {"attack": name}).table["attack"]) == {name}

@@ -114,6 +114,27 @@ def test_a_missing_key_is_an_error(store: Store) -> None:
         store.get(KEY)
 
 
+def test_folders_of_processes_of_this_machine_that_are_gone_are_removed_at_once(store: Store) -> None:
+    with store.create("ab" * 32, {}) as running:
+        gone = running.with_name(running.name.replace(f"-{os.getpid()}-", "-999999999-"))
+        elsewhere = running.with_name("unfinished-another_machine-999999999-x")
+        gone.mkdir()
+        elsewhere.mkdir()
+        store.sweep()
+        assert running.exists()
+        assert elsewhere.exists()
+        assert not gone.exists()
+
+
+def test_a_pipe_in_place_of_a_file_is_a_damaged_artefact(store: Store) -> None:
+    with store.create("ab" * 32, {}) as folder:
+        (folder / "data").write_bytes(b"1")
+    file = store.get("ab" * 32).path("data")
+    file.unlink()
+    os.mkfifo(file)
+    assert not store.discard_if_damaged("ab" * 32)
+
+
 def test_sweep_removes_the_folders_of_killed_processes(store: Store) -> None:
     make(store)
     (store.root / "unfinished-x").mkdir()
