@@ -135,7 +135,8 @@ def _expected(message: str) -> str:
     """Return what pydantic's message asks for: ``Input should be a valid list`` → ``a list``."""
     if message == "Field required":
         return "this key"
-    return message.removeprefix("Value error, ").removeprefix("Input should be ").replace("a valid ", "a ")
+    wanted = message.removeprefix("Value error, ").removeprefix("Input should be ").partition(" or instance of ")[0]
+    return wanted.replace("a valid ", "a ")
 
 
 def read_json(text: str) -> Any:

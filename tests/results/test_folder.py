@@ -249,6 +249,13 @@ def test_an_edited_table_is_refused_and_one_without_digests_has_a_note(saved: Pa
     assert Results.load(saved).notes[-1] == UNSIGNED
 
 
+def test_a_table_that_was_taken_away_is_missed(tmp_path: Path) -> None:
+    synthetic.ranked().save(tmp_path)
+    (tmp_path / "ranks.parquet").unlink()
+    with pytest.raises(InputError, match=r"ranks.parquet: got no such file, expected the table whose digest is in"):
+        Results.load(tmp_path)
+
+
 def test_an_accuracy_is_a_share_of_the_clips() -> None:
     assert len(Results(table(metric="accuracy", n=48, value=47 / 48), no_examples(), RUN).table) == 1
     with pytest.raises(
