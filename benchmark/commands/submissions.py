@@ -54,6 +54,7 @@ def verify(
     from advser.execution.contents import contents
     from advser.execution.submission import unpack
     from advser.execution.verification import verify as again
+    from advser.leaderboards.boards.texts import without_controls
 
     folders = corpora(data)
     pool = Workers(workers, scheduler, device_named(device))
@@ -66,7 +67,7 @@ def verify(
             return
         console(errors=True).print(_warning(file), markup=False, soft_wrap=True)
         verified = again(claim, folders, store or folder / "store", into, pool)
-    console().print(_report(verified), markup=False, soft_wrap=True)
+    console().print(without_controls(_report(verified)), markup=False, soft_wrap=True)
     if not verified.confirmed:
         raise typer.Exit(EXIT_FINDINGS)
 
