@@ -45,8 +45,8 @@ def verify(
 ) -> None:
     """Run a submission again and print claimed beside verified figures.
 
-    Exit code: 0 confirmed: every claimed figure is the same or within the verified interval, and ranks and flags match;
-    1 not confirmed; 2 unusable input.
+    Exit code: 0 confirmed: every claimed figure is the same or within the verified interval, unless the same answers of
+    the model give another, and ranks and flags match; 1 not confirmed; 2 unusable input.
     """
     from tempfile import TemporaryDirectory
 

@@ -100,7 +100,7 @@ def csv(board: Board) -> str:
         elif column.key not in board.index:
             parts.append(entries.to_frame())
     table = pd.concat(parts, axis=1).rename(columns=spreadsheet_field)
-    texts = {name: table[name].map(_field) for name in table.select_dtypes(exclude="number")}
+    texts = {str(name): table[name].map(_field) for name in table.select_dtypes(exclude="number")}
     return table.assign(**texts).to_csv(index=False, lineterminator="\n").removesuffix("\n")
 
 

@@ -23,6 +23,7 @@ from advser.execution.verification import Verified, _differing_ranks, compared, 
 from advser.plan.added_plugins import is_with_added_plugins
 from advser.results.folder import Results
 from advser.results.schema import TABLE_FILE
+from advser.results.selection import select
 from advser.suite.loading import load
 from advser.suite.schema import Suite
 
@@ -302,6 +303,24 @@ def test_intervals_are_claims_too() -> None:
     table = synthetic.results().table
     narrower = table.assign(ci_low=table["ci_low"] + 0.01)
     assert set(compared(pd.DataFrame(narrower), table)["outcome"]) == {"interval"}
+
+
+@pytest.mark.parametrize(
+    ("moved", "outcomes"),
+    [
+        (("uar",), {"uar": "contrary", "accuracy": "same"}),
+        (("accuracy",), {"uar": "same", "accuracy": "contrary"}),
+        (("uar", "accuracy"), {"uar": "within", "accuracy": "within"}),
+        (("snr",), {"uar": "same", "snr": "within"}),
+    ],
+)
+def test_a_figure_of_answers_that_are_the_same_is_not_within(moved: tuple[str, ...], outcomes: dict[str, str]) -> None:
+    cells = select(synthetic.results(), {"model": "cnn4", "defense": "none", "attack": "none"}).table
+    cells = cells[cells["metric"].isin(["uar", "accuracy"])].drop_duplicates("metric")
+    cell = pd.concat([cells, cells[:1].assign(metric="snr")]).assign(ci_low=0.0, ci_high=1000.0)
+    claimed = cell.assign(value=np.where(cell["metric"].isin(moved), cell["value"] + 54 / 535, cell["value"]))
+    outcome = compared(claimed, cell).set_index("metric")["outcome"]
+    assert {metric: outcome[metric] for metric in outcomes} == outcomes
 
 
 @pytest.mark.parametrize(
