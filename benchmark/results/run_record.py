@@ -109,7 +109,7 @@ class _Run(_Record):
     state: Text = ""
     digests: dict[str, Text] = {}
     metrics: dict[str, _Metric] = {}
-    precision: dict[str, str | dict[str, Text]] = {}
+    precision: dict[str, Text | list[Text] | dict[str, Text]] = {}
     only: dict[str, Text] = {}
     set: list[Text] = []
     external: list[Text] = []
