@@ -16,6 +16,7 @@ from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
 from advser.store.digests import contents_digest, digest
 from advser.store.files import replacing
+from advser.store.names import unlinked
 
 if TYPE_CHECKING:
     from advser.leaderboards.figures.drawing import Drawing, Paper
@@ -40,16 +41,21 @@ def write_all(
         directory: the folder to write to, with the run's ``samples/``.
         assets: the page's own files, relative to ``directory``: ``../assets`` for pages that share them.
         bitmaps: names of the figures to write as PNG too; None: all. The page shows the SVG.
+
+    Raises:
+        InputError: if a folder to write to is a link, which may lead anywhere, or the samples are unusable.
     """
     from advser.leaderboards.figures.drawing import SCREEN
     from advser.leaderboards.figures.spectrograms import read_samples, write_thumbnails
 
+    for name in ("boards", "figures", SAMPLES_FOLDER, ASSETS):
+        unlinked(directory, name, "results")
+    entries = read_samples(directory)
     boards = [*(build(results) for build in BOARDS.values()), *tables(results).values()]
     written = []
     for board in boards:
         for name, suffix in SUFFIXES.items():
             written.append(_write(directory / "boards" / f"{board.name}.{suffix}", render(board, name) + "\n"))
-    entries = read_samples(directory)
     figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures", bitmaps)
     vectors = [path for path in figures if path.suffix == ".svg"]
     html = page(results, boards, vectors, entries, assets)

@@ -13,8 +13,8 @@ from advser.results.schema import EXAMPLES_SCHEMA, KEYS
 
 CLIPS, CLASSES = 107, 4
 SUITE: dict[str, Any] = {
-    "name": "made-up", "corpus": "demo", "protocol": "5pair", "models": ["tiny"], "defenses": ["none"],
-    "metrics": ["uar", "accuracy"],
+    "name": "made-up", "corpus": {"name": "demo"}, "protocol": "5pair", "models": [{"name": "tiny"}],
+    "defenses": [{"name": "none"}], "metrics": [{"name": "uar"}, {"name": "accuracy"}],
 }  # fmt: skip
 CELL: dict[str, Any] = {
     **dict.fromkeys(KEYS, ""), "seed": 0, "model": "tiny", "defense": "none", "attack": "none", "params": "{}",

@@ -35,10 +35,10 @@ def zero_gradients(evidence: Evidence) -> Iterator[Verdict]:
 def false_gradient(evidence: Evidence) -> Iterator[Verdict]:
     """Finite differences contradict the gradient: it misses part or all of the function that the model computes."""
     for victim, error, answers in evidence.answers("derivative_error"):
-        share = answers.get("unexplained_change") or 0
+        share, limit = answers.get("unexplained_change") or 0, answers.get("derivative_limit", FALSE)
         problems = [
-            f"relative difference {error:.2f} along the gradient (median over clips)" if error > FALSE else "",
-            f"the gradient misses {share:.0%} of the effect of random changes (median)" if share > FALSE else "",
+            f"relative difference {error:.2f} along the gradient (median over clips)" if error > limit else "",
+            f"the gradient misses {share:.0%} of the effect of random changes (median)" if share > limit else "",
             _false("the gradient", answers.get("false") or 0),
             _false("the gradient of the defense's own loss", answers.get("adaptive_false") or 0),
         ]

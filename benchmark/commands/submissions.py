@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from advser.commands.usage import EXIT_FINDINGS, Device, Plugins, console, corpora
+from advser.errors import InputError
 
 if TYPE_CHECKING:
     from advser.execution.verification import Verified
@@ -38,29 +41,45 @@ def verify(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Device of the models.")] = Device.auto,
+    show: Annotated[bool, typer.Option("--list", help="Print the contents of the file; run nothing.")] = False,
 ) -> None:
     """Run a submission again and print claimed beside verified figures.
 
-    Exit code: 0 confirmed: every claimed figure is the same or within the verified interval, and ranks and flags match;
-    1 not confirmed; 2 unusable input.
+    Exit code: 0 confirmed: every claimed figure is the same or within the verified interval, unless the same answers of
+    the model give another, and ranks and flags match; 1 not confirmed; 2 unusable input.
     """
     from tempfile import TemporaryDirectory
 
     from advser.execution.cluster import Workers, device_named
+    from advser.execution.contents import contents
     from advser.execution.submission import unpack
     from advser.execution.verification import verify as again
+    from advser.leaderboards.boards.texts import without_controls
 
     folders = corpora(data)
     pool = Workers(workers, scheduler, device_named(device))
     into = out or Path("results") / f"{file.stem}-verified"
-    with TemporaryDirectory(prefix="advser-verify-") as temporary:
+    with TemporaryDirectory(prefix="advser-verify-") as temporary, _named(Path(temporary, "claim"), file):
         folder = Path(temporary)
         claim = unpack(file, folder / "claim")
+        if show:
+            console().print("\n".join(contents(file, claim)), markup=False, soft_wrap=True)
+            return
         console(errors=True).print(_warning(file), markup=False, soft_wrap=True)
         verified = again(claim, folders, store or folder / "store", into, pool)
-    console().print(_report(verified), markup=False, soft_wrap=True)
+    console().print(without_controls(_report(verified)), markup=False, soft_wrap=True)
     if not verified.confirmed:
         raise typer.Exit(EXIT_FINDINGS)
+
+
+@contextmanager
+def _named(folder: Path, file: Path) -> Iterator[None]:
+    """Name the submission, in place of the folder that it was unpacked into, in messages on bad input."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error).replace(f"results {folder}:", f"{file}:").replace(f"results {folder}/", f"{file}: ")
+        raise InputError(message.replace(f"{folder}/", f"{file}: ").replace(str(folder), str(file))) from None
 
 
 def _warning(file: Path) -> str:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
 from advser.errors import InputError
+from advser.store.archives import ArchiveError, unpack
 from advser.store.digests import contents_digest
 
 LARGEST = 2**30
 """Largest size of an unpacked archive in bytes."""
-
-BLOCK = 2**20
-"""Bytes that are unpacked at a time."""
 
 
 def fetch_archive(corpus: str, address: str, wanted: re.Pattern[str], digest: str) -> Path:
@@ -69,25 +65,17 @@ def _download(corpus: str, address: str, into: Path) -> None:
 
 
 def _unpack(corpus: str, archive: Path, wanted: re.Pattern[str], into: Path) -> None:
+    def place(name: str) -> Path | None:
+        # The pattern checks the last two names of a path, so no file lands outside the folder.
+        return into.joinpath(*Path(name).parts[-2:]) if wanted.fullmatch(name) else None
+
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if wanted.fullmatch(member.filename)]
-            if sum(member.file_size for member in members) > LARGEST:
-                raise InputError(
-                    f"corpus '{corpus}': got an archive of more than {LARGEST >> 20} MiB unpacked, expected less"
-                )
-            for member in members:
-                # The pattern checks the last two names of a path, so no file lands outside the folder.
-                place = into.joinpath(*Path(member.filename).parts[-2:])
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(member) as source, place.open("wb") as target:
-                    while block := source.read(BLOCK):
-                        target.write(block)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        unpack(archive, place, LARGEST)
+    except ArchiveError as error:
         raise InputError(
-            f"corpus '{corpus}': got no readable download ({error}), expected a zip archive, "
+            f"corpus '{corpus}': the download: got {error}, expected the official zip archive, "
             f"or a copy with --data {corpus}=DIR"
-        ) from error
+        ) from None
 
 
 def _check(corpus: str, folder: Path, digest: str, origin: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from advser.stages.job import Job, Outcome
 
@@ -27,7 +27,7 @@ class Deadlines:
     def __init__(self, client: Client, limit: float) -> None:
         self._client = client
         self._limit = limit or math.inf
-        self._begun: dict[str, float] = {}
+        self._begun: dict[Any, float] = {}
 
     def begin(self, future: Future[Outcome]) -> None:
         """Start the clock of a job."""

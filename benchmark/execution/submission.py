@@ -7,21 +7,30 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-from advser.errors import InputError
+from pydantic import BaseModel, ConfigDict, Field
+
+from advser.errors import InputError, printable
 from advser.plugins.registries import ATTACKS
 from advser.plugins.registry import load_plugin_file, plugin_files
 from advser.results.folder import Results
+from advser.results.run_record import read_json
 from advser.results.schema import POOLED_FILE, RANKS_FILE, RUN_FILE, TABLE_FILE
+from advser.store import archives
+from advser.store.archives import ArchiveError
 from advser.store.files import replacing
+from advser.store.names import inside
 
 MANIFEST: Final = "submission.json"
 """The file in a submission with the version of AdvSER and the SHA-256 of every other file."""
 
 PLUGINS: Final = "plugins"
 """Folder of the plugin files in a submission."""
+
+LARGEST: Final = 2**28
+"""Bytes of a submission, packed and unpacked."""
 
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 
@@ -80,30 +89,44 @@ def _refuse_files(suite: Mapping[str, Any], directory: Path) -> None:
         )
 
 
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    advser: Annotated[str, Field(max_length=100)]
+    files: dict[str, str]
+
+
 def unpack(file: Path, into: Path) -> Path:
     """Unpack a submission into an empty folder, and check its contents; return the folder.
 
     Raises:
-        InputError: if it is no submission, or a file in it does not match its manifest.
+        InputError: if it is no submission, is too large, or a file in it does not match its manifest.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            contents = {name: archive.read(name) for name in archive.namelist()}
-        manifest = json.loads(contents.pop(MANIFEST))
-        digests: Mapping[str, str] = dict(manifest["files"])
-    except FileNotFoundError:
-        raise InputError(f"{file}: got no such file, expected a file that `advser submit` wrote") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: got no submission ({reason}), expected a file that `advser submit` wrote") from None
-    for name in sorted({*digests, *contents}):
-        if name not in contents or name not in digests or _digest(contents[name]) != digests[name]:
-            raise InputError(f"{file}: {name}: got a file that differs from its manifest, expected an unchanged file")
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or (len(path.parts) > 1 and path.parts[0] != PLUGINS):
+
+    def place(name: str) -> Path:
+        path = inside(into, name, str(file))
+        if len(path.relative_to(into).parts) > 1 and path.relative_to(into).parts[0] != PLUGINS:
             raise InputError(f"{file}: {name}: got a path outside the submission, expected a path within")
-        (into / name).parent.mkdir(parents=True, exist_ok=True)
-        (into / name).write_bytes(contents[name])
+        return path
+
+    try:
+        if file.stat().st_size > LARGEST:
+            raise ArchiveError(f"a file of more than {LARGEST >> 20} MiB")
+        names = {path.relative_to(into).as_posix() for path in archives.unpack(file, place, LARGEST)} - {MANIFEST}
+        digests = _Manifest.model_validate(read_json((into / MANIFEST).read_text(encoding="utf-8"))).files
+    except ArchiveError as error:
+        raise InputError(f"{file}: got {error}, expected a file that `advser submit` wrote") from None
+    except OSError as error:
+        got = "no manifest" if error.filename == str(into / MANIFEST) else printable(error.strerror or "no file")
+        raise InputError(f"{file}: got {got}, expected a file that `advser submit` wrote") from None
+    except ValueError as error:
+        reason = printable(str(error), 160)
+        raise InputError(f"{file}: {MANIFEST}: got no manifest ({reason}), expected that of `advser submit`") from None
+    for name in sorted({*digests, *names}):
+        if name not in names or name not in digests or _digest((into / name).read_bytes()) != digests[name]:
+            raise InputError(
+                f"{file}: {printable(name, 80)}: got a file that differs from its manifest, expected an unchanged file"
+            )
     return into
 
 

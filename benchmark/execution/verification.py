@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ from advser.results.schema import KEYS, MACHINE_DEPENDENT, RUN_FILE
 from advser.suite.loading import load, shipped
 from advser.suite.schema import Suite
 
+ANSWERS: Final = ("uar", "accuracy", "error", "loss")
+"""Metrics of a victim's answers to the clips of a cell. Other answers change all of them, but for rare exchanges."""
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -32,8 +36,9 @@ class Verified:
     Attributes:
         figures: one row per figure, including those over several seeds, with the cell's keys, ``metric``, ``claimed``,
             ``verified`` and ``outcome``: ``same``; ``interval`` (the same figure with a different interval);
-            ``within`` (a different figure inside the verified 95 % interval); ``outside``; ``lacking`` (one of the runs
-            has no figure).
+            ``within`` (a different figure inside the verified 95 % interval); ``contrary`` (the same, though another
+            figure of the same answers does not differ, see `ANSWERS`); ``outside``; ``lacking`` (one of the runs has no
+            figure).
         ranks: number of claimed ranks outside the range that the second run's tests leave open. If all figures are the
             same: number of claimed ranks that differ.
         flags: checks of the audit with flags in the second run that the claim does not have.
@@ -165,7 +170,15 @@ def compared(claimed: pd.DataFrame, verified: pd.DataFrame) -> pd.DataFrame:
     ends = [np.isclose(pairs[name], pairs[f"{name}_new"], rtol=1e-6, atol=1e-9) for name in ("ci_low", "ci_high")]
     # The verified interval decides: the claimed interval is itself a claim.
     within = (pairs["ci_low_new"].to_numpy(float) <= old) & (old <= pairs["ci_high_new"].to_numpy(float))
-    missing = np.isnan(old) | np.isnan(new)
-    cases = {"lacking": missing, "same": same & ends[0] & ends[1], "interval": same, "within": within}
+    answers = pairs["metric"].isin(ANSWERS).to_numpy()
+    cells = [name for name in names if name != "metric"]
+    settled = pairs.assign(settled=answers & same).groupby(cells, dropna=False)["settled"].transform("any").to_numpy()
+    cases = {
+        "lacking": np.isnan(old) | np.isnan(new),
+        "same": same & ends[0] & ends[1],
+        "interval": same,
+        "contrary": within & answers & settled,
+        "within": within,
+    }
     outcome = np.select([*cases.values()], [*cases], "outside")
     return pairs[names].assign(claimed=old, verified=new, outcome=outcome)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from advser.errors import InputError, printable
+from advser.results.schema import KEYS
 
 LONGEST: Final = 10_000
 """Characters of a text."""
@@ -47,17 +48,32 @@ class _Metric(_Record):
     decimals: Annotated[int, Field(ge=0, le=12)] = 3
 
 
+def _of_a_cell(name: str) -> str:
+    if name not in KEYS:
+        raise ValueError("a key of a cell")
+    return name
+
+
 class _Flag(_Record):
     check: Text
-    where: dict[str, str | int | float | None]
+    where: dict[Annotated[str, AfterValidator(_of_a_cell)], str | int | float | None]
     detail: Text
 
 
 class _Audit(_Record):
-    checks: dict[str, Text] = {}
+    checks: Annotated[dict[str, Text], Field(max_length=26)] = {}
+    """A letter marks each on boards."""
+
     needs: dict[str, Text] = {}
     looked_at: dict[str, Count] = {}
     flags: list[_Flag] = []
+
+    @model_validator(mode="after")
+    def _describe_each_check(self) -> Self:
+        for name in self.looked_at:
+            if name not in self.needs:
+                raise ValueError(f"needs of the check '{printable(name, 40)}'")
+        return self
 
 
 class _Jobs(_Record):
@@ -93,7 +109,7 @@ class _Run(_Record):
     state: Text = ""
     digests: dict[str, Text] = {}
     metrics: dict[str, _Metric] = {}
-    precision: dict[str, str | dict[str, Text]] = {}
+    precision: dict[str, Text | list[Text] | dict[str, Text]] = {}
     only: dict[str, Text] = {}
     set: list[Text] = []
     external: list[Text] = []
@@ -119,19 +135,24 @@ def _expected(message: str) -> str:
     """Return what pydantic's message asks for: ``Input should be a valid list`` → ``a list``."""
     if message == "Field required":
         return "this key"
-    return message.removeprefix("Input should be ").replace("a valid ", "a ")
+    wanted = message.removeprefix("Value error, ").removeprefix("Input should be ").partition(" or instance of ")[0]
+    return wanted.replace("a valid ", "a ")
 
 
 def read_json(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: if it is not JSON, is too deep, or has a number that is no finite number.
+        ValueError: if it is not JSON, is too deep, or has a number that is no finite number or a text that is none.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("too many levels") from None
+    except UnicodeEncodeError:
+        raise ValueError("got half a character (a lone surrogate), expected text") from None
+    return value
 
 
 def _refuse(number: str) -> NoReturn:

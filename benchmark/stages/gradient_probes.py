@@ -7,6 +7,7 @@ false sense of security", ICML 2018, describe the models that these probes expos
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
@@ -30,17 +31,26 @@ BUDGET: Final = 0.001
 STEPS: Final = 10
 """Steps that are doubled."""
 
-HUGE: Final = 0.5
-"""ε that must mislead the model on every clip, full scale: the perturbation is louder than nearly all speech."""
+HUGE: Final = (0.5, 0.1, 0.02)
+"""Budgets ε, of which the first allows a perturbation louder than nearly all speech. One must mislead every clip."""
 
-STRIDES: Final = (1e-6, 1e-5, 1e-4, 1e-3)
-"""Distances over which finite differences are taken, full scale; the best fit counts."""
+STRIDES: Final = tuple(10.0**-power for power in range(4, 11))
+"""Distances over which finite differences are taken, full scale. They shrink until two neighbours agree."""
+
+AGREEMENT: Final = 0.05
+"""Relative difference up to which two finite differences agree."""
 
 DIRECTIONS: Final = 8
 """Random directions in which the gradient is compared with finite differences."""
 
-FALSE: Final = 0.5
-"""Error of a derivative above which a gradient is false: 0 is exact, 1 is unrelated to the function."""
+FALSE: Final = 0.1
+"""Error of a derivative in float64 above which a gradient is false: 0 is exact, 1 is unrelated to the function.
+
+Trained honest models have less than 0.01, the median over clips.
+"""
+
+FALSE_IN_FLOAT32: Final = 0.5
+"""As `FALSE`, for a model that computes in float32 alone: digital silence and rounding disturb its differences."""
 
 CUT: Final = 400
 """The last of this many parts is cut off a clip: 5 ms of two seconds, which change no word."""
@@ -184,22 +194,43 @@ def without_gradient(model: EmotionModel, batch: Batch, loss: Loss | None = None
     return float((~gradient.isfinite().all(1) | (gradient == 0).all(1)).double().mean())
 
 
-def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
-    """Return |f − a| / max(|f|, |a|) of each clip (b,), finite difference f against automatic derivative a.
+def in_double(model: EmotionModel, batch: Batch) -> tuple[EmotionModel, Batch]:
+    """Return a copy of the model in float64 with the batch, or both as they are if it does not compute in float64."""
+    precise, wide = deepcopy(model).double(), replace(batch, waveform=batch.waveform.double())
+    if batch.reference is not None:
+        wide = replace(wide, reference=batch.reference.double())
+    try:
+        with torch.no_grad(), wide.target(precise) as target:
+            outputs = target.loss(wide.waveform, wide.labels)
+    except RuntimeError:
+        return model, batch
+    return (precise, wide) if outputs.dtype == torch.float64 else (model, batch)
 
-    Both are derivatives of the objective in the direction of the gradient's sign, over the stride of `STRIDES` at which
-    they agree best. 0: the gradient is the derivative; 1: it is unrelated; 2: it is the opposite. Clips without a
-    gradient are left out.
+
+def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
+    """Return |f − a| / max(|f|, |a|) of each clip (B,), finite difference f against automatic derivative a.
+
+    Both are derivatives of the objective in the direction of the gradient's sign. f is the first difference that agrees
+    with that of the next stride (`STRIDES`). 0: the gradient is the derivative; 1: it is unrelated; 2: it is the
+    opposite. NaN where no two strides agree, and for clips without a gradient. Use a model `in_double`.
     """
     with batch.target(model) as target:
         gradient = target.gradient(batch.waveform, batch.labels)
         direction = gradient.sign()
     automatic = (gradient * direction).flatten(1).sum(1).double()
-    errors = []
-    for stride in STRIDES:
-        difference = _change(model, batch, stride * direction) / (2 * stride)
-        errors.append((difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs()))
-    return torch.stack(errors).nan_to_num(torch.inf).amin(0)[automatic > 0]
+    difference = _settled(torch.stack([_change(model, batch, stride * direction) / (2 * stride) for stride in STRIDES]))
+    error = (difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs())
+    return torch.where(automatic > 0, error, torch.nan)
+
+
+def _settled(differences: Tensor) -> Tensor:
+    """Return per column the first value that the next one (down) agrees with; NaN where none does: (S, …) → (…)."""
+    ahead, behind = differences[:-1], differences[1:]
+    apart = (ahead - behind).abs() / torch.maximum(ahead.abs(), behind.abs())
+    # Two differences of 0 agree: the function is flat there.
+    agrees = apart.nan_to_num(0.0) <= AGREEMENT
+    first = agrees.double().argmax(0, keepdim=True)
+    return torch.where(agrees.any(0), behind.gather(0, first)[0], torch.nan)
 
 
 def _change(model: EmotionModel, batch: Batch, step: Tensor) -> Tensor:
@@ -218,20 +249,20 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
     """Return the share of random changes' effect on the margin that the gradient does not explain; median over clips.
 
     1 − r², where r is the cosine between finite differences in `DIRECTIONS` random directions (±1 per sample) and the
-    gradient's prediction of them, over the stride of `STRIDES` at which they agree best. 0: the gradient explains all;
-    a part of the model that passes no gradient adds its share. NaN if no clip has a gradient.
+    gradient's prediction of them. 0: the gradient explains all; a part of the model that passes no gradient adds its
+    share. Clips where the differences do not settle (`derivative_error`) are left out; NaN if none is left.
     """
     with batch.target(model) as target:
         gradient = target.gradient(batch.waveform, batch.labels)
         signs = random_signs((DIRECTIONS, *gradient.shape), gradient, generator)
     automatic = (gradient * signs).flatten(2).sum(2).double()
-    shares = []
-    for stride in STRIDES:
-        differences = torch.stack([_change(model, batch, stride * sign) for sign in signs])
-        explained = torch.cosine_similarity(differences, automatic, dim=0).nan_to_num(0).clamp_min(0).square()
-        shares.append(1 - explained)
-    with_gradient = torch.stack(shares)[:, gradient.flatten(1).any(1)]
-    return float(with_gradient.median(1).values.min()) if with_gradient.shape[1] else float("nan")
+    differences = torch.stack(
+        [torch.stack([_change(model, batch, stride * sign) / (2 * stride) for sign in signs]) for stride in STRIDES]
+    )
+    settled = _settled(differences)
+    usable = gradient.flatten(1).any(1) & settled.isfinite().all(0)
+    explained = torch.cosine_similarity(settled, automatic, dim=0).clamp_min(0).square()[usable]
+    return float((1 - explained).median()) if usable.any() else float("nan")
 
 
 def changed_by_inaudible_change(model: EmotionModel, batch: Batch, generator: torch.Generator) -> float:
@@ -249,6 +280,15 @@ def changed_by_inaudible_change(model: EmotionModel, batch: Batch, generator: to
     with torch.no_grad(), cut.target(model) as target:
         decisions.append(target.decisions(cut.waveform))
     return float((torch.stack(decisions) != batch.labels).any(0).double().mean())
+
+
+def least_robust(model: EmotionModel, batch: Batch, start: Tensor) -> float:
+    """Return the share of clips that stay robust to iterative FGSM at every budget of `HUGE`, and every step size.
+
+    A larger budget contains every smaller one, but an attack of few large steps may miss what a smaller one reaches.
+    """
+    shares = [robust_share(model, batch, start, epsilon, steps) for epsilon in HUGE for steps in (STEPS, 4 * STEPS)]
+    return min(shares)
 
 
 def robust_share(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> float:

@@ -76,30 +76,34 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
 
 def _of_gradient(model: EmotionModel, defense: Defense, probed: Batch, generator: torch.Generator) -> dict[str, Any]:
     nearby = probed.nearby(model, generator)
-    both = (probed, nearby)
-    errors = [probes.derivative_error(model, batch) for batch in both]
+    both = [probes.in_double(model, batch) for batch in (probed, nearby)]
+    precise = both[0][1].waveform.dtype == torch.float64
+    limit = probes.FALSE if precise else probes.FALSE_IN_FLOAT32
+    errors = [probes.derivative_error(*pair) for pair in both]
     adaptive: dict[str, Any] = {}
     if type(defense).adaptive is not Defense.adaptive:
         # Near the clips alone: a distance to the clean clip has no gradient on it.
         informed = nearby.informed(model, defense.adaptive, probed.waveform)
         adaptive = {
             "adaptive_without_gradient": probes.without_gradient(model, informed),
-            "adaptive_false": _false(probes.derivative_error(model, informed)),
+            "adaptive_false": _false(probes.derivative_error(*probes.in_double(model, informed)), limit),
         }
     return adaptive | {
         "without_gradient": probes.without_gradient(model, probed, cross_entropy),
-        "derivative_error": _largest([float(error.median()) for error in errors if len(error)]),
-        "false": max(_false(error) for error in errors),
-        "unexplained_change": _largest([probes.unexplained_change(model, batch, generator) for batch in both]),
-        "standing_huge": probes.robust_share(model, probed, nearby.waveform, probes.HUGE, probes.STEPS),
+        "derivative_limit": limit,
+        "derivative_error": _largest([float(error.nanmedian()) for error in errors]),
+        "not_resolved": max(int(error.isnan().sum()) for error in errors),
+        "false": max(_false(error, limit) for error in errors),
+        "unexplained_change": _largest([probes.unexplained_change(*pair, generator) for pair in both]),
+        "standing_huge": probes.least_robust(model, probed, nearby.waveform),
         "standing": probes.robust_share(model, probed, nearby.waveform, probes.BUDGET, probes.STEPS),
         "standing_doubled": probes.robust_share(model, probed, nearby.waveform, probes.BUDGET, 2 * probes.STEPS),
     }
 
 
-def _false(errors: Tensor) -> int:
+def _false(errors: Tensor, limit: float) -> int:
     """Return the number of clips whose gradient is false."""
-    return int((errors > probes.FALSE).sum())
+    return int((errors > limit).sum())
 
 
 def _largest(values: list[float]) -> float:

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from advser.store.digests import canonical
+from advser.store.files import share, temporary_folder
 
 __affects_results__ = False
 
@@ -93,7 +93,8 @@ class Store:
         return self.root / key[:2] / key
 
     def __contains__(self, key: str) -> bool:
-        return (self.folder(key) / MANIFEST).is_file()
+        # Keys are read from results of others too: none leads out of the store.
+        return key.isalnum() and (self.folder(key) / MANIFEST).is_file()
 
     def get(self, key: str) -> Artefact:
         """Return the artefact of ``key``.
@@ -114,7 +115,7 @@ class Store:
         return False
 
     def _remove(self, key: str) -> None:
-        aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=self.root))
+        aside = temporary_folder(self.root, "damaged-")
         # Another run may remove it at the same time.
         with suppress(FileNotFoundError):
             self.folder(key).rename(aside / key)
@@ -127,15 +128,15 @@ class Store:
         If another process stores the same artefact first, that artefact stays.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f"unfinished-{_here()}-{os.getpid()}-", dir=self.root))
+        beside = temporary_folder(self.root, f"unfinished-{_here()}-{os.getpid()}-")
         try:
             yield beside
             paths = sorted(beside.iterdir())
             files = {path.name: _sha256(path) for path in paths}
             manifest = canonical({**job, "files": files, "written": {path.name: _written(path) for path in paths}})
             (beside / MANIFEST).write_text(manifest, encoding="utf-8")
-            # Only its owner can read a temporary folder, but a store may be shared.
-            beside.chmod(0o755)
+            # A store may be shared between users.
+            share(beside)
             place = self.folder(key)
             place.parent.mkdir(exist_ok=True)
             try:

@@ -13,6 +13,7 @@ import pandas as pd
 from advser.leaderboards.boards.board import Board, Cell, Column, Entries, frame_of, is_varying
 from advser.leaderboards.boards.rows import Row, rows
 from advser.leaderboards.boards.sheet import figure_text
+from advser.leaderboards.boards.texts import visible
 from advser.results.folder import Results
 from advser.scoring.differences import CELL, Comparison, Move
 
@@ -50,17 +51,17 @@ class Line:
         source = [self.row.text(key) for key in ("source_model", "source_defense") if self.row.transfer]
         from_source = f"from {' / '.join(source)}" if any(source) else ""
         victim = f"{self.row.text('model')} / {self.row.text('defense')}"
-        return ", ".join(text for text in (victim, *texts, from_source) if text)
+        return visible(", ".join(text for text in (victim, *texts, from_source) if text))
 
     @property
     def summary(self) -> str:
         """The move, in a line."""
         move = self.move
         if math.isnan(move.difference):
-            return f"{move.metric}: {move.reason}"
+            return visible(f"{move.metric}: {move.reason}")
         test = "" if math.isnan(move.adjusted) else f", p = {move.adjusted:.3g} on {move.n} clips"
         base, new, change = (_figure(value) for value in (move.base, move.new, move.difference))
-        return f"{move.metric}: {base} → {new} ({'+' if move.difference > 0 else ''}{change}{test})"
+        return f"{visible(move.metric)}: {base} → {new} ({'+' if move.difference > 0 else ''}{change}{test})"
 
 
 def _figure(value: float) -> str:
@@ -138,7 +139,9 @@ def junit(comparison: Comparison, moved: Sequence[Line]) -> str:
     tests = str(len(gated) + (same > 0))
     suite = ElementTree.Element("testsuite", name="advser compare", tests=tests, failures=failures, errors="0")
     for line in gated:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"advser.{line.move.metric}", name=line.place)
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"advser.{visible(line.move.metric)}", name=line.place
+        )
         if line.move.failed:
             ElementTree.SubElement(case, "failure", type=line.move.verdict, message=line.summary)
     if same:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from advser.leaderboards.boards.board import Board, Cell, Column, best_rows, standing_of
+from advser.leaderboards.boards.texts import visible
 
 MISSING_MARK = "–"
 NOT_APPLICABLE_MARK = "n/a"
@@ -59,17 +60,17 @@ def sheet(board: Board) -> Sheet:
     numbers: dict[str, int] = {}
     shown = [_column(board, column, numbers) for column in board.columns]
     return Sheet(
-        caption=_caption(board),
-        header=tuple(column.title for column in board.columns),
+        caption=visible(_caption(board)),
+        header=tuple(tuple(map(visible, column.title)) for column in board.columns),
         measured=tuple(column.measured for column in board.columns),
         body=tuple(zip(*shown, strict=True)),
-        sections=board.sections,
-        section_title=board.section_title,
+        sections=tuple(map(visible, board.sections)),
+        section_title=visible(board.section_title),
         best=_best(board) if any(field.best for column in shown for field in column) else "",
         legend=tuple(_legend(board)),
-        marks=_marks(board),
-        footnotes=tuple(numbers),
-        notes=board.notes,
+        marks={mark: visible(meaning) for mark, meaning in _marks(board).items()},
+        footnotes=tuple(map(visible, numbers)),
+        notes=tuple(map(visible, board.notes)),
     )
 
 
@@ -108,7 +109,7 @@ def _caption(board: Board) -> str:
 def _column(board: Board, column: Column, numbers: dict[str, int]) -> list[Shown]:
     entries = board.frame[column.key].tolist()
     if not column.measured:
-        return [Shown(text) for text in entries]
+        return [Shown(visible(text)) for text in entries]
     best = best_rows(board, column)
     return [_field(cell, column, row in best, numbers) for row, cell in enumerate(entries)]
 

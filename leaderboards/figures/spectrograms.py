@@ -23,10 +23,14 @@ from advser.leaderboards.figures.drawing import SCREEN, Drawing, Paper, laid_out
 from advser.results.folder import Results
 from advser.results.schema import KEYS, SAMPLES_FOLDER, SAMPLES_INDEX
 from advser.store.files import replacing
+from advser.store.names import inside, unlinked
 from advser.suite.exhibits import Pictures
 
 SOUNDS: Final = ("original", "judged", "difference")
 """The sounds of a sample."""
+
+SOUND_SUFFIX: Final = ".flac"
+"""Suffix of their files."""
 
 WIDTH: Final = 360
 """Columns of a thumbnail, in pixels."""
@@ -78,20 +82,36 @@ def read_samples(directory: Path) -> list[dict[str, Any]]:
     """Return the entries of a results folder's ``samples/index.json``; none if there is none.
 
     Raises:
-        InputError: if it cannot be read, or an entry lacks a required field.
+        InputError: if it cannot be read, an entry lacks a required field or has one of another type, or it names a file
+            that is not in the folder.
     """
-    index = directory / SAMPLES_FOLDER / SAMPLES_INDEX
+    index = unlinked(directory, f"{SAMPLES_FOLDER}/{SAMPLES_INDEX}", "samples")
     if not index.is_file():
         return []
     try:
         entries: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{index}: unreadable: {' '.join(str(error).split())}") from None
     records = [entry if isinstance(entry, dict) else {} for entry in entries] if isinstance(entries, list) else [{}]
     for number, record in enumerate(records):
         if absent := sorted({*KEYS, *_REQUIRED} - {*record}):
             raise InputError(f"{index}: entry {number}: got no '{absent[0]}', expected a file written by `advser run`")
+        _check_entry(record, index.parent, f"{index}: entry {number}")
     return records
+
+
+def _check_entry(entry: Mapping[str, Any], folder: Path, place: str) -> None:
+    """Raise InputError if a field of a sample has another type, or names a file that is not a sound in ``folder``."""
+    texts = [key for key in (*KEYS, *_REQUIRED) if key not in ("seed", "epsilon")]
+    wrong = [key for key in texts if not isinstance(entry[key], str)]
+    wrong += [key for key in ("seed", "epsilon") if not isinstance(entry[key], int | float | None)]
+    if wrong:
+        raise InputError(f"{place}: {wrong[0]}: got {entry[wrong[0]]!r:.80}, expected a text or number of `advser run`")
+    for kind in SOUNDS:
+        if kind in entry:
+            sound = inside(folder, entry[kind], f"{place}: {kind}")
+            if sound.suffix != SOUND_SUFFIX:
+                raise InputError(f"{place}: {kind}: got '{sound.name}', expected a file with the suffix {SOUND_SUFFIX}")
 
 
 def _chosen(entries: Sequence[dict[str, Any]], declared: Pictures) -> Mapping[str, Any] | None:

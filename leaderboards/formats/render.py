@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from tabulate import tabulate
@@ -13,6 +13,7 @@ from tabulate import tabulate
 from advser.errors import InputError
 from advser.leaderboards.boards.board import Board, Cell, Standing, standing_of
 from advser.leaderboards.boards.sheet import Sheet, Shown, leading_texts, panels, sheet
+from advser.leaderboards.boards.texts import spreadsheet_field
 from advser.leaderboards.formats.latex import latex
 from advser.leaderboards.page.site import board_html
 
@@ -81,7 +82,8 @@ def csv(board: Board) -> str:
 
     A figure's columns are named after its key and ``value``, ``low``, ``high`` (empty: none), ``n``, ``n_failed``,
     ``status`` and ``reason``; with several seeds also ``spread``, and if figures are ranked ``rank``, ``rank low``,
-    ``rank high`` and ``tie`` (empty: none). Reading the file restores the numbers exactly.
+    ``rank high`` and ``tie`` (empty: none). Reading the file restores the numbers exactly. A text that a spreadsheet
+    would compute begins with an apostrophe, and control characters are left out.
     """
     parts = [board.index]
     for column in board.columns:
@@ -97,7 +99,13 @@ def csv(board: Board) -> str:
                                            for name in _RANK_FIELDS}))  # fmt: skip
         elif column.key not in board.index:
             parts.append(entries.to_frame())
-    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").removesuffix("\n")
+    table = pd.concat(parts, axis=1).rename(columns=spreadsheet_field)
+    texts = {str(name): table[name].map(_field) for name in table.select_dtypes(exclude="number")}
+    return table.assign(**texts).to_csv(index=False, lineterminator="\n").removesuffix("\n")
+
+
+def _field(value: Any) -> Any:
+    return spreadsheet_field(value) if isinstance(value, str) else value
 
 
 def _rank_name(name: str) -> str:

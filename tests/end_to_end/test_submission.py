@@ -18,11 +18,12 @@ from commandline import advser, advser_here
 
 from advser.errors import InputError
 from advser.execution.prepare import joined
-from advser.execution.submission import MANIFEST, submit, unpack
+from advser.execution.submission import LARGEST, MANIFEST, submit, unpack
 from advser.execution.verification import Verified, _differing_ranks, compared, suite_description
 from advser.plan.added_plugins import is_with_added_plugins
 from advser.results.folder import Results
 from advser.results.schema import TABLE_FILE
+from advser.results.selection import select
 from advser.suite.loading import load
 from advser.suite.schema import Suite
 
@@ -117,10 +118,26 @@ def with_manifest(contents: dict[str, bytes], name: str) -> None:
         ),
         (lambda contents: contents.update({"more.txt": b"?"}), "more.txt: got a file that differs"),
         (lambda contents: contents.pop(TABLE_FILE), "results.parquet: got a file that differs"),
-        (lambda contents: contents.pop(MANIFEST), "got no submission"),
+        (lambda contents: contents.pop(MANIFEST), "got no manifest, expected a file that"),
         (lambda contents: with_manifest(contents, "elsewhere/x.py"), "got a path outside the submission"),
-        (lambda contents: with_manifest(contents, "../outside.txt"), "got a path outside the submission"),
-        (lambda contents: with_manifest(contents, "/outside.txt"), "got a path outside the submission"),
+        (lambda contents: with_manifest(contents, "../outside.txt"), "got the name '../outside.txt'"),
+        (lambda contents: with_manifest(contents, "/outside.txt"), "got the name '/outside.txt'"),
+        (lambda contents: with_manifest(contents, "plugins/" * 2000 + "x"), "got the name 'plugins/plugins"),
+        (lambda contents: with_manifest(contents, "plugins/halved.py/x"), "got an archive with two members of one"),
+        *(
+            (lambda contents, text=text: contents.update({MANIFEST: text}), "submission.json: got no manifest")
+            for text in (
+                b"[]",
+                b"{}",
+                b"1",
+                b"\xff",
+                b'{"advser": 1, "files": {}}',
+                b'{"advser": "1", "files": [1]}',
+                b'{"advser": "1", "files": {"a": 1}}',
+                b"[" * 100_000,
+                b'{"advser": NaN, "files": {}}',
+            )
+        ),
     ],
 )
 def test_a_changed_submission_is_refused(place: Path, tmp_path: Path, change: Callable, message: str) -> None:
@@ -128,6 +145,82 @@ def test_a_changed_submission_is_refused(place: Path, tmp_path: Path, change: Ca
     with pytest.raises(InputError, match=message):
         unpack(file, tmp_path / "into")
     assert not (tmp_path / "outside.txt").exists()
+
+
+def bomb(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("x", "w") as member:
+        for _ in range(LARGEST // 2**20 + 1):
+            member.write(bytes(2**20))
+
+
+def marked(offset: int, value: int) -> Callable[[Path], None]:
+    """Return a writer of an archive whose member has another value in both headers, at ``offset`` of the second."""
+
+    def write(file: Path) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(MANIFEST, "{}")
+        data = bytearray(file.read_bytes())
+        data[data.index(b"PK\x01\x02") + offset] = value
+        data[offset - 2] = value
+        file.write_bytes(data)
+
+    return write
+
+
+ARCHIVES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "bomb": (bomb, "got an archive of more than 256 MiB unpacked"),
+    "encrypted": (marked(8, 1), "got an archive with the encrypted member 'submission.json'"),
+    "method": (marked(10, 99), "got no readable archive (That compression method is not supported)"),
+    "cut": (lambda file: file.write_bytes(b"PK\x03\x04" + bytes(40)), "got no readable archive"),
+    "folder": (lambda file: file.mkdir(), "got Is a directory"),
+}
+
+
+@pytest.mark.parametrize("options", [(), ("--list",)])
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_an_unusable_archive_is_refused_in_one_line(kind: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    write, message = ARCHIVES[kind]
+    write(tmp_path / "claim.zip")
+    done = advser_here("verify", "claim.zip", *options, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"claim.zip: {message}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["claim.zip"]
+
+
+def test_the_contents_of_a_submission_are_printed_and_not_run(place: Path, tmp_path: Path) -> None:
+    def change(contents: dict[str, bytes]) -> None:
+        contents["plugins/halved.py"] = b"raise SystemExit('run')"
+        manifest = json.loads(contents[MANIFEST])
+        manifest["files"]["plugins/halved.py"] = sha256(contents["plugins/halved.py"]).hexdigest()
+        contents[MANIFEST] = json.dumps(manifest).encode()
+
+    done = advser_here("verify", changed(place, tmp_path / "claim.zip", change), "--list", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    for text in (
+        "its own suite 'submitted'",
+        "plugins/halved.py: 23 bytes",
+        "plugins/ways/half.py",
+        "AdvSER ",
+        "uar 0.",
+    ):
+        assert text in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["claim.zip"]
+
+
+@pytest.mark.parametrize("key", ["notes", "suite", "metrics"])
+def test_messages_name_the_submission_and_no_temporary_folder(place: Path, tmp_path: Path, key: str) -> None:
+    def change(contents: dict[str, bytes]) -> None:
+        contents["run.json"] = json.dumps({**json.loads(contents["run.json"]), key: 7}).encode()
+        manifest = json.loads(contents[MANIFEST])
+        manifest["files"]["run.json"] = sha256(contents["run.json"]).hexdigest()
+        contents[MANIFEST] = json.dumps(manifest).encode()
+
+    done = advser_here("verify", changed(place, tmp_path / "claim.zip", change).name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"advser: claim.zip: run.json: {key}: got 7, expected ")
+    assert "advser-verify" not in done.stderr
 
 
 # The claimed interval is itself a claim: a wide interval excuses nothing.
@@ -210,6 +303,24 @@ def test_intervals_are_claims_too() -> None:
     table = synthetic.results().table
     narrower = table.assign(ci_low=table["ci_low"] + 0.01)
     assert set(compared(pd.DataFrame(narrower), table)["outcome"]) == {"interval"}
+
+
+@pytest.mark.parametrize(
+    ("moved", "outcomes"),
+    [
+        (("uar",), {"uar": "contrary", "accuracy": "same"}),
+        (("accuracy",), {"uar": "same", "accuracy": "contrary"}),
+        (("uar", "accuracy"), {"uar": "within", "accuracy": "within"}),
+        (("snr",), {"uar": "same", "snr": "within"}),
+    ],
+)
+def test_a_figure_of_answers_that_are_the_same_is_not_within(moved: tuple[str, ...], outcomes: dict[str, str]) -> None:
+    cells = select(synthetic.results(), {"model": "cnn4", "defense": "none", "attack": "none"}).table
+    cells = cells[cells["metric"].isin(["uar", "accuracy"])].drop_duplicates("metric")
+    cell = pd.concat([cells, cells[:1].assign(metric="snr")]).assign(ci_low=0.0, ci_high=1000.0)
+    claimed = cell.assign(value=np.where(cell["metric"].isin(moved), cell["value"] + 54 / 535, cell["value"]))
+    outcome = compared(claimed, cell).set_index("metric")["outcome"]
+    assert {metric: outcome[metric] for metric in outcomes} == outcomes
 
 
 @pytest.mark.parametrize(

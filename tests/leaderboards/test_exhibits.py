@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import synthetic
 from commandline import advser_here
 from matplotlib.axes import Axes
@@ -77,8 +80,9 @@ def declaring(*exhibits: dict[str, Any]) -> Results:
 
 
 def with_seeds(results: Results) -> Results:
-    """Return the same cells for two seeds; the second seed's figures are lower by .1."""
-    second = results.table.assign(seed=1, **{key: results.table[key] - 0.1 for key in ("value", "ci_low", "ci_high")})
+    """Return the same cells for two seeds; the second seed's figures are lower by 54 of its 535 clips."""
+    lower = {key: results.table[key] - 54 / 535 for key in ("value", "ci_low", "ci_high")}
+    second = results.table.assign(seed=1, **lower)
     return Results(pd.concat([results.table, second], ignore_index=True), results.examples, results.run)
 
 
@@ -315,6 +319,56 @@ def test_unreadable_samples_are_reported(text: str, tmp_path: Path) -> None:
         InputError, match=r"index\.json: (unreadable|entry 0: got no 'access', expected a file written by `advser run`)"
     ):
         write_all(synthetic.results(), tmp_path)
+
+
+@pytest.mark.parametrize("command", ["draw", "figure"])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("judged", "/{outside}/secret.flac", "got the name '"),
+        ("original", "../../secret.flac", "got the name '../../secret.flac', expected a name of a file in"),
+        ("difference", "link.flac", "a link, expected a file"),
+        ("judged", "note.txt", "expected a file with the suffix .flac"),
+        ("original", {"a": 1}, "original: got {'a': 1}"),
+        ("difference", 7, "got the name 7"),
+        ("clip", ["x"], "clip: got ['x']"),
+        ("seed", "x", "seed: got 'x'"),
+        ("params", None, "params: got None"),
+    ],
+)
+def test_samples_of_others_write_and_read_nothing_outside_the_folder(
+    command: str, field: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out" / "results"
+    results = declaring({"pictures": "clip", "title": "One clip", "where": {}})
+    (folder / "samples").mkdir(parents=True)
+    results.save(folder)
+    soundfile.write(tmp_path / "secret.flac", np.zeros(1600), 16_000)
+    (folder / "samples" / "link.flac").symlink_to(tmp_path / "secret.flac")
+    sample = {"clip": "c", "label": "a", "prediction": "b", "clean_prediction": "a", "original": "o.flac"}
+    keys = next(row.keys for row in rows(results))
+    value = value.replace("{outside}", str(tmp_path)[1:]) if isinstance(value, str) else value
+    entry = {**keys, **sample, "judged": "j.flac", field: value}
+    (folder / "samples" / "index.json").write_text(json.dumps([entry]))
+    before = set(tmp_path.rglob("*"))
+    words = ["draw", folder] if command == "draw" else ["figure", folder, "clip", tmp_path / "clip.svg"]
+    done = advser_here(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["boards", "figures", "samples", "assets"])
+def test_a_linked_folder_is_not_written_through(name: str, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    synthetic.results().save(tmp_path / "results")
+    (tmp_path / "results" / name).symlink_to(tmp_path / "elsewhere")
+    done = advser_here("draw", tmp_path / "results", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{name}, a link, expected a file or folder of its own" in done.stderr
+    assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
 def test_a_picture_is_of_a_selected_cell_and_lost_sounds_are_reported(tmp_path: Path) -> None:

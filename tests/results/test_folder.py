@@ -3,10 +3,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
 from hashlib import sha256
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +22,12 @@ from pandas.testing import assert_frame_equal
 from places import PUBLISHED
 
 from advser.errors import InputError
+from advser.execution.verification import suite_description
+from advser.leaderboards.boards.board import Board
 from advser.leaderboards.boards.catalogue import BOARDS
+from advser.leaderboards.boards.exhibits import tables
 from advser.leaderboards.formats.render import render
+from advser.leaderboards.page.site import page
 from advser.results.folder import UNSIGNED, Results
 from advser.results.schema import (
     EXAMPLES_SCHEMA,
@@ -191,19 +199,41 @@ def test_run_needs_notes_and_failures(run: dict[str, object]) -> None:
     assert_one_line(error, "run.json", "expected a string" if run.get("notes") == [1] else "expected this key")
 
 
-@settings(max_examples=40)
-@given(
-    place=st.integers(0, 10**6), value=st.sampled_from([None, 1, -1, 1e308, "", "x" * 10**6, [], {}, [[]], {"a": 1}])
-)
-def test_a_run_of_another_shape_is_refused_or_can_be_shown(place: int, value: object) -> None:
-    run = json.loads((PUBLISHED / "demo" / "run.json").read_text())
-    places = [(key,) for key in run] + [(key, inner) for key in run if isinstance(run[key], dict) for inner in run[key]]
-    *above, last = places[place % len(places)]
-    (run[above[0]] if above else run)[last] = value
+def places(data: object, place: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Yield the places in plain data, of long lists those of the first entries."""
+    yield place
+    items = data.items() if isinstance(data, dict) else enumerate(data[:3]) if isinstance(data, list) else ()
+    for key, value in items:
+        yield from places(value, (*place, key))
+
+
+AUDITED = json.loads((PUBLISHED / "leaderboard" / "run.json").read_text())
+SHOWN = [place for place in places(AUDITED) if place and place[0] not in ("packages", "host", "git")]
+WRONG = [
+    None, True, 1, -1, 0.5, 1e308, 2**63, "", "x" * 10**5, "a\ud800", "\x1b[31m\0", [], {}, [[]], {"a": 1}, ["x"],
+]  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(place=st.sampled_from(SHOWN), value=st.sampled_from(WRONG))
+def test_a_run_with_another_value_anywhere_is_refused_or_can_be_shown(
+    tmp_path_factory: pytest.TempPathFactory, place: tuple[Any, ...], value: object
+) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    synthetic.results().save(folder)
+    run = json.loads(json.dumps({**AUDITED, "digests": json.loads((folder / "run.json").read_text())["digests"]}))
+    last = reduce(getitem, place[:-1], run)
+    last[place[-1]] = value
+    (folder / "run.json").write_text(json.dumps(run))
     with suppress(InputError):
-        results = Results(synthetic.results().table, no_examples(), run)
-        for board in BOARDS.values():
-            assert render(board(results), "terminal")
+        results = Results.load(folder)
+        shown = [render(board(results), "terminal") for board in (*BOARDS.values(), *declared(results))]
+        shown += [page(results, [], []), suite_description(results)]
+        assert all(text.encode() for text in shown)
+
+
+def declared(results: Results) -> list[Callable[[Results], Board]]:
+    return [lambda results, name=name: tables(results)[name] for name in tables(results)]
 
 
 def _edited(folder: Path) -> None:
@@ -217,6 +247,13 @@ def test_an_edited_table_is_refused_and_one_without_digests_has_a_note(saved: Pa
         Results.load(saved)
     without_digests(saved)
     assert Results.load(saved).notes[-1] == UNSIGNED
+
+
+def test_a_table_that_was_taken_away_is_missed(tmp_path: Path) -> None:
+    synthetic.ranked().save(tmp_path)
+    (tmp_path / "ranks.parquet").unlink()
+    with pytest.raises(InputError, match=r"ranks.parquet: got no such file, expected the table whose digest is in"):
+        Results.load(tmp_path)
 
 
 def test_an_accuracy_is_a_share_of_the_clips() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from advser.store import artefacts as store_module
 from advser.store.artefacts import MANIFEST, Store
@@ -178,3 +182,42 @@ def test_a_replaced_file_is_whole_or_as_before(tmp_path: Path) -> None:
         beside.write_text("after")
     assert path.read_text() == "after"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def masked(umask: int) -> Iterator[None]:
+    before = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o027, 0o077])
+def test_every_file_and_folder_has_the_rights_that_the_umask_leaves(umask: int, tmp_path: Path) -> None:
+    def own(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+
+    def tensors(path: Path) -> None:
+        save_file({"a": torch.zeros(2)}, path)
+
+    writers = {"text": lambda path: path.write_text("x"), "own": own, "tensors": tensors}
+    with masked(umask):
+        store = Store(tmp_path / "store")
+        with store.create("ab12", {"stage": "test"}) as folder:
+            for name, write in writers.items():
+                write(folder / name)
+        for name, write in writers.items():
+            with replacing(tmp_path / "out" / name) as beside:
+                write(beside)
+    for path in [*(tmp_path / "store").rglob("*"), *(tmp_path / "out").rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+    assert store.get("ab12").intact()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"file/a\.txt") as error, replacing(tmp_path / "file" / "a.txt"):
+        pass
+    assert error.value.filename == str(tmp_path / "file" / "a.txt")
