@@ -158,8 +158,10 @@ def best_rows(board: Board, column: Column) -> frozenset[int]:
     if any(standings):
         return frozenset(row for row, standing in enumerate(standings) if standing is not None and standing.tie == 1)
     marked: set[int] = set()
-    for section in dict.fromkeys(board.sections):
-        rows = [row for row, name in enumerate(board.sections) if name == section]
+    rows_of: dict[str, list[int]] = {}
+    for row, section in enumerate(board.sections):
+        rows_of.setdefault(section, []).append(row)
+    for rows in rows_of.values():
         if len(rows) < 2 or any(cells[row].status != "ok" for row in rows):
             continue
         shown = {row: round(cells[row].value, column.decimals) for row in rows}

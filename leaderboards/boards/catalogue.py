@@ -18,6 +18,7 @@ from advser.results.folder import Results
 from advser.results.schema import KEYS
 
 _PLACE: Final = ("domain", "delivery", "labels", "access", "norm", "epsilon")
+_DELIVERED: Final = ("domain", "delivery")
 _HEADINGS: Final = {"epsilon": "ε"}
 
 
@@ -101,10 +102,16 @@ def models(results: Results) -> Board:
         entries[column] = [
             MISSING if row is None else standings.cell(row.figure(name), row.keys, name) for row in clean
         ]
-    for attacked in groups((row for row in shown if not row.clean), ("domain", "delivery")):
+    for attacked in groups((row for row in shown if not row.clean), _DELIVERED):
         place = configuration(attacked[0])[0]
+        expected = _expected(attacked)
+        here = attacked[0].values(_DELIVERED)
         worst = [
-            _worst([row for row in members if row in attacked], _expected(attacked, members[0])) for members in victims
+            _worst(
+                [row for row in members if not row.clean and row.values(_DELIVERED) == here],
+                expected.get(members[0].values(SETTING), set()),
+            )
+            for members in victims
         ]
         column = _uar_column(results, ("lowest", place), key=f"lowest {place} UAR")
         entries[replace(column, best="", ranked=False)] = [cell for cell, _ in worst]
@@ -159,9 +166,13 @@ def _strongest(column: Column, standings: Standings) -> Column:
     return replace(column, best="lowest", ranked=column.key == "uar") if ranks else column
 
 
-def _expected(attacked: Sequence[Row], head: Row) -> set[tuple[object, ...]]:
-    """Return the kinds of the attacks of a place in the setting of ``head``."""
-    return {_kind(row) for row in attacked if not row.transfer and row.values(SETTING) == head.values(SETTING)}
+def _expected(attacked: Iterable[Row]) -> dict[tuple[object, ...], set[tuple[object, ...]]]:
+    """Return setting → the kinds of the attacks of a place."""
+    kinds: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
+    for row in attacked:
+        if not row.transfer:
+            kinds.setdefault(row.values(SETTING), set()).add(_kind(row))
+    return kinds
 
 
 def _worst(attacked: Sequence[Row], expected: set[tuple[object, ...]]) -> tuple[Cell, str]:

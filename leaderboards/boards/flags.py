@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from string import ascii_uppercase
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from advser.results.folder import Results
 
 COLUMN: Final = Column("flags", ("flags",), measured=False, identifies=False)
 """The letters on a row."""
+
+_ALL_SEEDS: Final = "all seeds"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,34 @@ class Flags:
 
     def on(self, listed: Iterable[Row]) -> list[str]:
         """Return the checks with a flag on any of the given rows, in the order of the audit."""
-        candidates = list(listed)
-        checks = {flag["check"] for flag in self.raised if any(_applies(flag["where"], row) for row in candidates)}
+        checks: set[str] = set()
+        for row in listed:
+            for keys, checks_at in self._by_keys.items():
+                checks |= checks_at.get(_values(row, keys), frozenset())
         return [check for check in self.meanings if check in checks]
+
+    @cached_property
+    def _by_keys(self) -> dict[tuple[str, ...], dict[tuple[object, ...], set[str]]]:
+        """Keys of flags → their values → the checks with a flag there: a row needs no search through all flags."""
+        by_keys: dict[tuple[str, ...], dict[tuple[object, ...], set[str]]] = {}
+        for flag in self.raised:
+            for values in _places(flag["where"]):
+                by_keys.setdefault(tuple(flag["where"]), {}).setdefault(values, set()).add(flag["check"])
+        return by_keys
+
+    def first_rows(self, listed: Sequence[Row]) -> list[Row | None]:
+        """Return, for each flag, the first of the given rows that it is on; None if it is on none."""
+        firsts: dict[tuple[str, ...], dict[tuple[object, ...], tuple[int, Row]]] = {}
+        for keys in self._by_keys:
+            firsts[keys] = {}
+            for place, row in enumerate(listed):
+                firsts[keys].setdefault(_values(row, keys), (place, row))
+        chosen = []
+        for flag in self.raised:
+            at = firsts.get(tuple(flag["where"]), {})
+            matching = [at[values] for values in _places(flag["where"]) if values in at]
+            chosen.append(min(matching, key=lambda pair: pair[0])[1] if matching else None)
+        return chosen
 
     def letters(self, listed: Iterable[Row]) -> str:
         """Return the letters of the flags on any of the given rows."""
@@ -76,12 +104,15 @@ def add_flags(results: Results, entries: Entries, lines: Sequence[Sequence[Row]]
 def audit(results: Results) -> Board:
     """Return the board of the audit: a row per flag, with the row or model that it is on and its detail."""
     raised, every_row = flags(results), rows(results)
-    shown = [flag for flag in raised.raised if any(_applies(flag["where"], row) for row in every_row)]
+    shown = zip(raised.raised, raised.first_rows(every_row), strict=True)
+    placed: dict[str, list[tuple[str, str]]] = {}
+    for flag, row in shown:
+        if row is not None:
+            placed.setdefault(flag["check"], []).append((_place(flag["where"], row), flag["detail"]))
     lines = [
-        (raised.letter(check), check.replace("-", " "), _place(flag["where"], every_row), flag["detail"])
+        (raised.letter(check), check.replace("-", " "), place, detail)
         for check in raised.meanings
-        for flag in shown
-        if flag["check"] == check
+        for place, detail in placed.get(check, ())
     ]
     names = ("flag", "check", "on", "detail")
     columns = tuple(Column(name, (name,), measured=False) for name in names)
@@ -110,19 +141,26 @@ def _skipped(raised: Flags) -> Iterator[str]:
         yield f"Check skipped, {check.replace('-', ' ')}: this run has no case of it; it needs {needs}."
 
 
-def _place(where: Mapping[str, Any], listed: Sequence[Row]) -> str:
+def _place(where: Mapping[str, Any], row: Row) -> str:
     if not where:
         return "the whole run"
-    row = next(row for row in listed if _applies(where, row))
     parts = [f"part {row.text('part')}"] * bool(row.text("part"))
     attack = configuration(row) if "attack" in where else ()
     return ", ".join([*parts, row.text("model"), f"defense {row.text('defense')}", *attack])
 
 
-def _applies(where: Mapping[str, Any], row: Row) -> bool:
-    # A row over all seeds has the flags of each.
-    over_seeds = isinstance(row.keys["seed"], str)
-    return all(row.keys[key] == value or (over_seeds and key == "seed") for key, value in where.items())
+def _places(where: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    """Return the values of rows that a flag is on, as `_values` returns them: of one seed, and over all seeds."""
+    values = tuple(where.values())
+    if not all(isinstance(value, Hashable) for value in values):
+        return []
+    over_seeds = tuple(_ALL_SEEDS if key == "seed" else value for key, value in where.items())
+    return [values] if values == over_seeds else [values, over_seeds]
+
+
+def _values(row: Row, keys: Sequence[str]) -> tuple[object, ...]:
+    """Return a row's values under some keys; a row over all seeds has the flags of each."""
+    return tuple(_ALL_SEEDS if key == "seed" and isinstance(row.keys["seed"], str) else row.keys[key] for key in keys)
 
 
 def _lowered(text: str) -> str:

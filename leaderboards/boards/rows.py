@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pandas as pd
@@ -73,7 +73,7 @@ class Row:
         labels = self.text("labels")
         return f"{labels} labels" if labels else ""
 
-    @property
+    @cached_property
     def attack(self) -> str:
         """The attack as boards name it: its name and shown parameters, ``clean`` for the clean cell."""
         return self.attack_without()
@@ -129,9 +129,7 @@ def rows(results: Results) -> list[Row]:
     Raises:
         InputError: if a cell's ``params`` are not the JSON text of a mapping.
     """
-    of_models = [row for row in _all_rows(results) if row.keys["model"] not in CHANCE_BASELINES]
-    shown = _shown_params(of_models)
-    return _ordered([replace(row, shown_params=shown[row.keys["attack"]]) for row in of_models])
+    return list(_in_reading_order(results))
 
 
 def chance_baselines(results: Results) -> list[Row]:
@@ -158,7 +156,14 @@ def cell_id(keys: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:10]
 
 
-# Seven boards and the page read the same rows.
+# Seven boards, the figures and the page read the same rows.
+@lru_cache(maxsize=1)
+def _in_reading_order(results: Results) -> tuple[Row, ...]:
+    of_models = [row for row in _all_rows(results) if row.keys["model"] not in CHANCE_BASELINES]
+    shown = _shown_params(of_models)
+    return tuple(_ordered([replace(row, shown_params=shown[row.keys["attack"]]) for row in of_models]))
+
+
 @lru_cache(maxsize=1)
 def _all_rows(results: Results) -> tuple[Row, ...]:
     table = results.table if results.pooled.empty else results.pooled.assign(seed=seed_text(results))
@@ -215,25 +220,30 @@ def _without_budget(value: Any) -> Any:
 
 
 def _ordered(listed: Sequence[Row]) -> list[Row]:
-    attacks = list(dict.fromkeys(row.attack for row in listed))
-    victims = list(dict.fromkeys(row.values((*SETTING, "model", "defense")) for row in listed))
-    sources = list(dict.fromkeys(row.values(("source_model", "source_defense")) for row in listed))
+    attacks = _positions(row.attack for row in listed)
+    victims = _positions(row.values((*SETTING, "model", "defense")) for row in listed)
+    sources = _positions(row.values(("source_model", "source_defense")) for row in listed)
 
     def position(row: Row) -> tuple[Any, ...]:
         rank = 0 if row.clean else 1 if row.control else 2
         places = [_place(row.keys[key], _ORDER[key]) for key in ("domain", "delivery")]
         return (
-            victims.index(row.values((*SETTING, "model", "defense"))),
+            victims[row.values((*SETTING, "model", "defense"))],
             rank,
             *places,
-            attacks.index(row.attack),
+            attacks[row.attack],
             _place(row.keys["labels"], _ORDER["labels"]),
             row.keys["norm"],
             -1.0 if row.keys["epsilon"] is None else row.keys["epsilon"],
-            sources.index(row.values(("source_model", "source_defense"))),
+            sources[row.values(("source_model", "source_defense"))],
         )
 
     return sorted(listed, key=position)
+
+
+def _positions(values: Iterable[Hashable]) -> dict[Hashable, int]:
+    """Return the place of each distinct value, in order of first appearance."""
+    return {value: place for place, value in enumerate(dict.fromkeys(values))}
 
 
 def _place(value: str, order: tuple[str, ...]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -21,6 +21,7 @@ from advser.results.folder import Results
 
 VICTIM = ("model", "defense")
 SOURCE = ("source_model", "source_defense")
+_BUDGET = ("domain", "delivery", "norm", "epsilon", "epsilon_unit")
 OWN = {
     "transfer-rate": "white-box: share of the clips, classified correctly when clean, that mislead the source",
     "uar": "white-box: UAR of the source itself",
@@ -41,6 +42,33 @@ class _Line:
     source: str
     keys: tuple[object, ...]
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The cells of one setting without worst cases, by what a matrix looks them up by.
+
+    Attributes:
+        clean: victim → its clean cell.
+        own: configuration → the cells that were not transferred.
+        controls: place and budget → the cells of controls.
+    """
+
+    clean: dict[tuple[object, ...], Row]
+    own: dict[tuple[object, ...], list[Row]]
+    controls: dict[tuple[object, ...], list[Row]]
+
+
+def _setting(members: Sequence[Row]) -> _Setting:
+    looked_up = _Setting({}, {}, {})
+    for row in members:
+        if row.clean:
+            looked_up.clean.setdefault(row.values(VICTIM), row)
+        if not row.transfer:
+            looked_up.own.setdefault(row.values(CONFIGURATION), []).append(row)
+        if row.control:
+            looked_up.controls.setdefault(row.values(_BUDGET), []).append(row)
+    return looked_up
 
 
 def transfer(results: Results) -> Board:
@@ -65,10 +93,15 @@ def transfer(results: Results) -> Board:
         for head in victims
     ]  # fmt: skip
     shown_metrics = [metric for metric in OWN if metric in metrics(results)]
+    settings = {members[0].values(SETTING): _setting(members) for members in groups(single, SETTING)}
+    differing = [key for place, key in enumerate(SETTING) if len({values[place] for values in settings}) > 1]
     lines: list[_Line] = []
     for group in groups(transferred, (*SETTING, *CONFIGURATION)):
+        setting = settings[group[0].values(SETTING)]
+        where = ", ".join([*(f"{key} {group[0].text(key)}" for key in differing), *configuration(group[0])])
         for metric in shown_metrics:
-            lines += _matrix(results, single, group, victims, metric)
+            section = f"{where}: {results.metric(metric).title}"
+            lines += _matrix(section, setting, group, victims, metric)
     frame = pd.DataFrame(
         [(line.source, *line.cells) for line in lines], columns=[column.key for column in columns], dtype=object
     )
@@ -86,24 +119,23 @@ def transfer(results: Results) -> Board:
 
 
 def _matrix(
-    results: Results, single: Sequence[Row], group: Sequence[Row], victims: Sequence[Row], metric: str
+    section: str, setting: _Setting, group: Sequence[Row], victims: Sequence[Row], metric: str
 ) -> Iterator[_Line]:
     """Yield the rows of one attack's matrix.
 
     Args:
-        results: the results.
-        single: their rows without worst cases.
+        section: heading of the matrix.
+        setting: the cells of its setting.
         group: the transferred cells of the attack.
         victims: a row of each victim, in the order of the columns.
         metric: one of `OWN`.
     """
-    setting = [row for row in single if row.values(SETTING) == group[0].values(SETTING)]
-    own = [row for row in setting if row.values(CONFIGURATION) == group[0].values(CONFIGURATION) and not row.transfer]
-    differing = [f"{key} {group[0].text(key)}" for key in SETTING if len({row.keys[key] for row in single}) > 1]
-    section = f"{', '.join([*differing, *configuration(group[0])])}: {results.metric(metric).title}"
+    own: dict[tuple[object, ...], Row] = {}
+    for row in setting.own.get(group[0].values(CONFIGURATION), ()):
+        own.setdefault(row.values(VICTIM), row)
     keys = group[0].values((*SETTING, *CONFIGURATION))
     if metric == "uar":
-        clean = {row.values(VICTIM): row.figure("uar") for row in setting if row.clean}
+        clean = {victim: row.figure("uar") for victim, row in setting.clean.items()}
         cells = tuple(clean.get(victim.values(VICTIM), MISSING) for victim in victims)
         yield _Line(section, "(clean)", (*keys, metric, "", ""), cells)
     for control in _controls(setting, group[0]):
@@ -129,24 +161,22 @@ def _as_victim(row: Row) -> Row:
     return replace(row, keys={**row.keys, "model": model, "defense": min(defenses) if len(defenses) == 1 else defense})
 
 
-def _controls(setting: Sequence[Row], attack: Row) -> list[list[Row]]:
+def _controls(setting: _Setting, attack: Row) -> list[list[Row]]:
     """Return the cells of each control that is judged as ``attack`` is and has its budget."""
-    shared = ("domain", "delivery", "norm", "epsilon", "epsilon_unit")
-    controls = [row for row in setting if row.control and row.values(shared) == attack.values(shared)]
-    return groups(controls, ("attack", "params"))
+    return groups(setting.controls.get(attack.values(_BUDGET), ()), ("attack", "params"))
 
 
-def _own(setting: Sequence[Row], own: Sequence[Row], source: Row, metric: str) -> Cell:
-    of_source = next((row for row in own if row.values(VICTIM) == source.values(VICTIM)), None)
+def _own(setting: _Setting, own: Mapping[tuple[object, ...], Row], source: Row, metric: str) -> Cell:
+    of_source = own.get(source.values(VICTIM))
     return MISSING if of_source is None else _untransferred(setting, of_source, metric, OWN[metric])
 
 
-def _untransferred(setting: Sequence[Row], row: Row, metric: str, remark: str) -> Cell:
+def _untransferred(setting: _Setting, row: Row, metric: str, remark: str) -> Cell:
     """Return the figure of a cell without transfer in a matrix of ``metric``, with ``remark`` as its footnote."""
     if metric != "transfer-rate":
         cell = row.figure(metric)
         return replace(cell, reason=remark) if cell.status == "ok" and not row.control else cell
-    clean = next((other for other in setting if other.clean and other.values(VICTIM) == row.values(VICTIM)), None)
+    clean = setting.clean.get(row.values(VICTIM))
     success, accuracy = row.figure("attack-success"), MISSING if clean is None else clean.figure("accuracy")
     if success.status != "ok" or accuracy.status != "ok" or not accuracy.value:
         return success if success.status != "ok" else MISSING

@@ -106,8 +106,11 @@ def draw(
     figure = paper.panels(len(drawn), across, _PANEL)
     shared: Literal["none", "col"] = "none" if broken else "col"
     axes = figure.subplots(-(-len(drawn) // across), across, sharey=True, sharex=shared, squeeze=False)
+    # Each curve would fit the limits of all panels that share an axis: once, after all curves, is enough.
+    for place in axes.flat:
+        place.set_autoscale_on(False)
     for number, panel in enumerate(drawn):
-        place: Axes = axes.flat[number]
+        place = axes.flat[number]
         _draw_panel(place, panel, styles)
         paper.title(place, across, panel.place if broken or number < across else "", panel.victim)
         if broken or number + across >= len(drawn):
@@ -115,6 +118,8 @@ def draw(
             place.tick_params(labelbottom=True)
         if number % across == 0:
             place.set_ylabel(title)
+    for place in axes.flat:
+        place.autoscale()
     # After all panels are drawn, because setting one end of a shared axis fixes the other.
     axes.flat[0].set_ylim(bottom=0)
     drawn_on = list(zip(drawn, axes.flat, strict=False))

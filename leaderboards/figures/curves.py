@@ -72,8 +72,12 @@ def panels(listed: Sequence[Row], metric: str, axis: Axis) -> list[Panel]:
         if any(_has_curve(victim, place, metric, axis) for victim in victims)
     ]
     titles = section_texts([victim[0] for victim in victims], ("model", "defense"))
+    labels: dict[tuple[Any, ...], str] = {}
+    for row in drawn:
+        if row.values(PLACE) not in labels:
+            labels[row.values(PLACE)] = axis.label(row)
     return [
-        _panel(victim, title, place, [row for row in drawn if row.values(PLACE) == place], metric, axis)
+        _panel(victim, title, place, labels[place], metric, axis)
         for victim, title in zip(victims, titles, strict=True)
         for place in places
     ]
@@ -88,12 +92,10 @@ def _has_curve(victim: Sequence[Row], place: tuple[Any, ...], metric: str, axis:
     return any(len(values - {None}) > 1 for values in measured.values())
 
 
-def _panel(
-    victim: Sequence[Row], title: str, place: tuple[Any, ...], attacked: Sequence[Row], metric: str, axis: Axis
-) -> Panel:
+def _panel(victim: Sequence[Row], title: str, place: tuple[Any, ...], x_label: str, metric: str, axis: Axis) -> Panel:
     by_curve: dict[str, list[Row]] = {}
-    for row in attacked:
-        if any(row is other for other in victim):
+    for row in victim:
+        if not row.clean and axis.x(row) is not None and row.values(PLACE) == place:
             by_curve.setdefault(axis.curve(row), []).append(row)
     curves = []
     for name, members in by_curve.items():
@@ -104,7 +106,7 @@ def _panel(
     domain, delivery, norm = place
     name = f"{domain}, judged as {delivery}" if domain == "spectrogram" else str(domain)
     name += f", {NORM_NAMES.get(norm, norm)}" if norm not in ("", "linf") else ""
-    return Panel(title, name, axis.label(attacked[0]), clean, tuple(curves))
+    return Panel(title, name, x_label, clean, tuple(curves))
 
 
 def _joined(*parts: str) -> str:

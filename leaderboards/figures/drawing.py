@@ -11,6 +11,9 @@ from typing import Any, Final
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -175,7 +178,8 @@ def _legend(figure: Figure, entries: dict[str, Any]) -> float:
 
 def laid_out(figure: Figure) -> Figure:
     """Lay out a figure once, so that all formats share the layout."""
-    figure.draw_without_rendering()
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
     figure.set_layout_engine("none")
     return figure
 
@@ -195,6 +199,17 @@ def save(figure: Figure, directory: Path, name: str, formats: Sequence[str] = ("
     for suffix in formats:
         place = directory / f"{name}.{suffix}"
         with replacing(place) as path:
-            figure.savefig(path, format=suffix, dpi=150, metadata=_NO_METADATA[suffix])
+            _print(figure, path, suffix)
         written.append(place)
     return written
+
+
+def _print(figure: Figure, path: Path, suffix: str) -> None:
+    """Write a figure that is laid out. ``savefig`` would draw it twice, to lay it out again."""
+    figure.set_dpi(150)
+    if suffix == "svg":
+        FigureCanvasSVG(figure).print_svg(path, metadata=_NO_METADATA[suffix])
+    elif suffix == "png":
+        FigureCanvasAgg(figure).print_png(path, metadata=_NO_METADATA[suffix])
+    else:
+        FigureCanvasPdf(figure).print_pdf(path, metadata=_NO_METADATA[suffix])

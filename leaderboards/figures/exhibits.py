@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -66,7 +66,11 @@ def curves(results: Results, every_row: Sequence[Row], declared: Curves, paper: 
         return None
     groups = _grouped(chosen, declared.panels)
     series = _unambiguous(chosen, declared)
-    names = list(dict.fromkeys(_name(row, series) for row in chosen))
+    numbers = {name: number for number, name in enumerate(_grouped(chosen, series))}
+    clean_of: dict[tuple[Any, ...], list[Row]] = {}
+    for row in every_row:
+        if row.clean:
+            clean_of.setdefault(row.values(_VICTIM), []).append(row)
     titles = list(dict.fromkeys(curve.title for curve in declared.published))
     drawn = [(panel, metric) for panel in groups for metric in metrics]
     # On the screen a panel's column shows its metric; in a paper, panels of a single metric fill the width.
@@ -76,8 +80,8 @@ def curves(results: Results, every_row: Sequence[Row], declared: Curves, paper: 
     axes = figure.subplots(-(-len(drawn) // across), across, sharex=True, sharey=shared, squeeze=False)
     for number, ((panel, metric), place) in enumerate(zip(drawn, axes.flat, strict=False)):
         for name, of_series in _grouped(groups[panel], series).items():
-            clean = _clean(every_row, of_series[0], metric) if declared.clean else None
-            _curve(place, name, names.index(name), _points(of_series, declared.x, metric, clean))
+            clean = _clean(clean_of, of_series[0], metric) if declared.clean else None
+            _curve(place, name, numbers[name], _points(of_series, declared.x, metric, clean))
         for curve in declared.published:
             if curve.metric == metric and curve.panel in ("", panel):
                 _published(place, curve, titles.index(curve.title))
@@ -163,8 +167,8 @@ def _worded(key: str, value: Any) -> str:
     return _WORDING.get(key, "{}").format(value)
 
 
-def _clean(every_row: Sequence[Row], like: Row, metric: str) -> Cell | None:
-    cells = [row.figure(metric) for row in every_row if row.clean and row.values(_VICTIM) == like.values(_VICTIM)]
+def _clean(clean_of: Mapping[tuple[Any, ...], Sequence[Row]], like: Row, metric: str) -> Cell | None:
+    cells = [row.figure(metric) for row in clean_of.get(like.values(_VICTIM), ())]
     return next((cell for cell in cells if cell.status == "ok"), None)
 
 

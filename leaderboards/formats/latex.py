@@ -136,11 +136,11 @@ def _pages(shown: Sheet) -> list[range]:
     """Split the rows so that each part fits a page, between sections if possible."""
     longest = PAGE_LINES - 14
     starts, used = [0], 0
-    for row in range(len(shown.body)):
+    ends = [len(shown.body)] * len(shown.body)
+    for row in reversed(range(len(shown.body) - 1)):
+        ends[row] = ends[row + 1] if shown.sections[row] == shown.sections[row + 1] else row + 1
+    for row, section in enumerate(ends):
         begins = bool(shown.sections[row]) and (row == 0 or shown.sections[row] != shown.sections[row - 1])
-        section = next(
-            (end for end in range(row, len(shown.body)) if shown.sections[end] != shown.sections[row]), len(shown.body)
-        )
         # A section's heading takes a line, with some space above it.
         lines = 3 if begins else 1
         if used and (used + lines > longest or (begins and used + 2 + section - row > longest)):
