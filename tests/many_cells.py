@@ -82,7 +82,8 @@ def _run(run: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
     flagged = cells[cells["epsilon"].notna()].iloc[::FLAGGED][keys].to_dict("records")
     flags = [{"check": CHECK, "where": where, "detail": "3 clips"} for where in flagged]
     checks = {CHECK: "More steps mislead fewer clips."}
-    return {**run, "audit": {"flags": flags, "checks": checks, "looked_at": {CHECK: len(cells)}, "needs": dict.fromkeys(checks, "a probed model")}}
+    needs = dict.fromkeys(checks, "a probed model")
+    return {**run, "audit": {"flags": flags, "checks": checks, "looked_at": {CHECK: len(cells)}, "needs": needs}}
 
 
 if __name__ == "__main__":

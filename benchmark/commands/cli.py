@@ -65,7 +65,7 @@ def _with_verdict(function: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
-for _name, _function in {
+_COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "run": runs.run,
     "list": plugins.list_plugins,
     "show": plugins.show,
@@ -77,7 +77,8 @@ for _name, _function in {
     "hide": hide.hide,
     "submit": submissions.submit,
     "verify": submissions.verify,
-}.items():
+}
+for _name, _function in _COMMANDS.items():
     app.command(_name)(_with_verdict(_function))
 
 

@@ -208,8 +208,8 @@ def _print(figure: Figure, path: Path, suffix: str) -> None:
     """Write a figure that is laid out. ``savefig`` would draw it twice, to lay it out again."""
     figure.set_dpi(150)
     if suffix == "svg":
-        FigureCanvasSVG(figure).print_svg(path, metadata=_NO_METADATA[suffix])
+        FigureCanvasSVG(figure).print_svg(path, metadata=_NO_METADATA[suffix])  # type: ignore[no-untyped-call]
     elif suffix == "png":
-        FigureCanvasAgg(figure).print_png(path, metadata=_NO_METADATA[suffix])
+        FigureCanvasAgg(figure).print_png(path, metadata=_NO_METADATA[suffix])  # type: ignore[no-untyped-call]
     else:
-        FigureCanvasPdf(figure).print_pdf(path, metadata=_NO_METADATA[suffix])
+        FigureCanvasPdf(figure).print_pdf(path, metadata=_NO_METADATA[suffix])  # type: ignore[no-untyped-call]
