@@ -17,8 +17,6 @@ from advser.plugins.registry import load_plugin_file, source_files
 from advser.stages import STAGES
 from advser.stages.fingerprints import fingerprints
 from advser.stages.job import Job, Task
-from advser.stages.prepare import AUDIO, META, forget
-from advser.stages.specs import CraftSpec
 from advser.store.artefacts import Artefact
 
 MODELS: Final = ("victim", "source", "network")
@@ -89,12 +87,17 @@ class Work:
 
     def _separates_attack(self) -> bool:
         """Return whether the attack alone is foreign, and may not read its source: it gets a process of its own."""
+        # Here and below, because the command line imports this module before it needs torch.
+        from advser.stages.specs import CraftSpec
+
         spec = self.job.spec
         if not isinstance(spec, CraftSpec) or spec.access == "white-box" or "network" in self.inputs:
             return False
         return all(name.partition(":")[0] == "attacks" for name in self._plugins() if not _is_here(name))
 
     def _admit(self, readable: Iterable[Path]) -> None:
+        from advser.stages.prepare import forget
+
         forget()
         writable = self.into / TEMPORARY if self._separates_attack() else self.into
         confine(readable, [writable], [plugin.resolve().parent for plugin in self.plugins])
@@ -110,6 +113,8 @@ class Work:
         yield from absolute_paths(self.job.spec.plain())
 
     def _of_inputs(self) -> Iterator[Path]:
+        from advser.stages.prepare import AUDIO, META
+
         for role, artefact in self.inputs.items():
             # Labels and names of clips are not among what a plugin may read: it is given those that it needs.
             yield from (path for path in artefact.folder.iterdir() if role != "prepared" or path.name in (AUDIO, META))

@@ -31,7 +31,8 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CON
 EVERY = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES]
 LANGUAGES = {"python", "yaml", "sh"}
 SUITE = {
-    "name": "demo", "corpus": "demo", "protocol": "3pair", "models": ["cnn4"], "defenses": ["none"], "metrics": ["uar"],
+    "name": "demo", "corpus": {"name": "demo"}, "protocol": "3pair", "models": [{"name": "cnn4"}],
+    "defenses": [{"name": "none"}], "metrics": [{"name": "uar"}],
 }  # fmt: skip
 
 

@@ -367,7 +367,7 @@ def figures(table: pd.DataFrame, **where: str) -> dict[str, float]:
 
 WHITE_BOX_FRAUDS = {
     "corpus-from-artefact": "rows.parquet",
-    "corpus-from-cache": "rows.parquet",
+    "corpus-from-cache": "opened",
     "other-artefacts": "read 0 files of the store",
     "secret-by-python": "opened",
     "secret-by-library": "Error opening",
