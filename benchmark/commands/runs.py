@@ -39,17 +39,14 @@ def run(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Device of the models.")] = Device.auto,
-    timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds that a job may take; 0: as the suite says.  [default: 0]")
-    ] = 0.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds that a job may take; 0: as the suite says.")] = 0.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the jobs and do none, except to prepare the corpus.")
     ] = False,
 ) -> None:
     """Run a suite and write its results and boards.
 
-    Exit code: 0 all cells scored, 3 jobs of cells or of the audit failed, 2 unusable input, 130 interrupted,
-    143 ended by SIGTERM.
+    Exit code: 0 all scored, 3 jobs failed, 2 unusable input, 130 interrupted, 143 ended by SIGTERM.
     """
     from advser.execution.cluster import Workers, device_named
     from advser.execution.request import Request
