@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,11 +36,16 @@ WIDTHS: Final = (2.0, 20.0)
 HIGHEST: Final = 10.0
 """Largest height of a figure in a paper, in inches: a page."""
 
+_OWN_LABEL: Final = re.compile(r"_(child|container)\d+|_nolegend_")
+"""Labels that Matplotlib gives to what has none."""
+
 _STYLE: Final[Any] = {
     "svg.hashsalt": "advser",
     "svg.fonttype": "path",
     # TrueType; publishers refuse the default, Type 3.
     "pdf.fonttype": 42,
+    # A label is printed as it is written.
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -146,8 +152,10 @@ class Paper:
         """
         entries: dict[str, Any] = {}
         for place in axes:
-            for handle, name in zip(*place.get_legend_handles_labels(), strict=True):
-                entries.setdefault(name, handle)
+            for handle in (*place.lines, *place.patches, *place.collections, *place.containers):
+                # Not by Matplotlib's own list, which leaves out a name that begins with an underscore.
+                if (name := str(handle.get_label())) and not _OWN_LABEL.fullmatch(name):
+                    entries.setdefault(name, handle)
         added = _legend(figure, entries) if entries else 0.0
         if heading and self.heading:
             figure.suptitle(heading, wrap=True)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import synthetic
 from commandline import advser_here
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pydantic import ValidationError
 
 from advser.api import load
@@ -294,3 +295,16 @@ def test_a_run_plots_its_figures(folder: Path, tmp_path: Path) -> None:
     run = load(folder)
     assert run.plot("uar-against-epsilon").get_suptitle()
     assert run.plot("uar-against-epsilon", where={"defense": "none"}, width=4, heading=False).get_size_inches()[0] == 4
+
+
+@pytest.mark.parametrize("label", ["$\\eps$-ball", "_mine", "c $5 vs $10", "100 %_a^b{"])
+def test_a_label_is_printed_as_it_is_written(label: str) -> None:
+    results = synthetic.results()
+    renamed = results.table.assign(attack=results.table["attack"].replace({"fgsm": label}))
+    drawn = budget_figures(replace(results, table=renamed), SCREEN)
+    with SCREEN.style():
+        figures = [figure for drawing in drawn.values() if (figure := drawing())]
+        names = {text.get_text() for figure in figures for legend in figure.legends for text in legend.get_texts()}
+        for figure in figures:
+            FigureCanvasAgg(figure).draw()
+    assert any(name.startswith(label) for name in names)
