@@ -40,9 +40,7 @@ def run(
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     device: Annotated[Device, typer.Option(help="Device of the models.")] = Device.auto,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that a job may take; 0: as the suite says.")] = 0.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the jobs and do none, except to prepare the corpus.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; do none but prepare the corpus.")] = False,
 ) -> None:
     """Run a suite and write its results and boards.
 

@@ -84,7 +84,7 @@ def _named(folder: Path, file: Path) -> Iterator[None]:
 
 def _warning(file: Path) -> str:
     """Return what is about to run, and what holds it."""
-    from advser.execution.confinement import by_kernel
+    from advser.execution.jobs.confinement import by_kernel
 
     held = (
         "confined by the kernel to its own results, and to the corpora, which it can only read; it can use the network"

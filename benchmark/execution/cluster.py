@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from advser.errors import InputError
 from advser.execution import forkserver as forking
-from advser.execution.deadlines import Deadlines
-from advser.execution.lost_workers import ONE_THREAD_EACH, RESUME, RETRIES, WorkerCounter, outcome_of
+from advser.execution.jobs.deadlines import Deadlines
+from advser.execution.jobs.lost_workers import ONE_THREAD_EACH, RESUME, RETRIES, WorkerCounter, outcome_of
+from advser.execution.jobs.worker import execute
 from advser.execution.schedule import Agenda
-from advser.execution.worker import execute
 from advser.stages.job import Job, Outcome
 from advser.store.artefacts import Store
 from advser.store.digests import digest

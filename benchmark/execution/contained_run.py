@@ -80,8 +80,8 @@ def _run(options: ContainedRun, temporary: Path) -> int:
     from rich.console import Console
 
     from advser.execution.cluster import Workers
-    from advser.execution.confinement import confine
     from advser.execution.execute import carry_out
+    from advser.execution.jobs.confinement import confine
     from advser.execution.prepare import prepare
     from advser.execution.request import Request
     from advser.plugins.registry import load_plugin_file

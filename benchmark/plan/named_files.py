@@ -17,7 +17,7 @@ def specified(registry: Registry[Any], name: str, params: Mapping[str, Any], con
 
     The contents of files and folders that parameters name by an absolute path count, unless AdvSER ships the plugin:
     its own plugins say themselves what they read. A plugin can read no other file when its jobs run
-    (`advser.execution.confinement`).
+    (`advser.execution.jobs.confinement`).
 
     Args:
         registry: of the plugin.

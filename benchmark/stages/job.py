@@ -69,7 +69,7 @@ class Task(Generic[S]):
         device: a torch device.
         local: as in `Job`.
         admit_plugins: loads the job's plugin files; a stage calls it before it uses a plugin, and after it has read
-            what no plugin may see. From then on the process can read little else (`advser.execution.confinement`).
+            what no plugin may see. From then on the process can read little else (`advser.execution.jobs.confinement`).
         admit_attack: as `admit_plugins`, for a process that has no model; None: the attack runs in this process.
     """
 

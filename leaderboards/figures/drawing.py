@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -152,7 +154,13 @@ class Paper:
         """
         entries: dict[str, Any] = {}
         for place in axes:
-            for handle in (*place.lines, *place.patches, *place.collections, *place.containers):
+            artists: tuple[Artist | Container, ...] = (
+                *place.lines,
+                *place.patches,
+                *place.collections,
+                *place.containers,
+            )
+            for handle in artists:
                 # Not by Matplotlib's own list, which leaves out a name that begins with an underscore.
                 if (name := str(handle.get_label())) and not _OWN_LABEL.fullmatch(name):
                     entries.setdefault(name, handle)

@@ -20,7 +20,7 @@ from advser.attacks.controls import Noise
 from advser.attacks.generator import AtrousCNN, Generator
 from advser.audio.pcm import PCM_STEP
 from advser.errors import ContractError
-from advser.execution.worker import execute
+from advser.execution.jobs.worker import execute
 from advser.models.base import EmotionModel
 from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job

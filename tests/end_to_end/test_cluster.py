@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 
 from advser.errors import InputError
 from advser.execution.cluster import Workers, run_jobs
-from advser.execution.lost_workers import WorkerCounter
+from advser.execution.jobs.lost_workers import WorkerCounter
 from advser.plan.jobs import prepare_job
 from advser.results.folder import Results
 from advser.stages.job import Job, Outcome
@@ -271,7 +271,7 @@ def test_a_scheduler_may_be_without_workers_for_a_while(monkeypatch: pytest.Monk
     assert counter.count() == 1
     threads.clear()
     assert counter.count() == 0
-    monkeypatch.setattr("advser.execution.lost_workers.GRACE", -1.0)
+    monkeypatch.setattr("advser.execution.jobs.lost_workers.GRACE", -1.0)
     with pytest.raises(InputError, match=r"--scheduler tcp://host:1: got no worker for .* s; finished jobs are"):
         counter.count()
 

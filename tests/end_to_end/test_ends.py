@@ -9,7 +9,7 @@ import pytest
 from commandline import advser, advser_here
 
 from advser.errors import ContractError, NotApplicableError
-from advser.execution.isolation import reason_of
+from advser.execution.jobs.isolation import reason_of
 
 WAYS = {
     "exit": "import sys; sys.exit(0)",

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from advser.errors import MeasurementError
-from advser.execution.worker import execute
+from advser.execution.jobs.worker import execute
 from advser.metrics.base import Array, ClipMetric, Metric, Need
 from advser.metrics.transcribers.base import Transcriber
 from advser.plan.cells import Cell, Corpus, Plan, Speech

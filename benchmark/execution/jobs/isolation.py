@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, Final
 
 from advser.errors import AdvserError, NotApplicableError, one_line
-from advser.execution.perform import Work
+from advser.execution.jobs.perform import Work
 from advser.plugins.registry import raised_in
 
 _MOST: Final = 1 << 20

@@ -9,7 +9,7 @@ import pytest
 from distributed import KilledWorker
 from jobs import craft_spec
 
-from advser.execution.lost_workers import outcome_of
+from advser.execution.jobs.lost_workers import outcome_of
 from advser.stages.job import Job, Outcome
 
 JOB = Job(craft_spec("none", {}), {}, {}, "craft none")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from advser.errors import ContractError
-from advser.execution.confinement import confine
+from advser.execution.jobs.confinement import confine
 from advser.plugins.parameters import absolute_paths
 from advser.plugins.registries import REGISTRIES
 from advser.plugins.registry import load_plugin_file, source_files

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from commandline import advser, advser_here
 
-from advser.execution.confinement import by_kernel
-from advser.execution.isolation import Isolation
+from advser.execution.jobs.confinement import by_kernel
+from advser.execution.jobs.isolation import Isolation
 from advser.results.folder import Results
 
 pytestmark = pytest.mark.skipif(not (Isolation.possible() and by_kernel()), reason="no Landlock on this system")

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from advser.errors import AdvserError, NotApplicableError
-from advser.execution.isolation import Isolation, Reported, reason_of
-from advser.execution.perform import TEMPORARY, Work
+from advser.execution.jobs.isolation import Isolation, Reported, reason_of
+from advser.execution.jobs.perform import TEMPORARY, Work
 from advser.plugins.fingerprint import code_fingerprint
 from advser.plugins.registry import load_plugin_file
 from advser.stages import STAGES
