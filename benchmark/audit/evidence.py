@@ -104,7 +104,7 @@ class Evidence:
 
     Attributes:
         cells: the cells whose every clip was evaluated, without the rows for the worst of several attacks.
-        probes: keys of each probed model, with its answers (`advser.stages.probe`).
+        probes: keys of each probed model, with its answers (`advser.stages.probes.probe`).
         classes: number of classes by part.
         adaptable: part and name of each defense with a loss for adaptive attacks (`Defense.adaptive`).
         unprobed: keys of each trained model that could not be probed, with the reason.

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from advser.audit.binomial import binomial_tail
+from advser.audit.binomial import LEVEL, binomial_tail
 from advser.audit.check import CLIPS, GRADIENT, Check, Verdict, check
 from advser.audit.evidence import Cell, Evidence
 from advser.audit.rivals import attack_of, compared
-from advser.stages.gradient_probes import FALSE
-
-LEVEL: Final = 0.01
-"""Significance level at which too many clips are robust to a huge budget."""
+from advser.stages.probes.gradients import FALSE
 
 
 @check(GRADIENT)
@@ -62,6 +59,17 @@ def robust_to_huge_budget(evidence: Evidence) -> Iterator[Verdict]:
             yield Verdict(victim, detail if wrong else "")
 
 
+@check(GRADIENT)
+def scores_beat_gradients(evidence: Evidence) -> Iterator[Verdict]:
+    """A short search with scores alone misleads probed clips that gradients do not: the gradient is masked.
+
+    So each model has evidence without gradients, whichever attacks the suite has, alone or within an ensemble.
+    """
+    for victim, clips, answers in evidence.answers("advantage_of_scores"):
+        detail = f"{clips} of {answers['clips']} clips more than iterative FGSM of the same budget"
+        yield Verdict(victim, detail if clips >= CLIPS else "")
+
+
 @check("a white-box attack, and examples from a surrogate")
 def transfer_beats_white_box(evidence: Evidence) -> Iterator[Verdict]:
     """Examples from a surrogate mislead more clips: the victim's own gradient is masked."""
@@ -97,6 +105,7 @@ OF_GRADIENTS: Final[tuple[Check, ...]] = (
     zero_gradients,
     false_gradient,
     robust_to_huge_budget,
+    scores_beat_gradients,
     transfer_beats_white_box,
     queries_beat_white_box,
 )

@@ -1,10 +1,11 @@
-"""Checks of the answers that trained models give to probes (`advser.stages.gradient_probes`)."""
+"""Checks of the answers that trained models give to probes (`advser.stages.probes`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
 
+from advser.audit.binomial import is_clearly_more
 from advser.audit.check import CLIPS, GRADIENT, PROBED, Check, Verdict, check
 from advser.audit.evidence import Evidence
 
@@ -32,12 +33,15 @@ def more_steps_mislead_more(evidence: Evidence) -> Iterator[Verdict]:
 
 @check(PROBED)
 def answers_depend_on_the_file(evidence: Evidence) -> Iterator[Verdict]:
-    """Inaudible changes alter the class of clips: the model recognises the files, or its answers are random."""
-    for victim, share, answers in evidence.answers("changed_unheard"):
-        clips = answers["clips"]
-        if clips >= CLIPS:
-            wrong = share > 1 / 4 and share * clips >= CLIPS
-            yield Verdict(victim, f"{share:.0%} of {clips} correctly classified clips" if wrong else "")
+    """Inaudible changes clearly lower the accuracy on the test clips: the model recognises the files."""
+    for victim, effects, answers in evidence.answers("inaudible"):
+        clips = answers["test_clips"]
+        problems = [
+            f"{change}: {lost} of {clips} clips lost, {gained} gained"
+            for change, (lost, gained) in effects.items()
+            if is_clearly_more(lost, gained, clips, tests=len(effects))
+        ]
+        yield Verdict(victim, "; ".join(problems))
 
 
 @check(PROBED)

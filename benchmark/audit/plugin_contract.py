@@ -20,7 +20,8 @@ from advser.models.folding import normalise_as_trained
 from advser.models.terms import Domain, Precision
 from advser.plugins.parameters import arguments, build, describe
 from advser.plugins.registries import BY_KIND
-from advser.stages.gradient_probes import Batch, without_gradient
+from advser.stages.probes.batch import Batch
+from advser.stages.probes.gradients import without_gradient
 from advser.threat.target import Target
 
 WEAKER: Final = 0.1

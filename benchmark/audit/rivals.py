@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
 
-from advser.audit.binomial import binomial_tail
+from advser.audit.binomial import LEVEL, is_clearly_more
 from advser.audit.check import Verdict
 from advser.audit.evidence import Cell
-
-LEVEL: Final = 0.01
-"""Significance level of a flagged difference (exact sign test over the clips that two attacks treat differently)."""
-
-LEAST: Final = 0.02
-"""Share of the clips below which no difference is flagged, however significant it is."""
 
 
 def compared(cell: Cell, weaker: Sequence[Cell], describe: Callable[[Cell], str]) -> Iterator[Verdict]:
@@ -40,6 +33,4 @@ def misleads_more(cell: Cell, other: Cell) -> bool:
     """Return whether an attack misleads significantly more clips than another one (exact sign test)."""
     only_cell = int((cell.misled & ~other.misled).sum())
     only_other = int((other.misled & ~cell.misled).sum())
-    if only_cell - only_other < max(1, LEAST * len(cell.misled)):
-        return False
-    return bool(binomial_tail(only_cell, only_cell + only_other, 0.5) < LEVEL)
+    return is_clearly_more(only_cell, only_other, len(cell.misled))

@@ -27,7 +27,7 @@ from advser.results.folder import Results
 from advser.scoring.score import Scorer
 from advser.stages.job import Job, Outcome
 from advser.stages.prepare import load_prepared
-from advser.stages.probe import FINDINGS
+from advser.stages.probes.probe import FINDINGS
 from advser.stages.specs import TrainSpec
 from advser.store.artefacts import Store
 from advser.store.digests import digest

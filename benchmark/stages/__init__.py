@@ -11,7 +11,7 @@ STAGES = {
     "measure": "advser.stages.judge:measure",
     "transcribe": "advser.stages.judge:transcribe",
     "examine": "advser.stages.judge:examine",
-    "probe": "advser.stages.probe:probe",
+    "probe": "advser.stages.probes.probe:probe",
 }
 """Stage name → function from a `Task` to an artefact."""
 

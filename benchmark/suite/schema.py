@@ -158,7 +158,7 @@ class Suite(_Schema):
         worst: rows for the worst of several attacks.
         noise: whether to add noise at each budget of an attack at which the suite has none
             (`advser.plan.noise_controls`).
-        audit: whether to probe trained models (`advser.stages.probe`); the results are always audited.
+        audit: whether to probe trained models (`advser.stages.probes.probe`); the results are always audited.
         timeout: seconds that a job may take.
         samples: number of clips of each fold and cell that are written as sound.
         parts: name → changes to the keys above; the suite is then run once for each part, and not by itself.

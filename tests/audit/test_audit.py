@@ -35,7 +35,9 @@ HONEST: dict[str, Any] = {
     "adaptive_without_gradient": 0.0,
     "adaptive_false": 1,
     "unexplained_change": 0.02,
-    "changed_unheard": 0.0,
+    "test_clips": 100,
+    "inaudible": {"less volume": (3, 1), "noise": (0, 0), "cut": (1, 2)},
+    "advantage_of_scores": -5,
     "standing_huge": 0.0,
     "standing": 0.5,
     "standing_doubled": 0.42,
@@ -152,8 +154,9 @@ CELL_CULPRITS = {
 MODEL_CULPRITS: dict[str, dict[str, Any]] = {
     "zero-gradients": {"without_gradient": 0.25},
     "false-gradient": {"derivative_error": 0.9},
-    "answers-depend-on-the-file": {"changed_unheard": 0.5},
+    "answers-depend-on-the-file": {"inaudible": {"noise": (10, 0), "cut": (1, 1)}},
     "robust-to-huge-budget": {"standing_huge": 0.75},
+    "scores-beat-gradients": {"advantage_of_scores": 3},
     "more-steps-mislead-more": {"standing": 0.75, "standing_doubled": 0.25},
     "draws-at-random": {"disagreement": 0.2, "company": 0.2},
     "answers-depend-on-the-batch": {"company": 0.2},
@@ -264,10 +267,29 @@ def test_a_weak_iteration_does_not_hide_a_masked_gradient() -> None:
 
 @pytest.mark.parametrize("clips", [0, 1, 2])
 def test_checks_of_shares_do_not_apply_to_a_few_clips(clips: int) -> None:
-    worst = {"standing_huge": 1.0, "standing": 1.0, "standing_doubled": 0.0, "changed_unheard": 1.0}
+    worst = {"standing_huge": 1.0, "standing": 1.0, "standing_doubled": 0.0}
     audited = audit(evidence(clips=clips, **worst))
-    names = ("robust-to-huge-budget", "more-steps-mislead-more", "answers-depend-on-the-file")
-    assert [len(audited.verdicts[name]) for name in names] == [0, 0, 0]
+    names = ("robust-to-huge-budget", "more-steps-mislead-more")
+    assert [len(audited.verdicts[name]) for name in names] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "clips", "flagged"),
+    [
+        (8, 0, 100, False),
+        (9, 0, 100, True),
+        (14, 4, 100, False),
+        (20, 3, 100, True),
+        (9, 0, 500, False),
+        (5, 0, 5, False),
+    ],
+)
+def test_files_are_recognised_by_a_significant_loss_of_accuracy(
+    lost: int, gained: int, clips: int, flagged: bool
+) -> None:
+    effects = {"noise": (0, 0), "less volume": (gained, lost), "cut": (lost, gained)}
+    flags = flags_of(inaudible=effects, test_clips=clips)
+    assert [flag.check for flag in flags] == ["answers-depend-on-the-file"] * flagged
 
 
 def test_a_check_that_raises_is_a_flag() -> None:

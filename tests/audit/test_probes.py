@@ -13,8 +13,9 @@ from torch import Tensor
 
 from advser.models.base import EmotionModel
 from advser.models.smoothed import Smoothed
-from advser.stages import gradient_probes as probes
-from advser.stages.gradient_probes import Batch
+from advser.stages.probes import answers, gradients, robustness
+from advser.stages.probes.batch import Batch
+from advser.stages.probes.recognition import effect_of_inaudible_changes
 from advser.threat.objectives import Loss, cross_entropy, evasion
 
 
@@ -61,6 +62,28 @@ class OnTheGrid(toys.Linear):
     def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
         off = ((x * 32768).round() / 32768 - x).abs().flatten(1).amax(1) > 1e-7
         return super().outputs(torch.where(off[:, None], 2 * x.detach() - x, x), lengths, domain)
+
+
+class _MostlyTurned(torch.autograd.Function):
+    """The identity, whose gradient has the smaller 85 % of its values with the wrong sign and a tenth of the size."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        size = gradient.abs()
+        large = size >= size.flatten(1).quantile(0.85, 1).view(-1, *[1] * (size.ndim - 1))
+        return torch.where(large, gradient, -0.1 * gradient)
+
+
+class HalfMasked(toys.Linear):
+    """Leads an attack away from the clip in all but the largest values of the gradient."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        return super().outputs(_MostlyTurned.apply(x), lengths, domain)
 
 
 class Undefined(toys.Linear):
@@ -191,48 +214,54 @@ def batch() -> Batch:
 
 
 def _without_gradient(model: EmotionModel, clips: Batch) -> float:
-    return probes.without_gradient(model, clips, cross_entropy)
+    return gradients.without_gradient(model, clips, cross_entropy)
 
 
 PROBES: dict[str, tuple[type[EmotionModel], Callable[[EmotionModel, Batch], Any], Callable[[Any], bool]]] = {
     "without_gradient": (Masked, _without_gradient, lambda share: share == 1),
-    "derivative_error": (Pretended, probes.derivative_error, lambda errors: errors.median() > 0.5),
-    "derivative_error of some": (Turned, probes.derivative_error, lambda errors: (errors > 0.5).sum() >= 3),
+    "derivative_error": (Pretended, gradients.derivative_error, lambda errors: errors.median() > 0.5),
+    "derivative_error of some": (Turned, gradients.derivative_error, lambda errors: (errors > 0.5).sum() >= 3),
+    "derivative_error of a part": (HalfMasked, gradients.derivative_error, lambda errors: errors.median() > 0.1),
+    "advantage_of_scores": (
+        Pretended,
+        lambda model, clips: robustness.advantage_of_scores(model, clips, clips.waveform, generator()),
+        lambda clips: clips >= 3,
+    ),
     "unexplained_change": (
         Partial,
-        lambda model, clips: probes.unexplained_change(model, clips, generator()),
+        lambda model, clips: gradients.unexplained_change(model, clips, generator()),
         lambda share: share > 0.5,
     ),
-    "changed_unheard": (
+    "inaudible": (
         Lookup,
-        lambda model, clips: probes.changed_by_inaudible_change(model, clips, generator()),
-        lambda share: share > 0.25,
+        lambda model, clips: effect_of_inaudible_changes(model, [clips], generator()),
+        lambda effects: max(lost - gained for lost, gained in effects.values()) > 2,
     ),
     "derivative_error near the clip": (
         OnTheGrid,
-        lambda model, clips: probes.derivative_error(model, clips.nearby(model, generator())),
+        lambda model, clips: gradients.derivative_error(model, clips.nearby(model, generator())),
         lambda errors: errors.median() > 0.5,
     ),
     "without_gradient anywhere": (Undefined, _without_gradient, lambda share: share == 1),
-    "changed_unheard in length": (
+    "inaudible in length": (
         Measured,
-        lambda model, clips: probes.changed_by_inaudible_change(model, clips, generator()),
-        lambda share: share > 0.25,
+        lambda model, clips: effect_of_inaudible_changes(model, [clips], generator()),
+        lambda effects: max(lost - gained for lost, gained in effects.values()) > 2,
     ),
-    "company with small logits": (Quiet, probes.batch_dependence, lambda size: size > 1e-3),
+    "company with small logits": (Quiet, answers.batch_dependence, lambda size: size > 1e-3),
     "standing": (
         Masked,
-        lambda model, clips: probes.robust_share(model, clips, clips.waveform, 0.5, 10),
+        lambda model, clips: robustness.robust_share(model, clips, clips.waveform, 0.5, 10),
         lambda share: share > 0,
     ),
-    "disagreement": (Random, probes.disagreement, lambda size: size > 1e-3),
-    "company": (Peeking, probes.batch_dependence, lambda size: size > 1e-3),
-    "companions": (Peeking, probes.neighbour_dependence, lambda size: size > 1e-3),
-    "companions with random draws": (RandomPeeking, probes.neighbour_dependence, lambda size: size > 1e-3),
-    "probabilities": (Probabilities, probes.probabilities, bool),
-    "changed": (Learning, probes.changed_state, bool),
-    "changed attribute": (Counting, probes.changed_state, bool),
-    "changed buffer that is not stored": (Hidden, probes.changed_state, bool),
+    "disagreement": (Random, answers.disagreement, lambda size: size > 1e-3),
+    "company": (Peeking, answers.batch_dependence, lambda size: size > 1e-3),
+    "companions": (Peeking, answers.neighbour_dependence, lambda size: size > 1e-3),
+    "companions with random draws": (RandomPeeking, answers.neighbour_dependence, lambda size: size > 1e-3),
+    "probabilities": (Probabilities, answers.probabilities, bool),
+    "changed": (Learning, answers.changed_state, bool),
+    "changed attribute": (Counting, answers.changed_state, bool),
+    "changed buffer that is not stored": (Hidden, answers.changed_state, bool),
 }
 
 
@@ -262,8 +291,8 @@ def test_the_gradient_of_a_loss_for_adaptive_attacks_is_probed(loss: Loss, undef
     model = toys.model(toys.Convolutional).eval()
     clips = batch()
     nearby = clips.nearby(model, generator()).informed(model, loss, clips.waveform)
-    assert probes.without_gradient(model, nearby) == undefined
-    assert (probes.derivative_error(model, nearby) > probes.FALSE).sum() == false
+    assert gradients.without_gradient(model, nearby) == undefined
+    assert (gradients.derivative_error(model, nearby) > gradients.FALSE).sum() == false
 
 
 def _correctly_classified(model: EmotionModel) -> Batch:
@@ -286,8 +315,8 @@ def test_a_probe_finds_its_culprit_and_nothing_in_honest_models(name: str) -> No
 def test_finite_differences_of_a_randomised_model_use_the_same_draws() -> None:
     model = Smoothed(toys.model(toys.Linear).eval(), sigma=0.05, draws=2)
     clips = batch()
-    assert probes.derivative_error(model, clips).median() < 0.1
-    assert probes.unexplained_change(model, clips, generator()) < 0.5
+    assert gradients.derivative_error(model, clips).median() < 0.1
+    assert gradients.unexplained_change(model, clips, generator()) < 0.5
 
 
 def test_statistics_of_other_clips_are_detected() -> None:
@@ -295,5 +324,5 @@ def test_statistics_of_other_clips_are_detected() -> None:
     fitted = Scaled()
     fitted.fit(iter(training))
     stored = {name: value.clone() for name, value in fitted.named_buffers()}
-    assert probes.foreign_statistics(Scaled(), stored, iter(training)) == 0
-    assert probes.foreign_statistics(Scaled(), {"spread": stored["spread"] * 1.1}, iter(training)) > 0.05
+    assert answers.foreign_statistics(Scaled(), stored, iter(training)) == 0
+    assert answers.foreign_statistics(Scaled(), {"spread": stored["spread"] * 1.1}, iter(training)) > 0.05

@@ -25,7 +25,7 @@ from advser.plugins.roles import budget
 from advser.stages.craft import COSTS, FEATURES, craft
 from advser.stages.judge import LOGITS, examine, predict
 from advser.stages.prepare import AUDIO, load_clips, load_prepared, prepare
-from advser.stages.probe import FINDINGS, probe
+from advser.stages.probes.probe import FINDINGS, probe
 from advser.stages.specs import ExamineSpec, PluginSpec, PredictSpec, ProbeSpec, TrainSpec
 from advser.stages.train import load_model, train
 from advser.store.artefacts import Artefact, Store
@@ -315,7 +315,7 @@ MOST_SAMPLES = 2 * SAMPLE_RATE
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit batches to two seconds of sound, so that some clips of the embedded corpus are too long."""
-    for module in ("advser.audio.clips", "advser.stages.train", "advser.stages.probe"):
+    for module in ("advser.audio.clips", "advser.stages.train", "advser.stages.probes.probe"):
         monkeypatch.setattr(f"{module}.MOST_SOUND", MOST_SAMPLES)
 
 

@@ -1,10 +1,10 @@
-"""Probes of a trained model for the audit (`advser.stages.gradient_probes`), on a few clips of one fold."""
+"""The stage that probes a trained model for the audit, on the test clips of one fold."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 from advser.audio.clips import MOST_SOUND, batches_by_length
 from advser.defenses.base import Defense
 from advser.models.base import EmotionModel
-from advser.stages import gradient_probes as probes
-from advser.stages.gradient_probes import Batch
 from advser.stages.job import Task
 from advser.stages.prepare import Prepared, load_prepared
+from advser.stages.probes import answers, gradients, robustness
+from advser.stages.probes.batch import BUDGET, Batch
+from advser.stages.probes.recognition import effect_of_inaudible_changes
 from advser.stages.specs import ProbeSpec
 from advser.stages.train import (
     EVALUATION_BATCH,
@@ -33,7 +34,10 @@ from advser.threat.objectives import cross_entropy
 FINDINGS = "findings.json"
 
 CLIPS: Final = 12
-"""Clips that are probed: the first test clips, evenly spread over the fold, that the model classifies correctly."""
+"""Clips whose gradient is probed: the first test clips that the model classifies correctly, evenly spread."""
+
+TEST_CLIPS: Final = 500
+"""Most clips that are changed inaudibly: all test clips of the fold, or so many evenly spread over it."""
 
 CANDIDATES: Final = 48
 """Test clips among which the probed clips are chosen, all in one batch; too long clips are left out (`MOST_SOUND`)."""
@@ -61,14 +65,16 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
     probed = candidates.at(correct.nonzero()[:CLIPS, 0]) if correct.any() else candidates.at(torch.arange(1))
     generator = torch.Generator(task.device).manual_seed(0)
     defense = load_defense(task.inputs["victim"])
+    test = _evenly(prepared.folds[task.spec.fold].test, TEST_CLIPS)
     results: dict[str, Any] = {
         "clips": int(correct.sum().clamp_max(CLIPS)),
-        "changed_unheard": probes.changed_by_inaudible_change(model, probed, generator),
-        "company": probes.batch_dependence(model, probed),
-        "companions": probes.neighbour_dependence(model, candidates),
-        "probabilities": probes.probabilities(model, candidates),
-        "disagreement": probes.disagreement(model, probed),
-        "changed": probes.changed_state(model, probed),
+        "test_clips": len(test),
+        "inaudible": effect_of_inaudible_changes(model, _batches(prepared, test, task.device), generator),
+        "company": answers.batch_dependence(model, probed),
+        "companions": answers.neighbour_dependence(model, candidates),
+        "probabilities": answers.probabilities(model, candidates),
+        "disagreement": answers.disagreement(model, probed),
+        "changed": answers.changed_state(model, probed),
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
     return results | (_of_gradient(model, defense, probed, generator) if model.differentiable else {})
@@ -76,28 +82,29 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
 
 def _of_gradient(model: EmotionModel, defense: Defense, probed: Batch, generator: torch.Generator) -> dict[str, Any]:
     nearby = probed.nearby(model, generator)
-    both = [probes.in_double(model, batch) for batch in (probed, nearby)]
+    both = [gradients.in_double(model, batch) for batch in (probed, nearby)]
     precise = both[0][1].waveform.dtype == torch.float64
-    limit = probes.FALSE if precise else probes.FALSE_IN_FLOAT32
-    errors = [probes.derivative_error(*pair) for pair in both]
+    limit = gradients.FALSE if precise else gradients.FALSE_IN_FLOAT32
+    errors = [gradients.derivative_error(*pair) for pair in both]
     adaptive: dict[str, Any] = {}
     if type(defense).adaptive is not Defense.adaptive:
         # Near the clips alone: a distance to the clean clip has no gradient on it.
         informed = nearby.informed(model, defense.adaptive, probed.waveform)
         adaptive = {
-            "adaptive_without_gradient": probes.without_gradient(model, informed),
-            "adaptive_false": _false(probes.derivative_error(*probes.in_double(model, informed)), limit),
+            "adaptive_without_gradient": gradients.without_gradient(model, informed),
+            "adaptive_false": _false(gradients.derivative_error(*gradients.in_double(model, informed)), limit),
         }
     return adaptive | {
-        "without_gradient": probes.without_gradient(model, probed, cross_entropy),
+        "without_gradient": gradients.without_gradient(model, probed, cross_entropy),
         "derivative_limit": limit,
         "derivative_error": _largest([float(error.nanmedian()) for error in errors]),
         "not_resolved": max(int(error.isnan().sum()) for error in errors),
         "false": max(_false(error, limit) for error in errors),
-        "unexplained_change": _largest([probes.unexplained_change(*pair, generator) for pair in both]),
-        "standing_huge": probes.least_robust(model, probed, nearby.waveform),
-        "standing": probes.robust_share(model, probed, nearby.waveform, probes.BUDGET, probes.STEPS),
-        "standing_doubled": probes.robust_share(model, probed, nearby.waveform, probes.BUDGET, 2 * probes.STEPS),
+        "unexplained_change": _largest([gradients.unexplained_change(*pair, generator) for pair in both]),
+        "standing_huge": robustness.least_robust(model, probed, nearby.waveform),
+        "advantage_of_scores": robustness.advantage_of_scores(model, probed, nearby.waveform, generator),
+        "standing": robustness.robust_share(model, probed, nearby.waveform, BUDGET, robustness.STEPS),
+        "standing_doubled": robustness.robust_share(model, probed, nearby.waveform, BUDGET, 2 * robustness.STEPS),
     }
 
 
@@ -112,12 +119,25 @@ def _largest(values: list[float]) -> float:
 
 
 def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
-    test = list(prepared.folds[fold].test)
-    spread = test[:: -(-len(test) // CANDIDATES)]
+    spread = _evenly(prepared.folds[fold].test, CANDIDATES)
     lengths = prepared.clips.lengths
     clips = [clip for clip in spread if len(spread) * lengths[clip] <= MOST_SOUND] or [min(spread, key=lengths.item)]
+    return _batch(prepared, clips, device)
+
+
+def _evenly(clips: Sequence[int], most: int) -> list[int]:
+    """Return at most ``most`` clips, evenly spread."""
+    return list(clips)[:: -(-len(clips) // most)]
+
+
+def _batch(prepared: Prepared, clips: list[int], device: str) -> Batch:
     waveform, ends = prepared.clips.batch(clips)
     return Batch(waveform.to(device), ends.to(device), torch.from_numpy(prepared.targets[clips]).to(device))
+
+
+def _batches(prepared: Prepared, clips: list[int], device: str) -> Iterator[Batch]:
+    for rows in batches_by_length(prepared.clips.lengths[clips], EVALUATION_BATCH):
+        yield _batch(prepared, [clips[row] for row in rows], device)
 
 
 @torch.no_grad()
@@ -138,7 +158,7 @@ def _foreign_statistics(task: Task[ProbeSpec], prepared: Prepared) -> float:
         return math.nan
     prefix = "frontend."
     stored = {name.removeprefix(prefix): value for name, value in load_file(victim.path(WEIGHTS)).items()}
-    return probes.foreign_statistics(frontend, stored, _training(prepared, task))
+    return answers.foreign_statistics(frontend, stored, _training(prepared, task))
 
 
 def _training(prepared: Prepared, task: Task[ProbeSpec]) -> Iterator[tuple[Tensor, Tensor]]:

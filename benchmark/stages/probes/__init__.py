@@ -1,0 +1,1 @@
+"""Probes of trained models for the audit."""

@@ -1,0 +1,79 @@
+"""Probes of a model's robustness by short attacks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from advser.attacks.square import Square
+from advser.audio.clips import sound_mask
+from advser.models.base import EmotionModel
+from advser.stages.probes.batch import Batch
+from advser.threat.admission import admit
+from advser.threat.budget import Budget
+
+STEPS: Final = 10
+"""Steps that are doubled."""
+
+HUGE: Final = (0.5, 0.1, 0.02)
+"""Budgets ε, of which the first allows a perturbation louder than nearly all speech. One must mislead every clip."""
+
+
+QUERIES: Final = 100
+"""Forward passes of the short Square attack, for each clip."""
+
+
+def least_robust(model: EmotionModel, batch: Batch, start: Tensor) -> float:
+    """Return the share of clips that stay robust to iterative FGSM at every budget of `HUGE`, and every step size.
+
+    A larger budget contains every smaller one, but an attack of few large steps may miss what a smaller one reaches.
+    """
+    return min(_share(_robust(model, batch, start, epsilon)) for epsilon in HUGE)
+
+
+def robust_share(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> float:
+    """Return the share of clips that stay robust to iterative FGSM on the margin.
+
+    The attack starts at ``start`` (B, T), near the clips.
+    """
+    return _share(_robust_to_steps(model, batch, start, epsilon, steps))
+
+
+def advantage_of_scores(model: EmotionModel, batch: Batch, start: Tensor, generator: torch.Generator) -> int:
+    """Return the number of clips that scores alone mislead and gradients do not, less those of the opposite.
+
+    Scores: Square attack with `QUERIES` forward passes. Gradients: iterative FGSM, of both step sizes. The budget is
+    the smallest of `HUGE`, within which gradients mislead nearly every clip of an honest model.
+    """
+    epsilon = min(HUGE)
+    gradients = ~_robust(model, batch, start, epsilon)
+    with batch.target(model) as target:
+        examples = Square(epsilon=epsilon, queries=QUERIES).perturb(target, batch.waveform, batch.labels, generator)
+        scores = target.decisions(examples) != batch.labels
+    return int((scores & ~gradients).sum()) - int((gradients & ~scores).sum())
+
+
+def _share(robust: Tensor) -> float:
+    return float(robust.double().mean())
+
+
+def _robust(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float) -> Tensor:
+    """Return which clips (B,) stay robust to iterative FGSM of `STEPS` and of four times as many."""
+    few, many = (_robust_to_steps(model, batch, start, epsilon, steps) for steps in (STEPS, 4 * STEPS))
+    return few & many
+
+
+def _robust_to_steps(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> Tensor:
+    """Return which clips (B,) the model classifies correctly at every iterate."""
+    budget = Budget("linf", epsilon, "full-scale")
+    robust = torch.ones_like(batch.labels, dtype=torch.bool)
+    x = start
+    mask = sound_mask(batch.lengths, x.shape[1])
+    with batch.target(model) as target:
+        for _ in range(steps):
+            stepped = x + 2.5 * epsilon / steps * target.gradient(x, batch.labels).sign()
+            x = admit(stepped, batch.waveform, mask, "waveform", budget)
+            robust &= target.decisions(x) == batch.labels
+    return robust
