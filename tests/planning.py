@@ -16,6 +16,7 @@ from advser.attacks.base import Attack
 from advser.attacks.controls import Noise
 from advser.attacks.reference import AttackReference
 from advser.metrics.base import ClipMetric
+from advser.metrics.recognition import Accuracy
 from advser.plan.cells import Corpus, Plan, Speech
 from advser.plan.jobs import prepare_job
 from advser.plan.planner import make_plan
@@ -77,6 +78,12 @@ class NotInstalled(Waveform):
         raise AssertionError("fetched an encoder")
 
 
+class Titled(Accuracy):
+    """A metric with the title of another one."""
+
+    title: ClassVar[str] = "uar"
+
+
 class Overwrites(ClipMetric):
     """A metric whose column already exists in the examples table."""
 
@@ -136,4 +143,5 @@ def toys_registered() -> Iterator[None]:
         for name, attack in {"decisions": Decisions, "shift": Shift, "nested": Nested, "silent": Silent}.items():
             patch.setitem(ATTACKS._decorated, name, attack)
         patch.setitem(METRICS._decorated, "overwrites", Overwrites)
+        patch.setitem(METRICS._decorated, "titled", Titled)
         yield

@@ -64,7 +64,13 @@ def is_speaker_independent(protocol: str) -> bool:
     raise InputError(f"protocol: got '{protocol}', expected {PROTOCOLS}")
 
 
-def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[str]] = (), seed: int = 0) -> list[Fold]:
+def folds(
+    protocol: str,
+    frame: pd.DataFrame,
+    speaker_pairs: Sequence[Sequence[str]] = (),
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> list[Fold]:
     """Return the folds of a corpus under a protocol.
 
     Speaker-independent protocols, verified by `check_disjoint`:
@@ -88,6 +94,7 @@ def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[s
         speaker_pairs: the groups of ``Npair``; if empty, one man and one woman each, in sorted order. Fold i modulo N
             tests group i.
         seed: seed of the random protocols; the others are deterministic.
+        classes: names of the classes, for messages; by default their numbers.
 
     Raises:
         InputError: if the protocol does not exist, or cannot split the corpus. Reasons: too few speakers or clips,
@@ -95,8 +102,9 @@ def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[s
             speakers.
     """
     independent = is_speaker_independent(protocol)
+    classes = classes or [str(target) for target in range(frame["target"].max() + 1)]
     if shares := _shares(protocol):
-        return [_random_fold(protocol, frame, shares, seed)]
+        return [_random_fold(protocol, frame, shares, seed, classes)]
     speakers = frame["speaker"].tolist()
     if independent:
         _check_splittable(protocol, frame)
@@ -107,7 +115,7 @@ def folds(protocol: str, frame: pd.DataFrame, speaker_pairs: Sequence[Sequence[s
     for fold in result:
         if independent:
             check_disjoint(fold, speakers)
-        _check_trained(protocol, fold, frame["target"].to_numpy())
+        _check_trained(protocol, fold, frame["target"].to_numpy(), classes)
     return result
 
 
@@ -257,7 +265,9 @@ def _mixed_pairs(protocol: str, count: int, frame: pd.DataFrame) -> list[tuple[s
     return list(zip(men, women, strict=True))
 
 
-def _random_fold(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int], seed: int) -> Fold:
+def _random_fold(
+    protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int], seed: int, classes: Sequence[str]
+) -> Fold:
     """Return a fold with ``shares`` (per cent that train, validate and test) of each class, at least one clip each."""
     generator = np.random.default_rng(seed)
     targets = frame["target"].to_numpy()
@@ -270,8 +280,8 @@ def _random_fold(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int
         validated = tested + max(round(shares[1] / 100 * len(rows)), 1)
         if validated >= len(rows):
             raise InputError(
-                f"split {protocol}: got {len(rows)} clips of class number {target}, expected enough to train, validate "
-                f"and test with {shares[0]}, {shares[1]} and {shares[2]} per cent of them (at least 3)"
+                f"split {protocol}: got {len(rows)} clips of class '{classes[target]}', expected enough to train, "
+                f"validate and test with {shares[0]}, {shares[1]} and {shares[2]} per cent of them (at least 3)"
             )
         test += rows[:tested]
         validation += rows[tested:validated]
@@ -279,9 +289,10 @@ def _random_fold(protocol: str, frame: pd.DataFrame, shares: tuple[int, int, int
     return Fold("random", tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
 
 
-def _check_trained(protocol: str, fold: Fold, targets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+def _check_trained(
+    protocol: str, fold: Fold, targets: np.ndarray[tuple[int], np.dtype[np.int64]], classes: Sequence[str]
+) -> None:
     untrained = set(targets[list(fold.test)].tolist()) - set(targets[list(fold.train)].tolist())
     if untrained:
-        raise InputError(
-            f"split {protocol}, {fold.name}: got {len(untrained)} test classes without training clips, expected none"
-        )
+        names = ", ".join(classes[target] for target in sorted(untrained))
+        raise InputError(f"split {protocol}, {fold.name}: got test classes without training clips: {names}")

@@ -12,10 +12,11 @@ from advser.metrics.base import ClipMetric
 from advser.models.terms import Domain
 from advser.plan.cells import Configuration
 from advser.plugins.parameters import build, plain, takes_sequence
-from advser.plugins.registries import ATTACKS, METRICS
+from advser.plugins.registries import ATTACKS, DEFENSES, METRICS, MODELS
+from advser.plugins.registry import Registry
 from advser.plugins.roles import field_with_role
 from advser.results.schema import EXAMPLES_SCHEMA
-from advser.suite.schema import AttackEntry, PluginEntry
+from advser.suite.schema import AttackEntry, PluginEntry, Suite
 from advser.threat.model import Labels
 
 
@@ -97,8 +98,25 @@ def check_distinct(rows: Sequence[Configuration]) -> None:
             places.add(place)
 
 
+def check_labels(suite: Suite) -> None:
+    """Raise InputError if a label is the name of another plugin, whose figures it would seem to have."""
+    kinds: list[tuple[Registry[Any], Sequence[PluginEntry]]] = [
+        (MODELS, suite.models),
+        (DEFENSES, suite.defenses),
+        (ATTACKS, suite.attacks),
+        (METRICS, suite.metrics),
+    ]
+    for registry, entries in kinds:
+        for entry in entries:
+            if entry.title != entry.name and entry.title in registry:
+                raise InputError(
+                    f"{registry.kind} '{entry.name}': got the label '{entry.title}', the name of another "
+                    f"{registry.kind}, expected another label"
+                )
+
+
 def check_metric(entry: PluginEntry) -> None:
-    """Raise InputError if a metric's parameters are wrong, or it would overwrite a column of the examples table."""
+    """Raise InputError if a metric's parameters are wrong, or it would pass for another metric or column."""
     metric = build(METRICS.get(entry.name), entry.params, f"metric '{entry.title}'")
     taken = {entry.title, metric.column} & {*EXAMPLES_SCHEMA.names} if isinstance(metric, ClipMetric) else ()
     if taken:
@@ -106,3 +124,9 @@ def check_metric(entry: PluginEntry) -> None:
             f"metric '{entry.title}': got the name or column '{min(taken)}', expected any that is no "
             f"column of the examples table ({', '.join(EXAMPLES_SCHEMA.names)})"
         )
+    if not METRICS.is_shipped(entry.name):
+        shipped = (METRICS.get(name) for name in METRICS if METRICS.is_shipped(name))
+        if metric.title.casefold() in {other.title.casefold() for other in shipped}:
+            raise InputError(
+                f"metric '{entry.name}': got the title '{metric.title}' of another metric, expected another title"
+            )

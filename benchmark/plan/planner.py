@@ -23,7 +23,7 @@ from advser.plan.cells import (
     described,
     source_columns,
 )
-from advser.plan.configurations import check_distinct, check_metric, configurations
+from advser.plan.configurations import check_distinct, check_labels, check_metric, configurations
 from advser.plan.jobs import JobBook
 from advser.plan.noise_controls import missing_noise
 from advser.plan.worst_case import columns_of, members
@@ -69,6 +69,7 @@ class _Planner:
     book: JobBook
 
     def plan(self) -> Plan:
+        check_labels(self.suite)
         for entry in self.suite.metrics:
             check_metric(entry)
         for entry in self.suite.defenses:

@@ -70,11 +70,15 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Field:
-    """Entries that are compared with each other, and their common keys."""
+    """Entries that are compared with each other, and their common keys.
+
+    ``without`` names attacks that failed on every entry, so that no entry is ranked under them.
+    """
 
     among: Among
     keys: Mapping[str, Any]
     entries: tuple[_Entry, ...]
+    without: tuple[str, ...] = ()
 
 
 def ranks(cells: Sequence[EvaluatedCell], suite: Suite, metrics: Mapping[str, Metric], classes: int) -> pd.DataFrame:
@@ -89,7 +93,7 @@ def ranks(cells: Sequence[EvaluatedCell], suite: Suite, metrics: Mapping[str, Me
     """
     if not cells:
         return no_ranks()
-    table = _Table(suite, {title: metric for title, metric in metrics.items() if isinstance(metric, RANKED)}, classes)
+    table = _Table(suite, {title: metric for title, metric in metrics.items() if type(metric) in RANKED}, classes)
     setting = dict(zip(_SETTING, cells[0].values(_SETTING), strict=True))
     rows = [{**setting, **row} for field in _fields(cells, suite) for row in table.rows(field)]
     return pd.DataFrame(rows, columns=RANKS_SCHEMA.names) if rows else no_ranks()
@@ -143,14 +147,29 @@ def _leaderboard(
     for keys in _distinct(clean, (*_ATTACK, *_PLACE)):
         yield _Field("leaderboard", keys, tuple(_entry(victim, clean, seeds) for victim in victims))
     for worst in [*suite.worst, *_undeclared(judged, suite)]:
-        of_victims = list(members(judged, worst))
+        evaluated, failed = _without_failures(list(members(judged, worst)))
+        of_victims = list(members(evaluated, worst))
         together = [cell for cells in of_victims for cell in cells]
         if together:
             columns = columns_of(together, worst)
             keys = {key: columns[key] for key in (*_ATTACK, *_PLACE)}
             expected = list(dict.fromkeys(_configuration(cell) for cell in together if cell.own))
             entries = [_worst_of(victim, of_victims, expected, seeds) for victim in victims]
-            yield _Field("leaderboard", keys, tuple(entries))
+            yield _Field("leaderboard", keys, tuple(entries), failed)
+
+
+def _without_failures(of_victims: Sequence[Sequence[EvaluatedCell]]) -> tuple[list[EvaluatedCell], tuple[str, ...]]:
+    """Return the cells without the attacks that failed on every victim, and the names of these attacks.
+
+    An attack that fails on some victims takes the rank from these alone; one that fails on all would take every rank.
+    """
+    cells = [cell for cells in of_victims for cell in cells]
+    attacks = [cell for cell in cells if cell.columns["attack"] != CLEAN]
+    working = {_configuration(cell) for cell in attacks if cell.clips["prediction"].ge(0).any()}
+    failed = tuple(dict.fromkeys(name for name in map(_configuration, attacks) if name not in working))
+    if not working:
+        return cells, ()
+    return [cell for cell in cells if _configuration(cell) not in failed], failed
 
 
 def _undeclared(judged: Sequence[EvaluatedCell], suite: Suite) -> Iterator[WorstCase]:
@@ -207,7 +226,8 @@ class _Table:
                 counts = {"seeds": len(entry.cells), "entries": len(complete), "speakers": len(speakers),
                           "attacks": max(map(_attacks, entry.cells), default=0)}  # fmt: skip
                 if not lack:
-                    yield {**keys, **counts, **_standing(next(ranked)), "reason": ""}
+                    without = f"without {', '.join(field.without)}, which failed on every entry"
+                    yield {**keys, **counts, **_standing(next(ranked)), "reason": without if field.without else ""}
                 else:
                     figure = None if summed is None else pooled(metric, summed, draws, 0)
                     yield {**keys, **counts, **_unranked(figure), "reason": f"no rank: it lacks {lack}"}

@@ -158,6 +158,8 @@ class Harness:
         if not isinstance(perturbed, Tensor) or perturbed.shape != x.shape:
             got = tuple(perturbed.shape) if isinstance(perturbed, Tensor) else type(perturbed).__name__
             raise ContractError(f"perturb returned {got}, expected a tensor of shape {tuple(x.shape)}")
+        if perturbed.is_complex():
+            raise ContractError(f"perturb returned {perturbed.dtype}, expected real numbers")
         perturbed = perturbed.detach().to(x)
         if not perturbed.isfinite().all():
             raise ContractError(f"perturb returned {int((~perturbed.isfinite()).sum())} values that are not finite")

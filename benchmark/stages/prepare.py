@@ -104,7 +104,7 @@ def prepare(task: Task[PrepareSpec]) -> None:
     task.admit_plugins()
     corpus = build(CORPORA.get(spec.corpus.name), spec.corpus.params, f"corpus '{spec.corpus.name}'")
     rows, clips, classes = decode(corpus.read(task.local.get("directory")), spec.task, spec.classes)
-    split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed)
+    split = folds(spec.protocol, rows, corpus.speaker_pairs, spec.seed, classes)
     marks: list[Landmarks] = []
     _save(_marked(clips, marks), task.into / AUDIO)
     rows.to_parquet(task.into / LABELS)

@@ -82,6 +82,14 @@ def test_random_is_stratified_and_seeded(seed, counts):
             assert abs(count_in_part - share * count) <= 1
 
 
+def test_a_class_of_too_few_clips_is_named():
+    frame = pd.DataFrame({"speaker": "", "gender": "", "target": [0] * 5 + [1] * 2})
+    with pytest.raises(InputError, match="got 2 clips of class 'sadness', expected enough"):
+        folds("random", frame, classes=("anger", "sadness"))
+    with pytest.raises(InputError, match="got 2 clips of class '1', expected enough"):
+        folds("random", frame)
+
+
 def test_random_depends_on_the_seed():
     frame = corpus("abcdef", repeats=5)
     assert folds("random", frame, seed=1) != folds("random", frame, seed=2)
@@ -173,7 +181,7 @@ def test_an_official_split_with_shared_or_unknown_speakers_is_speaker_dependent(
             "got 1 of 6 clips with the official split 'fold2', expected tr",
         ),
         (["train", "train", "train", "train", "test", "test"], "got no clip in the official validation split"),
-        (["train", "dev", "train", "dev", "test", "test"], "got 1 test classes without training clips"),
+        (["train", "dev", "train", "dev", "test", "test"], "got test classes without training clips: "),
     ],
 )
 def test_an_unusable_official_split_is_refused(names, message):

@@ -90,7 +90,7 @@ def test_newcomers_join_where_the_suite_says() -> None:
     spectrogram = {"domain": "spectrogram", "epsilon": 0.06, "delivery": "features", "labels": ["predicted"]}
     joined = with_added_plugins(suite(newcomers=[waveform, {**waveform, "epsilon": 0.01}, spectrogram], attacks=[FGSM]))
     assert [entry.title for entry in joined.models] == ["tiny", "raw"]
-    assert [entry.title for entry in joined.metrics] == ["uar", "snr", "overwrites"]
+    assert [entry.title for entry in joined.metrics] == ["uar", "snr", "overwrites", "titled"]
     rows = [(entry.name, entry.domain[0], entry.labels[0], entry.params) for entry in joined.attacks[1:]]
     assert rows == [
         ("decisions", "waveform", "true", {"epsilon": 0.001}),
@@ -129,6 +129,17 @@ def test_newcomers_that_have_no_place_are_refused() -> None:
         ({"folds": ["fold4"]}, "folds: got 'fold4', expected fold1, fold2, fold3"),
         ({"metrics": ["uar", "overwrites"]}, "metric 'overwrites': got the name or column 'loss'"),
         ({"metrics": [{"name": "snr", "label": "margin"}]}, "metric 'margin': got the name or column 'margin'"),
+        ({"metrics": ["titled"]}, "metric 'titled': got the title 'uar' of another metric"),
+        ({"metrics": [{"name": "accuracy", "label": "uar"}]}, "metric 'accuracy': got the label 'uar', the name of"),
+        (
+            {"models": [{"name": "tiny", "label": "cnn4"}]},
+            "model 'tiny': got the label 'cnn4', the name of another model",
+        ),
+        ({"attacks": [{**FGSM, "label": "pgd"}]}, "attack 'fgsm': got the label 'pgd', the name of another attack"),
+        (
+            {"defenses": [{"name": "vanilla", "label": "madry"}]},
+            "defense 'vanilla': got the label 'madry', the name of",
+        ),
         ({"models": [{"name": "tiny", "training": {"epochs": 1}}]}, r"models.tiny.training: unknown key 'epochs'"),
     ],
 )

@@ -112,6 +112,23 @@ def test_an_entry_without_a_cell_gets_no_rank_and_the_reason() -> None:
     assert set(worst["entries"]) == {2}
 
 
+@pytest.mark.parametrize(("victims", "ranked"), [(("a", "b"), 4), (("a",), 2)])
+def test_an_attack_that_failed_on_every_entry_takes_no_rank(victims: tuple[str, ...], ranked: int) -> None:
+    def with_failures(cell: EvaluatedCell) -> EvaluatedCell:
+        if cell.columns["attack"] != "ifgsm" or cell.columns["model"] not in victims:
+            return cell
+        return EvaluatedCell(cell.columns, cell.clips.assign(prediction=-1, margin=np.nan))
+
+    failed = table([with_failures(cell) for cell in cells()])
+    rows = among(failed, "leaderboard", epsilon=0.001, metric="uar")
+    assert (rows["rank"] > 0).sum() == ranked
+    if len(victims) == 2:
+        assert rows["reason"].str.fullmatch(r"without ifgsm \(.*\), which failed on every entry").all()
+        alone = table([cell for cell in cells() if cell.columns["attack"] != "ifgsm"])
+        expected = among(alone, "leaderboard", epsilon=0.001, metric="uar")
+        assert rows["value"].tolist() == expected["value"].tolist()
+
+
 def test_an_entry_without_a_figure_gets_no_rank() -> None:
     with_failure = cells()
     broken = next(index for index, cell in enumerate(with_failure) if cell.columns["attack"] == "fgsm")

@@ -62,6 +62,13 @@ class WrongShape(Returns):
         return x[:, 1:]
 
 
+class Imaginary(Returns):
+    """Returns complex numbers."""
+
+    def perturb(self, target, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return x + 0.5j
+
+
 class NoTensor(Returns):
     """Returns no tensor."""
 
@@ -134,6 +141,7 @@ CULPRITS = {
     "test-nan": NotANumber,
     "test-shape": WrongShape,
     "test-array": NoTensor,
+    "test-imaginary": Imaginary,
     "test-global-random": GlobalRandom,
     "test-numpy-random": NumpyRandom,
     "test-type": OtherType,
@@ -207,6 +215,7 @@ def test_a_budget_holds_on_the_stored_features_too(name, store, prepared, traine
         ("test-nan", "not finite"),
         ("test-shape", "shape"),
         ("test-array", "returned ndarray"),
+        ("test-imaginary", "complex64, expected real numbers"),
         ("test-global-random", "global generator"),
         ("test-numpy-random", "global generator"),
         ("test-type", "changed torch's default dtype"),
