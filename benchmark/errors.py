@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any, Final
 
 __affects_results__ = False
+
+
+EXPECTED: Final[Mapping[str, str]] = {
+    "missing": "a value",
+    "string_type": "text, in quotes if it looks like a number or a date",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "keys with values",
+    "mapping_type": "keys with values",
+    "model_type": "keys with values",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "too_short": "a list with at least {min_length}",
+    "too_long": "a list with at most {max_length}",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+}
+"""Type of a validation error (pydantic's) → what was expected."""
 
 
 class AdvserError(Exception):
@@ -49,6 +80,13 @@ def printable(text: str, longest: int = 500) -> str:
     """Return a text as one line of at most ``longest`` characters, with ``?`` for characters that cannot be printed."""
     line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def expected(problem: Mapping[str, Any]) -> str:
+    """Return what a validation error expected, from its type, context and message, as pydantic reports them."""
+    if form := EXPECTED.get(problem["type"]):
+        return form.format(**problem.get("ctx", {}))
+    return " ".join(problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").split())
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import io
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, TextIO
 
 import typer
 
 from advser.commands import hide, plugins, results, runs, submissions
 from advser.commands.usage import EXIT_ENDED, EXIT_INPUT, EXIT_INTERRUPTED
-from advser.errors import AdvserError, one_line, printable
+from advser.errors import AdvserError, InputError, one_line, printable
 
 LONGEST: Final = 1990
 """Characters of a message: a list of all names that are expected may be long."""
@@ -99,10 +102,41 @@ def command() -> None:
     # As SLURM sends it at the end of a job's time.
     signal.signal(signal.SIGTERM, end)
     _end_in_order()
+    sys.stdout, sys.stderr = _stream(sys.stdout, 1), _stream(sys.stderr, 2)
     try:
         main()
     except SystemExit as last:
         sys.exit(EXIT_ENDED if ended and last.code == EXIT_INTERRUPTED else last.code)
+
+
+class _Pipe(io.FileIO):
+    """A standard stream that may lose its reader, as in ``advser list models | head``: the command goes on."""
+
+    _lost = False
+
+    def write(self, data: Any, /) -> int | None:
+        """Write to the stream, as `io.FileIO.write`; nothing if no reader is left, or after an error."""
+        try:
+            return memoryview(data).nbytes if self._lost else super().write(data)
+        except OSError as error:
+            # Python writes what is left once more at its end.
+            self._lost = True
+            if isinstance(error, BrokenPipeError):
+                return memoryview(data).nbytes
+            raise OSError(error.errno, error.strerror, _STREAMS[self.fileno()]) from None
+
+
+_STREAMS: Final = {1: "standard output", 2: "standard error"}
+
+
+def _stream(stream: TextIO | None, number: int) -> TextIO:
+    """Return a standard stream that any character can be written to: a locale may lack ε, and the stream be closed."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    raw = _Pipe(number, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=number == 2 or stream.isatty()
+    )
 
 
 def _end_in_order() -> None:
@@ -126,7 +160,9 @@ def main() -> None:
     Exit code 0 needs a command that returned: `SystemExit` comes from a plugin's code.
     """
     try:
+        _refuse_empty(sys.argv)
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
         code = _refuse(error.format_message())
     except AdvserError as error:
@@ -138,6 +174,13 @@ def main() -> None:
     if code == EXIT_INTERRUPTED:
         sys.stderr.write("advser: interrupted; finished jobs are in the store, the same command continues from there\n")
     sys.exit(code)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise InputError if an argument is empty, as from an unset variable: as a path it would be this folder."""
+    for before, argument in pairwise(arguments):
+        if not argument:
+            raise InputError(f"{before}: got an empty argument after it, expected a value")
 
 
 def _refuse(message: str) -> int:

@@ -74,6 +74,8 @@ def check(kind: str, name: str, params: Mapping[str, Any], store: Path, plugins:
         raise InputError(f"check {kind}: got kind '{kind}', expected {', '.join(contract.CONTRACTS)}")
     plugin = BY_KIND[kind].get(name)
     budget = field_with_role(plugin, "budget") if kind == "attack" else None
+    if budget in params:
+        raise InputError(f"{kind} '{name}': {budget}: got a budget, expected none: suite '{SUITE}' chooses it")
     contract_params = {**params, budget: EPSILON} if budget else params
     validated(plugin, contract_params, f"{kind} '{name}'")
     yield from contract.described(kind, name)

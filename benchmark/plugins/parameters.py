@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
-from advser.errors import AdvserError, InputError, did_you_mean, one_line
+from advser.errors import AdvserError, InputError, did_you_mean, expected, one_line
 
 __affects_results__ = False
 
@@ -168,11 +168,12 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel] | None =
         allowed = [*_inner(schema, place[:-1]).model_fields]
         near = did_you_mean(str(place[-1]), allowed)
         return f"{where}: unknown key '{key}' (expected {', '.join(allowed) or 'none'}){near}"
-    problem = " ".join(first["msg"].removeprefix("Value error, ").split())
-    line = f"{where}: {key}: {problem}" if key else f"{where}: {problem}"
-    if key and first["type"] not in ("missing", "value_error"):
-        line += f" (got {reprlib.repr(first['input'])})"
-    return line
+    at = f"{where}: {key}" if key else where
+    if first["type"] == "value_error":
+        # The suite's own message, which says all.
+        return f"{at}: {expected(first)}"
+    got = "nothing" if first["type"] == "missing" else reprlib.repr(first["input"])
+    return f"{at}: got {got}, expected {expected(first)}"
 
 
 def _inner(schema: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from advser.errors import InputError, printable
+from advser.errors import InputError, expected, printable
 from advser.results.schema import KEYS
 
 LONGEST: Final = 10_000
@@ -127,16 +127,8 @@ def check_run(run: Mapping[str, Any], file: str) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        got = "no value" if first["type"] == "missing" else repr(first["input"])
-        raise InputError(f"{file}: {place}: got {printable(got, 80)}, expected {_expected(first['msg'])}") from None
-
-
-def _expected(message: str) -> str:
-    """Return what pydantic's message asks for: ``Input should be a valid list`` → ``a list``."""
-    if message == "Field required":
-        return "this key"
-    wanted = message.removeprefix("Value error, ").removeprefix("Input should be ").partition(" or instance of ")[0]
-    return wanted.replace("a valid ", "a ")
+        got = "nothing" if first["type"] == "missing" else repr(first["input"])
+        raise InputError(f"{file}: {place}: got {printable(got, 80)}, expected {expected(first)}") from None
 
 
 def read_json(text: str) -> Any:

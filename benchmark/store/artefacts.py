@@ -144,6 +144,11 @@ class Store:
             except OSError:
                 if key not in self:
                     raise
+        except OSError as error:
+            if error.filename is None:
+                # A full disk has no name.
+                raise OSError(error.errno, error.strerror or str(error), str(self.root)) from error
+            raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 

@@ -6,13 +6,17 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it is renamed to ``path`` when the block ends without an error."""
+    """Yield a temporary path to write to; it is renamed to ``path`` when the block ends without an error.
+
+    Missing folders above it are created, and removed again after an error.
+    """
+    missing = [folder for folder in path.parents if not folder.exists()]
     beside = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(6)}{path.suffix}")
     created = False
     try:
@@ -27,13 +31,17 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.chmod(rights)
         beside.replace(path)
     except OSError as error:
-        # The message names the intended file; users do not know the temporary one.
-        if not created or error.filename == str(beside):
+        # The message names the intended file: users do not know the temporary one, and a full disk has no name.
+        if not created or error.filename in (str(beside), None):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     finally:
         if created:
             beside.unlink(missing_ok=True)
+        for folder in missing:
+            # Only without the file are they empty.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def temporary_folder(root: Path, prefix: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -35,13 +36,31 @@ def load(name: str, changes: Sequence[str] = ()) -> Suite:
     data = read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: got {type(data).__name__}, expected a mapping of keys")
-    data = separate(data)
+    changed = separate(data)
     for change in changes:
-        apply(data, change)
+        apply(changed, change)
     try:
-        return Suite.model_validate(data)
+        return Suite.model_validate(changed)
     except ValidationError as error:
-        raise InputError(explain(error, where, Suite)) from None
+        raise InputError(explain(error, _cause(error, data, changes) or where, Suite)) from None
+
+
+def _cause(error: ValidationError, data: dict[str, Any], changes: Sequence[str]) -> str:
+    """Return the ``--set`` with which an error first appears; empty if the suite itself has it."""
+    changed = separate(data)
+    for change in ("", *changes):
+        if change:
+            apply(changed, change)
+        try:
+            Suite.model_validate(changed)
+        except ValidationError as earlier:
+            if _problems(earlier) >= _problems(error):
+                return change and f"--set {change}"
+    return ""
+
+
+def _problems(error: ValidationError) -> set[tuple[Any, ...]]:
+    return {(problem["type"], *problem["loc"], problem["msg"]) for problem in error.errors()}
 
 
 def source(name: str) -> str:

@@ -70,8 +70,8 @@ def test_every_attack_has_the_ensembles_budget() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "epsilon: Field required"),
-        ({"epsilon": 0.1, "norm": "l1"}, "norm: Input should be"),
+        ({}, "epsilon: got nothing"),
+        ({"epsilon": 0.1, "norm": "l1"}, "norm: got 'l1', expected 'linf'"),
         ({"epsilon": 0.1, "attacks": "fgsm"}, "attacks: "),
         ({"epsilon": 0.1, "attacks": [{"name": "fgsmm"}]}, "attacks.0: unknown attack 'fgsmm'"),
         ({"epsilon": 0.1, "attacks": [{"name": "apgd", "params": {"steps": 0}}]}, "attacks.0: attack 'apgd': steps"),

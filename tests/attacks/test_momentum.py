@@ -147,5 +147,5 @@ def test_the_attack_within_has_the_budget_of_eot() -> None:
     assert inner_attacks(whole) == ("pgd",)
     with pytest.raises(InputError, match=r"eot: attack 'pgd': epsilon: got 0\.2, expected the whole attack's 0\.01"):
         build(EOT, {"epsilon": 0.01, "attack": {"name": "pgd", "params": {"epsilon": 0.2}}}, "eot")
-    with pytest.raises(InputError, match="eot: epsilon: Field required"):
+    with pytest.raises(InputError, match="eot: epsilon: got nothing, expected a value"):
         build(EOT, {}, "eot")

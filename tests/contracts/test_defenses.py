@@ -266,7 +266,7 @@ def test_training_against_fgsm_makes_a_model_more_robust_to_it() -> None:
         (Vanilla, {"alpha": 1.5}, "alpha: .*less than or equal to 1 \\(got 1.5\\)"),
         (Vanilla, {"domain": "cepstrum"}, "domain: .*'waveform' or 'spectrogram'"),
         (Vanilla, {"attack": {"name": "fgms"}}, "attack: unknown attack 'fgms'; did you mean 'fgsm'"),
-        (Vanilla, {"attack": {"name": "fgsm"}}, "attack: attack 'fgsm': epsilon: Field required"),
+        (Vanilla, {"attack": {"name": "fgsm"}}, "attack: attack 'fgsm': epsilon: got nothing"),
         (
             Vanilla,
             {"attack": {"name": "fgsm", "params": {"epsilon": "a lot"}}},

@@ -163,6 +163,12 @@ def test_show_prints_the_facts_of_a_plugin(kind: str, name: str, facts: list[str
         (["run", "demoo"], ["neither a file", "did you mean 'demo'"]),
         (["run", "demo", "--only", "model=cnn9"], ["no cell"]),
         (["list", "colours"], ["colours", "attacks"]),
+        (["check", "attack", "pgd", "--param", "epsilon=big"], ["epsilon: got a budget", "chooses it"]),
+        (["run", "demo", "--set", "folds=[03]"], ["--set folds=[03]: folds.0: got 3, expected text, in quotes"]),
+        (
+            ["run", "demo", "--set", "seeds=[1]", "--set", "training.iterations=x", "--set", "noise=false"],
+            ["--set training.iterations=x: training.iterations: got 'x', expected a whole number"],
+        ),
         (["show", "attack", "fgms"], ["did you mean 'fgsm'"]),
         (["board", "missing"], ["missing"]),
         (["board", "missing", "--by", "colour"], ["results missing", "no such folder"]),
@@ -184,7 +190,7 @@ def test_bad_input_is_reported_in_one_line_with_code_2(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["wrong.yaml"], "advser: suite wrong.yaml: corpus: Field required"),
+        (["wrong.yaml"], "advser: suite wrong.yaml: corpus: got nothing, expected a value"),
         (
             ["demo", "--only", "colour=red"],
             "advser: --only colour: got 'colour', expected part, seed, fold, model, defense, attack, domain, "

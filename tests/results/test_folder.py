@@ -196,7 +196,7 @@ def test_missing_columns_are_named() -> None:
 def test_run_needs_notes_and_failures(run: dict[str, object]) -> None:
     with pytest.raises(InputError) as error:
         Results(table(), no_examples(), run)
-    assert_one_line(error, "run.json", "expected a string" if run.get("notes") == [1] else "expected this key")
+    assert_one_line(error, "run.json", "expected text" if run.get("notes") == [1] else "expected a value")
 
 
 def places(data: object, place: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
