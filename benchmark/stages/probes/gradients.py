@@ -6,6 +6,7 @@ false sense of security", ICML 2018, describe the models that these probes expos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Final
@@ -76,19 +77,28 @@ def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
         gradient = target.gradient(batch.waveform, batch.labels)
         direction = gradient.sign()
     automatic = (gradient * direction).flatten(1).sum(1).double()
-    difference = _settled(torch.stack([_change(model, batch, stride * direction) / (2 * stride) for stride in STRIDES]))
+    difference = _settled(lambda stride: _change(model, batch, stride * direction) / (2 * stride))
     error = (difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs())
     return torch.where(automatic > 0, error, torch.nan)
 
 
-def _settled(differences: Tensor) -> Tensor:
-    """Return per column the first value that the next one (down) agrees with; NaN where none does: (S, …) → (…)."""
-    ahead, behind = differences[:-1], differences[1:]
-    apart = (ahead - behind).abs() / torch.maximum(ahead.abs(), behind.abs())
-    # Two differences of 0 agree: the function is flat there.
-    agrees = apart.nan_to_num(0.0) <= AGREEMENT
-    first = agrees.double().argmax(0, keepdim=True)
-    return torch.where(agrees.any(0), behind.gather(0, first)[0], torch.nan)
+def _settled(difference: Callable[[float], Tensor]) -> Tensor:
+    """Return each finite difference at the first stride at which it agrees with that of the stride before.
+
+    NaN where no two agree. ``difference`` returns the differences at a stride, in any shape.
+    """
+    before = difference(STRIDES[0])
+    settled = torch.full_like(before, torch.nan)
+    for stride in STRIDES[1:]:
+        now = difference(stride)
+        apart = (before - now).abs() / torch.maximum(before.abs(), now.abs())
+        # Two differences of 0 agree: the function is flat there.
+        agrees = settled.isnan() & (apart.nan_to_num(0.0) <= AGREEMENT)
+        settled = torch.where(agrees, now, settled)
+        if not settled.isnan().any():
+            break
+        before = now
+    return settled
 
 
 def _change(model: EmotionModel, batch: Batch, step: Tensor) -> Tensor:
@@ -114,10 +124,9 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
         gradient = target.gradient(batch.waveform, batch.labels)
         signs = random_signs((DIRECTIONS, *gradient.shape), gradient, generator)
     automatic = (gradient * signs).flatten(2).sum(2).double()
-    differences = torch.stack(
-        [torch.stack([_change(model, batch, stride * sign) / (2 * stride) for sign in signs]) for stride in STRIDES]
+    settled = _settled(
+        lambda stride: torch.stack([_change(model, batch, stride * sign) / (2 * stride) for sign in signs])
     )
-    settled = _settled(differences)
     usable = gradient.flatten(1).any(1) & settled.isfinite().all(0)
     explained = torch.cosine_similarity(settled, automatic, dim=0).clamp_min(0).square()[usable]
     return float((1 - explained).median()) if usable.any() else float("nan")
