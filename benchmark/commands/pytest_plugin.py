@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +33,10 @@ class Checked:
         return self.run.figure(metric, **where)
 
     def assert_no_regression(self, fail_on: Mapping[str, float] | None = None) -> None:
-        """Fail the test if ``advser compare`` reports a regression from the baseline; skip without a baseline.
+        """Fail the test if ``advser compare`` reports a regression, or cannot compare; skip without a baseline.
 
         Args:
             fail_on: metric → the largest change for the worse that passes, with its sign (``{"uar": -0.02}``).
-
-        Raises:
-            InputError: if the two cannot be compared.
         """
         from advser.api import load
         from advser.leaderboards.boards.comparison import board, lines
@@ -46,12 +44,24 @@ class Checked:
 
         if self.baseline is None:
             pytest.skip(NO_BASELINE)
-        before = load(self.baseline)
-        comparison = self.run.compare(before, fail_on)
+        with _refusals():
+            before = load(self.baseline)
+            comparison = self.run.compare(before, fail_on)
         if comparison.failures:
             moves = lines(comparison, before.results, self.run.results)
             table = board(comparison, moves, f"Against {self.baseline}")
             pytest.fail(render(table, "terminal"), pytrace=False)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Fail the test with the message of an `InputError`, without a traceback."""
+    from advser.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,7 +80,11 @@ def advser_result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     the suite fails.
     """
     options = request.config
-    baseline = options.getoption("--advser-baseline")
+    # A test may change the working folder: paths are those of the command line.
+    begun = options.invocation_params.dir
+    baseline, store = (
+        begun / path if path else None for path in map(options.getoption, ("--advser-baseline", "--advser-store"))
+    )
     done: dict[str, Checked] = {}
 
     def result(suite: str | Path = "demo", **arguments: Any) -> Checked:
@@ -80,11 +94,12 @@ def advser_result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         key = repr((str(suite), sorted(arguments.items())))
         if key not in done:
             defaults = {
-                "store": options.getoption("--advser-store"),
-                "data": corpora(options.getoption("--advser-data")),
+                "store": store,
+                "data": {name: begun / folder for name, folder in corpora(options.getoption("--advser-data")).items()},
                 "out": tmp_path_factory.mktemp("advser") / "results",
             }
-            done[key] = Checked(run(suite, **{**defaults, **arguments}), Path(baseline) if baseline else None)
+            with _refusals():
+                done[key] = Checked(run(suite, **{**defaults, **arguments}), baseline)
         if failures := done[key].run.failures:
             pytest.fail(f"{len(failures)} jobs failed, the first: {failures[0]['reason']}", pytrace=False)
         return done[key]

@@ -58,7 +58,30 @@ def test_an_unchanged_model_passes_and_a_worse_one_fails_with_the_table(place: P
     worse = run(place, 1, *options)
     assert worse.returncode == 1
     assert "regression" in worse.stdout
-    assert "Against baseline" in worse.stdout
+    assert f"Against {place / 'baseline'}" in worse.stdout
+
+
+def test_paths_are_those_of_the_command_line_whatever_folder_a_test_works_in(place: Path, tmp_path: Path) -> None:
+    moved = TESTS.replace(
+        "def test",
+        "import pytest\n\n@pytest.fixture(autouse=True)\ndef elsewhere(monkeypatch):\n"
+        f"    monkeypatch.chdir({str(tmp_path)!r})\n\n\ndef test",
+        1,
+    )
+    moved = moved.replace('"small.yaml"', repr(str(place / "small.yaml"))).replace("ITERATIONS", "150")
+    (place / "test_moved.py").write_text(moved)
+    options = ("--advser-baseline", "baseline", "--advser-store", "store")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_moved.py"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_baseline_fails_the_test_in_one_line(place: Path) -> None:
+    done = run(place, 150, "--advser-baseline", "missing", "--advser-store", "store")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert f"{place / 'missing'}: got no such folder" in done.stdout
 
 
 def test_without_a_baseline_the_test_is_skipped_with_a_reason(place: Path) -> None:
