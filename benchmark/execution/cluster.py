@@ -156,6 +156,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
     """
     import dask
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
     if workers.scheduler:
         with _remote(workers.scheduler) as client_and_count:
@@ -170,6 +171,9 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
         "distributed.worker.multiprocessing-method": method,
         "distributed.scheduler.allowed-failures": RETRIES,
         "distributed.nanny.pre-spawn-environ": environment,
+        # Web pages ask nobody for a key.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
     # Dask restarts a dead worker by the same settings, so they hold as long as the cluster.
     with dask.config.set(settings), forking.without_main(), ExitStack() as stack:
@@ -178,8 +182,11 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
                 n_workers=count,
                 threads_per_worker=1,
                 processes=True,
+                # The sockets are open to every user of this machine. This key exists in memory alone.
+                security=Security.temporary(),
                 # Any free local port: the default port may be taken.
                 dashboard_address="localhost:0",
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
                 # Variables that were set after the fork server started. It keeps those that were unset since.
@@ -215,7 +222,7 @@ def _remote(address: str) -> Iterator[tuple[Client, Callable[[], int]]]:
 
     try:
         client = Client(address, timeout=CONNECTING)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--scheduler {address}: cannot be reached ({reason}), expected a running scheduler") from None
     # Dask logs many lines about a lost connection; the error below is one line.
