@@ -19,7 +19,7 @@ DRAWN_FILE: Final = "drawn.json"
 """The list of drawn files in a folder, as paths relative to the folder."""
 
 _OWNED: Final = re.compile(
-    rf"boards/[^/\\]+\.(txt|md|tex|csv)|figures/[^/\\]+\.(svg|png)|{SAMPLES_FOLDER}/[^/\\]+\.png|assets/[^/\\]+"
+    rf"boards/[^/\\]+\.(txt|md|tex|csv)|figures/[^/\\]+\.(svg|png)|{SAMPLES_FOLDER}/[^/\\]+\.png|assets/[^/\\]+|page/[^/\\]+\.js"
 )
 """Paths that a drawing writes; the list of a folder from elsewhere removes nothing else."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +10,7 @@ from advser.leaderboards.boards.catalogue import BOARDS
 from advser.leaderboards.boards.exhibits import tables
 from advser.leaderboards.formats.render import render
 from advser.leaderboards.leftovers import remove_leftovers
-from advser.leaderboards.page.site import ASSETS, page, write_assets
+from advser.leaderboards.page.site import ASSETS, DATA, page, write_assets
 from advser.plugins.fingerprint import code_fingerprint
 from advser.results.folder import Results
 from advser.results.schema import SAMPLES_FOLDER
@@ -27,20 +27,29 @@ SUFFIXES: Final = {"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "
 """Format → suffix of the board's file."""
 
 
+OnStep = Callable[[str, int, int], None]
+"""Called before each board, figure and the page, with its name, its number from 0, and the number of all."""
+
+
 def write_all(
-    results: Results, directory: Path, assets: str = ASSETS, bitmaps: Collection[str] | None = None
+    results: Results,
+    directory: Path,
+    assets: str = ASSETS,
+    bitmaps: Collection[str] | None = None,
+    on_step: OnStep = lambda name, number, total: None,
 ) -> list[Path]:
     """Write all readable files into ``directory``; return their paths.
 
-    These are ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/``, and pictures of the
-    sounds in ``samples/``. Each is written to a temporary file that is then renamed. Files that an earlier call wrote
-    and this one does not are removed (`advser.leaderboards.leftovers`).
+    These are ``boards/NAME.{txt,md,tex,csv}``, ``figures/``, ``index.html`` with its ``assets/`` and the data in
+    ``page/``, and pictures of the sounds in ``samples/``. Each is written to a temporary file that is then renamed.
+    Files that an earlier call wrote and this one does not are removed (`advser.leaderboards.leftovers`).
 
     Args:
         results: the results to draw.
         directory: the folder to write to, with the run's ``samples/``.
         assets: the page's own files, relative to ``directory``: ``../assets`` for pages that share them.
         bitmaps: names of the figures to write as PNG too; None: all. The page shows the SVG.
+        on_step: shows the progress.
 
     Raises:
         InputError: if a folder to write to is a link, which may lead anywhere, or the samples are unusable.
@@ -48,19 +57,27 @@ def write_all(
     from advser.leaderboards.figures.drawing import SCREEN
     from advser.leaderboards.figures.spectrograms import read_samples, write_thumbnails
 
-    for name in ("boards", "figures", SAMPLES_FOLDER, ASSETS):
+    for name in ("boards", "figures", SAMPLES_FOLDER, ASSETS, DATA):
         unlinked(directory, name, "results")
     entries = read_samples(directory)
     boards = [*(build(results) for build in BOARDS.values()), *tables(results).values()]
+    drawn = drawings(results, directory, entries, SCREEN)
+    total = len(boards) + len(drawn) + 1
     written = []
-    for board in boards:
+    for number, board in enumerate(boards):
+        on_step(board.name, number, total)
         for name, suffix in SUFFIXES.items():
             written.append(_write(directory / "boards" / f"{board.name}.{suffix}", render(board, name) + "\n"))
-    figures = write_figures(drawings(results, directory, entries, SCREEN), directory / "figures", bitmaps)
-    vectors = [path for path in figures if path.suffix == ".svg"]
-    html = page(results, boards, vectors, entries, assets)
+    figures = []
+    for number, name in enumerate(drawn, start=len(boards)):
+        on_step(name, number, total)
+        figures += write_figures({name: drawn[name]}, directory / "figures", bitmaps)
+    on_step("index.html", total - 1, total)
+    vectors = [path.relative_to(directory).as_posix() for path in figures if path.suffix == ".svg"]
+    files = page(results, boards, vectors, entries, assets)
     thumbnails = write_thumbnails(entries, directory / SAMPLES_FOLDER)
-    written += [*figures, *thumbnails, *write_assets(directory, assets), _write(directory / "index.html", html)]
+    written += [*figures, *thumbnails, *write_assets(directory, assets)]
+    written += [_write(directory / name, text) for name, text in files.items()]
     return [*written, remove_leftovers(results, directory, written)]
 
 

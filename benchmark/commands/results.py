@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FINDINGS, console, pairs
+from advser.commands.usage import EXIT_FINDINGS, console, drawing_progress, pairs
 from advser.errors import InputError
 
 MOST_DECIMALS = 9
@@ -165,7 +165,9 @@ def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> 
     from advser.results.folder import Results
 
     earlier = sorted(results.rglob("*"))
-    written = write_all(Results.load(results), results)
+    loaded = Results.load(results)
+    with drawing_progress() as on_step:
+        written = write_all(loaded, results, on_step=on_step)
     console().print(f"{len(written)} files written in {results}", markup=False, soft_wrap=True)
     for path in earlier:
         if not path.exists():

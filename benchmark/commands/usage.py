@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,6 +21,9 @@ EXIT_INPUT = 2
 EXIT_FAILED_CELLS = 3
 EXIT_INTERRUPTED = 130
 EXIT_ENDED = 143
+
+PATIENCE: Final = 10.0
+"""Seconds between two lines about a slow drawing."""
 
 Plugins = Annotated[list[Path], typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins.")]
 
@@ -35,6 +41,30 @@ def console(*, errors: bool = False) -> Console:
     from rich.console import Console
 
     return Console(highlight=False, stderr=errors)
+
+
+@contextmanager
+def drawing_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows which of all boards and figures is drawn, on standard error.
+
+    A bar in a terminal; elsewhere a line every ten seconds.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    errors, last = console(errors=True), [monotonic()]
+
+    def line(name: str, number: int, total: int) -> None:
+        if monotonic() - last[0] > PATIENCE:
+            last[0] = monotonic()
+            errors.print(f"drawing {name} ({number + 1} of {total})", markup=False, soft_wrap=True)
+
+    if not errors.is_terminal:
+        yield line
+        return
+    columns = (TextColumn("drawing {task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda name, number, total: bar.update(task, description=name, completed=number, total=total)
 
 
 def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:

@@ -1,8 +1,11 @@
-"""Boards as HTML: a single table, or a page of all boards that opens from disk and needs no network."""
+"""Boards as HTML: a single table, or a page of all boards that opens from disk and needs no network.
+
+The page has the first rows of each board. The other rows, the cells and the data of the charts lie beside it, in
+scripts that the page loads when they are needed: a page from disk may load scripts, but no other data.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Container, Mapping, Sequence
@@ -18,7 +21,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from advser.leaderboards.boards.board import Board, Cell
 from advser.leaderboards.boards.sheet import Sheet, sheet
 from advser.leaderboards.page.cells import cells
-from advser.leaderboards.page.charts import charts
+from advser.leaderboards.page.charts import chart_rows, charts
 from advser.leaderboards.page.filters import choices, row_keys
 from advser.results.folder import Results
 from advser.store.files import replacing
@@ -26,25 +29,37 @@ from advser.store.files import replacing
 ASSETS: Final = "assets"
 """Folder of the page's own files, in this package and beside the page."""
 
+DATA: Final = "page"
+"""Folder of the page's data, beside the page."""
+
+ROWS: Final = 100
+"""Rows of a board that the page itself has."""
+
+CHUNK: Final = 200
+"""Cells in one file."""
+
 
 def board_html(board: Board) -> str:
     """Return a board as an HTML ``section``: heading, table with caption and scoped headings, footnotes."""
-    return _environment().get_template("board.html.j2").render(**_variables(board)).strip()
+    return _environment().get_template("board.html.j2").render(**_variables(board), most=None).strip()
 
 
 def page(
     results: Results,
     boards: Sequence[Board],
-    figures: Sequence[Path],
+    figures: Sequence[str],
     samples: Sequence[Mapping[str, Any]] = (),
     assets: str = ASSETS,
-) -> str:
-    """Return ``index.html``, which reads the files in ``assets``: boards, charts, figures, cells and the provenance.
+) -> dict[str, str]:
+    """Return the page's files: path within the results folder → text.
+
+    ``index.html`` reads the files in ``assets`` and, on demand, the others: more rows of a board, the charts, and the
+    cells in chunks of `CHUNK`, sorted by identifier.
 
     Args:
         results: the results.
         boards: the boards to show.
-        figures: SVG files to embed.
+        figures: SVG files to show, as paths within the results folder.
         samples: the entries of ``samples/index.json``, whose files the page plays.
         assets: where the page's own files are, relative to the page.
     """
@@ -53,17 +68,37 @@ def page(
     title = str(suite.get("title") or suite.get("name") or "Results") if isinstance(suite, dict) else str(suite)
     by_id = cells(results, samples)
     shown = [_variables(board, page_notes=results.notes, ids=by_id) for board in boards]
-    return _environment().get_template("index.html.j2").render(
+    names = sorted(by_id)
+    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+    files = {_file(f"cells-{number}"): {name: by_id[name] for name in chunk} for number, chunk in enumerate(chunks)}
+    files[_file("charts")] = {"rows": chart_rows(by_id), **charts(boards)}
+    environment = _environment()
+    rest = environment.get_template("rows.html.j2")
+    for variables in shown:
+        if len(variables["sheet"].body) > ROWS:
+            files[_file(f"board-{variables['board'].name}")] = rest.render(**variables, most=None)
+    html = environment.get_template("index.html.j2").render(
         title=title,
         assets=assets,
         notes=results.notes,
         failures=[_one_line(failure) for failure in results.run["failures"]],
         boards=shown,
-        figures=[(_heading(path), _embedded(path)) for path in figures],
+        figures=[(_heading(Path(path)), path) for path in figures],
         filters=choices(by_id.values()),
-        data=_script({"cells": by_id, "metrics": _metrics(results), **charts(boards)}),
+        most=ROWS,
+        data=_script({"metrics": _metrics(results), "chunks": [chunk[0] for chunk in chunks]}),
         provenance=yaml.safe_dump(described, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
+    return {"index.html": html, **{path: _received(path, data) for path, data in files.items()}}
+
+
+def _file(name: str) -> str:
+    return f"{DATA}/{name}.js"
+
+
+def _received(path: str, data: Any) -> str:
+    """Return a script that gives data to the page."""
+    return f"received({json.dumps(Path(path).stem)}, {_script(data)});\n"
 
 
 def write_assets(directory: Path, assets: str = ASSETS) -> list[Path]:
@@ -154,8 +189,3 @@ def _one_line(failure: Any) -> str:
 
 def _heading(path: Path) -> str:
     return path.stem.replace("-", " ").replace("_", ", ")
-
-
-def _embedded(path: Path) -> str:
-    # As an image, because identifiers of inlined figures would clash.
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import many_cells
 import pytest
 from commandline import advser_here
+
+from advser.leaderboards.boards.catalogue import BOARDS
+from advser.leaderboards.page.site import ROWS, write_assets
+from advser.leaderboards.page.site import page as page_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -77,9 +82,15 @@ def page(results: Path, browser: Any) -> Iterator[Any]:
         "requestfailed", lambda sent: None if "flac" in sent.url else errors.append(f"{sent.url}: {sent.failure}")
     )
     opened.goto((results / "index.html").as_uri())
+    opened.wait_for_selector(DRAWN)
     yield opened
     opened.close()
     assert errors == []
+
+
+DRAWN = "#charts:not([aria-busy])"
+CELLS = "Promise.all(data.chunks.map((_, n) => load(`cells-${n}`))).then((chunks) => Object.assign({}, ...chunks))"
+"""A promise of all cells of the page."""
 
 
 def column(page: Any, board: str, heading: str) -> list[str]:
@@ -136,8 +147,9 @@ def test_filters_narrow_boards_and_charts_and_stay_in_the_address(page: Any) -> 
     assert 0 < len(visible) < everything
     assert "clean" in visible, "clean rows stay, as the reference for all others"
     assert "domain=spectrogram" in page.url
-    assert re.fullmatch(r"\d+ rows shown", page.locator("#filters output").inner_text())
+    assert re.fullmatch(r"\d+ rows match", page.locator("#filters output").inner_text())
     page.reload()
+    page.wait_for_selector(DRAWN)
     assert column(page, "attacks", "attack") == visible
     page.get_by_role("button", name="Show all").click()
     assert len(column(page, "attacks", "attack")) == everything
@@ -154,7 +166,7 @@ def test_filters_narrow_boards_and_charts_and_stay_in_the_address(page: Any) -> 
 
 
 def test_every_figure_links_to_its_cell_and_the_address_opens_the_cell(page: Any) -> None:
-    cells = page.evaluate("data.cells")
+    cells = page.evaluate(CELLS)
     links = page.locator(".board td.figure a[href^='#cell=']").all()
     assert len(links) > 20
     assert {link.get_attribute("href").removeprefix("#cell=") for link in links} <= {*cells}
@@ -174,18 +186,18 @@ def test_every_figure_links_to_its_cell_and_the_address_opens_the_cell(page: Any
 
 
 def test_the_command_of_a_cell_reproduces_that_cell(page: Any, results: Path, tmp_path: Path) -> None:
-    cells = page.evaluate("data.cells")
+    cells = page.evaluate(CELLS)
     name, cell = next((name, cell) for name, cell in cells.items() if cell["keys"].get("access") == "transfer")
     words = shlex.split(cell["command"])
     again = tmp_path / "again"
     done = advser_here(*words[1:], "--store", "store", "--out", str(again), cwd=results.parent)
     assert done.returncode == 0, done.stderr
     assert "\n0 jobs done" in done.stdout
-    assert f'"{name}"' in (again / "index.html").read_text()
+    assert f'"{name}"' in "".join(path.read_text() for path in again.glob("page/cells-*.js"))
 
 
 def test_a_cell_plays_its_sounds_and_shows_their_pictures(page: Any, results: Path) -> None:
-    name = next(name for name, cell in page.evaluate("data.cells").items() if cell["samples"] and cell["attack"])
+    name = next(name for name, cell in page.evaluate(CELLS).items() if cell["samples"] and cell["attack"])
     page.goto(f"{(results / 'index.html').as_uri()}#cell={quote(name)}")
     dialog = page.get_by_role("dialog")
     assert dialog.locator("audio").count() == 3
@@ -226,11 +238,57 @@ def test_links_within_the_page_keep_the_filters(page: Any) -> None:
     assert page.locator("#charts figure").count() >= 4
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of hundreds of cells, without figures."""
+    folder = tmp_path_factory.mktemp("large")
+    results = many_cells.many(500)
+    for name, text in page_files(results, [build(results) for build in BOARDS.values()], []).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    write_assets(folder)
+    return folder
+
+
+def test_a_large_board_shows_its_first_rows_and_finds_all_others(large: Path, browser: Any) -> None:
+    opened = browser.new_page()
+    requested: list[str] = []
+    opened.on("request", lambda sent: requested.append(sent.url.rpartition("/")[2]))
+    opened.goto((large / "index.html").as_uri())
+    opened.wait_for_selector(DRAWN)
+    assert "board-attacks.js" not in requested
+    rows = "#attacks tbody tr:not(.block)"
+    rest = opened.locator("#attacks .rest")
+    first, total = map(int, re.findall(r"\d+", rest.text_content().partition(";")[0]))
+    assert (opened.locator(rows).count(), first) == (ROWS, ROWS)
+    assert total > 3 * ROWS
+    rest.get_by_role("button", name="Show more").click()
+    opened.wait_for_function(f"document.querySelectorAll('{rows}').length === {2 * ROWS}")
+    # The lowest figure of all rows comes first, though the page did not have its row.
+    heading = opened.locator("#attacks thead th").filter(has_text="UAR").first
+    heading.get_by_role("button").click()
+    number = opened.locator("#attacks thead th").all_inner_texts().index(heading.inner_text())
+    values = opened.evaluate(f"[...document.querySelectorAll('{rows}')].map((row) => row.cells[{number}].dataset.sort)")
+    assert len(values) == 2 * ROWS
+    model = opened.locator("#filters select[name=model] option").last.inner_text()
+    narrow(opened, "model", model)
+    opened.wait_for_function("document.querySelector('#filters output').textContent !== ''")
+    left = opened.evaluate(f"[...document.querySelectorAll('{rows}')].map((row) => row.dataset.model)")
+    assert {*left} == {model}
+    cell = opened.evaluate("drawing.rows.at(-1).id")
+    opened.goto(f"{(large / 'index.html').as_uri()}#cell={quote(cell)}")
+    opened.get_by_role("dialog").wait_for(state="visible")
+    assert "Command that reproduces this cell" in opened.get_by_role("dialog").inner_text()
+    assert len([name for name in requested if name.startswith("cells-")]) == 1
+    opened.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_and_has_contrast_in_the_dark_too(results: Path, browser: Any, scheme: str) -> None:
     context = browser.new_context(viewport={"width": 375, "height": 700}, color_scheme=scheme)
     opened = context.new_page()
     opened.goto((results / "index.html").as_uri())
+    opened.wait_for_selector(DRAWN)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375
     texts = opened.locator("#charts svg text").all()
     assert min(text.bounding_box()["height"] for text in texts if text.is_visible()) >= 8

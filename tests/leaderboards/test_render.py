@@ -249,11 +249,13 @@ def test_the_page_needs_no_network(written: Path) -> None:
     tags = parsed(html)
     assert len(tags.ids) == len(set(tags.ids))
     assert set(BOARDS) <= set(tags.ids)
-    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    cells: set[str] = set()
+    for path in written.glob("page/cells-*.js"):
+        cells |= {*json.loads(path.read_text(encoding="utf-8").partition(", ")[2].rpartition(")")[0])}
     for address in tags.addresses:
-        inside = address[1:] in tags.ids or address.removeprefix("#cell=") in data["cells"]
+        inside = address[1:] in tags.ids or address.removeprefix("#cell=") in cells
         assert inside or address.startswith("data:") or (written / address).is_file(), address
-    assert "http" not in re.sub(r"base64,[\w+/=]+", "", html)
+    assert "http" not in html
     assert "Made-up results" in html
     assert "fgsm: perturbation has NaN" in html
     assert html.count("These numbers are made up") == 1

@@ -13,6 +13,7 @@ from advser.leaderboards.boards.catalogue import BOARDS
 from advser.leaderboards.figures.budget_curves import budget_figures
 from advser.leaderboards.figures.drawing import SCREEN
 from advser.leaderboards.formats.render import render
+from advser.leaderboards.page.site import page
 from advser.results.folder import Results
 
 FEW, MANY = 200, 800
@@ -48,3 +49,14 @@ def test_four_times_the_cells_take_about_four_times_the_work() -> None:
     growth = {name: round(many[name] / few[name], 1) for name in few}
     # Transfer has a matrix, whose fields grow with the square of the models.
     assert {name: times for name, times in growth.items() if times > 6 and "transfer as" not in name} == {}, growth
+
+
+def test_the_page_itself_stays_small() -> None:
+    sizes = []
+    for cells in (FEW, MANY):
+        results = many_cells.many(cells)
+        files = page(results, [build(results) for build in BOARDS.values()], [])
+        sizes.append(len(files["index.html"].encode()))
+        beside = {name: len(text.encode()) for name, text in files.items() if name.startswith("page/cells-")}
+        assert max(beside.values()) < 1_000_000, beside
+    assert sizes[1] < 2 * sizes[0], sizes

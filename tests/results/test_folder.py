@@ -228,7 +228,7 @@ def test_a_run_with_another_value_anywhere_is_refused_or_can_be_shown(
     with suppress(InputError):
         results = Results.load(folder)
         shown = [render(board(results), "terminal") for board in (*BOARDS.values(), *declared(results))]
-        shown += [page(results, [], []), suite_description(results)]
+        shown += [*page(results, [], []).values(), suite_description(results)]
         assert all(text.encode() for text in shown)
 
 

@@ -15,6 +15,25 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// ---------------------------------------------------------------- data beside the page
+
+const requested = {};
+const waiting = {};
+
+/** Return a promise of the data in `page/NAME.js`, which calls `received`. A page from disk may load nothing else. */
+function load(name) {
+  return (requested[name] ??= new Promise((done, fail) => {
+    waiting[name] = done;
+    const script = make("script", { src: `page/${name}.js` });
+    script.addEventListener("error", () => fail(new Error(`page/${name}.js is missing; advser draw writes it`)));
+    document.head.append(script);
+  }));
+}
+
+function received(name, value) {
+  waiting[name](value);
+}
+
 // ---------------------------------------------------------------- the address: #cell=ID&domain=waveform, or #attacks
 
 function state() {
@@ -38,28 +57,86 @@ function compare(left, right) {
   return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y;
 }
 
-function sort(table, column, direction) {
-  const text = (row) => row.cells[column].dataset.sort;
-  for (const body of table.tBodies) {
-    const rows = [...body.rows].filter((row) => !row.classList.contains("block"));
-    const empty = (row) => text(row) === "" || text(row) === "–";
-    rows.sort((a, b) => (empty(a) || empty(b) ? empty(a) - empty(b) : direction * compare(text(a), text(b))));
-    body.append(...rows);
-  }
+/** Return a board's blocks of rows, each with its `tbody`. */
+function blocksOf(bodies) {
+  return [...bodies].map((body) => {
+    const rows = [...body.rows];
+    return { body, title: rows.filter((row) => row.className === "block"), rows: rows.filter((row) => row.className !== "block") };
+  });
 }
 
-for (const table of document.querySelectorAll(".board table")) {
+/** Return a board: its rows are sorted within their block, filtered, and the first of them shown. */
+function board(section) {
+  const table = section.querySelector("table");
+  const rest = section.querySelector(".rest");
+  // Rows that the page shows at first, and shows more of at a time.
+  const step = rest ? table.querySelectorAll("tbody tr:not(.block)").length : Infinity;
+  let blocks = blocksOf(table.tBodies);
+  let most = step;
+  let order = null;
+  let chosen = [];
+
+  async function complete() {
+    if (!rest || blocks.complete) return;
+    const template = make("template");
+    template.innerHTML = `<table>${await load(`board-${section.id}`)}</table>`;
+    blocks = blocksOf(template.content.firstChild.tBodies);
+    blocks.complete = true;
+    table.replaceChildren(table.caption, table.tHead, ...blocks.map((block) => block.body));
+  }
+
+  const text = (row) => row.cells[order.column].dataset.sort;
+  const empty = (row) => text(row) === "" || text(row) === "–";
+  const before = (a, b) => (empty(a) || empty(b) ? empty(a) - empty(b) : order.direction * compare(text(a), text(b)));
+
+  function render() {
+    let count = 0;
+    for (const block of blocks) {
+      if (order) block.rows.sort(before);
+      const fitting = block.rows.filter((row) => fits(row.dataset, chosen));
+      const shown = fitting.slice(0, Math.max(0, most - count));
+      block.body.replaceChildren(...block.title, ...shown);
+      block.body.hidden = shown.length === 0;
+      count += fitting.length;
+    }
+    if (rest) {
+      const all = blocks.complete ? count : Number(rest.dataset.rows);
+      rest.querySelector("span").textContent = `The first ${Math.min(most, all)} of ${all} rows`;
+      rest.querySelector("button").hidden = all <= most;
+    }
+    return count;
+  }
+
+  if (rest) {
+    const more = make("button", { type: "button" }, "Show more");
+    more.addEventListener("click", async () => {
+      await complete();
+      most += step;
+      render();
+    });
+    rest.append(" ", more);
+  }
   for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
     const button = make("button", { type: "button" });
     button.append(...heading.childNodes);
     heading.append(button);
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
       const ascending = heading.getAttribute("aria-sort") !== "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-      sort(table, column, ascending ? 1 : -1);
+      order = { column, direction: ascending ? 1 : -1 };
+      await complete();
+      render();
     });
   }
+  return {
+    async narrow(filters) {
+      const before = chosen;
+      chosen = filters;
+      if (chosen.length) await complete();
+      return chosen.length || before.length ? render() : 0;
+    },
+  };
 }
 
 // ---------------------------------------------------------------- filters
@@ -76,19 +153,15 @@ function fits(keys, chosen) {
   return chosen.every(([key, value]) => keys[key] === undefined || keys[key] === value);
 }
 
+const boards = [...document.querySelectorAll(".board")].filter((section) => section.querySelector("table")).map(board);
+
 function filter() {
   const chosen = wanted();
   for (const field of filters?.elements ?? []) if (field.name) field.value = state().get(field.name) ?? "";
-  let shown = 0;
-  for (const body of document.querySelectorAll(".board tbody")) {
-    const rows = [...body.rows].filter((row) => !row.classList.contains("block"));
-    for (const row of rows) row.hidden = !fits(row.dataset, chosen);
-    const left = rows.filter((row) => !row.hidden).length;
-    body.hidden = left === 0;
-    shown += left;
-  }
   const output = filters?.querySelector("output");
-  if (output) output.textContent = chosen.length ? `${shown} rows shown` : "";
+  Promise.all(boards.map((each) => each.narrow(chosen))).then((counts) => {
+    if (output) output.textContent = chosen.length ? `${counts.reduce((sum, count) => sum + count, 0)} rows match` : "";
+  });
   return chosen;
 }
 
@@ -151,8 +224,17 @@ function sampleSection(sample) {
   );
 }
 
-function show(id) {
-  const cell = data.cells[id];
+/** Return a promise of a cell's data; of undefined without such a cell. */
+async function cellOf(id) {
+  // Chunks are sorted by identifier: the cell is in the last one that begins at or before it.
+  const chunk = data.chunks.findLastIndex((first) => first <= id);
+  return chunk < 0 ? undefined : (await load(`cells-${chunk}`))[id];
+}
+
+async function show(id) {
+  const cell = await cellOf(id);
+  // Meanwhile the address may have changed.
+  if (state().get("cell") !== id) return;
   const title = document.getElementById("cell-title");
   const body = dialog.querySelector("div");
   if (!cell) {
@@ -234,8 +316,9 @@ function chart(id, title, offered, draw) {
 }
 
 const distinct = (values) => [...new Set(values)];
-const rows = Object.entries(data.cells).map(([id, cell]) => ({ id, ...cell }));
-const value = (row, metric) => (row.figures[metric]?.status === "ok" ? row.figures[metric].value : null);
+/** The data of the charts: the cells as rows, the standings and the transfer matrices. */
+let drawing;
+const value = (row, metric) => row.figures[metric]?.[0] ?? null;
 const titled = (metric) => data.metrics[metric].title + (data.metrics[metric].unit ? ` (${data.metrics[metric].unit})` : "");
 const link = (row) => (row.cell || row.id ? `#cell=${row.cell || row.id}` : null);
 const keysOf = (row) => ({ ...row.keys, attack: row.attack || undefined });
@@ -243,7 +326,7 @@ const victimOf = ({ keys }) => [keys.part, `${keys.model} · ${keys.defense}`].f
 const crafted = ({ keys }) => (keys.source_model ? `, crafted on ${keys.source_model} · ${keys.source_defense}` : "");
 
 function standings({ place: arena }, chosen) {
-  const inArena = data.standings.filter((line) => line.place === arena && line.value !== null);
+  const inArena = drawing.standings.filter((line) => line.place === arena && line.value !== null);
   const lines = inArena.filter((line) => fits(line.keys, chosen));
   const baselines = lines.filter((line) => line.anchor);
   const entries = lines.filter((line) => !line.anchor);
@@ -278,7 +361,8 @@ function readable(colour) {
 }
 
 function transfer({ matrix }, chosen) {
-  const fields = data.transfer.filter((field) => field.matrix === matrix && fits(field.keys, chosen));
+  const lines = drawing.transfer.filter((line) => line.matrix === matrix && fits(line.keys, chosen));
+  const fields = lines.flatMap((line) => line.fields.map((field) => ({ source: line.source, ...field })));
   const measured = fields.filter((field) => field.value !== null);
   if (!measured.length) return null;
   const sources = distinct(fields.map((field) => field.source));
@@ -316,7 +400,7 @@ function front(points) {
 
 function tradeOff(metric, quality) {
   return ({ victim }, chosen) => {
-    const points = rows
+    const points = drawing.rows
       .filter((row) => victimOf(row) === victim && fits(keysOf(row), chosen))
       .map((row) => ({ id: row.id, name: row.title + crafted(row), attack: row.attack || "clean", x: value(row, quality), y: value(row, metric) }))
       .filter((point) => point.x !== null && point.y !== null)
@@ -341,7 +425,7 @@ function tradeOff(metric, quality) {
 }
 
 function curves({ victim, place: where, metric }, chosen) {
-  const own = rows.filter((row) => victimOf(row) === victim && row.keys.access !== "transfer");
+  const own = drawing.rows.filter((row) => victimOf(row) === victim && row.keys.access !== "transfer");
   const clean = own.find((row) => !row.attack);
   const points = own
     .filter((row) => row.attack && where === whereOf(row) && row.keys.budget !== null && fits(keysOf(row), chosen))
@@ -350,8 +434,8 @@ function curves({ victim, place: where, metric }, chosen) {
       curve: [row.name, row.keys.labels && `${row.keys.labels} labels`].filter(Boolean).join(", "),
       x: row.keys.budget,
       y: value(row, metric),
-      low: row.figures[metric]?.low,
-      high: row.figures[metric]?.high,
+      low: row.figures[metric]?.[1],
+      high: row.figures[metric]?.[2],
     }))
     .filter((point) => point.y !== null);
   if (!points.length) return null;
@@ -378,25 +462,30 @@ function curves({ victim, place: where, metric }, chosen) {
 const NORMS = { linf: "L∞", l2: "L2", "relative-l2": "relative L2" };
 const deliveredAs = ({ domain, delivery }) => (domain === "spectrogram" && delivery === "audio" ? "as audio" : "");
 const whereOf = ({ keys }) => [keys.domain, deliveredAs(keys), NORMS[keys.norm] ?? keys.norm].filter(Boolean).join(", ");
-const victims = distinct(rows.map(victimOf));
-const has = (metric) => metric in data.metrics && rows.some((row) => value(row, metric) !== null);
 const draws = [];
-if (data.standings.some((line) => line.value !== null)) {
-  draws.push(chart("standings", "Standings: the worst case, with 95 % intervals and tie groups", { place: distinct(data.standings.map((line) => line.place)) }, standings));
-}
-if (data.transfer.length) {
-  draws.push(chart("transfer-map", "Transfer between models", { matrix: distinct(data.transfer.map((field) => field.matrix)) }, transfer));
-}
-for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against PESQ"], ["uar", "wer", "UAR against WER"], ["uar", "snr", "UAR against SNR"]]) {
-  if (has(metric) && has(quality) && (quality !== "snr" || !(has("pesq") || has("wer")))) {
-    draws.push(chart(`${metric}-${quality}`, `${title}; dashed: points that no other beats in both`, { victim: victims }, tradeOff(metric, quality)));
+
+/** Add the charts that these results have data for. */
+function addCharts() {
+  const { rows, standings: lines, transfer: matrices } = drawing;
+  const victims = distinct(rows.map(victimOf));
+  const has = (metric) => metric in data.metrics && rows.some((row) => value(row, metric) !== null);
+  if (lines.some((line) => line.value !== null)) {
+    draws.push(chart("standings", "Standings: the worst case, with 95 % intervals and tie groups", { place: distinct(lines.map((line) => line.place)) }, standings));
   }
-}
-const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);
-const sizes = (where) => new Set(bounded.filter((row) => whereOf(row) === where).map((row) => row.keys.budget)).size;
-const budgets = distinct(bounded.map(whereOf)).sort((a, b) => sizes(b) - sizes(a));
-if (budgets.length) {
-  draws.push(chart("against-epsilon", "Against the budget ε; dashed: clean", { victim: victims, place: budgets, metric: Object.keys(data.metrics).filter(has) }, curves));
+  if (matrices.length) {
+    draws.push(chart("transfer-map", "Transfer between models", { matrix: distinct(matrices.map((line) => line.matrix)) }, transfer));
+  }
+  for (const [metric, quality, title] of [["accuracy", "pesq", "Accuracy against PESQ"], ["uar", "wer", "UAR against WER"], ["uar", "snr", "UAR against SNR"]]) {
+    if (has(metric) && has(quality) && (quality !== "snr" || !(has("pesq") || has("wer")))) {
+      draws.push(chart(`${metric}-${quality}`, `${title}; dashed: points that no other beats in both`, { victim: victims }, tradeOff(metric, quality)));
+    }
+  }
+  const bounded = rows.filter((row) => row.attack && row.keys.budget !== null);
+  const sizes = (where) => new Set(bounded.filter((row) => whereOf(row) === where).map((row) => row.keys.budget)).size;
+  const budgets = distinct(bounded.map(whereOf)).sort((a, b) => sizes(b) - sizes(a));
+  if (budgets.length) {
+    draws.push(chart("against-epsilon", "Against the budget ε; dashed: clean", { victim: victims, place: budgets, metric: Object.keys(data.metrics).filter(has) }, curves));
+  }
 }
 
 // ---------------------------------------------------------------- everything follows the address
@@ -429,3 +518,11 @@ window.addEventListener("resize", () => {
   drawn = width();
 });
 follow();
+place.setAttribute("aria-busy", "true");
+// The boards come first.
+window.addEventListener("load", async () => {
+  drawing = await load("charts");
+  addCharts();
+  for (const draw of draws) draw();
+  place.removeAttribute("aria-busy");
+});
