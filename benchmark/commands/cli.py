@@ -114,7 +114,7 @@ class _Pipe(io.FileIO):
 
     _lost = False
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write to the stream, as `io.FileIO.write`; nothing if no reader is left, or after an error."""
         try:
             return memoryview(data).nbytes if self._lost else super().write(data)

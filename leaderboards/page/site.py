@@ -70,8 +70,9 @@ def page(
     shown = [_variables(board, page_notes=results.notes, ids=by_id) for board in boards]
     names = sorted(by_id)
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    files = {_file(f"cells-{number}"): {name: by_id[name] for name in chunk} for number, chunk in enumerate(chunks)}
-    files[_file("charts")] = {"rows": chart_rows(by_id), **charts(boards)}
+    files: dict[str, Any] = {_file("charts"): {"rows": chart_rows(by_id), **charts(boards)}}
+    for number, chunk in enumerate(chunks):
+        files[_file(f"cells-{number}")] = {name: by_id[name] for name in chunk}
     environment = _environment()
     rest = environment.get_template("rows.html.j2")
     for variables in shown:
