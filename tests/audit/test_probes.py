@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -317,6 +318,22 @@ def test_finite_differences_of_a_randomised_model_use_the_same_draws() -> None:
     clips = batch()
     assert gradients.derivative_error(model, clips).median() < 0.1
     assert gradients.unexplained_change(model, clips, generator()) < 0.5
+
+
+class Faint(toys.Linear):
+    """Has a gradient whose effect is lost in rounding."""
+
+    def outputs(self, x: Tensor, lengths: Tensor, domain: Any) -> Any:
+        outputs = super().outputs(x, lengths, domain)
+        steps = torch.arange(outputs.logits.shape[1], device=outputs.logits.device)
+        return replace(outputs, logits=1e-13 * outputs.logits + steps)
+
+
+def test_what_is_lost_in_rounding_is_not_resolved_and_no_false_gradient() -> None:
+    model, clips = gradients.in_double(toys.model(Faint).eval(), batch())
+    assert clips.waveform.dtype == torch.float64
+    assert gradients.derivative_error(model, clips).isnan().all()
+    assert math.isnan(gradients.unexplained_change(model, clips, generator()))
 
 
 def test_statistics_of_other_clips_are_detected() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from jobs import craft_spec, do, train_spec
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advser.attacks.base import Attack
@@ -363,6 +364,24 @@ def test_a_model_is_probed_with_clips_that_are_not_too_long(
 ) -> None:
     probed = do(Store(tmp_path), probe, ProbeSpec(fold="fold1", fit_on="train"), prepared=prepared, victim=trained)
     assert probed.json(FINDINGS)
+
+
+def test_the_gradient_of_a_model_that_recognises_one_class_is_not_probed(
+    store: Store, prepared: Artefact, trained: Artefact, tmp_path: Path
+) -> None:
+    constant = Artefact(tmp_path / "constant")
+    shutil.copytree(trained.folder, constant.folder)
+    weights = load_file(constant.path("weights.safetensors"))
+    weights["head.weight"].zero_()
+    weights["head.bias"] = torch.arange(len(weights["head.bias"])).float()
+    save_file(weights, constant.path("weights.safetensors"))
+    spec = ProbeSpec(fold="fold1", fit_on="train")
+    findings = [
+        do(Store(tmp_path / name), probe, spec, prepared=prepared, victim=victim).json(FINDINGS)
+        for name, victim in {"constant": constant, "trained": trained}.items()
+    ]
+    assert ["standing_huge" in answers for answers in findings] == [False, True]
+    assert all(answers["clips"] >= 3 for answers in findings)
 
 
 class Remembers(Undefended):

@@ -30,6 +30,9 @@ AGREEMENT: Final = 0.05
 DIRECTIONS: Final = 4
 """Random directions in which the gradient is compared with finite differences."""
 
+VISIBLE: Final = 10
+"""Rounding steps of the objective that a change must reach to be measured."""
+
 FALSE: Final = 0.1
 """Error of a derivative in float64 above which a gradient is false: 0 is exact, 1 is unrelated to the function.
 
@@ -79,17 +82,19 @@ def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
         gradient = target.gradient(batch.waveform, batch.labels)
         direction = gradient.sign()
     automatic = (gradient * direction).flatten(1).sum(1).double()
-    difference = _finite_difference(model, batch, direction)
+    difference = _finite_difference(model, batch, direction, automatic)
     error = (difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs())
     return torch.where(automatic > 0, error, torch.nan)
 
 
-def _finite_difference(model: EmotionModel, batch: Batch, direction: Tensor) -> Tensor:
+def _finite_difference(model: EmotionModel, batch: Batch, direction: Tensor, automatic: Tensor) -> Tensor:
     """Return the derivative of each clip's objective (B,) in a direction (B, T), by finite differences.
 
-    It is the difference over the first stride that agrees with that over the stride before; NaN where no two agree.
+    It is the difference over the first stride that agrees with that over the stride before; NaN where no two agree, and
+    where a change as large as the ``automatic`` derivative (B,) would be lost in rounding.
     """
     strides = STRIDES if batch.waveform.dtype == torch.float64 else STRIDES_IN_FLOAT32
+    rounding = torch.finfo(batch.waveform.dtype).eps * _first_loss(model, batch, batch.waveform).abs()
     before = _quotient(model, batch, direction, strides[0])
     settled = torch.full_like(before, torch.nan)
     for stride in strides[1:]:
@@ -99,6 +104,7 @@ def _finite_difference(model: EmotionModel, batch: Batch, direction: Tensor) -> 
         apart = (before - now).abs() / torch.maximum(before.abs(), now.abs())
         # Two differences of 0 agree: the function is flat there.
         agrees = settled.isnan() & (apart.nan_to_num(0.0) <= AGREEMENT)
+        agrees &= torch.maximum(automatic.abs(), now.abs()) * stride > VISIBLE * rounding
         settled, before = torch.where(agrees, now, settled), now
         if not settled.isnan().any():
             break
@@ -128,7 +134,8 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
         gradient = target.gradient(batch.waveform, batch.labels)
         signs = random_signs((DIRECTIONS, *gradient.shape), gradient, generator)
     automatic = (gradient * signs).flatten(2).sum(2).double()
-    settled = torch.stack([_finite_difference(model, batch, sign) for sign in signs])
+    directions = zip(signs, automatic, strict=True)
+    settled = torch.stack([_finite_difference(model, batch, sign, expected) for sign, expected in directions])
     usable = gradient.flatten(1).any(1) & settled.isfinite().all(0)
     explained = torch.cosine_similarity(settled, automatic, dim=0).clamp_min(0).square()[usable]
     return float((1 - explained).median()) if usable.any() else float("nan")

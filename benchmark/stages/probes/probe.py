@@ -34,7 +34,7 @@ from advser.threat.objectives import cross_entropy
 FINDINGS = "findings.json"
 
 CLIPS: Final = 12
-"""Clips whose gradient is probed: the first test clips that the model classifies correctly, evenly spread."""
+"""Most clips whose gradient is probed: of those that the model classifies correctly, evenly spread."""
 
 TEST_CLIPS: Final = 500
 """Most clips that are changed inaudibly: all test clips of the fold, or so many evenly spread over it."""
@@ -62,12 +62,12 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
     model = load_model(task.inputs["victim"], task.device)
     candidates = _spread(prepared, task.spec.fold, task.device)
     correct = _correct(model, candidates)
-    probed = candidates.at(correct.nonzero()[:CLIPS, 0]) if correct.any() else candidates.at(torch.arange(1))
+    probed = candidates.at(torch.tensor(_evenly(correct.nonzero()[:, 0].tolist(), CLIPS) or [0]))
     generator = torch.Generator(task.device).manual_seed(0)
     defense = load_defense(task.inputs["victim"])
     test = _evenly(prepared.folds[task.spec.fold].test, TEST_CLIPS)
     results: dict[str, Any] = {
-        "clips": int(correct.sum().clamp_max(CLIPS)),
+        "clips": len(probed.labels) if correct.any() else 0,
         "test_clips": len(test),
         "inaudible": effect_of_inaudible_changes(model, _batches(prepared, test, task.device), generator),
         "company": answers.batch_dependence(model, probed),
@@ -77,7 +77,11 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
         "changed": answers.changed_state(model, probed),
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
-    return results | (_of_gradient(model, defense, probed, generator) if model.differentiable else {})
+    # A model that recognises one class answers all sound alike: attacks do not move it, and nothing is masked.
+    recognised = candidates.labels[correct].unique()
+    if not model.differentiable or len(recognised) < min(2, len(prepared.classes)):
+        return results
+    return results | _of_gradient(model, defense, probed, generator)
 
 
 def _of_gradient(model: EmotionModel, defense: Defense, probed: Batch, generator: torch.Generator) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _of_gradient(model: EmotionModel, defense: Defense, probed: Batch, generator
     return adaptive | {
         "without_gradient": gradients.without_gradient(model, probed, cross_entropy),
         "derivative_limit": limit,
-        "derivative_error": _largest([float(error.nanmedian()) for error in errors]),
+        "derivative_error": _largest([_median(error) for error in errors]),
         "not_resolved": max(int(error.isnan().sum()) for error in errors),
         "false": max(_false(error, limit) for error in errors),
         "unexplained_change": _largest([gradients.unexplained_change(*pair, generator) for pair in both]),
@@ -111,6 +115,11 @@ def _of_gradient(model: EmotionModel, defense: Defense, probed: Batch, generator
 def _false(errors: Tensor, limit: float) -> int:
     """Return the number of clips whose gradient is false."""
     return int((errors > limit).sum())
+
+
+def _median(errors: Tensor) -> float:
+    """Return the median over the clips that are resolved; NaN for less than half of them."""
+    return float(errors.nanmedian()) if errors.isfinite().sum() * 2 >= len(errors) else math.nan
 
 
 def _largest(values: list[float]) -> float:
@@ -127,7 +136,7 @@ def _spread(prepared: Prepared, fold: str, device: str) -> Batch:
 
 def _evenly(clips: Sequence[int], most: int) -> list[int]:
     """Return at most ``most`` clips, evenly spread."""
-    return list(clips)[:: -(-len(clips) // most)]
+    return list(clips)[:: max(1, -(-len(clips) // most))]
 
 
 def _batch(prepared: Prepared, clips: list[int], device: str) -> Batch:
