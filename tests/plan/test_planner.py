@@ -18,7 +18,9 @@ from planning import (
     stages,
     suite,
 )
+from pydantic import field_validator
 
+from advser.attacks import gradient_sign
 from advser.errors import InputError
 from advser.metrics.transcribers.sphinx import PocketSphinx
 from advser.plan.cells import Corpus, Speech
@@ -293,3 +295,17 @@ def test_an_attack_that_declares_neither_a_budget_nor_its_absence_is_refused(mon
         InputError, match=r"attack 'shift': budget: got none, expected 'epsilon: float = budget\(\)', or"
     ):
         plan(attacks=["shift"])
+
+
+def test_an_attack_that_changes_its_budget_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Growing(gradient_sign.FGSM):
+        """FGSM with ten times the budget."""
+
+        @field_validator("epsilon")
+        @classmethod
+        def larger(cls, epsilon: float) -> float:
+            return 10 * epsilon
+
+    monkeypatch.setitem(ATTACKS._decorated, "growing", Growing)
+    with pytest.raises(InputError, match=r"attack 'growing': epsilon: got 0.02 for 0.002, expected no change of it"):
+        plan(attacks=[{"name": "growing", "params": {"epsilon": 0.002}, "domain": ["waveform"]}])
