@@ -31,8 +31,8 @@ EXPECTED: Final[Mapping[str, str]] = {
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
     "enum": "{expected}",
-    "too_short": "a list with at least {min_length}",
-    "too_long": "a list with at most {max_length}",
+    "too_short": "a list of length {min_length} or more",
+    "too_long": "a list of length {max_length} or less",
     "string_too_short": "a text of at least {min_length} characters",
     "string_too_long": "a text of at most {max_length} characters",
 }
@@ -85,7 +85,8 @@ def printable(text: str, longest: int = 500) -> str:
 def expected(problem: Mapping[str, Any]) -> str:
     """Return what a validation error expected, from its type, context and message, as pydantic reports them."""
     if form := EXPECTED.get(problem["type"]):
-        return form.format(**problem.get("ctx", {}))
+        limits = problem.get("ctx", {}).items()
+        return form.format(**{name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits})
     return " ".join(problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").split())
 
 

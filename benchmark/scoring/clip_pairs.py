@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from advser.errors import InputError
 from advser.metrics.base import Array, ClipMetric, Metric, ModelMetric
-from advser.plugins.parameters import build
+from advser.plugins.parameters import build, explain
 from advser.plugins.registries import METRICS
 from advser.results.folder import Results
 from advser.scoring.differences import CELL, Move
@@ -26,9 +27,9 @@ def settings(results: Results) -> list[Suite]:
         InputError: if the results hold no valid suite.
     """
     try:
-        return Suite.model_validate(results.run["suite"]).settings
-    except (KeyError, ValueError) as error:
-        raise InputError(f"results: suite: {' '.join(str(error).split())[:200]}") from None
+        return Suite.model_validate(results.run.get("suite", {})).settings
+    except ValidationError as error:
+        raise InputError(explain(error, "run.json: suite", Suite)) from None
 
 
 def without_nan(keys: Any) -> tuple[Any, ...]:

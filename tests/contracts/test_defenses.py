@@ -263,17 +263,17 @@ def test_training_against_fgsm_makes_a_model_more_robust_to_it() -> None:
     ("plugin", "params", "message"),
     [
         (Similarity, {"beta": 0.7, "gamma": 0.5}, "beta \\+ gamma is 1.2, expected at most 1"),
-        (Vanilla, {"alpha": 1.5}, "alpha: .*less than or equal to 1 \\(got 1.5\\)"),
+        (Vanilla, {"alpha": 1.5}, "alpha: got 1.5, expected at most 1"),
         (Vanilla, {"domain": "cepstrum"}, "domain: .*'waveform' or 'spectrogram'"),
         (Vanilla, {"attack": {"name": "fgms"}}, "attack: unknown attack 'fgms'; did you mean 'fgsm'"),
         (Vanilla, {"attack": {"name": "fgsm"}}, "attack: attack 'fgsm': epsilon: got nothing"),
         (
             Vanilla,
             {"attack": {"name": "fgsm", "params": {"epsilon": "a lot"}}},
-            "epsilon: .*number \\(got 'a lot'\\)",
+            "epsilon: got 'a lot', expected a number",
         ),
         (Vanilla, {"attack": {"name": "fgsm", "parameters": {}}}, "attack"),
-        (Vanilla, {"attack": "fgsm"}, "attack: .*\\(got 'fgsm'\\)"),
+        (Vanilla, {"attack": "fgsm"}, "attack: got 'fgsm', expected "),
     ],
 )
 def test_invalid_parameters_are_rejected_in_a_single_line(

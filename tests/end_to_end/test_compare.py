@@ -209,7 +209,7 @@ def test_without_examples_the_tolerance_alone_decides_with_a_note() -> None:
         ({"suite": {**SUITE, "protocol": "loso"}}, "suite.protocol: got loso, expected 5pair, as in the base"),
         ({"suite": {**SUITE, "folds": ["fold1"]}}, "suite.folds: got"),
         ({"suite": {**SUITE, "seeds": [0, 1]}}, "suite.seeds: got 2, expected 1, as in the base"),
-        ({"suite": {"name": "x"}}, "results: suite: "),
+        ({"suite": {"name": "x"}}, "run.json: suite: corpus: got nothing, expected a value"),
         ({"transcribers": {"": {"name": "sphinx", "params": {}, "model": "a"}}}, "transcriber: got .*sphinx"),
     ],
 )

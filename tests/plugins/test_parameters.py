@@ -102,7 +102,7 @@ def test_numbers_are_exact_to_the_last_bit(epsilon: float, steps: int) -> None:
         ({"steps": 51}, "toy 'x': steps: got 51, expected at most 50"),
         ({"share": 1.01}, "toy 'x': share: got 1.01, expected at most 1"),
         ({"kind": "c"}, "toy 'x': kind: got 'c', expected 'a' or 'b'"),
-        ({"band": [1, 2, 3]}, "toy 'x': band: Tuple should have at most 2 items"),
+        ({"band": [1, 2, 3]}, "toy 'x': band: got [1, 2, 3], expected a list of length 2 or less"),
         ({"band": [1, "x"]}, "toy 'x': band.1: got 'x', expected a number"),
         ({"exact": 1}, "toy 'x': exact: got 1, expected true or false"),
         ({"exact": "yes"}, "toy 'x': exact: got 'yes', expected true or false"),
@@ -142,7 +142,7 @@ def test_the_keyword_arguments_of_a_constructor_are_its_parameters() -> None:
     assert Network(7, **arguments(Network, complete, "model 'x'")).given == (7, 32, 0.5, (2, 2))
     for params, message in (
         ({"classes": 3}, r"model 'x': unknown key 'classes' \(expected width, dropout, strides\)"),
-        ({"width": 0}, r"model 'x': width: .* \(got 0\)"),
+        ({"width": 0}, r"model 'x': width: got 0, expected "),
         ({"dropout": 2}, "model 'x': dropout: "),
     ):
         with pytest.raises(InputError, match=message):

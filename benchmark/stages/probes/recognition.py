@@ -40,7 +40,7 @@ CHANGES: Final[dict[str, Callable[[Batch, torch.Generator], Batch]]] = {
     "1 % less volume": _quieter,
     "the last 5 ms of two seconds cut off": _with_its_end_cut,
 }
-"""Changes that nobody hears."""
+"""Changes that are inaudible."""
 
 
 def effect_of_inaudible_changes(
