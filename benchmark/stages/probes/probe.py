@@ -78,7 +78,7 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
     # A model that recognises one class answers all sound alike: attacks do not move it, and nothing is masked.
-    recognised = candidates.labels[correct].unique()
+    recognised = {*candidates.labels[correct].tolist()}
     if not model.differentiable or len(recognised) < min(2, len(prepared.classes)):
         return results
     return results | _of_gradient(model, defense, probed, generator)
