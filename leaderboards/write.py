@@ -68,10 +68,9 @@ def write_all(
         on_step(board.name, number, total)
         for name, suffix in SUFFIXES.items():
             written.append(_write(directory / "boards" / f"{board.name}.{suffix}", render(board, name) + "\n"))
-    figures = []
-    for number, name in enumerate(drawn, start=len(boards)):
-        on_step(name, number, total)
-        figures += write_figures({name: drawn[name]}, directory / "figures", bitmaps)
+    figures = write_figures(
+        drawn, directory / "figures", bitmaps, lambda name, number: on_step(name, len(boards) + number, total)
+    )
     on_step("index.html", total - 1, total)
     vectors = [path.relative_to(directory).as_posix() for path in figures if path.suffix == ".svg"]
     files = page(results, boards, vectors, entries, assets)
@@ -101,13 +100,22 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
     }
 
 
-def write_figures(drawn: Mapping[str, Drawing], directory: Path, bitmaps: Collection[str] | None = None) -> list[Path]:
-    """Write all figures of which there is something to draw, as SVG and, all or those named, PNG; return the paths."""
+def write_figures(
+    drawn: Mapping[str, Drawing],
+    directory: Path,
+    bitmaps: Collection[str] | None = None,
+    on_figure: Callable[[str, int], None] = lambda name, number: None,
+) -> list[Path]:
+    """Write all figures of which there is something to draw, as SVG and, all or those named, PNG; return the paths.
+
+    ``on_figure`` is called before each figure, with its name and its number from 0.
+    """
     from advser.leaderboards.figures.drawing import SCREEN, save
 
     written = []
     with SCREEN.style():
-        for name, drawing in drawn.items():
+        for number, (name, drawing) in enumerate(drawn.items()):
+            on_figure(name, number)
             if figure := drawing():
                 formats = ("svg", "png") if bitmaps is None or name in bitmaps else ("svg",)
                 written += save(figure, directory, name, formats)

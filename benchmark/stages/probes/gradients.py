@@ -82,19 +82,25 @@ def derivative_error(model: EmotionModel, batch: Batch) -> Tensor:
         gradient = target.gradient(batch.waveform, batch.labels)
         direction = gradient.sign()
     automatic = (gradient * direction).flatten(1).sum(1).double()
-    difference = _finite_difference(model, batch, direction, automatic)
+    difference = _finite_difference(model, batch, direction, automatic, _rounding(model, batch))
     error = (difference - automatic).abs() / torch.maximum(difference.abs(), automatic.abs())
     return torch.where(automatic > 0, error, torch.nan)
 
 
-def _finite_difference(model: EmotionModel, batch: Batch, direction: Tensor, automatic: Tensor) -> Tensor:
+def _rounding(model: EmotionModel, batch: Batch) -> Tensor:
+    """Return the rounding step of each clip's objective (B,)."""
+    return torch.finfo(batch.waveform.dtype).eps * _first_loss(model, batch, batch.waveform).abs()
+
+
+def _finite_difference(
+    model: EmotionModel, batch: Batch, direction: Tensor, automatic: Tensor, rounding: Tensor
+) -> Tensor:
     """Return the derivative of each clip's objective (B,) in a direction (B, T), by finite differences.
 
     It is the difference over the first stride that agrees with that over the stride before; NaN where no two agree, and
-    where a change as large as the ``automatic`` derivative (B,) would be lost in rounding.
+    where a change as large as the ``automatic`` derivative (B,) would be lost in ``rounding`` (`_rounding`).
     """
     strides = STRIDES if batch.waveform.dtype == torch.float64 else STRIDES_IN_FLOAT32
-    rounding = torch.finfo(batch.waveform.dtype).eps * _first_loss(model, batch, batch.waveform).abs()
     before = _quotient(model, batch, direction, strides[0])
     settled = torch.full_like(before, torch.nan)
     for stride in strides[1:]:
@@ -134,8 +140,8 @@ def unexplained_change(model: EmotionModel, batch: Batch, generator: torch.Gener
         gradient = target.gradient(batch.waveform, batch.labels)
         signs = random_signs((DIRECTIONS, *gradient.shape), gradient, generator)
     automatic = (gradient * signs).flatten(2).sum(2).double()
-    directions = zip(signs, automatic, strict=True)
-    settled = torch.stack([_finite_difference(model, batch, sign, expected) for sign, expected in directions])
+    directions, rounding = zip(signs, automatic, strict=True), _rounding(model, batch)
+    settled = torch.stack([_finite_difference(model, batch, sign, slope, rounding) for sign, slope in directions])
     usable = gradient.flatten(1).any(1) & settled.isfinite().all(0)
     explained = torch.cosine_similarity(settled, automatic, dim=0).clamp_min(0).square()[usable]
     return float((1 - explained).median()) if usable.any() else float("nan")
