@@ -51,11 +51,12 @@ def drawing_progress() -> Iterator[Callable[[str, int, int], None]]:
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    errors, last = console(errors=True), [monotonic()]
+    errors, last = console(errors=True), monotonic()
 
     def line(name: str, number: int, total: int) -> None:
-        if monotonic() - last[0] > PATIENCE:
-            last[0] = monotonic()
+        nonlocal last
+        if monotonic() - last > PATIENCE:
+            last = monotonic()
             errors.print(f"drawing {name} ({number + 1} of {total})", markup=False, soft_wrap=True)
 
     if not errors.is_terminal:

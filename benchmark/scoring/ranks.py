@@ -219,6 +219,7 @@ class _Table:
             sums = [self._sums(metric, entry, speakers) for entry in field.entries]
             lacks = [_lacks(entry, summed) for entry, summed in zip(field.entries, sums, strict=True)]
             complete = [summed for summed, lack in zip(sums, lacks, strict=True) if summed is not None and not lack]
+            reason = f"without {', '.join(field.without)}, which failed on every entry" if field.without else ""
             draws, lowest = self.suite.bootstrap, field.among == "attacks"
             ranked = iter(standings(metric, complete, draws, 0, lowest=lowest) if complete else ())
             for entry, summed, lack in zip(field.entries, sums, lacks, strict=True):
@@ -226,8 +227,7 @@ class _Table:
                 counts = {"seeds": len(entry.cells), "entries": len(complete), "speakers": len(speakers),
                           "attacks": max(map(_attacks, entry.cells), default=0)}  # fmt: skip
                 if not lack:
-                    without = f"without {', '.join(field.without)}, which failed on every entry"
-                    yield {**keys, **counts, **_standing(next(ranked)), "reason": without if field.without else ""}
+                    yield {**keys, **counts, **_standing(next(ranked)), "reason": reason}
                 else:
                     figure = None if summed is None else pooled(metric, summed, draws, 0)
                     yield {**keys, **counts, **_unranked(figure), "reason": f"no rank: it lacks {lack}"}

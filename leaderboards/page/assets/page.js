@@ -72,16 +72,17 @@ function board(section) {
   // Rows that the page shows at first, and shows more of at a time.
   const step = rest ? table.querySelectorAll("tbody tr:not(.block)").length : Infinity;
   let blocks = blocksOf(table.tBodies);
+  let whole = !rest;
   let most = step;
   let order = null;
   let chosen = [];
 
   async function complete() {
-    if (!rest || blocks.complete) return;
+    if (whole) return;
     const template = make("template");
     template.innerHTML = `<table>${await load(`board-${section.id}`)}</table>`;
     blocks = blocksOf(template.content.firstChild.tBodies);
-    blocks.complete = true;
+    whole = true;
     table.replaceChildren(table.caption, table.tHead, ...blocks.map((block) => block.body));
   }
 
@@ -100,7 +101,7 @@ function board(section) {
       count += fitting.length;
     }
     if (rest) {
-      const all = blocks.complete ? count : Number(rest.dataset.rows);
+      const all = whole ? count : Number(rest.dataset.rows);
       rest.querySelector("span").textContent = `The first ${Math.min(most, all)} of ${all} rows`;
       rest.querySelector("button").hidden = all <= most;
     }
@@ -131,10 +132,10 @@ function board(section) {
   }
   return {
     async narrow(filters) {
-      const before = chosen;
+      const earlier = chosen;
       chosen = filters;
       if (chosen.length) await complete();
-      return chosen.length || before.length ? render() : 0;
+      return chosen.length || earlier.length ? render() : 0;
     },
   };
 }
