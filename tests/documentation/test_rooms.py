@@ -1,10 +1,11 @@
-"""The rooms: imports go down only, and the contract of import-linter sees an import that goes up."""
+"""The rooms: every room is installed, and imports go down only, as the contract of import-linter sees it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ from package_copy import copied_package
 from places import ROOT
 
 LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
+
+
+def test_every_room_is_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    rooms = {
+        ".".join((top, *file.parent.relative_to(ROOT / folder).parts))
+        for top, folder in setuptools["package-dir"].items()
+        for file in (ROOT / folder).rglob("*.py")
+    }
+    assert set(setuptools["packages"]) == rooms
 
 
 @pytest.fixture
