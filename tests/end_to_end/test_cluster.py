@@ -25,6 +25,8 @@ from advser.stages.job import Job, Outcome
 from advser.store.artefacts import Store
 from advser.suite.schema import Suite
 
+pytestmark = pytest.mark.processes
+
 CUT = [
     "--set",
     "training.iterations=8",

@@ -16,7 +16,10 @@ from commandline import ADVSER
 
 from advser.execution import forkserver as forking
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only"),
+]
 
 PROGRAM = """
 import os, signal, sys

@@ -13,7 +13,10 @@ from advser.execution.jobs.confinement import by_kernel
 from advser.execution.jobs.isolation import Isolation
 from advser.results.folder import Results
 
-pytestmark = pytest.mark.skipif(not (Isolation.possible() and by_kernel()), reason="no Landlock on this system")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not (Isolation.possible() and by_kernel()), reason="no Landlock on this system"),
+]
 
 SUITE = """
 name: frauds
