@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,8 @@ from advser.store.files import replacing
 from advser.store.names import unlinked
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from advser.leaderboards.figures.drawing import Drawing, Paper
 
 # The figures are imported when they are drawn: Matplotlib takes a second, and `fingerprint` needs none of it.
@@ -37,6 +39,7 @@ def write_all(
     assets: str = ASSETS,
     bitmaps: Collection[str] | None = None,
     on_step: OnStep = lambda name, number, total: None,
+    processes: Executor | None = None,
 ) -> list[Path]:
     """Write all readable files into ``directory``; return their paths.
 
@@ -50,11 +53,13 @@ def write_all(
         assets: the page's own files, relative to ``directory``: ``../assets`` for pages that share them.
         bitmaps: names of the figures to write as PNG too; None: all. The page shows the SVG.
         on_step: shows the progress.
+        processes: draw the figures if there are many; None: this process does.
 
     Raises:
         InputError: if a folder to write to is a link, which may lead anywhere, or the samples are unusable.
     """
     from advser.leaderboards.figures.drawing import SCREEN
+    from advser.leaderboards.figures.files import write_figures
     from advser.leaderboards.figures.spectrograms import read_samples, write_thumbnails
 
     for name in ("boards", "figures", SAMPLES_FOLDER, ASSETS, DATA):
@@ -69,7 +74,11 @@ def write_all(
         for name, suffix in SUFFIXES.items():
             written.append(_write(directory / "boards" / f"{board.name}.{suffix}", render(board, name) + "\n"))
     figures = write_figures(
-        drawn, directory / "figures", bitmaps, lambda name, number: on_step(name, len(boards) + number, total)
+        drawn,
+        directory / "figures",
+        bitmaps,
+        lambda name, number: on_step(name, len(boards) + number, total),
+        processes,
     )
     on_step("index.html", total - 1, total)
     vectors = [path.relative_to(directory).as_posix() for path in figures if path.suffix == ".svg"]
@@ -98,28 +107,6 @@ def drawings(results: Results, directory: Path, entries: Sequence[dict[str, Any]
         **declared_pictures(results, entries, directory / SAMPLES_FOLDER, paper),
         **budget_figures(results, paper),
     }
-
-
-def write_figures(
-    drawn: Mapping[str, Drawing],
-    directory: Path,
-    bitmaps: Collection[str] | None = None,
-    on_figure: Callable[[str, int], None] = lambda name, number: None,
-) -> list[Path]:
-    """Write all figures of which there is something to draw, as SVG and, all or those named, PNG; return the paths.
-
-    ``on_figure`` is called before each figure, with its name and its number from 0.
-    """
-    from advser.leaderboards.figures.drawing import SCREEN, save
-
-    written = []
-    with SCREEN.style():
-        for number, (name, drawing) in enumerate(drawn.items()):
-            on_figure(name, number)
-            if figure := drawing():
-                formats = ("svg", "png") if bitmaps is None or name in bitmaps else ("svg",)
-                written += save(figure, directory, name, formats)
-    return written
 
 
 def fingerprint() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FINDINGS, console, drawing_progress, pairs
+from advser.commands.usage import EXIT_FINDINGS, console, drawing_processes, drawing_progress, pairs
 from advser.errors import InputError
 
 MOST_DECIMALS = 9
@@ -166,8 +166,8 @@ def draw(results: Annotated[Path, typer.Argument(help="A results folder.")]) -> 
 
     earlier = sorted(results.rglob("*"))
     loaded = Results.load(results)
-    with drawing_progress() as on_step:
-        written = write_all(loaded, results, on_step=on_step)
+    with drawing_progress() as on_step, drawing_processes() as processes:
+        written = write_all(loaded, results, on_step=on_step, processes=processes)
     console().print(f"{len(written)} files written in {results}", markup=False, soft_wrap=True)
     for path in earlier:
         if not path.exists():

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advser.commands.usage import EXIT_FAILED_CELLS, Device, Plugins, console, corpora, drawing_progress, pairs
+from advser.commands.usage import (
+    EXIT_FAILED_CELLS,
+    Device,
+    Plugins,
+    console,
+    corpora,
+    drawing_processes,
+    drawing_progress,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,8 +115,8 @@ def _report(report: Report, output: Console) -> None:
     if report.written:
         from advser.leaderboards.write import write_all
 
-        with drawing_progress() as on_step:
-            write_all(report.results, report.directory, on_step=on_step)
+        with drawing_progress() as on_step, drawing_processes() as processes:
+            write_all(report.results, report.directory, on_step=on_step, processes=processes)
     notes = report.results.notes
     for board in (*(build(report.results) for build in BOARDS.values()), *tables(report.results).values()):
         own = replace(board, notes=tuple(note for note in board.notes if note not in notes))

@@ -14,6 +14,8 @@ import typer
 from advser.errors import InputError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from rich.console import Console
 
 EXIT_FINDINGS = 1
@@ -24,6 +26,9 @@ EXIT_ENDED = 143
 
 PATIENCE: Final = 10.0
 """Seconds between two lines about a slow drawing."""
+
+MOST_PROCESSES: Final = 8
+"""Most processes that draw figures: each holds Matplotlib and the results in memory."""
 
 Plugins = Annotated[list[Path], typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins.")]
 
@@ -66,6 +71,19 @@ def drawing_progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda name, number, total: bar.update(task, description=name, completed=number, total=total)
+
+
+def drawing_processes() -> Executor:
+    """Return a pool of processes that draw figures; they start with the first figure, and ignore Ctrl-C."""
+    import multiprocessing
+    import signal
+    from concurrent.futures import ProcessPoolExecutor
+
+    from advser.execution.forkserver import cores, method
+
+    ignoring_interrupts = (signal.SIGINT, signal.SIG_IGN)
+    context = multiprocessing.get_context(method())
+    return ProcessPoolExecutor(min(cores(), MOST_PROCESSES), context, signal.signal, ignoring_interrupts)
 
 
 def pairs(option: str, texts: list[str], form: str) -> dict[str, str]:

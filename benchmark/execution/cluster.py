@@ -162,8 +162,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Client, Callable[[], 
         with _remote(workers.scheduler) as client_and_count:
             yield client_and_count
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(workers.count or cores, jobs)
+    count = min(workers.count or forking.cores(), jobs)
     method = forking.method()
     # Forked workers inherit these variables from the fork server; set here, they would come too late.
     environment = {**forking.ONE_THREAD, **forking.KEEP_MEMORY} if method == "spawn" else {}

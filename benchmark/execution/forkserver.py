@@ -55,6 +55,11 @@ def method() -> str:
     return "forkserver" if _server() in _begun else "spawn"
 
 
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 _begun: Final[set[int]] = set()
 """Process id of the fork server that `begin` started; empty if it started none."""
 

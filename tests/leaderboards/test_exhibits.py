@@ -25,9 +25,10 @@ from advser.leaderboards.boards.rows import rows
 from advser.leaderboards.figures import exhibits as exhibit_figures
 from advser.leaderboards.figures.drawing import SCREEN, Paper
 from advser.leaderboards.figures.exhibits import declared_figures
+from advser.leaderboards.figures.files import write_figures
 from advser.leaderboards.figures.spectrograms import declared_pictures
 from advser.leaderboards.formats.render import render
-from advser.leaderboards.write import write_all, write_figures
+from advser.leaderboards.write import write_all
 from advser.results.folder import Results
 from advser.results.selection import select
 from advser.suite.exhibits import Curves, Exhibit, Profile

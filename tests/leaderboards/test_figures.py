@@ -6,6 +6,7 @@ import re
 import struct
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -17,12 +18,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pydantic import ValidationError
 
 from advser.api import load
+from advser.commands.usage import drawing_processes
+from advser.errors import InputError
 from advser.leaderboards.boards.board import Cell
 from advser.leaderboards.boards.rows import rows
+from advser.leaderboards.figures import files
 from advser.leaderboards.figures.budget_curves import budget_figures, draw
 from advser.leaderboards.figures.curves import EPSILON, STEPS, Curve, Panel, panels
 from advser.leaderboards.figures.drawing import SCREEN, Paper, look
-from advser.leaderboards.write import write_figures
+from advser.leaderboards.figures.files import write_figures
 from advser.results.folder import Results
 from advser.results.selection import select, with_metrics
 from advser.suite.exhibits import Profile
@@ -35,6 +39,23 @@ def results() -> Results:
 
 def written_to(directory: Path, results: Results) -> list[Path]:
     return write_figures(budget_figures(results, SCREEN), directory)
+
+
+def test_several_processes_write_the_same_figures_in_the_same_order(results: Results, tmp_path: Path) -> None:
+    drawn = {f"{name}-{again}": drawing for again in "12" for name, drawing in budget_figures(results, SCREEN).items()}
+    assert len(drawn) >= files.MANY
+    alone = write_figures(drawn, tmp_path / "alone")
+    announced: list[tuple[str, int]] = []
+    with drawing_processes() as processes:
+        together = write_figures(
+            drawn, tmp_path / "together", None, lambda *figure: announced.append(figure), processes
+        )
+        with pytest.raises(InputError, match="absent"):
+            refused = partial(Results.load, tmp_path / "absent")
+            write_figures({"refused": refused, **drawn}, tmp_path / "refused", processes=processes)
+    assert announced == [(name, number) for number, name in enumerate(drawn)]
+    assert [path.name for path in together] == [path.name for path in alone]
+    assert [path.read_bytes() for path in together] == [path.read_bytes() for path in alone]
 
 
 def test_figures_are_written_in_both_formats(results: Results, tmp_path: Path) -> None:

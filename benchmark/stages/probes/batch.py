@@ -51,6 +51,12 @@ class Batch:
         """Return the clips with an objective that also compares with the ``clean`` waveforms (B, T)."""
         return replace(self, objective=objective, reference=model.outputs(clean, self.lengths, "waveform").embedding)
 
+    @torch.no_grad()
+    def correct(self, model: EmotionModel) -> Tensor:
+        """Return which clips (B,) the model classifies correctly."""
+        with self.target(model) as target:
+            return target.decisions(self.waveform) == self.labels
+
     def target(self, model: EmotionModel) -> Target:
         """Return the white-box target of the waveforms."""
         mask = sound_mask(self.lengths, self.waveform.shape[1])

@@ -61,7 +61,7 @@ def _is_nan(value: Any) -> bool:
 def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
     model = load_model(task.inputs["victim"], task.device)
     candidates = _spread(prepared, task.spec.fold, task.device)
-    correct = _correct(model, candidates)
+    correct = candidates.correct(model)
     probed = candidates.at(torch.tensor(_evenly(correct.nonzero()[:, 0].tolist(), CLIPS) or [0]))
     generator = torch.Generator(task.device).manual_seed(0)
     defense = load_defense(task.inputs["victim"])
@@ -147,16 +147,6 @@ def _batch(prepared: Prepared, clips: list[int], device: str) -> Batch:
 def _batches(prepared: Prepared, clips: list[int], device: str) -> Iterator[Batch]:
     for rows in batches_by_length(prepared.clips.lengths[clips], EVALUATION_BATCH):
         yield _batch(prepared, [clips[row] for row in rows], device)
-
-
-@torch.no_grad()
-def _correct(model: EmotionModel, batch: Batch) -> Tensor:
-    correct = torch.zeros_like(batch.labels, dtype=torch.bool)
-    for start in range(0, len(correct), CLIPS):
-        rows = torch.arange(start, min(start + CLIPS, len(correct)))
-        part = batch.at(rows)
-        correct[rows] = model(part.waveform, part.lengths).argmax(1) == part.labels
-    return correct
 
 
 def _foreign_statistics(task: Task[ProbeSpec], prepared: Prepared) -> float:

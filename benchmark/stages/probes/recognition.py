@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from advser.attacks.controls import random_signs
 from advser.audio.clips import sound_mask
@@ -52,15 +51,9 @@ def effect_of_inaudible_changes(
     """
     effects = dict.fromkeys(CHANGES, (0, 0))
     for batch in batches:
-        correct = _correct(model, batch)
+        correct = batch.correct(model)
         for name, change in CHANGES.items():
-            still = _correct(model, change(batch, generator))
+            still = change(batch, generator).correct(model)
             lost, gained = effects[name]
             effects[name] = lost + int((correct & ~still).sum()), gained + int((still & ~correct).sum())
     return effects
-
-
-@torch.no_grad()
-def _correct(model: EmotionModel, batch: Batch) -> Tensor:
-    with batch.target(model) as target:
-        return target.decisions(batch.waveform) == batch.labels
