@@ -7,6 +7,7 @@ never runs a plugin's code, and nothing that a plugin changes outlives its job.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -79,6 +80,8 @@ class Isolation:
 def _serve(requests: Connection) -> None:
     """Fork a process for each request, until the worker is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A collection of garbage then leaves out, and does not copy, what each forked process shares with this one.
+    gc.freeze()
     while True:
         try:
             work: Work = requests.recv()

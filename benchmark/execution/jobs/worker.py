@@ -40,6 +40,8 @@ def isolation() -> Isolation:
         module = stage.partition(":")[0]
         importlib.import_module(module)
         code_fingerprint(module)
+    # Most models need it, and with it torchaudio.
+    importlib.import_module("advser.models.frontends")
     return Isolation()
 
 

@@ -50,10 +50,13 @@ def advantage_of_scores(model: EmotionModel, batch: Batch, start: Tensor, genera
     """Return the number of clips that scores alone mislead and gradients do not, less those of the opposite.
 
     Scores: Square attack with `QUERIES` forward passes. Gradients: iterative FGSM, of both step sizes. The budget is
-    the smallest of `HUGE`, within which gradients mislead nearly every clip of an honest model.
+    the smallest of `HUGE`, within which gradients mislead nearly every clip of an honest model. Where they mislead all,
+    scores have no advantage: 0, without a query.
     """
     epsilon = min(HUGE)
     gradients = ~_robust(model, batch, start, epsilon)
+    if gradients.all():
+        return 0
     with batch.target(model) as target:
         examples = Square(epsilon=epsilon, queries=QUERIES).perturb(target, batch.waveform, batch.labels, generator)
         scores = target.decisions(examples) != batch.labels
