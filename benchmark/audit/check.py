@@ -12,7 +12,7 @@ CLIPS: Final = 3
 """Fewest affected clips for a flag."""
 
 PROBED: Final = "a probed model (audit: true)"
-GRADIENT: Final = "a probed model (audit: true) with a gradient, which recognises two classes"
+GRADIENT: Final = "a probed model (audit: true) with a gradient, which beats the majority class"
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,8 @@ def _results(task: Task[ProbeSpec], prepared: Prepared) -> dict[str, Any]:
         "changed": answers.changed_state(model, probed),
         "foreign_statistics": _foreign_statistics(task, prepared),
     }
-    # A model that recognises one class answers all sound alike: attacks do not move it, and nothing is masked.
-    recognised = {*candidates.labels[correct].tolist()}
-    if not model.differentiable or len(recognised) < min(2, len(prepared.classes)):
+    # No better than the majority class, a model answers most sound alike: attacks do not move it, nothing is masked.
+    if not model.differentiable or correct.sum() <= candidates.labels.bincount().max():
         return results
     return results | _of_gradient(model, defense, probed, generator)
 
