@@ -78,17 +78,23 @@ def _robust(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float) ->
 
 
 def _robust_to_steps(model: EmotionModel, batch: Batch, start: Tensor, epsilon: float, steps: int) -> Tensor:
-    """Return which clips (B,) the model classifies correctly at every iterate; a misled clip is attacked no more."""
+    """Return which clips (B,) the model classifies correctly at every iterate.
+
+    A misled clip is attacked no more, and neither is one that a step did not move: the next would not move it either,
+    unless the model is randomised.
+    """
     budget = Budget("linf", epsilon, "full-scale")
-    rows = torch.arange(len(batch.labels), device=batch.labels.device)
+    rows, unmoved = torch.arange(len(batch.labels), device=batch.labels.device), []
     x, mask = start, sound_mask(batch.lengths, start.shape[1])
     with batch.target(model) as whole:
         for _ in range(steps):
             target, labels = whole.at(rows), batch.labels[rows]
             stepped = x + 2.5 * epsilon / steps * target.gradient(x, labels).sign()
-            x = admit(stepped, batch.waveform[rows], mask[rows], "waveform", budget)
-            robust = target.decisions(x) == labels
-            rows, x = rows[robust], x[robust]
+            stepped = admit(stepped, batch.waveform[rows], mask[rows], "waveform", budget)
+            robust = target.decisions(stepped) == labels
+            moved = (stepped != x).any(1) | model.randomised
+            unmoved.append(rows[robust & ~moved])
+            rows, x = rows[robust & moved], stepped[robust & moved]
             if not len(rows):
                 break
-    return torch.zeros_like(batch.labels, dtype=torch.bool).index_fill(0, rows, True)
+    return torch.zeros_like(batch.labels, dtype=torch.bool).index_fill(0, torch.cat([rows, *unmoved]), True)
